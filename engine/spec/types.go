@@ -1,0 +1,249 @@
+package spec
+
+import (
+	"io/fs"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
+)
+
+// Pipeline is a whole, validated pipeline.hcl with the source definitions that it names.
+// Every reference is resolved to a pointer; nothing in it needs the files any more.
+type Pipeline struct {
+	File            string // path of pipeline.hcl as the user gave it
+	FS              fs.FS  // rooted at the folder of pipeline.hcl; file() and definitions come from here
+	RequiredVersion string
+	Kafka           Kafka
+	Database        Database
+	Topics          []*Topic
+	Tables          []*Table
+	Sources         []*Source
+	Rollups         []*Rollup
+}
+
+// Kafka says where the brokers are. Secrets are marked and never printed.
+type Kafka struct {
+	Brokers       []string
+	TLS           bool
+	SASLMechanism string // "", "plain", "scram-sha-256" or "scram-sha-512"
+	SASLUser      string
+	SASLPassword  Secret
+	GroupPrefix   string // consumer groups are GroupPrefix + source name; default "cryptoviz."
+	Range         hcl.Range
+}
+
+// Database says where PostgreSQL is.
+type Database struct {
+	URL       Secret // postgres://… or a keyword/value string; may hold a password
+	OnMissing string // no TimescaleDB on the server: "error" or "degrade"
+	Range     hcl.Range
+}
+
+// Topic is one Kafka topic.
+type Topic struct {
+	Name        string
+	Partitions  int32             // >= 1
+	Replication int16             // >= 1
+	Config      map[string]string // Kafka's own names and values, e.g. "retention.ms": "604800000"
+	Range       hcl.Range
+}
+
+// Table is one table, with its hypertable settings or none.
+type Table struct {
+	Name        string
+	Description string
+	Columns     []*Column // in declared order
+	PrimaryKey  []string
+	Indexes     []*Index
+	Hypertable  *Hypertable // nil: an ordinary table
+	Range       hcl.Range
+}
+
+// Column returns the column of that name, or nil.
+func (t *Table) Column(name string) *Column {
+	for _, c := range t.Columns {
+		if c.Name == name {
+			return c
+		}
+	}
+	return nil
+}
+
+// Column is one column of a table.
+type Column struct {
+	Name        string
+	Type        ColumnType
+	Null        bool   // true: NULL is allowed
+	Default     string // SQL expression, "" for none
+	Generated   string // SQL expression of GENERATED ALWAYS AS (…) STORED, "" for none; never written by the engine
+	Description string
+	Unit        string // "", or what the number measures: "price", "base", "quote", "percent", "index", "count"
+	Range       hcl.Range
+}
+
+// ColumnType is one of the column types that the language knows, in PostgreSQL's own spelling.
+type ColumnType string
+
+// The column types.
+const (
+	Timestamptz ColumnType = "timestamptz"
+	Text        ColumnType = "text"
+	Double      ColumnType = "double precision"
+	Numeric     ColumnType = "numeric"
+	Bigint      ColumnType = "bigint"
+	Integer     ColumnType = "integer"
+	Boolean     ColumnType = "boolean"
+)
+
+// Index is a secondary index.
+type Index struct {
+	Name    string // PostgreSQL's name of it: <table>_<column>_…_idx unless given
+	Columns []string
+	Unique  bool
+	Range   hcl.Range
+}
+
+// Hypertable says how a table is cut in time. On plain PostgreSQL the same settings mean native range partitions.
+type Hypertable struct {
+	Time          string        // the time column
+	ChunkInterval time.Duration // divides one day, or is a whole number of days
+	Range         hcl.Range
+}
+
+// Source is one source block with its definition, parameters filled in.
+type Source struct {
+	Name       string
+	Enabled    bool
+	Interval   time.Duration // length of a slot; slots are aligned to the epoch, UTC
+	Offset     time.Duration // shift of each slot's start within the interval: 0 <= Offset < Interval
+	Jitter     time.Duration // upper bound of a delay that is fixed per source (a hash of its name)
+	Topic      *Topic
+	Table      *Table
+	Definition *Definition
+	Range      hcl.Range
+}
+
+// Definition is a sources/*.hcl file: how to get raw records and how a record becomes a row.
+// It holds data only; params are already constants in every expression (see Params).
+type Definition struct {
+	File        string // path inside Pipeline.FS, e.g. "sources/binance.hcl"
+	Hash        string // 16 hex digits over the file and the params; goes into each record's header
+	Description string
+	Homepage    string
+	Attribution string
+	Params      cty.Value // object; the value of `param` when an expression is evaluated
+	Poll        *Poll     // exactly one of Poll and Stream is set
+	Stream      *Stream
+	Decode      Decode
+	Row         Row
+	Range       hcl.Range
+}
+
+// Poll is one HTTP request a slot. URL, query and headers are constants: evaluated when the file is read.
+type Poll struct {
+	URL          string
+	Query        map[string]string
+	Headers      map[string]Secret
+	Timeout      time.Duration // of one attempt
+	Retries      int           // attempts after the first, inside the slot
+	MaxBody      int64         // bytes after decompression
+	AllowPrivate []string      // "host:port" that may resolve to a private address
+	Budget       *Budget
+	Range        hcl.Range
+}
+
+// Budget is a request allowance shared by every source that names it.
+type Budget struct {
+	Name  string
+	Limit int // cost units …
+	Per   time.Duration
+	Cost  int            // … that one request uses
+	Used  hcl.Expression // what the server says was used, from `header`; nil for none
+}
+
+// Stream is a WebSocket subscription.
+type Stream struct {
+	URL          string
+	Subscribe    []string      // text frames, sent in this order after connecting
+	Ping         string        // text frame sent each PingEvery; "" sends a WebSocket ping
+	PingEvery    time.Duration // 0: never
+	Silence      time.Duration // reconnect when nothing arrives for this long
+	MaxMessage   int64         // bytes
+	AllowPrivate []string
+	Range        hcl.Range
+}
+
+// Decode says how a reply, or one frame of a stream, is cut into records.
+// Expressions see `body` (the whole reply) and, Key only, `r` and `key`.
+type Decode struct {
+	Format  string         // "json" or "html"
+	When    hcl.Expression // bool over `body`: the frames that count; nil: all
+	Error   hcl.Expression // string or null over `body`: the source reports a failure; nil: never
+	Records Path           // json: where the records are. An array: each element; an object with Keyed: each member
+	Keyed   bool           // json: Records is an object keyed by market: the member's name is `key`
+	Key     hcl.Expression // string over `r` and `key`: the Kafka key, i.e. the market; nil: the object's key, or the source name
+	Select  string         // html: CSS selector of the records
+	Fields  []HTMLField    // html: the fields of `r`, as text
+	Range   hcl.Range
+}
+
+// Path is a chain of object members (string) and array indexes (int) into a JSON value; empty means the value itself.
+type Path []any
+
+// HTMLField is one field of an HTML record.
+type HTMLField struct {
+	Name   string
+	Select string // CSS selector inside the record; "" is the record itself
+	Attr   string // attribute to read; "" reads the text, white space folded
+}
+
+// Row holds the row block: for each column an expression over `r`, `key`, `slot` and `param`.
+type Row struct {
+	Columns map[string]hcl.Expression // by column name; every one exists in the source's table
+	Skip    hcl.Expression            // bool: this record is no row; nil: never
+	Range   hcl.Range
+}
+
+// Rollup is one daily aggregation.
+type Rollup struct {
+	Name     string
+	Schedule string // cron, UTC, 5 fields
+	From     *Table
+	Into     *Table
+	Query    string        // one SELECT with $1 and $2: start and end of the day, timestamptz
+	QueryAt  string        // the file that it came from, for messages
+	KeepRaw  time.Duration // whole days that the raw rows stay after their day's end
+	Late     string        // "merge" or "reject"
+	Wait     time.Duration // longest wait for workers that have not passed midnight
+	Merge    Merge
+	Range    hcl.Range
+}
+
+// Merge says how a late partial aggregate joins the stored hour, column by column of Into.
+type Merge struct {
+	Columns map[string]string // column -> "min" "max" "sum" "first" "last" "mean"; key columns are absent
+	Count   string            // column with the number of samples: the weight of "mean"
+	First   string            // column with the time of the first sample: orders "first"
+	Last    string            // column with the time of the last sample: orders "last"
+}
+
+// Secret is a value that must not be seen. It prints as (sensitive) in every format.
+type Secret struct{ value string }
+
+// NewSecret wraps a value.
+func NewSecret(value string) Secret { return Secret{value} }
+
+// Reveal returns the value itself, for the one place that sends it.
+func (s Secret) Reveal() string { return s.value }
+
+const sensitive = "(sensitive)"
+
+// String hides the value; so do all fmt verbs, JSON and slog.
+func (s Secret) String() string { return sensitive }
+
+// GoString hides the value from %#v.
+func (s Secret) GoString() string { return sensitive }
+
+// MarshalText hides the value from JSON and slog.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(sensitive), nil }

@@ -1,0 +1,46 @@
+package store
+
+import (
+	"errors"
+	"time"
+
+	"github.com/cryptoviz/cryptoviz/engine/mapping"
+)
+
+// ErrFenced means that another owner has taken this partition: nothing was stored; give the partition back.
+var ErrFenced = errors.New("another worker has taken this partition")
+
+// ErrBlocked means that the database cannot take rows now and the record is not to blame: a missing table or
+// column, no rights, a read-only server, a lost connection. Wait and try again; drop nothing.
+var ErrBlocked = errors.New("the database cannot take rows")
+
+// Fence proves the right to write a partition. It is issued on assignment by Claim and checked in each Commit.
+type Fence struct {
+	Source    string
+	Partition int32
+	TopicID   [16]byte
+	Epoch     int64
+}
+
+// Position is the stretch of a partition that a batch covers: [First, Next).
+type Position struct {
+	First, Next int64
+	LastSlot    time.Time // newest slot among the records, zero if none had one
+}
+
+// DeadLetter is a record that cannot become a row, with the reason. It is kept in the transaction that moves the position.
+type DeadLetter struct {
+	Offset int64
+	Key    string
+	Value  []byte
+	Reason string
+}
+
+// Batch is what one Commit stores in one transaction.
+type Batch struct {
+	Position Position
+	Rows     *mapping.Rows
+	Offsets  []int64 // offset of record i; Rows.Source[i] indexes it
+	Records  []mapping.Record
+	Dead     []DeadLetter
+}
