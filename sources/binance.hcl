@@ -31,7 +31,7 @@ decode "json" {
 
 row {
   time             = from_unix_ms(r.closeTime)
-  source           = "binance"
+  source           = source
   base             = market(r.symbol).base
   quote            = market(r.symbol).quote
   price            = r.lastPrice # "64123.10" or 64123.10: both are numbers; "" and null are missing

@@ -29,7 +29,7 @@ decode "json" {
 
 row {
   time           = from_rfc3339(r.time)
-  source         = "coinbase"
+  source         = source
   base           = market(r.product_id).base
   quote          = market(r.product_id).quote
   price          = r.price

@@ -20,7 +20,7 @@ decode "html" {
 
 row {
   time           = slot # the page gives a day, not a time
-  source         = "alternative.me"
+  source         = source
   value          = r.value
   classification = r.classification
   skip           = r.label != "Now"

@@ -48,7 +48,7 @@ decode "json" {
 
 row {
   time             = slot # Kraken's ticker carries no time
-  source           = "kraken"
+  source           = source
   base             = market(lookup(param.markets, key, key)).base
   quote            = market(lookup(param.markets, key, key)).quote
   price            = r.c[0]

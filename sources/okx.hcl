@@ -30,7 +30,7 @@ decode "json" {
 
 row {
   time             = from_unix_ms(r.ts)
-  source           = "okx"
+  source           = source
   base             = market(r.instId).base
   quote            = market(r.instId).quote
   price            = r.last

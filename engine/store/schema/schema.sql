@@ -1,0 +1,96 @@
+-- The engine's own tables. Safe to run again; every change of it raises schema_version and comes with its migration.
+CREATE SCHEMA IF NOT EXISTS cryptoviz;
+
+-- Facts about this database: schema_version, and mode: live, simulated or recorded, for good.
+CREATE TABLE IF NOT EXISTS cryptoviz.meta (
+  key   text PRIMARY KEY,
+  value text NOT NULL
+);
+
+-- The sources as pipeline.hcl declares them, for views, rollups and dashboards.
+CREATE TABLE IF NOT EXISTS cryptoviz.source (
+  name        text PRIMARY KEY,
+  enabled     boolean NOT NULL,
+  every       interval NOT NULL,
+  per_hour    bigint NOT NULL,
+  topic       text NOT NULL,
+  table_name  text NOT NULL,
+  description text NOT NULL DEFAULT '',
+  attribution text NOT NULL DEFAULT '',
+  updated_at  timestamptz NOT NULL DEFAULT now()
+);
+
+-- How far each worker has come. It moves in the transaction that stores the rows; Kafka's own offsets are never read.
+CREATE TABLE IF NOT EXISTS cryptoviz.position (
+  source      text NOT NULL,
+  partition   integer NOT NULL,
+  topic       text NOT NULL,
+  topic_id    uuid NOT NULL,
+  next_offset bigint NOT NULL,
+  epoch       bigint NOT NULL,
+  last_slot   timestamptz,
+  updated_at  timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (source, partition)
+);
+
+-- The slot ledger: every due slot of every source ends here exactly once.
+CREATE TABLE IF NOT EXISTS cryptoviz.slot (
+  source      text NOT NULL,
+  slot        timestamptz NOT NULL,
+  state       text NOT NULL CHECK (state IN ('running', 'ok', 'not_modified', 'late', 'skipped', 'failed')),
+  reason      text NOT NULL DEFAULT '',
+  records     integer NOT NULL DEFAULT 0,
+  attempt     integer NOT NULL DEFAULT 1,
+  owner       text NOT NULL DEFAULT '',
+  lease_until timestamptz NOT NULL,
+  started_at  timestamptz NOT NULL DEFAULT now(),
+  took        interval,
+  PRIMARY KEY (source, slot)
+);
+
+-- Records that cannot become a row, as received, with the reason.
+CREATE TABLE IF NOT EXISTS cryptoviz.dead_letter (
+  id        bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  source    text NOT NULL,
+  topic     text NOT NULL,
+  topic_id  uuid NOT NULL,
+  partition integer NOT NULL,
+  "offset"  bigint NOT NULL,
+  key       text NOT NULL,
+  value     bytea NOT NULL,
+  reason    text NOT NULL,
+  at        timestamptz NOT NULL DEFAULT now(),
+  UNIQUE (topic_id, partition, "offset", source)
+);
+
+-- Stretches of a topic that were gone before they could be read (retention, a re-created topic).
+CREATE TABLE IF NOT EXISTS cryptoviz.gap (
+  id        bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  source    text NOT NULL,
+  topic     text NOT NULL,
+  partition integer NOT NULL,
+  from_offset bigint NOT NULL,
+  to_offset   bigint NOT NULL,
+  reason    text NOT NULL,
+  at        timestamptz NOT NULL DEFAULT now()
+);
+
+-- One row a rollup and day. dropped_at set: the day's raw rows are gone, later ones merge.
+CREATE TABLE IF NOT EXISTS cryptoviz.rollup_day (
+  rollup      text NOT NULL,
+  day         date NOT NULL,
+  raw_rows    bigint NOT NULL,
+  hourly_rows bigint NOT NULL,
+  late_rows   bigint NOT NULL DEFAULT 0,
+  runs        integer NOT NULL DEFAULT 1,
+  rolled_at   timestamptz NOT NULL,
+  dropped_at  timestamptz,
+  took        interval,
+  PRIMARY KEY (rollup, day)
+);
+
+-- 'live', 'simulated' or 'recorded': every dashboard shows it.
+CREATE OR REPLACE VIEW cryptoviz.mode AS
+  SELECT coalesce((SELECT value FROM cryptoviz.meta WHERE key = 'mode'), 'live') AS mode;
+
+INSERT INTO cryptoviz.meta VALUES ('schema_version', '1') ON CONFLICT DO NOTHING;
