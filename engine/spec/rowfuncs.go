@@ -1,0 +1,322 @@
+package spec
+
+import (
+	"errors"
+	"fmt"
+	"math/big"
+	"net/url"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/hashicorp/hcl/v2/ext/tryfunc"
+	"github.com/zclconf/go-cty/cty"
+	"github.com/zclconf/go-cty/cty/convert"
+	"github.com/zclconf/go-cty/cty/function"
+	"github.com/zclconf/go-cty/cty/function/stdlib"
+)
+
+// RowFunctions are the functions of row and decode expressions, in HCL's own form: the reference for the compiled one.
+//
+// "" and null are missing; a missing number or text stays null through every function, and becomes NULL in the table.
+func RowFunctions() map[string]function.Function {
+	return map[string]function.Function{
+		"abs": numeric("abs", func(x *big.Float) *big.Float { return new(big.Float).Abs(x) }),
+		"floor": numeric("floor", func(x *big.Float) *big.Float {
+			i, acc := x.Int(nil)
+			if acc == big.Above { // truncation went up: a negative fraction
+				i.Sub(i, big.NewInt(1))
+			}
+			return new(big.Float).SetInt(i)
+		}),
+		"can": tryfunc.CanFunc, "coalesce": coalesceFunc, "contains": stdlib.ContainsFunc,
+		"endswith": textTest(strings.HasSuffix), "startswith": textTest(strings.HasPrefix),
+		"from_rfc3339": fromRFC3339Func, "from_unix": fromUnix(time.Second), "from_unix_ms": fromUnix(time.Millisecond),
+		"join": stdlib.JoinFunc, "length": lengthFunc, "lookup": stdlib.LookupFunc, "lower": textMap(strings.ToLower), "market": marketFunc,
+		"number": numeric("number", func(x *big.Float) *big.Float { return x }), "replace": stdlib.ReplaceFunc, "split": stdlib.SplitFunc,
+		"text": textMap(func(s string) string { return s }), "trim": textMap(strings.TrimSpace), "try": tryfunc.TryFunc, "upper": textMap(strings.ToUpper),
+	}
+}
+
+var nullable = function.Parameter{Name: "value", Type: cty.DynamicPseudoType, AllowNull: true, AllowDynamicType: true, AllowMarked: true}
+
+// ParseNumber reads a decimal number as the sources write it: optional sign, digits, fraction, exponent. No hex, Inf, NaN, blanks.
+func ParseNumber(s string) (*big.Float, error) {
+	if !IsNumber(s) {
+		return nil, fmt.Errorf("%q is not a number", Clip(s))
+	}
+	f, _, err := big.ParseFloat(s, 10, 512, big.ToNearestEven)
+	if err != nil || f.IsInf() {
+		return nil, fmt.Errorf("%q is not a finite number", Clip(s))
+	}
+	return f, nil
+}
+
+// IsNumber tells whether s has the form of a decimal number.
+func IsNumber(s string) bool {
+	i, digits := 0, 0
+	if i < len(s) && (s[i] == '-' || s[i] == '+') {
+		i++
+	}
+	for ; i < len(s) && s[i] >= '0' && s[i] <= '9'; i++ {
+		digits++
+	}
+	if i < len(s) && s[i] == '.' {
+		for i++; i < len(s) && s[i] >= '0' && s[i] <= '9'; i++ {
+			digits++
+		}
+	}
+	if digits == 0 {
+		return false
+	}
+	if i < len(s) && (s[i] == 'e' || s[i] == 'E') {
+		i++
+		if i < len(s) && (s[i] == '-' || s[i] == '+') {
+			i++
+		}
+		start := i
+		for ; i < len(s) && s[i] >= '0' && s[i] <= '9'; i++ {
+		}
+		if i == start || i-start > 4 {
+			return false
+		}
+	}
+	return i == len(s)
+}
+
+// Clip shortens a value from outside for a message.
+func Clip(s string) string {
+	if len(s) <= 100 {
+		return s
+	}
+	cut := 100
+	for cut > 0 && !utf8.RuneStart(s[cut]) {
+		cut--
+	}
+	return s[:cut] + "…"
+}
+
+// missing tells whether a value is null or "".
+func missing(v cty.Value) bool {
+	return v.IsNull() || (v.IsKnown() && v.Type() == cty.String && v.AsString() == "")
+}
+
+func toNumber(v cty.Value) (*big.Float, error) {
+	switch v.Type() {
+	case cty.Number:
+		return v.AsBigFloat(), nil
+	case cty.String:
+		return ParseNumber(v.AsString())
+	}
+	return nil, fmt.Errorf("%s is not a number", v.Type().FriendlyName())
+}
+
+func toText(v cty.Value) (string, error) {
+	s, err := convert.Convert(v, cty.String)
+	if err != nil || s.IsNull() {
+		return "", fmt.Errorf("%s is not a text", v.Type().FriendlyName())
+	}
+	return s.AsString(), nil
+}
+
+func numeric(_ string, f func(*big.Float) *big.Float) function.Function {
+	return function.New(&function.Spec{
+		Params: []function.Parameter{nullable},
+		Type:   function.StaticReturnType(cty.Number),
+		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
+			if missing(args[0]) {
+				return cty.NullVal(cty.Number), nil
+			}
+			x, err := toNumber(args[0])
+			if err != nil {
+				return cty.NilVal, err
+			}
+			return cty.NumberVal(f(x)), nil
+		},
+	})
+}
+
+func textMap(f func(string) string) function.Function {
+	return function.New(&function.Spec{
+		Params: []function.Parameter{nullable},
+		Type:   function.StaticReturnType(cty.String),
+		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
+			if missing(args[0]) {
+				return cty.NullVal(cty.String), nil
+			}
+			s, err := toText(args[0])
+			if err != nil {
+				return cty.NilVal, err
+			}
+			return cty.StringVal(f(s)), nil
+		},
+	})
+}
+
+func textTest(f func(s, part string) bool) function.Function {
+	return function.New(&function.Spec{
+		Params: []function.Parameter{nullable, {Name: "part", Type: cty.String}},
+		Type:   function.StaticReturnType(cty.Bool),
+		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
+			if missing(args[0]) {
+				return cty.False, nil
+			}
+			s, err := toText(args[0])
+			if err != nil {
+				return cty.NilVal, err
+			}
+			return cty.BoolVal(f(s, args[1].AsString())), nil
+		},
+	})
+}
+
+// lengthFunc accepts null (0), so that a reply without the field is not an error of the expression.
+var lengthFunc = function.New(&function.Spec{
+	Params: []function.Parameter{nullable},
+	Type:   function.StaticReturnType(cty.Number),
+	Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
+		v, _ := args[0].Unmark()
+		switch {
+		case v.IsNull():
+			return cty.Zero, nil
+		case v.Type() == cty.String:
+			return cty.NumberIntVal(int64(utf8.RuneCountInString(v.AsString()))), nil
+		case v.Type().IsObjectType():
+			return cty.NumberIntVal(int64(len(v.Type().AttributeTypes()))), nil
+		case v.CanIterateElements():
+			return cty.NumberIntVal(int64(v.LengthInt())), nil
+		}
+		return cty.NilVal, fmt.Errorf("%s has no length", v.Type().FriendlyName())
+	},
+})
+
+var coalesceFunc = function.New(&function.Spec{
+	VarParam: &nullable,
+	Type:     function.StaticReturnType(cty.DynamicPseudoType),
+	Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
+		for _, a := range args {
+			if !missing(a) {
+				return a, nil
+			}
+		}
+		return cty.NullVal(cty.DynamicPseudoType), nil
+	},
+})
+
+var urlencodeFunc = function.New(&function.Spec{
+	Params: []function.Parameter{{Name: "text", Type: cty.String}},
+	Type:   function.StaticReturnType(cty.String),
+	Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
+		return cty.StringVal(url.QueryEscape(args[0].AsString())), nil
+	},
+})
+
+// TimeFormat is how a time looks as a row value: RFC 3339, UTC, microseconds.
+const TimeFormat = "2006-01-02T15:04:05.000000Z"
+
+// MaxTime and MinTime bound every time that a row may hold, so that no arithmetic on microseconds overflows.
+var (
+	MinTime = time.Date(1970, 1, 1, 0, 0, 0, 0, time.UTC)
+	MaxTime = time.Date(2262, 1, 1, 0, 0, 0, 0, time.UTC)
+)
+
+var errTimeRange = errors.New("the time lies outside 1970 to 2261")
+
+func fromUnix(unit time.Duration) function.Function {
+	perUnit := big.NewFloat(float64(unit / time.Microsecond)).SetPrec(512)
+	return function.New(&function.Spec{
+		Params: []function.Parameter{nullable},
+		Type:   function.StaticReturnType(cty.String),
+		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
+			if missing(args[0]) {
+				return cty.NullVal(cty.String), nil
+			}
+			x, err := toNumber(args[0])
+			if err != nil {
+				return cty.NilVal, err
+			}
+			us, _ := new(big.Float).SetPrec(512).Mul(x, perUnit).Int64() // towards zero: a sample is never later than it says
+			t := time.UnixMicro(us).UTC()
+			if t.Before(MinTime) || !t.Before(MaxTime) {
+				return cty.NilVal, errTimeRange
+			}
+			return cty.StringVal(t.Format(TimeFormat)), nil
+		},
+	})
+}
+
+var fromRFC3339Func = function.New(&function.Spec{
+	Params: []function.Parameter{nullable},
+	Type:   function.StaticReturnType(cty.String),
+	Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
+		if missing(args[0]) {
+			return cty.NullVal(cty.String), nil
+		}
+		s, err := toText(args[0])
+		if err != nil {
+			return cty.NilVal, err
+		}
+		t, err := ParseTime(s)
+		if err != nil {
+			return cty.NilVal, err
+		}
+		return cty.StringVal(t.Format(TimeFormat)), nil
+	},
+})
+
+// ParseTime reads an RFC 3339 time with its zone, and cuts it to microseconds.
+func ParseTime(s string) (time.Time, error) {
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("%q is not an RFC 3339 time", Clip(s))
+	}
+	t = t.UTC().Truncate(time.Microsecond)
+	if t.Before(MinTime) || !t.Before(MaxTime) {
+		return time.Time{}, errTimeRange
+	}
+	return t, nil
+}
+
+var marketFunc = function.New(&function.Spec{
+	Params: []function.Parameter{nullable},
+	Type:   function.StaticReturnType(cty.Object(map[string]cty.Type{"base": cty.String, "quote": cty.String})),
+	Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
+		if missing(args[0]) {
+			return cty.ObjectVal(map[string]cty.Value{"base": cty.NullVal(cty.String), "quote": cty.NullVal(cty.String)}), nil
+		}
+		s, err := toText(args[0])
+		if err != nil {
+			return cty.NilVal, err
+		}
+		base, quote, err := SplitMarket(s)
+		if err != nil {
+			return cty.NilVal, err
+		}
+		return cty.ObjectVal(map[string]cty.Value{"base": cty.StringVal(base), "quote": cty.StringVal(quote)}), nil
+	},
+})
+
+// quotes are the currencies that markets are quoted in, for symbols without a separator: longest first.
+var quotes = []string{
+	"FDUSD", "USDT", "USDC", "BUSD", "TUSD", "USDE", "USDP", "IDRT", "BIDR",
+	"USD", "EUR", "GBP", "JPY", "TRY", "BRL", "AUD", "CAD", "CHF", "KRW", "ARS", "MXN", "PLN", "RON", "UAH", "ZAR", "COP", "CZK", "IDR", "NGN", "RUB", "VAI", "DAI",
+	"BTC", "ETH", "BNB", "XRP", "TRX", "SOL", "DOGE", "DOT", "EURI",
+}
+
+// SplitMarket reads "BTC/USD", "BTC-USD", "BTC_USD" or "BTCUSD" into base and quote, in capitals.
+func SplitMarket(s string) (base, quote string, err error) {
+	if i := strings.IndexAny(s, "/-_"); i > 0 && i < len(s)-1 {
+		return strings.ToUpper(s[:i]), strings.ToUpper(s[i+1:]), nil
+	}
+	up := strings.ToUpper(s)
+	best := ""
+	for _, q := range quotes {
+		if len(q) > len(best) && len(up) > len(q) && strings.HasSuffix(up, q) {
+			best = q
+		}
+	}
+	if best == "" {
+		return "", "", fmt.Errorf("market %q has no known quote currency; write it as BASE/QUOTE", Clip(s))
+	}
+	return up[:len(up)-len(best)], best, nil
+}
