@@ -1,0 +1,200 @@
+package mapping
+
+import (
+	"bytes"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/PuerkitoBio/goquery"
+	"github.com/andybalholm/cascadia"
+	"github.com/zclconf/go-cty/cty"
+	"golang.org/x/net/html"
+
+	"github.com/cryptoviz/cryptoviz/engine/rawjson"
+	"github.com/cryptoviz/cryptoviz/engine/spec"
+)
+
+// Piece is one record of a reply. Value lies inside the reply's bytes.
+type Piece struct {
+	Key   string
+	Value []byte
+}
+
+// SourceError is a failure that the source itself reports, also inside an HTTP 200.
+type SourceError struct{ Message string }
+
+// Error gives the source's own words.
+func (e *SourceError) Error() string { return "the source says: " + e.Message }
+
+// ShapeError is a reply that is not what the decode block expects.
+type ShapeError struct{ Reason string }
+
+// Error says what was expected and what came.
+func (e *ShapeError) Error() string { return e.Reason }
+
+// Decoder cuts replies into records. One goroutine uses it.
+type Decoder struct {
+	src     *spec.Source
+	consts  map[string]cty.Value
+	body    rawjson.Tree
+	values  []rawjson.Value
+	records int
+	when    *slowExpr
+	failed  *slowExpr
+	key     eval
+	record  rawjson.Tree
+	frame   frame
+	fields  *htmlFields
+	match   goquery.Matcher
+}
+
+// NewDecoder compiles a source's decode block.
+func NewDecoder(src *spec.Source) (*Decoder, error) {
+	d, dec := &Decoder{src: src, consts: constants(src)}, src.Definition.Decode
+	if dec.Key != nil {
+		c := &compiler{tree: &d.record, consts: d.consts}
+		d.key = c.compile(dec.Key)
+	}
+	switch dec.Format {
+	case "json":
+		d.records = d.body.Add(dec.Records)
+		if dec.When != nil {
+			d.when = newSlow(&d.body, dec.When, "body")
+		}
+		if dec.Error != nil {
+			d.failed = newSlow(&d.body, dec.Error, "body")
+		}
+	case "html":
+		match, err := cascadia.Compile(dec.Select)
+		if err != nil {
+			return nil, fmt.Errorf("compile source %s: selector %q: %w", src.Name, dec.Select, err)
+		}
+		d.match = match
+		d.fields = newHTMLFields(dec.Fields, &d.record)
+	default:
+		return nil, fmt.Errorf("compile source %s: format %q is not known", src.Name, dec.Format)
+	}
+	d.values = make([]rawjson.Value, d.body.Len())
+	d.frame.values = make([]rawjson.Value, d.record.Len())
+	return d, nil
+}
+
+// Records cuts one reply or frame. A frame that `when` does not want gives none.
+func (d *Decoder) Records(body []byte) ([]Piece, error) {
+	if d.match != nil {
+		return d.elements(body)
+	}
+	if err := d.body.Scan(body, d.values); err != nil {
+		return nil, err
+	}
+	if d.failed != nil {
+		v, err := d.failed.value(d.values, d.vars())
+		if err != nil {
+			return nil, &ShapeError{"decode.error: " + err.Error()}
+		}
+		if msg, err := fromCty(v); err == nil && !msg.missing() {
+			raw, _ := textOf(msg)
+			return nil, &SourceError{spec.Clip(string(raw))}
+		}
+	}
+	if d.when != nil {
+		v, err := d.when.value(d.values, d.vars())
+		if err != nil {
+			return nil, &ShapeError{"decode.when: " + err.Error()}
+		}
+		if v, _ = v.Unmark(); v.IsNull() || v.Type() != cty.Bool || v.False() {
+			return nil, nil
+		}
+	}
+	dec, at := d.src.Definition.Decode, d.values[d.records]
+	switch {
+	case at.Kind == rawjson.Array && !dec.Keyed, at.Kind == rawjson.Object && dec.Keyed:
+		var out []Piece
+		err := at.Each(func(name []byte, v rawjson.Value) error {
+			key, err := d.keyOf(string(name), v.Raw)
+			out = append(out, Piece{key, v.Raw})
+			return err
+		})
+		return out, err
+	case at.Kind == rawjson.Object:
+		key, err := d.keyOf("", at.Raw)
+		return []Piece{{key, at.Raw}}, err
+	}
+	want := "a list or an object"
+	if dec.Keyed {
+		want = "an object with a member for each market"
+	}
+	return nil, &ShapeError{fmt.Sprintf("the reply has %s at %s, not %s: has the API changed?", kindName(at.Kind), pathText(dec.Records), want)}
+}
+
+func (d *Decoder) vars() map[string]cty.Value {
+	return map[string]cty.Value{"param": d.consts["param"], "source": d.consts["source"]}
+}
+
+// keyOf returns the record's market. A record whose key cannot be read keeps the source's name: the worker will judge it.
+func (d *Decoder) keyOf(name string, raw []byte) (string, error) {
+	if d.key == nil {
+		if name != "" {
+			return name, nil
+		}
+		return d.src.Name, nil
+	}
+	d.frame.key = append(d.frame.key[:0], name...)
+	if d.fields != nil {
+		if err := d.fields.read(raw, d.frame.values); err != nil {
+			return d.src.Name, nil //nolint:nilerr // see above
+		}
+	} else if err := d.record.Scan(raw, d.frame.values); err != nil {
+		return "", err
+	}
+	v, err := d.key(&d.frame)
+	if err == nil && !v.missing() {
+		if text, err := textOf(v); err == nil {
+			return string(text), nil
+		}
+	}
+	return d.src.Name, nil //nolint:nilerr // see above
+}
+
+// elements cuts an HTML page.
+func (d *Decoder) elements(body []byte) ([]Piece, error) {
+	doc, err := goquery.NewDocumentFromReader(bytes.NewReader(body))
+	if err != nil {
+		return nil, &ShapeError{"not HTML: " + err.Error()}
+	}
+	var out []Piece
+	for _, n := range doc.FindMatcher(d.match).Nodes {
+		var buf bytes.Buffer
+		if err := html.Render(&buf, n); err != nil {
+			return nil, &ShapeError{"not HTML: " + err.Error()}
+		}
+		key, err := d.keyOf("", buf.Bytes())
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, Piece{key, buf.Bytes()})
+	}
+	if len(out) == 0 {
+		return nil, &ShapeError{fmt.Sprintf("the page has changed: nothing matches %q", d.src.Definition.Decode.Select)}
+	}
+	return out, nil
+}
+
+func kindName(k rawjson.Kind) string {
+	return [...]string{"nothing", "null", "false", "true", "a number", "a text", "an object", "a list"}[k]
+}
+
+func pathText(p spec.Path) string {
+	var out strings.Builder
+	out.WriteString("body")
+	for _, step := range p {
+		switch step := step.(type) {
+		case string:
+			out.WriteString("." + step)
+		case int:
+			out.WriteString("[" + strconv.Itoa(step) + "]")
+		}
+	}
+	return out.String()
+}

@@ -1,0 +1,141 @@
+package mapping
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/cryptoviz/cryptoviz/engine/rawjson"
+	"github.com/cryptoviz/cryptoviz/engine/spec"
+)
+
+// Error is a poison record: it cannot become a row, and never will with this definition.
+type Error struct {
+	Column string // "" when the record as a whole cannot be read
+	Reason string
+}
+
+// Error gives the column and the reason.
+func (e *Error) Error() string {
+	if e.Column == "" {
+		return e.Reason
+	}
+	return "column " + e.Column + ": " + e.Reason
+}
+
+// Program maps the records of one source. It has scratch memory: one goroutine uses it; others Clone it.
+type Program struct {
+	src     *spec.Source
+	tree    *rawjson.Tree
+	fields  *htmlFields // nil: JSON
+	columns []column
+	skip    eval
+	time    int // index of the hypertable's time column, -1 for none
+	names   []string
+	frame   frame
+}
+
+type column struct {
+	name    string
+	typ     spec.ColumnType
+	notNull bool
+	eval    eval
+}
+
+// Compile compiles a source's row block once.
+func Compile(src *spec.Source) (*Program, error) {
+	if src.Definition == nil || src.Table == nil {
+		return nil, fmt.Errorf("compile source %s: it has no definition or table", src.Name)
+	}
+	p := &Program{src: src, tree: &rawjson.Tree{}, time: -1}
+	c := &compiler{tree: p.tree, consts: constants(src)}
+	for _, tc := range src.Table.Columns {
+		expr := src.Definition.Row.Columns[tc.Name]
+		if expr == nil {
+			continue
+		}
+		if src.Table.Hypertable != nil && src.Table.Hypertable.Time == tc.Name {
+			p.time = len(p.columns)
+		}
+		p.columns = append(p.columns, column{tc.Name, tc.Type, !tc.Null, c.compile(expr)})
+		p.names = append(p.names, tc.Name)
+	}
+	if len(p.columns) == 0 {
+		return nil, fmt.Errorf("compile source %s: its row block fills no column of table %s", src.Name, src.Table.Name)
+	}
+	if src.Definition.Row.Skip != nil {
+		p.skip = c.compile(src.Definition.Row.Skip)
+	}
+	if src.Definition.Decode.Format == "html" {
+		p.fields = newHTMLFields(src.Definition.Decode.Fields, p.tree)
+	}
+	p.frame.values = make([]rawjson.Value, p.tree.Len())
+	return p, nil
+}
+
+func constants(src *spec.Source) map[string]cty.Value {
+	return map[string]cty.Value{"param": src.Definition.Params, "source": cty.StringVal(src.Name)}
+}
+
+// Clone returns a program with scratch memory of its own.
+func (p *Program) Clone() *Program {
+	c := *p
+	c.frame = frame{values: make([]rawjson.Value, p.tree.Len())}
+	return &c
+}
+
+// Columns lists the columns of a row, in the order of its fields.
+func (p *Program) Columns() []string { return p.names }
+
+// Append maps one record and adds its row, with index as its origin. A skipped record adds nothing. A poison record is an
+// *Error, and rows stay as they were.
+func (p *Program) Append(rows *Rows, rec Record, index int32) error {
+	f := &p.frame
+	f.slot, f.key = rec.Slot, append(f.key[:0], rec.Key...)
+	if p.fields != nil {
+		if err := p.fields.read(rec.Value, f.values); err != nil {
+			return &Error{Reason: err.Error()}
+		}
+	} else if err := p.tree.Scan(rec.Value, f.values); err != nil {
+		return &Error{Reason: err.Error()}
+	}
+	if p.skip != nil {
+		v, err := p.skip(f)
+		if err != nil {
+			return &Error{Column: "skip", Reason: err.Error()}
+		}
+		skip, _, err := truth(v)
+		if err != nil {
+			return &Error{Column: "skip", Reason: err.Error()}
+		}
+		if skip {
+			return nil
+		}
+	}
+	start, at := len(rows.Data), int64(0)
+	data := binary.BigEndian.AppendUint16(rows.Data, uint16(len(p.columns)))
+	for i := range p.columns {
+		c := &p.columns[i]
+		v, err := c.eval(f)
+		before := len(data)
+		if err == nil {
+			data, err = encode(data, c.typ, v)
+		}
+		if err == nil && c.notNull && data[before] == 0xff {
+			err = errMissing
+		}
+		if err != nil {
+			rows.Data = data[:start]
+			return &Error{Column: c.name, Reason: err.Error()}
+		}
+		if i == p.time && len(data)-before == 12 {
+			at = int64(binary.BigEndian.Uint64(data[before+4:])) + epoch2000
+		}
+	}
+	rows.Data = data
+	rows.Ends = append(rows.Ends, len(data))
+	rows.Times = append(rows.Times, at)
+	rows.Source = append(rows.Source, index)
+	return nil
+}
