@@ -1,0 +1,65 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Log is a partition as the broker has it now.
+type Log struct {
+	Source    string
+	Topic     string
+	Partition int32
+	TopicID   [16]byte
+	Start     int64 // first offset that is still kept
+	End       int64 // offset of the next record
+}
+
+// Claim takes a partition: it raises the epoch, so that no earlier owner can store any more, and returns where to go on.
+// Records that are gone for good are noted in cryptoviz.gap: a topic that was deleted and created again, records that
+// retention removed before they were read, a log that is shorter than it was.
+func (s *Store) Claim(ctx context.Context, l Log) (fence Fence, next int64, err error) {
+	fence = Fence{Source: l.Source, Partition: l.Partition, TopicID: l.TopicID, Epoch: 1}
+	err = s.inTx(ctx, func(tx pgx.Tx) error {
+		var id [16]byte
+		var epoch int64
+		err := tx.QueryRow(ctx, "SELECT topic_id, next_offset, epoch FROM cryptoviz.position WHERE source = $1 AND partition = $2 FOR UPDATE",
+			l.Source, l.Partition).Scan(&id, &next, &epoch)
+		if errors.Is(err, pgx.ErrNoRows) {
+			next = l.Start
+			_, err = tx.Exec(ctx, `INSERT INTO cryptoviz.position (source, partition, topic, topic_id, next_offset, epoch) VALUES ($1, $2, $3, $4, $5, 1)`,
+				l.Source, l.Partition, l.Topic, l.TopicID, next)
+			return err
+		}
+		if err != nil {
+			return err
+		}
+		was, reason := next, ""
+		switch {
+		case id != l.TopicID:
+			next, reason = l.Start, "the topic was deleted and created again"
+		case next < l.Start:
+			next, reason = l.Start, "the topic's retention removed records before they were read"
+		case next > l.End:
+			next, reason = l.End, "the topic is shorter than what was read of it: the broker lost records"
+		}
+		if reason != "" {
+			s.log.WarnContext(ctx, "gap in topic", "source", l.Source, "topic", l.Topic, "partition", l.Partition, "from_offset", was, "to_offset", next, "reason", reason)
+			if _, err := tx.Exec(ctx, `INSERT INTO cryptoviz.gap (source, topic, partition, from_offset, to_offset, reason) VALUES ($1, $2, $3, $4, $5, $6)`,
+				l.Source, l.Topic, l.Partition, was, next, reason); err != nil {
+				return err
+			}
+		}
+		fence.Epoch = epoch + 1
+		_, err = tx.Exec(ctx, `UPDATE cryptoviz.position SET topic = $3, topic_id = $4, next_offset = $5, epoch = $6, updated_at = now() WHERE source = $1 AND partition = $2`,
+			l.Source, l.Partition, l.Topic, l.TopicID, next, fence.Epoch)
+		return err
+	})
+	if err != nil {
+		return fence, 0, fmt.Errorf("claim %s partition %d: %w", l.Source, l.Partition, blocked(err))
+	}
+	return fence, next, nil
+}

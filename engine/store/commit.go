@@ -1,0 +1,324 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/cryptoviz/cryptoviz/engine/mapping"
+	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/store/partition"
+)
+
+// Target is where a source's rows go.
+type Target struct {
+	Topic   string
+	Table   *spec.Table
+	Columns []string // of mapping.Program, in its order
+
+	stage, copyRows, copyStage, fromStage string
+}
+
+// NewTarget prepares the statements of a source's rows.
+func NewTarget(topic string, table *spec.Table, columns []string) *Target {
+	quoted := make([]string, len(columns))
+	for i, c := range columns {
+		quoted[i] = pgx.Identifier{c}.Sanitize()
+	}
+	name, list := pgx.Identifier{table.Name}.Sanitize(), strings.Join(quoted, ", ")
+	return &Target{
+		Topic: topic, Table: table, Columns: columns,
+		copyRows:  "COPY " + name + " (" + list + ") FROM STDIN (FORMAT binary)",
+		stage:     "CREATE TEMP TABLE IF NOT EXISTS cryptoviz_stage (LIKE " + name + " INCLUDING DEFAULTS) ON COMMIT DROP; TRUNCATE cryptoviz_stage",
+		copyStage: "COPY cryptoviz_stage (" + list + ") FROM STDIN (FORMAT binary)",
+		fromStage: "INSERT INTO " + name + " (" + list + ") SELECT " + list + " FROM cryptoviz_stage ON CONFLICT DO NOTHING",
+	}
+}
+
+var (
+	errAlready     = errors.New("the batch is stored already")
+	errNoPartition = errors.New("no partition for a row")
+)
+
+// Commit stores a batch in one transaction: position, rows, dead letters. All of it or nothing.
+//
+// A row that is there already is left as it is. A row that the table refuses goes to the dead letters, found by halving.
+// ErrFenced: another worker owns the partition. ErrBlocked: nothing is stored; call again with the same batch. The batch's
+// Dead grows by the records that the database refused.
+func (s *Store) Commit(ctx context.Context, t *Target, fence Fence, b *Batch) error {
+	given := len(b.Dead)
+	for try := 0; ; try++ {
+		b.Dead = b.Dead[:given]
+		err := s.commitOnce(ctx, t, fence, b)
+		switch {
+		case err == nil, errors.Is(err, errAlready):
+			return nil
+		case errors.Is(err, ErrFenced):
+			return err
+		case errors.Is(err, errNoPartition) && try < 3:
+			if err := s.ensurePartitions(ctx, t.Table, b.Rows); err != nil {
+				return blocked(err)
+			}
+		case (sqlState(err) == "40001" || sqlState(err) == "40P01") && try < 5:
+		default:
+			return blocked(err)
+		}
+	}
+}
+
+// blocked makes every other error an ErrBlocked that tells its cause.
+func blocked(err error) error {
+	if err == nil || errors.Is(err, ErrFenced) || errors.Is(err, context.Canceled) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrBlocked, err)
+}
+
+func (s *Store) commitOnce(ctx context.Context, t *Target, fence Fence, b *Batch) (err error) {
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	move := func(batch *pgx.Batch) {
+		var slot *time.Time
+		if !b.Position.LastSlot.IsZero() {
+			slot = &b.Position.LastSlot
+		}
+		where := " AND epoch = $4 AND topic_id = $5 AND next_offset <= $6"
+		if s.unsafe == "nofence" {
+			where = " AND ($4::bigint, $5::uuid, $6::bigint) IS NOT NULL"
+		}
+		batch.Queue(`UPDATE cryptoviz.position SET next_offset = $3, last_slot = greatest(last_slot, $7), updated_at = now()
+			WHERE source = $1 AND partition = $2`+where, fence.Source, fence.Partition, b.Position.Next, fence.Epoch, fence.TopicID, b.Position.First, slot)
+	}
+	batch := &pgx.Batch{}
+	batch.Queue("BEGIN")
+	if s.unsafe != "nooffset" {
+		move(batch)
+	}
+	results := conn.SendBatch(ctx, batch)
+	_, err = results.Exec()
+	moved := int64(1)
+	if err == nil && s.unsafe != "nooffset" {
+		var tag pgconn.CommandTag
+		tag, err = results.Exec()
+		moved = tag.RowsAffected()
+	}
+	if e := results.Close(); err == nil {
+		err = e
+	}
+	if err != nil {
+		s.rollback(conn)
+		return err
+	}
+	if moved == 0 {
+		s.rollback(conn)
+		return s.stored(ctx, fence, b)
+	}
+	w := writer{ctx: ctx, conn: conn, t: t, b: b}
+	if err := w.rows(0, b.Rows.Len()); err != nil {
+		s.rollback(conn)
+		return err
+	}
+	if err := w.deadLetters(fence); err != nil {
+		s.rollback(conn)
+		return err
+	}
+	if _, err := conn.Exec(ctx, "COMMIT"); err != nil {
+		s.rollback(conn)
+		if sqlState(err) == "" { // the connection broke: did it commit? The position knows.
+			return errors.Join(err, s.stored(context.WithoutCancel(ctx), fence, b))
+		}
+		return err
+	}
+	if s.unsafe == "nooffset" {
+		late := &pgx.Batch{}
+		move(late)
+		return conn.SendBatch(ctx, late).Close()
+	}
+	return nil
+}
+
+// rollback leaves the connection usable, or closes it.
+func (s *Store) rollback(conn *pgxpool.Conn) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if !conn.Conn().IsClosed() && conn.Conn().PgConn().TxStatus() != 'I' {
+		if _, err := conn.Exec(ctx, "ROLLBACK"); err != nil {
+			_ = conn.Conn().Close(ctx)
+		}
+	}
+}
+
+// stored says why a position did not move: errAlready when the batch is stored, ErrFenced when the partition has another owner.
+func (s *Store) stored(ctx context.Context, fence Fence, b *Batch) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	var id [16]byte
+	var next, epoch int64
+	err := s.pool.QueryRow(ctx, "SELECT topic_id, next_offset, epoch FROM cryptoviz.position WHERE source = $1 AND partition = $2", fence.Source, fence.Partition).Scan(&id, &next, &epoch)
+	switch {
+	case err != nil:
+		return err
+	case epoch != fence.Epoch || id != fence.TopicID:
+		return ErrFenced
+	case next >= b.Position.Next:
+		return errAlready
+	case next > b.Position.First:
+		return fmt.Errorf("position of %s partition %d is %d, inside the batch %d to %d", fence.Source, fence.Partition, next, b.Position.First, b.Position.Next)
+	}
+	return errors.New("the transaction did not commit")
+}
+
+// writer puts rows into the open transaction of conn.
+type writer struct {
+	ctx    context.Context
+	conn   *pgxpool.Conn
+	t      *Target
+	b      *Batch
+	staged bool
+}
+
+// rows stores rows [from, to): by COPY, by staged insert once a key was there already, by halves when one is refused.
+func (w *writer) rows(from, to int) error {
+	if from == to {
+		return nil
+	}
+	if _, err := w.conn.Exec(w.ctx, "SAVEPOINT rows"); err != nil {
+		return err
+	}
+	err := w.put(from, to)
+	if err == nil {
+		return nil
+	}
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok {
+		return err
+	}
+	again := func() error {
+		_, err := w.conn.Exec(w.ctx, "ROLLBACK TO SAVEPOINT rows; RELEASE SAVEPOINT rows")
+		return err
+	}
+	switch {
+	case pg.Code == "23505" && !w.staged:
+		w.staged = true
+		if err := again(); err != nil {
+			return err
+		}
+		return w.rows(from, to)
+	case pg.Code == "23514" && pg.ConstraintName == "":
+		return errNoPartition
+	case strings.HasPrefix(pg.Code, "22") || strings.HasPrefix(pg.Code, "23"):
+		if err := again(); err != nil {
+			return err
+		}
+		if to-from == 1 {
+			return w.refuse(from, pg)
+		}
+		half := from + (to-from)/2
+		if err := w.rows(from, half); err != nil {
+			return err
+		}
+		return w.rows(half, to)
+	}
+	return err
+}
+
+func (w *writer) put(from, to int) error {
+	pg := w.conn.Conn().PgConn()
+	if !w.staged {
+		_, err := pg.CopyFrom(w.ctx, stream(w.b.Rows.Slice(from, to)), w.t.copyRows)
+		return err
+	}
+	if _, err := pg.Exec(w.ctx, w.t.stage).ReadAll(); err != nil {
+		return err
+	}
+	if _, err := pg.CopyFrom(w.ctx, stream(w.b.Rows.Slice(from, to)), w.t.copyStage); err != nil {
+		return err
+	}
+	_, err := w.conn.Exec(w.ctx, w.t.fromStage)
+	return err
+}
+
+var (
+	copyHeader  = append([]byte("PGCOPY\n\xff\r\n\x00"), make([]byte, 8)...)
+	copyTrailer = []byte{0xff, 0xff}
+)
+
+func stream(rows []byte) io.Reader {
+	return io.MultiReader(bytes.NewReader(copyHeader), bytes.NewReader(rows), bytes.NewReader(copyTrailer))
+}
+
+// refuse makes a dead letter of the record that row i came from.
+func (w *writer) refuse(i int, pg *pgconn.PgError) error {
+	k := w.b.Rows.Source[i]
+	rec := w.b.Records[k]
+	reason := fmt.Sprintf("table %s refuses it: %s (SQLSTATE %s)", w.t.Table.Name, spec.Clip(pg.Message), pg.Code)
+	w.b.Dead = append(w.b.Dead, DeadLetter{Offset: w.b.Offsets[k], Key: rec.Key, Value: rec.Value, Reason: reason})
+	return nil
+}
+
+func (w *writer) deadLetters(fence Fence) error {
+	if len(w.b.Dead) == 0 {
+		return nil
+	}
+	batch := &pgx.Batch{}
+	for _, d := range w.b.Dead {
+		batch.Queue(`INSERT INTO cryptoviz.dead_letter (source, topic, topic_id, partition, "offset", key, value, reason)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING`,
+			fence.Source, w.t.Topic, fence.TopicID, fence.Partition, d.Offset, printable(d.Key), d.Value, printable(d.Reason))
+	}
+	return w.conn.SendBatch(w.ctx, batch).Close()
+}
+
+// printable makes a text that PostgreSQL can store.
+func printable(s string) string {
+	return strings.ToValidUTF8(strings.ReplaceAll(s, "\x00", "�"), "�")
+}
+
+// ensurePartitions makes the native partitions that a batch needs.
+func (s *Store) ensurePartitions(ctx context.Context, table *spec.Table, rows *mapping.Rows) error {
+	if table.Hypertable == nil {
+		return fmt.Errorf("table %s is partitioned, and pipeline.hcl gives it no hypertable block", table.Name)
+	}
+	var need []partition.Partition
+	for _, us := range rows.Times {
+		p := partition.Of(table, time.UnixMicro(us).UTC())
+		if !slices.ContainsFunc(need, func(q partition.Partition) bool { return q.Name == p.Name }) {
+			need = append(need, p)
+		}
+	}
+	return s.CreatePartitions(ctx, need)
+}
+
+// CreatePartitions makes partitions, each unless it exists, one instance at a time.
+func (s *Store) CreatePartitions(ctx context.Context, need []partition.Partition) error {
+	return s.inTx(ctx, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtext('cryptoviz.partition'))"); err != nil {
+			return err
+		}
+		for _, p := range need {
+			if _, err := tx.Exec(ctx, p.DDL()); err != nil {
+				return fmt.Errorf("create partition %s: %w", p.Name, err)
+			}
+		}
+		return nil
+	})
+}
+
+// Partitioned tells whether the table is natively partitioned, that is: not a hypertable, not a plain table.
+func (s *Store) Partitioned(ctx context.Context, table string) (bool, error) {
+	var yes bool
+	err := s.pool.QueryRow(ctx, "SELECT coalesce((SELECT relkind = 'p' FROM pg_class WHERE oid = to_regclass($1)), false)", pgx.Identifier{table}.Sanitize()).Scan(&yes)
+	return yes, err
+}

@@ -1,0 +1,52 @@
+// Package partition names the native range partitions of a table on plain PostgreSQL. A leaf: provisioning makes the first
+// ones, the store makes the next ones, and both must agree.
+package partition
+
+import (
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/cryptoviz/cryptoviz/engine/spec"
+)
+
+// Partition is one range [From, To) of a table's time column, UTC.
+type Partition struct {
+	Table    string
+	Name     string
+	From, To time.Time
+}
+
+// Of returns the partition that holds t.
+func Of(table *spec.Table, t time.Time) Partition {
+	step := table.Hypertable.ChunkInterval
+	from := time.UnixMicro(t.UnixMicro() - mod(t.UnixMicro(), step.Microseconds())).UTC()
+	layout := "20060102"
+	if step%(24*time.Hour) != 0 {
+		layout = "20060102_1504"
+	}
+	return Partition{table.Name, table.Name + "_p" + from.Format(layout), from, from.Add(step)}
+}
+
+func mod(a, b int64) int64 { return ((a % b) + b) % b }
+
+// Between returns the partitions that cover [from, to].
+func Between(table *spec.Table, from, to time.Time) []Partition {
+	var out []Partition
+	for p := Of(table, from); !p.From.After(to); p = Of(table, p.To) {
+		out = append(out, p)
+	}
+	return out
+}
+
+// Ahead returns the partitions that should exist at a time: yesterday's to three chunks ahead.
+func Ahead(table *spec.Table, now time.Time) []Partition {
+	return Between(table, now.Add(-24*time.Hour), now.Add(max(3*table.Hypertable.ChunkInterval, 72*time.Hour)))
+}
+
+// DDL creates the partition unless it exists.
+func (p Partition) DDL() string {
+	const layout = "2006-01-02 15:04:05+00"
+	return "CREATE TABLE IF NOT EXISTS " + pgx.Identifier{p.Name}.Sanitize() + " PARTITION OF " + pgx.Identifier{p.Table}.Sanitize() +
+		" FOR VALUES FROM ('" + p.From.Format(layout) + "') TO ('" + p.To.Format(layout) + "')"
+}

@@ -1,0 +1,87 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/cryptoviz/cryptoviz/engine/clock"
+	"github.com/cryptoviz/cryptoviz/engine/store/schema"
+)
+
+// Store is the engine's access to the database. Safe for any number of goroutines.
+type Store struct {
+	pool  *pgxpool.Pool
+	clock clock.Clock
+	log   *slog.Logger
+	owner string
+	// unsafe switches one protection off, for the tests of the tests: "nofence" or "nooffset".
+	unsafe string
+}
+
+// Options of Open. The zero value works.
+type Options struct {
+	Clock  clock.Clock
+	Log    *slog.Logger
+	Owner  string // names this instance in the slot ledger
+	Unsafe string // "", or "nofence" or "nooffset": only for tests that must fail without the protection
+}
+
+// ErrNotApplied means that the engine's own tables are missing or of another version.
+var ErrNotApplied = errors.New("the database is not prepared: run cryptoviz apply")
+
+// Open connects and checks that the engine's tables are there.
+func Open(ctx context.Context, cfg *pgxpool.Config, opt Options) (*Store, error) {
+	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("open the database: %w", err)
+	}
+	s := &Store{pool: pool, clock: opt.Clock, log: opt.Log, owner: opt.Owner, unsafe: opt.Unsafe}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	var version string
+	err = pool.QueryRow(ctx, "SELECT value FROM cryptoviz.meta WHERE key = 'schema_version'").Scan(&version)
+	if err == nil && version != fmt.Sprint(schema.Version) {
+		err = fmt.Errorf("%w: its schema_version is %s, this program needs %d", ErrNotApplied, version, schema.Version)
+	}
+	if state := sqlState(err); state == "42P01" || state == "3F000" || errors.Is(err, pgx.ErrNoRows) {
+		err = ErrNotApplied
+	}
+	if err != nil {
+		pool.Close()
+		return nil, fmt.Errorf("open the database: %w", err)
+	}
+	return s, nil
+}
+
+// Close ends all connections.
+func (s *Store) Close() { s.pool.Close() }
+
+// Pool is for reading: status, queries, metrics.
+func (s *Store) Pool() *pgxpool.Pool { return s.pool }
+
+// Mode returns "live", "simulated" or "recorded".
+func (s *Store) Mode(ctx context.Context) (string, error) {
+	var mode string
+	err := s.pool.QueryRow(ctx, "SELECT mode FROM cryptoviz.mode").Scan(&mode)
+	return mode, err
+}
+
+// sqlState returns the SQLSTATE of an error, or "".
+func sqlState(err error) string {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return pg.Code
+	}
+	return ""
+}
+
+// inTx runs f in one transaction.
+func (s *Store) inTx(ctx context.Context, f func(pgx.Tx) error) error {
+	return pgx.BeginFunc(ctx, s.pool, f)
+}
