@@ -37,3 +37,12 @@ func (r *Rows) Slice(from, to int) []byte {
 	}
 	return r.Data[start:r.Ends[to-1]]
 }
+
+// Truncate keeps the first n rows.
+func (r *Rows) Truncate(n int) {
+	end := 0
+	if n > 0 {
+		end = r.Ends[n-1]
+	}
+	r.Data, r.Ends, r.Times, r.Source = r.Data[:end], r.Ends[:n], r.Times[:n], r.Source[:n]
+}

@@ -1,0 +1,2 @@
+// Package produce puts raw records on their source's topic.
+package produce

@@ -1,0 +1,86 @@
+package produce
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/cryptoviz/cryptoviz/engine/fetch"
+	"github.com/cryptoviz/cryptoviz/engine/spec"
+)
+
+// The headers of every record. Times are RFC 3339, UTC.
+const (
+	HeaderSlot       = "slot"       // planned time of the slot
+	HeaderReceived   = "received"   // when the reply came
+	HeaderDefinition = "definition" // spec.Definition.Hash
+)
+
+// Producer sends records and waits for all replicas.
+type Producer struct {
+	client *kgo.Client
+	paused atomic.Pointer[string]
+}
+
+// Options are the settings of a producing client: idempotent and acknowledged by all replicas, which is kgo's default.
+func Options() []kgo.Opt {
+	return []kgo.Opt{
+		kgo.RequiredAcks(kgo.AllISRAcks()),
+		kgo.ProducerBatchCompression(kgo.Lz4Compression(), kgo.NoCompression()),
+		kgo.MaxBufferedBytes(64 << 20),
+		kgo.UnknownTopicRetries(3),
+	}
+}
+
+// New uses a client that was opened with Options.
+func New(client *kgo.Client) *Producer { return &Producer{client: client} }
+
+// Pause refuses all sending with a reason, until it is called with "". A full disk does it.
+func (p *Producer) Pause(reason string) { p.paused.Store(&reason) }
+
+// Send puts one slot's records on the source's topic, and returns when every one is acknowledged, or the first error.
+// After an error some records may be on the topic: the table's key makes the repetition harmless.
+func (p *Producer) Send(ctx context.Context, src *spec.Source, slot time.Time, records []fetch.Record) error {
+	if reason := p.paused.Load(); reason != nil && *reason != "" {
+		return errors.New(*reason)
+	}
+	out := make([]*kgo.Record, len(records))
+	at := []byte(slot.UTC().Format(time.RFC3339Nano))
+	for i, r := range records {
+		out[i] = &kgo.Record{Topic: src.Topic.Name, Key: []byte(r.Key), Value: r.Value, Headers: []kgo.RecordHeader{
+			{Key: HeaderSlot, Value: at},
+			{Key: HeaderReceived, Value: []byte(r.Received.UTC().Format(time.RFC3339Nano))},
+			{Key: HeaderDefinition, Value: []byte(src.Definition.Hash)},
+		}}
+	}
+	for _, res := range p.client.ProduceSync(ctx, out...) {
+		switch {
+		case res.Err == nil:
+		case errors.Is(res.Err, kerr.UnknownTopicOrPartition):
+			return fmt.Errorf("topic %s does not exist: run cryptoviz apply", src.Topic.Name)
+		case errors.Is(res.Err, kerr.MessageTooLarge):
+			return fmt.Errorf("record %s has %d bytes, more than topic %s takes: raise max.message.bytes", spec.Clip(string(res.Record.Key)), len(res.Record.Value), src.Topic.Name)
+		default:
+			return fmt.Errorf("write topic %s: %w", src.Topic.Name, res.Err)
+		}
+	}
+	return nil
+}
+
+// SlotOf returns the slot in a record's header, or zero.
+func SlotOf(r *kgo.Record) time.Time {
+	for _, h := range r.Headers {
+		if h.Key == HeaderSlot {
+			t, err := time.Parse(time.RFC3339Nano, string(h.Value))
+			if err == nil {
+				return t.UTC()
+			}
+		}
+	}
+	return time.Time{}
+}

@@ -1,0 +1,181 @@
+package work
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/cryptoviz/cryptoviz/engine/mapping"
+	"github.com/cryptoviz/cryptoviz/engine/produce"
+	"github.com/cryptoviz/cryptoviz/engine/store"
+)
+
+const (
+	// grace is how long a commit that has begun may still take once its partition is given up.
+	grace = 5 * time.Second
+	// maxBatchBytes bounds a batch whose records are large.
+	maxBatchBytes = 8 << 20
+	// maxAge is how old a row may be: a time far in the past would make a partition for each of its days.
+	maxAge = 366 * 24 * time.Hour
+)
+
+// part is one assigned partition.
+type part struct {
+	ctx        context.Context
+	cancel     context.CancelFunc
+	done       sync.WaitGroup
+	in         chan []*kgo.Record
+	fence      store.Fence
+	next, high atomic.Int64 // first offset not stored; end of the log
+}
+
+func (w *Worker) start(s *session, fence store.Fence, next, high int64) {
+	ctx, cancel := context.WithCancel(s.ctx)
+	p := &part{ctx: ctx, cancel: cancel, in: make(chan []*kgo.Record, 1), fence: fence}
+	p.next.Store(next)
+	p.high.Store(high)
+	w.mu.Lock()
+	w.parts[fence.Partition] = p
+	w.mu.Unlock()
+	batches, free := make(chan *store.Batch), make(chan *store.Batch, 2)
+	free <- &store.Batch{Rows: &mapping.Rows{}}
+	free <- &store.Batch{Rows: &mapping.Rows{}}
+	p.done.Go(func() { w.mapBatches(p, batches, free) })
+	p.done.Go(func() {
+		if err := w.commitBatches(p, batches, free); err != nil {
+			s.end(errRestart) // fenced: join again, and take what the group gives
+		}
+	})
+}
+
+// mapBatches maps records as they come, in batches as large as what waits, up to the limit.
+func (w *Worker) mapBatches(p *part, out chan<- *store.Batch, free <-chan *store.Batch) {
+	program := w.program.Clone()
+	var waiting []*kgo.Record
+	for {
+		if len(waiting) == 0 {
+			select {
+			case waiting = <-p.in:
+			case <-p.ctx.Done():
+				return
+			}
+		}
+		var b *store.Batch
+		select {
+		case b = <-free:
+		case <-p.ctx.Done():
+			return
+		}
+		b.Rows.Reset()
+		b.Records, b.Offsets, b.Dead = b.Records[:0], b.Offsets[:0], nil
+		b.Position = store.Position{First: waiting[0].Offset}
+		size := 0
+		for len(b.Records) < w.opt.BatchRows && size < maxBatchBytes {
+			if len(waiting) == 0 {
+				select {
+				case waiting = <-p.in:
+				default:
+				}
+			}
+			if len(waiting) == 0 {
+				break
+			}
+			size += len(waiting[0].Value)
+			w.add(program, b, waiting[0])
+			waiting = waiting[1:]
+		}
+		select {
+		case out <- b:
+		case <-p.ctx.Done():
+			return
+		}
+	}
+}
+
+// add maps one record into the batch.
+func (w *Worker) add(program *mapping.Program, b *store.Batch, r *kgo.Record) {
+	rec := mapping.Record{Key: string(r.Key), Value: r.Value, Slot: produce.SlotOf(r)}
+	index := int32(len(b.Records))
+	b.Records, b.Offsets = append(b.Records, rec), append(b.Offsets, r.Offset)
+	b.Position.Next = r.Offset + 1
+	if rec.Slot.After(b.Position.LastSlot) {
+		b.Position.LastSlot = rec.Slot
+	}
+	before := b.Rows.Len()
+	err := program.Append(b.Rows, rec, index)
+	if err == nil && b.Rows.Len() > before && b.Rows.Times[before] != 0 {
+		now, at := w.opt.Clock.Now(), time.UnixMicro(b.Rows.Times[before])
+		switch {
+		case at.After(now.Add(max(w.src.Interval, time.Minute))):
+			err = errors.New("its time " + at.UTC().Format(time.RFC3339) + " lies in the future")
+		case at.Before(now.Add(-maxAge)):
+			err = errors.New("its time " + at.UTC().Format(time.RFC3339) + " lies more than a year back")
+		}
+		if err != nil {
+			b.Rows.Truncate(before)
+		}
+	}
+	if err != nil {
+		b.Dead = append(b.Dead, store.DeadLetter{Offset: r.Offset, Key: rec.Key, Value: r.Value, Reason: err.Error()})
+	}
+}
+
+// commitBatches stores batches in order. While the database cannot take one it waits and tries the same one again.
+func (w *Worker) commitBatches(p *part, in <-chan *store.Batch, free chan<- *store.Batch) error {
+	for {
+		var b *store.Batch
+		select {
+		case b = <-in:
+		case <-p.ctx.Done():
+			return nil
+		}
+		// A commit that has begun may end; one that waits may not.
+		ctx, cancel := context.WithCancel(context.WithoutCancel(p.ctx))
+		stop := context.AfterFunc(p.ctx, func() {
+			timer := time.NewTimer(grace)
+			defer timer.Stop()
+			select {
+			case <-timer.C:
+				cancel()
+			case <-ctx.Done():
+			}
+		})
+		wait := backoff.NewExponentialBackOff()
+		wait.InitialInterval, wait.MaxInterval = 100*time.Millisecond, 5*time.Second
+		_, err := backoff.Retry(p.ctx, func() (struct{}, error) {
+			err := w.store.Commit(ctx, w.target, p.fence, b)
+			switch {
+			case errors.Is(err, store.ErrFenced):
+				return struct{}{}, backoff.Permanent(err)
+			case err != nil && p.ctx.Err() == nil:
+				w.block(err.Error())
+			}
+			return struct{}{}, err
+		}, backoff.WithBackOff(wait), backoff.WithMaxElapsedTime(0))
+		stop()
+		cancel()
+		switch {
+		case errors.Is(err, store.ErrFenced):
+			w.fenced.Add(1)
+			w.log.Warn("partition has another owner", "partition", p.fence.Partition)
+			return err
+		case err != nil: // the partition was given up: its next owner reads the batch again
+			return nil
+		}
+		w.block("")
+		w.rows.Add(int64(b.Rows.Len()))
+		w.dead.Add(int64(len(b.Dead)))
+		w.batches.Add(1)
+		for _, d := range b.Dead {
+			w.log.Warn("dead letter", "partition", p.fence.Partition, "offset", d.Offset, "key", d.Key, "reason", d.Reason)
+			break // one a batch is enough for a log; all are in cryptoviz.dead_letter
+		}
+		p.next.Store(b.Position.Next)
+		free <- b
+	}
+}

@@ -1,0 +1,358 @@
+package work
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/cryptoviz/cryptoviz/engine/clock"
+	"github.com/cryptoviz/cryptoviz/engine/mapping"
+	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/store"
+)
+
+// Store is what a worker needs of the database.
+type Store interface {
+	Claim(ctx context.Context, l store.Log) (store.Fence, int64, error)
+	Commit(ctx context.Context, t *store.Target, fence store.Fence, b *store.Batch) error
+}
+
+// Options of a worker. The zero value works.
+type Options struct {
+	Clock     clock.Clock
+	Log       *slog.Logger
+	Group     string // prefix of the consumer group; default "cryptoviz."
+	Instance  string // static member name, distinct for each running instance; "" joins as a dynamic member
+	BatchRows int    // most records in one transaction; default 5,000
+	Session   time.Duration
+}
+
+// Stats is a worker's state, for status and metrics.
+type Stats struct {
+	Rows, Batches, Dead, Fenced int64
+	Lag                         int64 // records in the topic that are not stored yet
+	Blocked                     string
+	Partitions                  int
+}
+
+// Worker moves one source's records into its table.
+type Worker struct {
+	src     *spec.Source
+	store   Store
+	opts    []kgo.Opt
+	opt     Options
+	program *mapping.Program
+	target  *store.Target
+	log     *slog.Logger
+
+	rows, batches, dead, fenced atomic.Int64
+	blocked                     atomic.Pointer[string]
+
+	mu    sync.Mutex
+	parts map[int32]*part
+}
+
+// New prepares a worker; clients are the options that reach the brokers.
+func New(src *spec.Source, st Store, clients []kgo.Opt, opt Options) (*Worker, error) {
+	program, err := mapping.Compile(src)
+	if err != nil {
+		return nil, err
+	}
+	if opt.BatchRows == 0 {
+		opt.BatchRows = 5000
+	}
+	if opt.Group == "" {
+		opt.Group = "cryptoviz."
+	}
+	if opt.Session == 0 {
+		opt.Session = 12 * time.Second
+	}
+	if opt.Log == nil {
+		opt.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Worker{
+		src: src, store: st, opts: clients, opt: opt, program: program, target: store.NewTarget(src.Topic.Name, src.Table, program.Columns()),
+		log: opt.Log.With("source", src.Name), parts: map[int32]*part{},
+	}, nil
+}
+
+// Stats returns the counters since the start.
+func (w *Worker) Stats() Stats {
+	s := Stats{Rows: w.rows.Load(), Batches: w.batches.Load(), Dead: w.dead.Load(), Fenced: w.fenced.Load()}
+	if reason := w.blocked.Load(); reason != nil {
+		s.Blocked = *reason
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, p := range w.parts {
+		s.Partitions++
+		s.Lag += max(0, p.high.Load()-p.next.Load())
+	}
+	return s
+}
+
+// block notes why the worker waits; "" means that it goes on. It logs the change only.
+func (w *Worker) block(reason string) {
+	old := w.blocked.Swap(&reason)
+	switch was := old != nil && *old != ""; {
+	case reason != "" && !was:
+		w.log.Warn("worker waits", "reason", reason)
+	case reason == "" && was:
+		w.log.Info("worker goes on")
+	}
+}
+
+var errRestart = errors.New("session ends")
+
+// Run consumes until ctx ends. Whatever fails outside is waited for and tried again; nothing is dropped.
+func (w *Worker) Run(ctx context.Context) error {
+	wait := backoff.NewExponentialBackOff()
+	wait.InitialInterval, wait.MaxInterval = 200*time.Millisecond, 5*time.Second
+	for ctx.Err() == nil {
+		started := time.Now()
+		err := w.session(ctx)
+		if ctx.Err() != nil {
+			break
+		}
+		if time.Since(started) > time.Minute {
+			wait.Reset()
+		}
+		if err != nil && !errors.Is(err, errRestart) {
+			w.block(err.Error())
+		}
+		timer := time.NewTimer(wait.NextBackOff())
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+	return nil
+}
+
+// session is one membership in the consumer group.
+func (w *Worker) session(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	s := &session{Worker: w, ctx: ctx, end: cancel}
+	opts := append(append([]kgo.Opt{}, w.opts...),
+		kgo.ConsumerGroup(w.opt.Group+w.src.Name), kgo.ConsumeTopics(w.src.Topic.Name),
+		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.DisableAutoCommit(), kgo.SessionTimeout(w.opt.Session), kgo.HeartbeatInterval(w.opt.Session/4),
+		kgo.MaxConcurrentFetches(2), kgo.FetchMaxBytes(8<<20), kgo.FetchMaxPartitionBytes(2<<20), kgo.MaxDecompressBatchBytes(32<<20),
+		kgo.FetchMaxWait(time.Second), kgo.KeepRetryableFetchErrors(),
+		kgo.AdjustFetchOffsetsFn(s.assign),
+		kgo.OnPartitionsRevoked(func(_ context.Context, _ *kgo.Client, gone map[string][]int32) { w.drop(gone[w.src.Topic.Name]) }),
+		kgo.OnPartitionsLost(func(_ context.Context, _ *kgo.Client, gone map[string][]int32) { w.drop(gone[w.src.Topic.Name]) }),
+	)
+	if w.opt.Instance != "" {
+		opts = append(opts, kgo.InstanceID(w.opt.Instance+"-"+w.src.Name))
+	}
+	client, err := kgo.NewClient(opts...)
+	if err != nil {
+		return fmt.Errorf("open a Kafka client: %w", err)
+	}
+	s.client = client
+	var watch sync.WaitGroup
+	watch.Go(func() { s.watch(ctx) })
+	defer func() {
+		cancel(nil)
+		watch.Wait()
+		w.drop(nil)
+		if w.opt.Instance == "" { // a static member keeps its partitions over a restart
+			leave, done := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
+			_ = client.LeaveGroupContext(leave)
+			done()
+		}
+		client.CloseAllowingRebalance()
+	}()
+	for ctx.Err() == nil {
+		fetches := client.PollFetches(ctx)
+		if fetches.IsClientClosed() {
+			return errRestart
+		}
+		for _, e := range fetches.Errors() {
+			if ctx.Err() != nil || errors.Is(e.Err, context.Canceled) {
+				continue
+			}
+			if errors.Is(e.Err, kerr.UnknownTopicID) || errors.Is(e.Err, kerr.InconsistentTopicID) {
+				return errRestart
+			}
+			w.block(fmt.Sprintf("read topic %s: %v", w.src.Topic.Name, e.Err))
+			if !kerr.IsRetriable(e.Err) {
+				return e.Err
+			}
+		}
+		fetches.EachPartition(func(f kgo.FetchTopicPartition) {
+			if len(f.Records) == 0 {
+				return
+			}
+			w.mu.Lock()
+			p := w.parts[f.Partition]
+			w.mu.Unlock()
+			if p == nil {
+				return // revoked meanwhile; its next owner reads it again
+			}
+			p.high.Store(f.HighWatermark)
+			select {
+			case p.in <- f.Records:
+			case <-p.ctx.Done():
+			}
+		})
+	}
+	return context.Cause(ctx)
+}
+
+type session struct {
+	*Worker
+	ctx     context.Context
+	end     context.CancelCauseFunc
+	client  *kgo.Client
+	topicID [16]byte
+}
+
+// assign claims each partition in the database and starts it at the database's position.
+func (s *session) assign(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+	topic := s.src.Topic.Name
+	wanted := offsets[topic]
+	if len(wanted) == 0 {
+		return offsets, nil
+	}
+	_, err := backoff.Retry(ctx, func() (struct{}, error) {
+		err := s.claim(ctx, topic, wanted)
+		if err != nil && ctx.Err() == nil {
+			s.block(err.Error())
+		}
+		return struct{}{}, err
+	}, backoff.WithMaxElapsedTime(45*time.Second))
+	return offsets, err
+}
+
+func (s *session) claim(ctx context.Context, topic string, wanted map[int32]kgo.Offset) error {
+	id, err := topicID(ctx, s.client, topic)
+	if err != nil {
+		return err
+	}
+	admin := kadm.NewClient(s.client)
+	starts, err := admin.ListStartOffsets(ctx, topic)
+	if err != nil {
+		return fmt.Errorf("list offsets of topic %s: %w", topic, err)
+	}
+	ends, err := admin.ListEndOffsets(ctx, topic)
+	if err != nil {
+		return fmt.Errorf("list offsets of topic %s: %w", topic, err)
+	}
+	s.mu.Lock()
+	s.topicID = id
+	s.mu.Unlock()
+	for n := range wanted {
+		start, ok1 := starts.Lookup(topic, n)
+		end, ok2 := ends.Lookup(topic, n)
+		if !ok1 || !ok2 || start.Err != nil || end.Err != nil {
+			return fmt.Errorf("list offsets of topic %s partition %d: %w", topic, n, errors.Join(start.Err, end.Err, errors.New("no answer")))
+		}
+		s.drop([]int32{n}) // an owner of before must be done before the epoch rises
+		fence, next, err := s.store.Claim(ctx, store.Log{Source: s.src.Name, Topic: topic, Partition: n, TopicID: id, Start: start.Offset, End: end.Offset})
+		if err != nil {
+			return err
+		}
+		wanted[n] = kgo.NewOffset().At(next).WithEpoch(-1)
+		s.start(s, fence, next, end.Offset)
+		s.log.Debug("partition assigned", "partition", n, "next_offset", next, "epoch", fence.Epoch)
+	}
+	s.block("")
+	return nil
+}
+
+// topicID asks the broker, not the client's cache.
+func topicID(ctx context.Context, client *kgo.Client, topic string) (id [16]byte, err error) {
+	req := kmsg.NewPtrMetadataRequest()
+	t := kmsg.NewMetadataRequestTopic()
+	t.Topic = kmsg.StringPtr(topic)
+	req.Topics = append(req.Topics, t)
+	resp, err := req.RequestWith(ctx, client)
+	if err != nil {
+		return id, fmt.Errorf("read topic %s: %w", topic, err)
+	}
+	for _, t := range resp.Topics {
+		if err := kerr.ErrorForCode(t.ErrorCode); err != nil {
+			if errors.Is(err, kerr.UnknownTopicOrPartition) {
+				return id, fmt.Errorf("topic %s does not exist: run cryptoviz apply", topic)
+			}
+			return id, fmt.Errorf("read topic %s: %w", topic, err)
+		}
+		return t.TopicID, nil
+	}
+	return id, fmt.Errorf("read topic %s: the broker gave no answer", topic)
+}
+
+// watch looks every few seconds whether the topic is still the same one, and tells Kafka how far the database is.
+func (s *session) watch(ctx context.Context) {
+	tick := time.NewTicker(5 * time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		id, err := topicID(ctx, s.client, s.src.Topic.Name)
+		s.mu.Lock()
+		same := s.topicID == [16]byte{} || s.topicID == id
+		offsets := map[int32]kgo.EpochOffset{}
+		for n, p := range s.parts {
+			if at := p.next.Load(); at > 0 {
+				offsets[n] = kgo.EpochOffset{Epoch: -1, Offset: at}
+			}
+		}
+		s.mu.Unlock()
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			s.block(err.Error())
+		case !same:
+			s.log.Warn("topic was deleted and created again", "topic", s.src.Topic.Name)
+			s.end(errRestart)
+			return
+		case len(offsets) > 0:
+			s.client.CommitOffsets(ctx, map[string]map[int32]kgo.EpochOffset{s.src.Topic.Name: offsets}, nil) // for lag tools; never read back
+		}
+	}
+}
+
+// drop stops partitions and waits for them; nil stops all.
+func (w *Worker) drop(gone []int32) {
+	w.mu.Lock()
+	var stop []*part
+	if gone == nil {
+		for p := range maps.Values(w.parts) {
+			stop = append(stop, p)
+		}
+		clear(w.parts)
+	}
+	for _, n := range gone {
+		if p := w.parts[n]; p != nil {
+			stop = append(stop, p)
+			delete(w.parts, n)
+		}
+	}
+	w.mu.Unlock()
+	for _, p := range stop {
+		p.cancel()
+	}
+	for _, p := range stop {
+		p.done.Wait()
+	}
+}
