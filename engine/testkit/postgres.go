@@ -1,26 +1,40 @@
 // Package testkit starts the real services that tests need. It is imported by tests only.
+//
+// No test skips for want of a service when CRYPTOVIZ_TEST_REQUIRE is set: it fails then.
 package testkit
 
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/cryptoviz/cryptoviz/engine/local"
 )
 
 // Postgres returns the URL of a fresh, empty database on a real PostgreSQL; it is dropped when the test ends.
-// The server is the one in CRYPTOVIZ_TEST_POSTGRES (a superuser's URL), or one that the test binary starts.
+// The server is the one in CRYPTOVIZ_TEST_POSTGRES (a superuser's URL), or a private one that the test binary starts once,
+// from an installed PostgreSQL or the published binaries. It ends with the test binary.
 func Postgres(t testing.TB) string {
 	t.Helper()
 	admin := os.Getenv("CRYPTOVIZ_TEST_POSTGRES")
 	if admin == "" {
-		admin = startPostgres(t)
+		s, err := shared()
+		if err != nil {
+			noPostgres(t, err)
+		}
+		admin = s.pg.URL()
 	}
 	name := "t_" + strings.ToLower(rand.Text()[:12])
 	execute(t, admin, "CREATE DATABASE "+name)
@@ -31,6 +45,14 @@ func Postgres(t testing.TB) string {
 	}
 	u.Path = "/" + name
 	return u.String()
+}
+
+func noPostgres(t testing.TB, err error) {
+	t.Helper()
+	if strings.Contains(err.Error(), "could not be fetched") {
+		unavailable(t, "no PostgreSQL: "+err.Error()+"; or set CRYPTOVIZ_TEST_POSTGRES to a superuser's URL")
+	}
+	t.Fatal(err)
 }
 
 func execute(t testing.TB, dsn, sql string) {
@@ -47,9 +69,110 @@ func execute(t testing.TB, dsn, sql string) {
 	}
 }
 
-// startPostgres starts one private server for the test binary.
-func startPostgres(t testing.TB) string {
+// shared is the test binary's own server. Nothing in it needs to outlive a crash, so it does not sync.
+var shared = sync.OnceValues(func() (*PostgresServer, error) {
+	return startPostgres(map[string]string{"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"})
+})
+
+// PostgresServer is a private server that a test may kill.
+type PostgresServer struct {
+	dir      string
+	settings map[string]string
+	state    *local.State
+	pg       *local.Postgres
+	keeper   *keeper
+}
+
+// StartPostgres starts a server for one test, with more of postgresql.conf. It ends with the test.
+func StartPostgres(t testing.TB, settings map[string]string) *PostgresServer {
 	t.Helper()
-	t.Skip("no PostgreSQL: set CRYPTOVIZ_TEST_POSTGRES to a superuser's URL")
-	return ""
+	s, err := startPostgres(settings)
+	if err != nil {
+		noPostgres(t, err)
+	}
+	t.Cleanup(func() {
+		_ = s.pg.Stop(context.Background())
+		s.keeper.pid(0)
+		s.keeper.close()
+		_ = s.state.Close()
+	})
+	return s
+}
+
+func startPostgres(settings map[string]string) (*PostgresServer, error) {
+	dir, err := os.MkdirTemp("", "cryptoviz-test-*")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // the account that runs the server passes through
+		return nil, err
+	}
+	s := &PostgresServer{dir: dir, settings: map[string]string{"max_connections": "200"}}
+	for k, v := range settings {
+		s.settings[k] = v
+	}
+	if s.keeper, err = newKeeper("QUIT", dir); err != nil {
+		return nil, err
+	}
+	if s.state, err = local.LockState(dir); err == nil {
+		err = s.start()
+	}
+	if err != nil {
+		s.keeper.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *PostgresServer) start() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
+	defer cancel()
+	var err error
+	if s.pg, err = local.StartPostgres(ctx, s.state, local.PostgresOptions{Settings: s.settings}); err != nil {
+		return err
+	}
+	if !strings.HasPrefix(s.state.Data.PostgresDir, s.dir) { // the temporary folder is closed to the server's account
+		_, _ = fmt.Fprintf(s.keeper.in, "dir %s\n", s.state.Data.PostgresDir)
+	}
+	pid, err := s.postmaster()
+	s.keeper.pid(pid)
+	return err
+}
+
+// URL reaches the database cryptoviz as a superuser.
+func (s *PostgresServer) URL() string { return s.pg.URL() }
+
+func (s *PostgresServer) postmaster() (int, error) {
+	text, err := os.ReadFile(filepath.Join(s.state.Data.PostgresDir, "data", "postmaster.pid"))
+	if err != nil {
+		return 0, fmt.Errorf("find the server's process: %w", err)
+	}
+	line, _, _ := strings.Cut(string(text), "\n")
+	return strconv.Atoi(line)
+}
+
+// Kill ends the server as a crash does: SIGKILL of its first process. Restart it before anything else.
+func (s *PostgresServer) Kill() error {
+	pid, err := s.postmaster()
+	if err != nil {
+		return err
+	}
+	s.keeper.pid(0)
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		return fmt.Errorf("kill PostgreSQL: %w", err)
+	}
+	<-s.pg.Done()
+	return nil
+}
+
+// Restart starts the server again on the same data and port.
+func (s *PostgresServer) Restart() error {
+	var err error
+	for range 100 {
+		if err = s.start(); err == nil || !strings.Contains(err.Error(), "shared memory") {
+			return err
+		}
+		time.Sleep(50 * time.Millisecond) // sessions of the killed server are still ending
+	}
+	return errors.Join(errors.New("restart PostgreSQL"), err)
 }

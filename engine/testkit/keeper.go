@@ -1,0 +1,73 @@
+package testkit
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"syscall"
+	"testing"
+)
+
+// keeper ends one server and removes its folder when the test process is gone, however that ended: a panic, the timeout of
+// go test and SIGKILL included. It is a shell that waits for the end of a pipe which only this process holds open.
+type keeper struct {
+	in io.WriteCloser
+}
+
+// keep reads "pid N" (empty: none runs) and "dir PATH"; at the end of input it stops the last of each: with signal $1, and
+// five seconds later with SIGKILL.
+const keep = `
+trap '' INT TERM HUP
+pid= dir=
+while read -r what value; do
+  case $what in pid) pid=$value ;; dir) dir=$value ;; esac
+done
+if [ -n "$pid" ]; then
+  kill -"$1" "$pid"
+  for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25; do
+    kill -0 "$pid" || break
+    sleep 0.2
+  done
+  kill -KILL -"$pid"
+fi
+if [ -n "$dir" ]; then rm -rf "$dir"; fi
+`
+
+func newKeeper(signal, dir string) (*keeper, error) {
+	cmd := exec.Command("/bin/sh", "-c", keep, "keep", signal)
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C ends us, and then it has work to do
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start a keeper: %w", err)
+	}
+	go func() { _ = cmd.Wait() }() // ends after close, or outlives us by design
+	k := &keeper{in: in}
+	_, err = fmt.Fprintf(in, "dir %s\n", dir)
+	return k, err
+}
+
+// pid names the process to end; 0 for none.
+func (k *keeper) pid(n int) {
+	text := ""
+	if n > 0 {
+		text = strconv.Itoa(n)
+	}
+	_, _ = fmt.Fprintf(k.in, "pid %s\n", text)
+}
+
+func (k *keeper) close() { _ = k.in.Close() }
+
+// unavailable skips the test because a service cannot be had on this machine; with CRYPTOVIZ_TEST_REQUIRE it fails.
+func unavailable(t testing.TB, reason string) {
+	t.Helper()
+	if os.Getenv("CRYPTOVIZ_TEST_REQUIRE") != "" {
+		t.Fatal(reason)
+	}
+	t.Skip(reason)
+}
