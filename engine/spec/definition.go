@@ -358,7 +358,7 @@ func (l *loader) checkFields(expr hcl.Expression, d *Definition) {
 func (l *loader) variables(blocks hcl.Blocks) cty.Value {
 	fromFiles := map[string]*hcl.Attribute{}
 	for _, file := range l.opt.VarFiles {
-		body, _ := l.parse(file, nil)
+		body := l.parseSource(file.Name, file.Src)
 		if body == nil {
 			continue
 		}
@@ -446,7 +446,7 @@ func (l *loader) outside(from, text string, ty cty.Type, where hcl.Range) (cty.V
 	if ty == cty.String || ty == cty.DynamicPseudoType {
 		return cty.StringVal(text), true
 	}
-	if prescan([]byte(text), from).HasErrors() {
+	if Prescan([]byte(text), from).HasErrors() {
 		l.fail(where, "Value not readable", "%s is too long or nested too deeply.", from)
 		return cty.NilVal, false
 	}

@@ -24,8 +24,14 @@ type functionValue = function.Function
 type Options struct {
 	Env      func(string) (string, bool) // for env(); nil: nothing is set
 	Vars     map[string]string           // --var name=value
-	VarFiles []string                    // --var-file, paths inside the FS; later ones win
+	VarFiles []VarFile                   // --var-file; later ones win
 	Version  string                      // of the program, for required_version; "" skips the check
+}
+
+// VarFile is a file of variable values, read by the caller: it may lie anywhere.
+type VarFile struct {
+	Name string // for messages
+	Src  []byte
 }
 
 type loader struct {
@@ -67,22 +73,26 @@ func (l *loader) parse(name string, at *hcl.Range) (*hclsyntax.Body, []byte) {
 		l.add(d)
 		return nil, nil
 	}
-	if diags := prescan(src, name); diags.HasErrors() {
+	return l.parseSource(name, src), src
+}
+
+func (l *loader) parseSource(name string, src []byte) *hclsyntax.Body {
+	if diags := Prescan(src, name); diags.HasErrors() {
 		l.files[name] = &hcl.File{Bytes: src[:min(len(src), MaxFile)]}
 		l.add(diags...)
-		return nil, nil
+		return nil
 	}
 	f, diags := hclsyntax.ParseConfig(src, name, hcl.InitialPos)
 	l.add(diags...)
 	if f == nil {
-		return nil, nil
+		return nil
 	}
 	l.files[name] = f
 	body, ok := f.Body.(*hclsyntax.Body)
 	if !ok || diags.HasErrors() {
-		return nil, nil
+		return nil
 	}
-	return body, src
+	return body
 }
 
 func sentence(s string) string {

@@ -17,8 +17,8 @@ const (
 	maxElements  = 10_000  // elements of one list, also of a variable's value
 )
 
-// prescan refuses what is not a text, is too large, or nests too deeply. Its cost is linear.
-func prescan(src []byte, filename string) hcl.Diagnostics {
+// Prescan refuses what is not a text, is too large, or nests too deeply. Its cost is linear.
+func Prescan(src []byte, filename string) hcl.Diagnostics {
 	at := func(offset int) *hcl.Range {
 		line := 1 + bytes.Count(src[:offset], []byte("\n"))
 		col := offset - bytes.LastIndexByte(src[:offset], '\n')

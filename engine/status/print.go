@@ -1,0 +1,144 @@
+package status
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/charmbracelet/lipgloss"
+	"github.com/dustin/go-humanize"
+)
+
+// Look is how a status is drawn. The zero value is plain text.
+type Look struct {
+	Color bool
+	Width int // columns; 0 is 80
+}
+
+// Print draws a status as a table: the sources, then the rollups, then what needs attention.
+func (s Status) Print(w io.Writer, look Look) error {
+	if look.Width == 0 {
+		look.Width = 80
+	}
+	p := painter{look}
+	lines := []string{p.head(s)}
+	lines = append(lines, "", p.faint(row("SOURCE", "EVERY", "LAST SLOT", "RECORDS", "PER MIN", "LAG", "DEAD")))
+	for _, src := range s.Sources {
+		lines = append(lines, p.source(src, s.At))
+	}
+	if len(s.Rollups) > 0 {
+		lines = append(lines, "")
+	}
+	for _, r := range s.Rollups {
+		text := fmt.Sprintf("rollup %s · next %s, in %s", r.Name, r.Next.Format("2006-01-02 15:04"), Ago(r.Next.Sub(s.At)))
+		if r.Day != "" {
+			text += fmt.Sprintf(" · last %s: %s rows -> %s hours", r.Day, humanize.Comma(r.RawRows), humanize.Comma(r.HourlyRows))
+		}
+		lines = append(lines, text)
+	}
+	if notes := s.notes(); len(notes) > 0 {
+		lines = append(lines, "")
+		for _, n := range notes {
+			lines = append(lines, p.warn(clip("! "+n, look.Width)))
+		}
+	}
+	_, err := io.WriteString(w, strings.Join(lines, "\n")+"\n")
+	return err
+}
+
+// notes are what somebody should look at.
+func (s Status) notes() []string {
+	var out []string
+	if s.KafkaError != "" {
+		out = append(out, "lag unknown: "+s.KafkaError)
+	}
+	for _, src := range s.Sources {
+		if !src.Enabled {
+			continue
+		}
+		if src.Reason != "" && (src.State == "failed" || src.State == "skipped") {
+			out = append(out, fmt.Sprintf("%s: %s %s: %s", src.Name, src.Slot.Format("15:04:05"), src.State, src.Reason))
+		}
+		if src.Lost > 0 {
+			out = append(out, fmt.Sprintf("%s: %s records were gone from topic %s before they could be stored: see cryptoviz.gap", src.Name, humanize.Comma(src.Lost), src.Topic))
+		}
+		if src.Dead > 0 {
+			out = append(out, fmt.Sprintf("%s: %s records could not become rows: see cryptoviz.dead_letter", src.Name, humanize.Comma(src.Dead)))
+		}
+	}
+	return out
+}
+
+func row(name, every, slot, records, rate, lag, dead string) string {
+	return fmt.Sprintf("%-14s %5s  %-22s %8s %8s %7s %6s", clip(name, 14), every, slot, records, rate, lag, dead)
+}
+
+type painter struct{ Look }
+
+func (p painter) style(text string, color string) string {
+	if !p.Color {
+		return text
+	}
+	return lipgloss.NewStyle().Foreground(lipgloss.Color(color)).Render(text)
+}
+
+func (p painter) faint(text string) string { return p.style(text, "8") }
+func (p painter) warn(text string) string  { return p.style(text, "3") }
+
+func (p painter) head(s Status) string {
+	text := "cryptoviz · " + s.Mode + " data · " + s.At.Format("2006-01-02 15:04:05") + " UTC"
+	if s.Mode != "live" {
+		return p.warn(text)
+	}
+	return text
+}
+
+func (p painter) source(src Source, now time.Time) string {
+	slot, lag := "-", "?"
+	switch {
+	case !src.Enabled:
+		return p.faint(row(src.Name, src.Every, "disabled", "", "", "", ""))
+	case !src.Slot.IsZero():
+		layout := "15:04:05 "
+		if now.Sub(src.Slot) > 24*time.Hour {
+			layout = "2006-01-02 15:04 "
+		}
+		slot = src.Slot.Format(layout) + src.State
+	}
+	if src.Lag >= 0 {
+		lag = humanize.Comma(src.Lag)
+	}
+	text := row(src.Name, src.Every, slot, humanize.Comma(src.Records), strconv.FormatFloat(src.PerMinute, 'f', 1, 64), lag, humanize.Comma(src.Dead))
+	switch src.State {
+	case "failed", "skipped":
+		return p.style(text, "1")
+	case "late":
+		return p.warn(text)
+	}
+	return text
+}
+
+// Ago writes a length of time in its two largest units: "21h 54m".
+func Ago(d time.Duration) string {
+	d = max(0, d).Round(time.Second)
+	switch {
+	case d >= 24*time.Hour:
+		return fmt.Sprintf("%dd %dh", d/(24*time.Hour), d/time.Hour%24)
+	case d >= time.Hour:
+		return fmt.Sprintf("%dh %dm", d/time.Hour, d/time.Minute%60)
+	case d >= time.Minute:
+		return fmt.Sprintf("%dm %ds", d/time.Minute, d/time.Second%60)
+	}
+	return fmt.Sprintf("%ds", d/time.Second)
+}
+
+// clip shortens a line to a number of columns.
+func clip(s string, width int) string {
+	r := []rune(s)
+	if len(r) <= width {
+		return s
+	}
+	return string(r[:width-1]) + "…"
+}

@@ -1,0 +1,246 @@
+// Package status reads how a pipeline is doing from its database and its brokers: the one answer that the command
+// status, the live view of up and the metrics all show.
+package status
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/robfig/cron/v3"
+	"github.com/twmb/franz-go/pkg/kadm"
+
+	"github.com/cryptoviz/cryptoviz/engine/spec"
+)
+
+// Status is one look at a pipeline. Times are UTC.
+type Status struct {
+	At      time.Time `json:"at"`
+	Mode    string    `json:"mode"` // live, simulated or recorded
+	Sources []Source  `json:"sources"`
+	Rollups []Rollup  `json:"rollups"`
+	// KafkaError says why the lag is unknown; "" when the brokers answered.
+	KafkaError string `json:"kafka_error,omitempty"`
+}
+
+// Source is one source: what its last slot brought, and how far its worker is.
+type Source struct {
+	Name      string    `json:"name"`
+	Enabled   bool      `json:"enabled"`
+	Transport string    `json:"transport"` // http, html or websocket
+	Every     string    `json:"every"`     // "1m"
+	Topic     string    `json:"topic"`
+	Table     string    `json:"table"`
+	Slot      time.Time `json:"slot,omitzero"` // the newest slot
+	State     string    `json:"state"`         // of that slot: running, ok, not_modified, late, skipped, failed; "" for none
+	Reason    string    `json:"reason,omitempty"`
+	Records   int64     `json:"records"`         // of that slot
+	PerMinute float64   `json:"per_minute"`      // records, mean of the last ten minutes, or ten slots if they are longer
+	Lag       int64     `json:"lag"`             // records on the topic that are not stored yet; -1 when unknown
+	Stored    time.Time `json:"stored,omitzero"` // newest slot whose records are stored
+	Dead      int64     `json:"dead_letters"`
+	Lost      int64     `json:"lost"` // records that were gone from the topic before they could be read
+	Failed24  int64     `json:"failed_24h"`
+}
+
+// Rollup is one daily rollup.
+type Rollup struct {
+	Name       string    `json:"name"`
+	Next       time.Time `json:"next"`
+	Day        string    `json:"last_day,omitempty"` // newest day that is rolled up, 2026-11-22
+	RawRows    int64     `json:"raw_rows"`
+	HourlyRows int64     `json:"hourly_rows"`
+	Days       int64     `json:"days"`
+}
+
+// Read looks once. A broker that does not answer leaves the lags unknown; a database that does not is an error.
+func Read(ctx context.Context, p *spec.Pipeline, db *pgxpool.Pool, kafka *kadm.Client, now time.Time) (Status, error) {
+	s := Status{At: now.UTC()}
+	if err := db.QueryRow(ctx, "SELECT mode FROM cryptoviz.mode").Scan(&s.Mode); err != nil {
+		return s, fmt.Errorf("read the pipeline's status: %w", err)
+	}
+	at := map[string]int{}
+	for _, src := range p.Sources {
+		at[src.Name] = len(s.Sources)
+		s.Sources = append(s.Sources, Source{
+			Name: src.Name, Enabled: src.Enabled, Transport: Transport(src), Every: spec.FormatDuration(src.Interval),
+			Topic: src.Topic.Name, Table: src.Table.Name, Lag: -1,
+		})
+	}
+	if err := s.slots(ctx, db, at, now); err != nil {
+		return s, fmt.Errorf("read the slot ledger: %w", err)
+	}
+	stored, err := s.positions(ctx, db, at)
+	if err != nil {
+		return s, fmt.Errorf("read the positions: %w", err)
+	}
+	if err := s.counts(ctx, db, at, now); err != nil {
+		return s, fmt.Errorf("read the dead letters: %w", err)
+	}
+	if err := s.rollups(ctx, db, p, now); err != nil {
+		return s, fmt.Errorf("read the rollups: %w", err)
+	}
+	if err := s.lag(ctx, kafka, stored); err != nil {
+		s.KafkaError = err.Error()
+	}
+	return s, nil
+}
+
+// Transport names how a source gets its data.
+func Transport(src *spec.Source) string {
+	switch {
+	case src.Definition.Stream != nil:
+		return "websocket"
+	case src.Definition.Decode.Format == "html":
+		return "html"
+	}
+	return "http"
+}
+
+func (s *Status) slots(ctx context.Context, db *pgxpool.Pool, at map[string]int, now time.Time) error {
+	// The inner query walks the primary key from its end: one row a source, however long the ledger is.
+	rows, err := db.Query(ctx, `SELECT src.name, l.slot, l.state, l.reason, l.records, coalesce(r.per_minute, 0)
+		FROM cryptoviz.source src
+		CROSS JOIN LATERAL (SELECT * FROM cryptoviz.slot WHERE source = src.name AND slot <= $1 ORDER BY slot DESC LIMIT 1) l
+		CROSS JOIN LATERAL (SELECT sum(records) / (greatest(600, 10 * extract(epoch FROM src.every)) / 60)::double precision AS per_minute
+			FROM cryptoviz.slot WHERE source = src.name AND slot <= $1 AND slot > $1::timestamptz - greatest(interval '10 minutes', 10 * src.every)) r`, now)
+	if err != nil {
+		return err
+	}
+	var name, state, reason string
+	var slot time.Time
+	var records int64
+	var rate float64
+	_, err = pgx.ForEachRow(rows, []any{&name, &slot, &state, &reason, &records, &rate}, func() error {
+		if i, ok := at[name]; ok {
+			src := &s.Sources[i]
+			src.Slot, src.State, src.Reason, src.Records, src.PerMinute = slot.UTC(), state, reason, records, rate
+		}
+		return nil
+	})
+	return err
+}
+
+type partition struct {
+	source int
+	n      int32
+	next   int64
+	topic  string
+}
+
+func (s *Status) positions(ctx context.Context, db *pgxpool.Pool, at map[string]int) ([]partition, error) {
+	rows, err := db.Query(ctx, "SELECT source, partition, topic, next_offset, last_slot FROM cryptoviz.position")
+	if err != nil {
+		return nil, err
+	}
+	var out []partition
+	var name string
+	var p partition
+	var slot *time.Time
+	_, err = pgx.ForEachRow(rows, []any{&name, &p.n, &p.topic, &p.next, &slot}, func() error {
+		i, ok := at[name]
+		if !ok || s.Sources[i].Topic != p.topic {
+			return nil
+		}
+		p.source = i
+		out = append(out, p)
+		if slot != nil && slot.After(s.Sources[i].Stored) {
+			s.Sources[i].Stored = slot.UTC()
+		}
+		return nil
+	})
+	return out, err
+}
+
+func (s *Status) counts(ctx context.Context, db *pgxpool.Pool, at map[string]int, now time.Time) error {
+	rows, err := db.Query(ctx, `SELECT src.name, (SELECT count(*) FROM cryptoviz.dead_letter WHERE source = src.name),
+		(SELECT coalesce(sum(to_offset - from_offset), 0) FROM cryptoviz.gap WHERE source = src.name),
+		(SELECT count(*) FROM cryptoviz.slot WHERE source = src.name AND state IN ('failed', 'skipped') AND slot > $1::timestamptz - interval '24 hours' AND slot <= $1)
+		FROM cryptoviz.source src`, now)
+	if err != nil {
+		return err
+	}
+	var name string
+	var dead, lost, failed int64
+	_, err = pgx.ForEachRow(rows, []any{&name, &dead, &lost, &failed}, func() error {
+		if i, ok := at[name]; ok {
+			s.Sources[i].Dead, s.Sources[i].Lost, s.Sources[i].Failed24 = dead, lost, failed
+		}
+		return nil
+	})
+	return err
+}
+
+func (s *Status) rollups(ctx context.Context, db *pgxpool.Pool, p *spec.Pipeline, now time.Time) error {
+	for _, r := range p.Rollups {
+		schedule, err := cron.ParseStandard(r.Schedule)
+		if err != nil {
+			return err
+		}
+		out := Rollup{Name: r.Name, Next: schedule.Next(now.UTC())}
+		err = db.QueryRow(ctx, `SELECT coalesce(max(day)::text, ''), count(*),
+			coalesce((array_agg(raw_rows ORDER BY day DESC))[1], 0), coalesce((array_agg(hourly_rows ORDER BY day DESC))[1], 0)
+			FROM cryptoviz.rollup_day WHERE rollup = $1`, r.Name).Scan(&out.Day, &out.Days, &out.RawRows, &out.HourlyRows)
+		if err != nil {
+			return err
+		}
+		s.Rollups = append(s.Rollups, out)
+	}
+	return nil
+}
+
+// lag compares the topics' ends with the database's positions; the consumer groups' offsets are not asked.
+func (s *Status) lag(ctx context.Context, kafka *kadm.Client, stored []partition) error {
+	if kafka == nil {
+		return nil
+	}
+	var topics []string
+	for _, src := range s.Sources {
+		if !slices.Contains(topics, src.Topic) {
+			topics = append(topics, src.Topic)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	ends, err := kafka.ListEndOffsets(ctx, topics...)
+	if err != nil {
+		return fmt.Errorf("read the topics' ends: %w", err)
+	}
+	starts, err := kafka.ListStartOffsets(ctx, topics...)
+	if err != nil {
+		return fmt.Errorf("read the topics' starts: %w", err)
+	}
+	next := map[string]map[int32]int64{}
+	for _, p := range stored {
+		name := s.Sources[p.source].Name
+		if next[name] == nil {
+			next[name] = map[int32]int64{}
+		}
+		next[name][p.n] = p.next
+	}
+	for i := range s.Sources {
+		src := &s.Sources[i]
+		partitions := ends[src.Topic]
+		total, known := int64(0), len(partitions) > 0
+		for n, end := range partitions {
+			if end.Err != nil {
+				known = false
+				break
+			}
+			from, found := next[src.Name][n]
+			if !found {
+				if start, ok := starts.Lookup(src.Topic, n); ok {
+					from = start.Offset
+				}
+			}
+			total += max(0, end.Offset-from)
+		}
+		if known {
+			src.Lag = total
+		}
+	}
+	return nil
+}
