@@ -21,9 +21,33 @@ type Log struct {
 // Claim takes a partition: it raises the epoch, so that no earlier owner can store any more, and returns where to go on.
 // Records that are gone for good are noted in cryptoviz.gap: a topic that was deleted and created again, records that
 // retention removed before they were read, a log that is shorter than it was.
+//
+// An earlier owner that stands still inside a transaction (a paused process, a lost machine) is cut off: the group has
+// given its partition away, and what it stored is rolled back.
 func (s *Store) Claim(ctx context.Context, l Log) (fence Fence, next int64, err error) {
+	fence, next, err = s.claim(ctx, l)
+	if sqlState(err) == "55P03" { // lock_not_available
+		var cut int
+		err = s.pool.QueryRow(ctx, `SELECT count(pg_terminate_backend(l.pid)) FROM cryptoviz.position p
+			JOIN pg_locks l ON l.locktype = 'transactionid' AND l.transactionid = p.xmax AND l.granted
+			WHERE p.source = $1 AND p.partition = $2 AND l.pid <> pg_backend_pid()`, l.Source, l.Partition).Scan(&cut)
+		s.log.WarnContext(ctx, "earlier owner stands still in a transaction", "source", l.Source, "partition", l.Partition, "connections_ended", cut)
+		if err == nil {
+			fence, next, err = s.claim(ctx, l)
+		}
+	}
+	if err != nil {
+		return fence, 0, fmt.Errorf("claim %s partition %d: %w", l.Source, l.Partition, blocked(err))
+	}
+	return fence, next, nil
+}
+
+func (s *Store) claim(ctx context.Context, l Log) (fence Fence, next int64, err error) {
 	fence = Fence{Source: l.Source, Partition: l.Partition, TopicID: l.TopicID, Epoch: 1}
 	err = s.inTx(ctx, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '3s'"); err != nil {
+			return err
+		}
 		var id [16]byte
 		var epoch int64
 		err := tx.QueryRow(ctx, "SELECT topic_id, next_offset, epoch FROM cryptoviz.position WHERE source = $1 AND partition = $2 FOR UPDATE",
@@ -58,8 +82,5 @@ func (s *Store) Claim(ctx context.Context, l Log) (fence Fence, next int64, err 
 			l.Source, l.Partition, l.Topic, l.TopicID, next, fence.Epoch)
 		return err
 	})
-	if err != nil {
-		return fence, 0, fmt.Errorf("claim %s partition %d: %w", l.Source, l.Partition, blocked(err))
-	}
-	return fence, next, nil
+	return fence, next, err
 }

@@ -130,7 +130,7 @@ func (s *Store) commitOnce(ctx context.Context, t *Target, fence Fence, b *Batch
 		s.rollback(conn)
 		return err
 	}
-	if err := w.deadLetters(fence); err != nil {
+	if err := w.losses(fence); err != nil {
 		s.rollback(conn)
 		return err
 	}
@@ -218,6 +218,8 @@ func (w *writer) rows(from, to int) error {
 		return w.rows(from, to)
 	case pg.Code == "23514" && pg.ConstraintName == "":
 		return errNoPartition
+	case pg.Code == "22P03" || pg.Code == "22P04" || pg.Code == "23502" && !slices.Contains(w.t.Columns, pg.ColumnName):
+		return fmt.Errorf("table %s does not have the columns that pipeline.hcl declares: run cryptoviz plan: %w", w.t.Table.Name, err)
 	case strings.HasPrefix(pg.Code, "22") || strings.HasPrefix(pg.Code, "23"):
 		if err := again(); err != nil {
 			return err
@@ -268,15 +270,20 @@ func (w *writer) refuse(i int, pg *pgconn.PgError) error {
 	return nil
 }
 
-func (w *writer) deadLetters(fence Fence) error {
-	if len(w.b.Dead) == 0 {
+// losses keeps what is not a row: dead letters, and gaps of the topic.
+func (w *writer) losses(fence Fence) error {
+	if len(w.b.Dead)+len(w.b.Gaps) == 0 {
 		return nil
 	}
 	batch := &pgx.Batch{}
 	for _, d := range w.b.Dead {
 		batch.Queue(`INSERT INTO cryptoviz.dead_letter (source, topic, topic_id, partition, "offset", key, value, reason)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING`,
-			fence.Source, w.t.Topic, fence.TopicID, fence.Partition, d.Offset, printable(d.Key), d.Value, printable(d.Reason))
+			fence.Source, w.t.Topic, fence.TopicID, fence.Partition, d.Offset, printable(d.Key), append([]byte{}, d.Value...), printable(d.Reason))
+	}
+	for _, g := range w.b.Gaps {
+		batch.Queue(`INSERT INTO cryptoviz.gap (source, topic, partition, from_offset, to_offset, reason) VALUES ($1, $2, $3, $4, $5, $6)`,
+			fence.Source, w.t.Topic, fence.Partition, g.From, g.To, g.Reason)
 	}
 	return w.conn.SendBatch(w.ctx, batch).Close()
 }

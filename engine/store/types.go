@@ -43,4 +43,11 @@ type Batch struct {
 	Offsets  []int64 // offset of record i; Rows.Source[i] indexes it
 	Records  []mapping.Record
 	Dead     []DeadLetter
+	Gaps     []Gap
+}
+
+// Gap is a stretch [From, To) of the partition that was gone before it could be read.
+type Gap struct {
+	From, To int64
+	Reason   string
 }

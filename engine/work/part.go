@@ -32,11 +32,12 @@ type part struct {
 	in         chan []*kgo.Record
 	fence      store.Fence
 	next, high atomic.Int64 // first offset not stored; end of the log
+	end        context.CancelCauseFunc
 }
 
 func (w *Worker) start(s *session, fence store.Fence, next, high int64) {
 	ctx, cancel := context.WithCancel(s.ctx)
-	p := &part{ctx: ctx, cancel: cancel, in: make(chan []*kgo.Record, 1), fence: fence}
+	p := &part{ctx: ctx, cancel: cancel, in: make(chan []*kgo.Record, 1), fence: fence, end: s.end}
 	p.next.Store(next)
 	p.high.Store(high)
 	w.mu.Lock()
@@ -45,7 +46,7 @@ func (w *Worker) start(s *session, fence store.Fence, next, high int64) {
 	batches, free := make(chan *store.Batch), make(chan *store.Batch, 2)
 	free <- &store.Batch{Rows: &mapping.Rows{}}
 	free <- &store.Batch{Rows: &mapping.Rows{}}
-	p.done.Go(func() { w.mapBatches(p, batches, free) })
+	p.done.Go(func() { w.mapBatches(p, next, batches, free) })
 	p.done.Go(func() {
 		if err := w.commitBatches(p, batches, free); err != nil {
 			s.end(errRestart) // fenced: join again, and take what the group gives
@@ -53,8 +54,8 @@ func (w *Worker) start(s *session, fence store.Fence, next, high int64) {
 	})
 }
 
-// mapBatches maps records as they come, in batches as large as what waits, up to the limit.
-func (w *Worker) mapBatches(p *part, out chan<- *store.Batch, free <-chan *store.Batch) {
+// mapBatches maps records as they come, in batches as large as what waits, up to the limit. The first one wanted is next.
+func (w *Worker) mapBatches(p *part, next int64, out chan<- *store.Batch, free <-chan *store.Batch) {
 	program := w.program.Clone()
 	var waiting []*kgo.Record
 	for {
@@ -72,8 +73,8 @@ func (w *Worker) mapBatches(p *part, out chan<- *store.Batch, free <-chan *store
 			return
 		}
 		b.Rows.Reset()
-		b.Records, b.Offsets, b.Dead = b.Records[:0], b.Offsets[:0], nil
-		b.Position = store.Position{First: waiting[0].Offset}
+		b.Records, b.Offsets, b.Dead, b.Gaps = b.Records[:0], b.Offsets[:0], nil, nil
+		b.Position = store.Position{First: next, Next: next}
 		size := 0
 		for len(b.Records) < w.opt.BatchRows && size < maxBatchBytes {
 			if len(waiting) == 0 {
@@ -85,8 +86,17 @@ func (w *Worker) mapBatches(p *part, out chan<- *store.Batch, free <-chan *store
 			if len(waiting) == 0 {
 				break
 			}
-			size += len(waiting[0].Value)
-			w.add(program, b, waiting[0])
+			r := waiting[0]
+			if r.Offset < next { // the log is shorter than it was: Claim finds out
+				p.end(errRestart)
+				return
+			}
+			if r.Offset > next && !w.compacted {
+				b.Gaps = append(b.Gaps, store.Gap{From: next, To: r.Offset, Reason: "the topic's retention removed records before they were read"})
+			}
+			next = r.Offset + 1
+			size += len(r.Value)
+			w.add(program, b, r)
 			waiting = waiting[1:]
 		}
 		select {
@@ -108,7 +118,7 @@ func (w *Worker) add(program *mapping.Program, b *store.Batch, r *kgo.Record) {
 	}
 	before := b.Rows.Len()
 	err := program.Append(b.Rows, rec, index)
-	if err == nil && b.Rows.Len() > before && b.Rows.Times[before] != 0 {
+	if err == nil && w.timed && b.Rows.Len() > before {
 		now, at := w.opt.Clock.Now(), time.UnixMicro(b.Rows.Times[before])
 		switch {
 		case at.After(now.Add(max(w.src.Interval, time.Minute))):
@@ -153,7 +163,7 @@ func (w *Worker) commitBatches(p *part, in <-chan *store.Batch, free chan<- *sto
 			case errors.Is(err, store.ErrFenced):
 				return struct{}{}, backoff.Permanent(err)
 			case err != nil && p.ctx.Err() == nil:
-				w.block(err.Error())
+				w.wait(&w.blocked, err.Error())
 			}
 			return struct{}{}, err
 		}, backoff.WithBackOff(wait), backoff.WithMaxElapsedTime(0))
@@ -167,7 +177,7 @@ func (w *Worker) commitBatches(p *part, in <-chan *store.Batch, free chan<- *sto
 		case err != nil: // the partition was given up: its next owner reads the batch again
 			return nil
 		}
-		w.block("")
+		w.wait(&w.blocked, "")
 		w.rows.Add(int64(b.Rows.Len()))
 		w.dead.Add(int64(len(b.Dead)))
 		w.batches.Add(1)

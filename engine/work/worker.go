@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -55,9 +57,13 @@ type Worker struct {
 	program *mapping.Program
 	target  *store.Target
 	log     *slog.Logger
+	timed   bool // rows have a time, and it is checked
+	// compacted: offsets may leave numbers out.
+	compacted bool
 
 	rows, batches, dead, fenced atomic.Int64
-	blocked                     atomic.Pointer[string]
+	// Why the worker waits: for the database, for Kafka. "" is that it does not.
+	blocked, unread reason
 
 	mu    sync.Mutex
 	parts map[int32]*part
@@ -81,17 +87,22 @@ func New(src *spec.Source, st Store, clients []kgo.Opt, opt Options) (*Worker, e
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
+	h := src.Table.Hypertable
 	return &Worker{
+		timed: h != nil && slices.Contains(program.Columns(), h.Time), compacted: strings.Contains(src.Topic.Config["cleanup.policy"], "compact"),
 		src: src, store: st, opts: clients, opt: opt, program: program, target: store.NewTarget(src.Topic.Name, src.Table, program.Columns()),
 		log: opt.Log.With("source", src.Name), parts: map[int32]*part{},
 	}, nil
 }
 
+// Source is the name of the worker's source.
+func (w *Worker) Source() string { return w.src.Name }
+
 // Stats returns the counters since the start.
 func (w *Worker) Stats() Stats {
 	s := Stats{Rows: w.rows.Load(), Batches: w.batches.Load(), Dead: w.dead.Load(), Fenced: w.fenced.Load()}
-	if reason := w.blocked.Load(); reason != nil {
-		s.Blocked = *reason
+	if s.Blocked = w.blocked.get(); s.Blocked == "" {
+		s.Blocked = w.unread.get()
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -102,13 +113,23 @@ func (w *Worker) Stats() Stats {
 	return s
 }
 
-// block notes why the worker waits; "" means that it goes on. It logs the change only.
-func (w *Worker) block(reason string) {
-	old := w.blocked.Swap(&reason)
+// reason is a text that several goroutines set.
+type reason struct{ text atomic.Pointer[string] }
+
+func (r *reason) get() string {
+	if text := r.text.Load(); text != nil {
+		return *text
+	}
+	return ""
+}
+
+// wait notes why the worker waits; "" means that it goes on. It logs the change only.
+func (w *Worker) wait(r *reason, why string) {
+	old := r.text.Swap(&why)
 	switch was := old != nil && *old != ""; {
-	case reason != "" && !was:
-		w.log.Warn("worker waits", "reason", reason)
-	case reason == "" && was:
+	case why != "" && !was:
+		w.log.Warn("worker waits", "reason", why)
+	case why == "" && was:
 		w.log.Info("worker goes on")
 	}
 }
@@ -129,7 +150,7 @@ func (w *Worker) Run(ctx context.Context) error {
 			wait.Reset()
 		}
 		if err != nil && !errors.Is(err, errRestart) {
-			w.block(err.Error())
+			w.wait(&w.unread, err.Error())
 		}
 		timer := time.NewTimer(wait.NextBackOff())
 		select {
@@ -149,7 +170,7 @@ func (w *Worker) session(ctx context.Context) error {
 	opts := append(append([]kgo.Opt{}, w.opts...),
 		kgo.ConsumerGroup(w.opt.Group+w.src.Name), kgo.ConsumeTopics(w.src.Topic.Name),
 		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
-		kgo.DisableAutoCommit(), kgo.SessionTimeout(w.opt.Session), kgo.HeartbeatInterval(w.opt.Session/4),
+		kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(), kgo.SessionTimeout(w.opt.Session), kgo.HeartbeatInterval(w.opt.Session/4),
 		kgo.MaxConcurrentFetches(2), kgo.FetchMaxBytes(8<<20), kgo.FetchMaxPartitionBytes(2<<20), kgo.MaxDecompressBatchBytes(32<<20),
 		kgo.FetchMaxWait(time.Second), kgo.KeepRetryableFetchErrors(),
 		kgo.AdjustFetchOffsetsFn(s.assign),
@@ -179,6 +200,8 @@ func (w *Worker) session(ctx context.Context) error {
 	}()
 	for ctx.Err() == nil {
 		fetches := client.PollFetches(ctx)
+		owners := w.owners() // of this moment: what was fetched for an owner of before must not reach the next one
+		client.AllowRebalance()
 		if fetches.IsClientClosed() {
 			return errRestart
 		}
@@ -189,7 +212,7 @@ func (w *Worker) session(ctx context.Context) error {
 			if errors.Is(e.Err, kerr.UnknownTopicID) || errors.Is(e.Err, kerr.InconsistentTopicID) {
 				return errRestart
 			}
-			w.block(fmt.Sprintf("read topic %s: %v", w.src.Topic.Name, e.Err))
+			w.wait(&w.unread, fmt.Sprintf("read topic %s: %v", w.src.Topic.Name, e.Err))
 			if !kerr.IsRetriable(e.Err) {
 				return e.Err
 			}
@@ -198,9 +221,7 @@ func (w *Worker) session(ctx context.Context) error {
 			if len(f.Records) == 0 {
 				return
 			}
-			w.mu.Lock()
-			p := w.parts[f.Partition]
-			w.mu.Unlock()
+			p := owners[f.Partition]
 			if p == nil {
 				return // revoked meanwhile; its next owner reads it again
 			}
@@ -212,6 +233,12 @@ func (w *Worker) session(ctx context.Context) error {
 		})
 	}
 	return context.Cause(ctx)
+}
+
+func (w *Worker) owners() map[int32]*part {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return maps.Clone(w.parts)
 }
 
 type session struct {
@@ -232,7 +259,7 @@ func (s *session) assign(ctx context.Context, offsets map[string]map[int32]kgo.O
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
 		err := s.claim(ctx, topic, wanted)
 		if err != nil && ctx.Err() == nil {
-			s.block(err.Error())
+			s.wait(&s.unread, err.Error())
 		}
 		return struct{}{}, err
 	}, backoff.WithMaxElapsedTime(45*time.Second))
@@ -271,7 +298,8 @@ func (s *session) claim(ctx context.Context, topic string, wanted map[int32]kgo.
 		s.start(s, fence, next, end.Offset)
 		s.log.Debug("partition assigned", "partition", n, "next_offset", next, "epoch", fence.Epoch)
 	}
-	s.block("")
+	s.wait(&s.unread, "")
+	s.wait(&s.blocked, "")
 	return nil
 }
 
@@ -321,12 +349,15 @@ func (s *session) watch(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			s.block(err.Error())
+			s.wait(&s.unread, err.Error())
 		case !same:
 			s.log.Warn("topic was deleted and created again", "topic", s.src.Topic.Name)
 			s.end(errRestart)
 			return
-		case len(offsets) > 0:
+		default:
+			s.wait(&s.unread, "")
+		}
+		if len(offsets) > 0 {
 			s.client.CommitOffsets(ctx, map[string]map[int32]kgo.EpochOffset{s.src.Topic.Name: offsets}, nil) // for lag tools; never read back
 		}
 	}
