@@ -43,7 +43,11 @@ func readTime(s string) (form timeForm, at time.Time, ok bool) {
 			form.digits = min(len(behind), 9)
 		}
 		whole, part := math.Modf(f)
-		at = time.Unix(0, 0).Add(time.Duration(whole) * form.unit).Add(time.Duration(part * float64(form.unit)))
+		n, err := strconv.ParseInt(s, 10, 64) // exact where a float is not
+		if err != nil {
+			n = int64(whole)
+		}
+		at = time.Unix(0, n*int64(form.unit)+int64(part*float64(form.unit)))
 		return form, at.UTC(), true
 	}
 	zeros := ""

@@ -105,7 +105,9 @@ func (p *play) poll(m *maker, body []byte, log *slog.Logger) error {
 				}
 				out, m.scales[w] = append(out, part), scale
 			}
-			body = join(head, out, tail)
+			if len(out) > 0 {
+				body = join(head, out, tail)
+			}
 		}
 	}
 	p.reply, err = m.compile(body, time.Time{})
@@ -145,10 +147,12 @@ func (p *play) frames(m *maker, body []byte, log *slog.Logger) error {
 		return errors.New("no frame holds a record")
 	}
 	if wanted := asked(p.src.Definition, keys); len(wanted) > 0 {
-		all = slices.DeleteFunc(all, func(f frame) bool {
-			return len(f.keys) > 0 && !slices.ContainsFunc(f.keys, func(k string) bool { return slices.Contains(wanted, k) })
-		})
-		all = append(all, p.missing(m, body, keys, wanted, log)...)
+		made := p.missing(m, body, keys, wanted, log)
+		isWanted := func(k string) bool { return slices.Contains(wanted, k) }
+		if len(made) > 0 || slices.ContainsFunc(keys, isWanted) { // else the fixture's own markets are better than silence
+			all = slices.DeleteFunc(all, func(f frame) bool { return len(f.keys) > 0 && !slices.ContainsFunc(f.keys, isWanted) })
+			all = append(all, made...)
+		}
 	}
 	for _, f := range all {
 		t, err := m.compile(f.body, time.Time{})
