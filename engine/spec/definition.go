@@ -3,6 +3,7 @@ package spec
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"maps"
 	"net/url"
 	"slices"
 	"strconv"
@@ -101,7 +102,8 @@ func (l *loader) params(blocks hcl.Blocks, ctx *hcl.EvalContext, s *Source, give
 		if !ok {
 			continue
 		}
-		value, where := cty.NilVal, at
+		var value cty.Value
+		where := at
 		if v, found := values[name]; found {
 			value = v
 		} else if v, _, found := b.value("default", cty.DynamicPseudoType); found {
@@ -364,9 +366,7 @@ func (l *loader) variables(blocks hcl.Blocks) cty.Value {
 		}
 		attributes, diags := body.JustAttributes()
 		l.add(diags...)
-		for name, a := range attributes {
-			fromFiles[name] = a
-		}
+		maps.Copy(fromFiles, attributes)
 	}
 	out, seen := map[string]cty.Value{}, map[string]hcl.Range{}
 	ctx := &hcl.EvalContext{Functions: l.ctx.Functions}

@@ -31,9 +31,11 @@ func Prescan(src []byte, filename string) hcl.Diagnostics {
 		return hcl.Diagnostics{{Severity: hcl.DiagError, Summary: summary, Detail: detail, Subject: at(offset)}}
 	}
 	if len(src) > MaxFile {
-		return hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "File too large",
+		return hcl.Diagnostics{{
+			Severity: hcl.DiagError, Summary: "File too large",
 			Detail:  fmt.Sprintf("%s has %d bytes; the limit is %d (1 MiB). Split it, or move long lists into a variable file.", filename, len(src), MaxFile),
-			Subject: &hcl.Range{Filename: filename, Start: hcl.InitialPos, End: hcl.InitialPos}}}
+			Subject: &hcl.Range{Filename: filename, Start: hcl.InitialPos, End: hcl.InitialPos},
+		}}
 	}
 	if i := bytes.IndexByte(src, 0); i >= 0 {
 		return fail(i, "Not a text file", "A NUL byte: this looks like a binary file. Check the path; cryptoviz reads UTF-8 text.")

@@ -92,7 +92,7 @@ func Diff(want *spec.Topic, have *live) plan.Change {
 func (t *Topic) read(ctx context.Context) (*live, error) {
 	req := kmsg.NewPtrMetadataRequest()
 	rt := kmsg.NewMetadataRequestTopic()
-	rt.Topic = kmsg.StringPtr(t.Spec.Name)
+	rt.Topic = new(t.Spec.Name)
 	req.Topics = append(req.Topics, rt)
 	resp, err := req.RequestWith(ctx, t.Client)
 	if err != nil {

@@ -22,7 +22,8 @@ func (p Plan) Print(w io.Writer) error {
 			continue
 		}
 		fmt.Fprintf(&out, "\n  %s %s%s\n", symbols[c.Action], c.Address, map[Action]string{
-			Create: "", Update: "", Report: " differs", Block: " cannot be done"}[c.Action])
+			Create: "", Update: "", Report: " differs", Block: " cannot be done",
+		}[c.Action])
 		if c.Reason != "" {
 			fmt.Fprintf(&out, "      # %s\n", visible(c.Reason))
 		}
