@@ -35,7 +35,6 @@ type hole struct {
 
 // record is one record of the template: its prices move together, so that high, low, bid and ask keep their order.
 type record struct {
-	key   string
 	walk  walk
 	scale float64 // 1, or what sets a made-up market's price apart from its model's
 	row   bool
@@ -134,7 +133,7 @@ func (m *maker) compile(body []byte, now time.Time) (*template, error) {
 		if err != nil {
 			m.poison(p.Key, err)
 		}
-		g := record{key: p.Key, walk: newWalk(m.seed, m.src.Name, asset, market), scale: 1, row: row}
+		g := record{walk: newWalk(m.seed, m.src.Name, asset, market), scale: 1, row: row}
 		if s, ok := m.scales[p.Key]; ok {
 			g.scale = s
 		}
