@@ -43,11 +43,19 @@ func New(client *kgo.Client) *Producer { return &Producer{client: client} }
 // Pause refuses all sending with a reason, until it is called with "". A full disk does it.
 func (p *Producer) Pause(reason string) { p.paused.Store(&reason) }
 
+// Paused returns the reason of Pause, or "".
+func (p *Producer) Paused() string {
+	if reason := p.paused.Load(); reason != nil {
+		return *reason
+	}
+	return ""
+}
+
 // Send puts one slot's records on the source's topic, and returns when every one is acknowledged, or the first error.
 // After an error some records may be on the topic: the table's key makes the repetition harmless.
 func (p *Producer) Send(ctx context.Context, src *spec.Source, slot time.Time, records []fetch.Record) error {
-	if reason := p.paused.Load(); reason != nil && *reason != "" {
-		return errors.New(*reason)
+	if reason := p.Paused(); reason != "" {
+		return errors.New(reason)
 	}
 	out := make([]*kgo.Record, len(records))
 	at := []byte(slot.UTC().Format(time.RFC3339Nano))
@@ -64,7 +72,7 @@ func (p *Producer) Send(ctx context.Context, src *spec.Source, slot time.Time, r
 		case errors.Is(res.Err, kerr.UnknownTopicOrPartition):
 			return fmt.Errorf("topic %s does not exist: run cryptoviz apply", src.Topic.Name)
 		case errors.Is(res.Err, kerr.MessageTooLarge):
-			return fmt.Errorf("record %s has %d bytes, more than topic %s takes: raise max.message.bytes", spec.Clip(string(res.Record.Key)), len(res.Record.Value), src.Topic.Name)
+			return fmt.Errorf("record %q has %d bytes, more than one message of topic %s takes", spec.Clip(string(res.Record.Key)), len(res.Record.Value), src.Topic.Name)
 		default:
 			return fmt.Errorf("write topic %s: %w", src.Topic.Name, res.Err)
 		}

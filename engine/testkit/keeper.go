@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"syscall"
 	"testing"
+
+	"go.uber.org/goleak"
 )
 
 // keeper ends one server and removes its folder when the test process is gone, however that ended: a panic, the timeout of
@@ -62,6 +64,13 @@ func (k *keeper) pid(n int) {
 }
 
 func (k *keeper) close() { _ = k.in.Close() }
+
+// Leaks are the options of goleak that a package needs whose tests use Postgres: the shared server has goroutines until the
+// process ends.
+func Leaks() []goleak.Option {
+	const module = "github.com/cryptoviz/cryptoviz/engine/"
+	return []goleak.Option{goleak.IgnoreAnyFunction(module + "testkit.newKeeper.func1"), goleak.IgnoreAnyFunction(module + "local.startBound.func1")}
+}
 
 // unavailable skips the test because a service cannot be had on this machine; with CRYPTOVIZ_TEST_REQUIRE it fails.
 func unavailable(t testing.TB, reason string) {

@@ -172,7 +172,7 @@ func (w *Worker) session(ctx context.Context) error {
 		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(), kgo.SessionTimeout(w.opt.Session), kgo.HeartbeatInterval(w.opt.Session/4),
 		kgo.MaxConcurrentFetches(2), kgo.FetchMaxBytes(8<<20), kgo.FetchMaxPartitionBytes(2<<20), kgo.MaxDecompressBatchBytes(32<<20),
-		kgo.FetchMaxWait(time.Second), kgo.KeepRetryableFetchErrors(),
+		kgo.FetchMaxWait(time.Second), kgo.KeepRetryableFetchErrors(), kgo.MetadataMinAge(time.Second),
 		kgo.AdjustFetchOffsetsFn(s.assign),
 		kgo.OnPartitionsRevoked(func(_ context.Context, _ *kgo.Client, gone map[string][]int32) { w.drop(gone[w.src.Topic.Name]) }),
 		kgo.OnPartitionsLost(func(_ context.Context, _ *kgo.Client, gone map[string][]int32) { w.drop(gone[w.src.Topic.Name]) }),
@@ -190,7 +190,7 @@ func (w *Worker) session(ctx context.Context) error {
 	defer func() {
 		cancel(nil)
 		watch.Wait()
-		w.drop(nil)
+		w.drop(slices.Collect(maps.Keys(w.owners())))
 		if w.opt.Instance == "" { // a static member keeps its partitions over a restart
 			leave, done := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
 			_ = client.LeaveGroupContext(leave)
@@ -329,11 +329,13 @@ func topicID(ctx context.Context, client *kgo.Client, topic string) (id [16]byte
 func (s *session) watch(ctx context.Context) {
 	tick := time.NewTicker(5 * time.Second)
 	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
+	for first := true; ; first = false {
+		if !first {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
 		}
 		id, err := topicID(ctx, s.client, s.src.Topic.Name)
 		s.mu.Lock()
@@ -363,16 +365,10 @@ func (s *session) watch(ctx context.Context) {
 	}
 }
 
-// drop stops partitions and waits for them; nil stops all.
+// drop stops partitions and waits for them.
 func (w *Worker) drop(gone []int32) {
 	w.mu.Lock()
 	var stop []*part
-	if gone == nil {
-		for p := range maps.Values(w.parts) {
-			stop = append(stop, p)
-		}
-		clear(w.parts)
-	}
 	for _, n := range gone {
 		if p := w.parts[n]; p != nil {
 			stop = append(stop, p)
