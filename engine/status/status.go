@@ -34,8 +34,8 @@ type Source struct {
 	Every     string    `json:"every"`     // "1m"
 	Topic     string    `json:"topic"`
 	Table     string    `json:"table"`
-	Slot      time.Time `json:"slot,omitzero"` // the newest slot
-	State     string    `json:"state"`         // of that slot: running, ok, not_modified, late, skipped, failed; "" for none
+	Slot      time.Time `json:"slot,omitzero"` // the newest slot that has ended
+	State     string    `json:"state"`         // of that slot: ok, not_modified, late, skipped, failed; "" for none
 	Reason    string    `json:"reason,omitempty"`
 	Records   int64     `json:"records"`         // of that slot
 	PerMinute float64   `json:"per_minute"`      // records, mean of the last ten minutes, or ten slots if they are longer
@@ -104,7 +104,7 @@ func (s *Status) slots(ctx context.Context, db *pgxpool.Pool, at map[string]int,
 	// The inner query walks the primary key from its end: one row a source, however long the ledger is.
 	rows, err := db.Query(ctx, `SELECT src.name, l.slot, l.state, l.reason, l.records, coalesce(r.per_minute, 0)
 		FROM cryptoviz.source src
-		CROSS JOIN LATERAL (SELECT * FROM cryptoviz.slot WHERE source = src.name AND slot <= $1 ORDER BY slot DESC LIMIT 1) l
+		CROSS JOIN LATERAL (SELECT * FROM cryptoviz.slot WHERE source = src.name AND slot <= $1 AND state <> 'running' ORDER BY slot DESC LIMIT 1) l
 		CROSS JOIN LATERAL (SELECT sum(records) / (greatest(600, 10 * extract(epoch FROM src.every)) / 60)::double precision AS per_minute
 			FROM cryptoviz.slot WHERE source = src.name AND slot <= $1 AND slot > $1::timestamptz - greatest(interval '10 minutes', 10 * src.every)) r`, now)
 	if err != nil {

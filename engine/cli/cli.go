@@ -1,0 +1,236 @@
+// Package cli is the command line: one file a command. It is where engine and provision meet.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/cryptoviz/cryptoviz/engine/spec"
+)
+
+// World is everything outside that the commands touch.
+type World struct {
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	Getenv         func(string) (string, bool)
+	Bundle         fs.FS  // the shipped pipeline, for init
+	Version        string // "0.1.0" or "v0.1.0"
+}
+
+// exit ends the program with a code after everything has been said already.
+type exit int
+
+func (e exit) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+
+// Main runs one command and returns the exit code: 0, or 1 after an error.
+func Main(ctx context.Context, args []string, w World) int {
+	e := &env{World: w}
+	root := e.root()
+	root.SetArgs(args)
+	root.SetIn(w.Stdin)
+	root.SetOut(w.Stdout)
+	root.SetErr(w.Stderr)
+	err := root.ExecuteContext(ctx)
+	code := exit(1)
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &code):
+	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+		_, _ = fmt.Fprintln(w.Stderr, "Interrupted.")
+	default:
+		_, _ = fmt.Fprintln(w.Stderr, "Error: "+err.Error())
+	}
+	return int(code)
+}
+
+// env is what all commands share: the world and the global flags.
+type env struct {
+	World
+	file     string
+	vars     []string
+	varFiles []string
+	logForm  string
+	logLevel string
+	noColor  bool
+	state    string
+}
+
+func (e *env) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "cryptoviz",
+		Short: "A declarative, real-time crypto market-data pipeline",
+		Long: `cryptoviz makes Kafka and PostgreSQL/TimescaleDB match pipeline.hcl, and runs the pipeline:
+
+  sources -> scheduler -> producers -> Kafka -> workers -> raw table -> 00:05 UTC rollup -> hourly table
+
+Everything on this machine, with nothing installed:   cryptoviz up
+The same without a network:                           cryptoviz up --simulate
+Against your own Kafka and PostgreSQL:                cryptoviz plan, cryptoviz apply, cryptoviz run`,
+		SilenceErrors: true, SilenceUsage: true,
+		Version:           strings.TrimPrefix(e.Version, "v"),
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+	}
+	flags := root.PersistentFlags()
+	flags.StringVarP(&e.file, "file", "f", "pipeline.hcl", "the pipeline `PATH`; sources, sql and dashboards are found beside it")
+	flags.StringArrayVar(&e.vars, "var", nil, "value of a variable, `NAME=VALUE`; may be repeated")
+	flags.StringArrayVar(&e.varFiles, "var-file", nil, "`FILE` of variable values, name = value a line; may be repeated")
+	flags.StringVar(&e.logForm, "log-format", "text", "form of the log lines: `text` or json")
+	flags.StringVar(&e.logLevel, "log-level", "info", "least level that is logged: `debug`, info, warn or error")
+	flags.BoolVar(&e.noColor, "no-color", false, "no colours (also: the variable NO_COLOR)")
+	flags.StringVar(&e.state, "state", ".cryptoviz", "`DIR` that up keeps its Kafka and PostgreSQL in; other commands use them while up runs")
+	root.AddGroup(&cobra.Group{ID: "edit", Title: "Write a pipeline:"}, &cobra.Group{ID: "match", Title: "Make the world match it:"}, &cobra.Group{ID: "run", Title: "Run it and look:"})
+	add := func(group string, commands ...*cobra.Command) {
+		for _, c := range commands {
+			c.GroupID = group
+			root.AddCommand(c)
+		}
+	}
+	add("edit", e.newInit(), e.newValidate(), e.newFmt())
+	add("match", e.newPlan(), e.newApply())
+	add("run", e.newUp(), e.newRun(), e.newStatus(), e.newQuery(), e.newRollup())
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return fmt.Errorf("%w: see %s --help", err, c.CommandPath())
+	})
+	return root
+}
+
+// load reads the pipeline, and prints what is wrong with it.
+func (e *env) load() (*spec.Pipeline, error) {
+	p, diags, err := e.read()
+	if err != nil {
+		return nil, err
+	}
+	if len(diags.Diags) > 0 {
+		if err := diags.Write(e.Stderr, e.color(e.Stderr), e.width(e.Stderr)); err != nil {
+			return nil, err
+		}
+	}
+	if diags.HasErrors() {
+		return nil, fmt.Errorf("%s has %s: nothing was touched", e.file, count(diags.Errors(), "error"))
+	}
+	return p, nil
+}
+
+func (e *env) read() (*spec.Pipeline, *spec.Diagnostics, error) {
+	opt := spec.Options{Env: e.Getenv, Vars: map[string]string{}, Version: strings.TrimPrefix(e.Version, "v")}
+	for _, v := range e.vars {
+		name, value, ok := strings.Cut(v, "=")
+		if !ok {
+			return nil, nil, fmt.Errorf("--var %s has no value: write --var NAME=VALUE", spec.Clip(v))
+		}
+		opt.Vars[strings.TrimSpace(name)] = value
+	}
+	for _, name := range e.varFiles {
+		src, err := readFile(name)
+		if err != nil {
+			return nil, nil, fmt.Errorf("read --var-file: %w", err)
+		}
+		opt.VarFiles = append(opt.VarFiles, spec.VarFile{Name: name, Src: src})
+	}
+	dir, name := filepath.Split(e.file)
+	p, diags := spec.Load(os.DirFS(filepath.Clean("./"+dir)), name, opt)
+	if filepath.IsAbs(dir) {
+		p, diags = spec.Load(os.DirFS(dir), name, opt)
+	}
+	return p, diags, nil
+}
+
+// readFile reads a file that may be of any size, up to one byte more than the language allows.
+func readFile(name string) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	return io.ReadAll(io.LimitReader(f, spec.MaxFile+1))
+}
+
+func (e *env) color(w io.Writer) bool {
+	if set, _ := e.Getenv("NO_COLOR"); set != "" || e.noColor {
+		return false
+	}
+	return isTerminal(w)
+}
+
+func (e *env) width(w io.Writer) uint {
+	if f, ok := w.(*os.File); ok {
+		if n, _, err := term.GetSize(int(f.Fd())); err == nil && n > 20 {
+			return uint(n)
+		}
+	}
+	return 80
+}
+
+func isTerminal(w any) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// logger writes to w in the form that the flags ask for.
+func (e *env) logger(w io.Writer) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(e.logLevel)); err != nil {
+		return nil, fmt.Errorf("--log-level %s is not known: use debug, info, warn or error", spec.Clip(e.logLevel))
+	}
+	opt := &slog.HandlerOptions{Level: level}
+	switch e.logForm {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, opt)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, opt)), nil
+	}
+	return nil, fmt.Errorf("--log-format %s is not known: use text or json", spec.Clip(e.logForm))
+}
+
+func (e *env) print(format string, args ...any) { _, _ = fmt.Fprintf(e.Stdout, format, args...) }
+
+func (e *env) note(format string, args ...any) { _, _ = fmt.Fprintf(e.Stderr, format+"\n", args...) }
+
+// confirm asks a question that only the exact answer agrees to.
+func (e *env) confirm(question, answer string) (bool, error) {
+	if !isTerminal(e.Stdin) {
+		return false, nil
+	}
+	_, _ = fmt.Fprintf(e.Stderr, "%s\n  Only %q is accepted: ", question, answer)
+	var line strings.Builder
+	one := make([]byte, 1)
+	for {
+		n, err := e.Stdin.Read(one)
+		if n == 1 && one[0] != '\n' {
+			line.WriteByte(one[0])
+			continue
+		}
+		if n == 1 || errors.Is(err, io.EOF) {
+			return strings.TrimSpace(line.String()) == answer, nil
+		}
+		if err != nil {
+			return false, fmt.Errorf("read the answer: %w", err)
+		}
+	}
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+func oneOf(flag, value string, allowed ...string) error {
+	if slices.Contains(allowed, value) {
+		return nil
+	}
+	return fmt.Errorf("--%s %s is not known: use %s", flag, spec.Clip(value), strings.Join(allowed, ", "))
+}

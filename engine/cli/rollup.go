@@ -1,0 +1,132 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"github.com/cryptoviz/cryptoviz/engine/clock"
+	"github.com/cryptoviz/cryptoviz/engine/local"
+	"github.com/cryptoviz/cryptoviz/engine/run"
+	"github.com/cryptoviz/cryptoviz/engine/spec"
+)
+
+func (e *env) newRollup() *cobra.Command {
+	var day string
+	var dry, asJSON bool
+	c := &cobra.Command{
+		Use:   "rollup [NAME]",
+		Short: "Roll finished days up by hand",
+		Long: `Aggregate finished days into the hourly table and drop their raw rows, as the schedule does at 00:05 UTC: one
+transaction a day. Without --day: every day that is due, oldest first. A day may be rolled up again at any time: rows
+that came late are merged, and an hour never shrinks.`,
+		Example: "  cryptoviz rollup --dry-run\n  cryptoviz rollup hourly --day 2026-11-22",
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			p, running, err := e.pipeline()
+			if err != nil {
+				return err
+			}
+			r, err := chooseRollup(p, args)
+			if err != nil {
+				return err
+			}
+			var days []time.Time
+			if day != "" {
+				at, err := time.ParseInLocation(time.DateOnly, day, time.UTC)
+				if err != nil {
+					return fmt.Errorf("--day %s is not a day: write 2026-11-22", spec.Clip(day))
+				}
+				days = []time.Time{at}
+			}
+			return e.rollup(ctx, p, running, r, days, dry, asJSON)
+		},
+	}
+	c.Flags().StringVar(&day, "day", "", "the `DAY` to roll up, UTC: 2026-11-22")
+	c.Flags().BoolVar(&dry, "dry-run", false, "compute and show, and change nothing")
+	c.Flags().BoolVar(&asJSON, "json", false, "print the results for programs")
+	return c
+}
+
+func chooseRollup(p *spec.Pipeline, args []string) (*spec.Rollup, error) {
+	var names []string
+	for _, r := range p.Rollups {
+		if len(args) == 1 && r.Name == args[0] || len(args) == 0 && len(p.Rollups) == 1 {
+			return r, nil
+		}
+		names = append(names, r.Name)
+	}
+	if len(names) == 0 {
+		return nil, errors.New("the pipeline has no rollup block")
+	}
+	if len(args) == 1 {
+		return nil, fmt.Errorf("the pipeline has no rollup %q: it has %v", spec.Clip(args[0]), names)
+	}
+	return nil, fmt.Errorf("name one of the rollups %v", names)
+}
+
+func (e *env) rollup(ctx context.Context, p *spec.Pipeline, running *local.Running, r *spec.Rollup, days []time.Time, dry, asJSON bool) error {
+	log, err := e.logger(e.Stderr)
+	if err != nil {
+		return err
+	}
+	db, err := e.database(ctx, p)
+	if err != nil {
+		return err
+	}
+	db.Close()
+	clk := clock.Real()
+	if running != nil && !running.Data.Virtual.IsZero() {
+		clk = clock.Fast(running.Data.Virtual, 1)
+	}
+	engine, err := run.Open(ctx, p, run.Stages{}, run.Options{Clock: clk, Log: log, Version: e.Version})
+	if err != nil {
+		return err
+	}
+	defer engine.Close()
+	job, err := engine.Rollup(r)
+	if err != nil {
+		return err
+	}
+	if len(days) == 0 {
+		if days, err = job.Due(ctx); err != nil {
+			return err
+		}
+	}
+	if len(days) == 0 && !asJSON {
+		e.print("No day is due.\n")
+	}
+	results := []any{}
+	for _, day := range days {
+		res, err := job.Day(ctx, day, dry)
+		if err != nil {
+			return err
+		}
+		results = append(results, res)
+		if asJSON {
+			continue
+		}
+		said := fmt.Sprintf("%s: %s raw rows -> %s hours", day.Format(time.DateOnly), humanize.Comma(res.RawRows), humanize.Comma(res.HourlyRows))
+		if res.LateRows > 0 {
+			said += fmt.Sprintf(", %s late rows merged", humanize.Comma(res.LateRows))
+		}
+		switch {
+		case dry:
+			said += "; nothing was changed (--dry-run)"
+		case res.Dropped:
+			said += "; the raw rows are dropped"
+		default:
+			said += "; the raw rows are kept"
+		}
+		e.print("%s (%s)\n", said, res.Took.Round(time.Millisecond))
+	}
+	if asJSON {
+		return writeJSON(e.Stdout, results)
+	}
+	return nil
+}

@@ -1,0 +1,100 @@
+package cli
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/cryptoviz/cryptoviz/engine/clock"
+	"github.com/cryptoviz/cryptoviz/engine/run"
+	"github.com/cryptoviz/cryptoviz/engine/serve"
+)
+
+func (e *env) newRun() *cobra.Command {
+	var only []string
+	var listen, instance string
+	c := &cobra.Command{
+		Use:   "run",
+		Short: "Run the pipeline against the Kafka and PostgreSQL that pipeline.hcl names",
+		Long: `Run the stages of the pipeline until Ctrl-C or SIGTERM: schedule (fetch each source in its slots and put the records
+on its topic), work (store them in its table) and rollup (aggregate the finished day at 00:05 UTC).
+
+Any number of instances may run side by side, each with all stages or some: a slot is fetched by one of them, a topic
+is stored by one of them, and a row is never doubled. Run cryptoviz apply before.`,
+		Example: "  cryptoviz run\n  cryptoviz run --only work,rollup --listen :9464 --log-format json",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			stages, err := parseStages(only)
+			if err != nil {
+				return err
+			}
+			p, err := e.load()
+			if err != nil {
+				return err
+			}
+			log, err := e.logger(e.Stderr)
+			if err != nil {
+				return err
+			}
+			db, err := e.database(cmd.Context(), p)
+			if err != nil {
+				return err
+			}
+			db.Close()
+			kafka, err := e.brokers(cmd.Context(), p)
+			if err != nil {
+				return err
+			}
+			kafka.Close()
+			host, _ := os.Hostname()
+			engine, err := run.Open(cmd.Context(), p, stages, run.Options{
+				Clock: clock.Real(), Log: log, Owner: fmt.Sprintf("%s/%d", host, os.Getpid()), Instance: instance, Version: e.Version,
+			})
+			if err != nil {
+				return err
+			}
+			defer engine.Close()
+			group, ctx := errgroup.WithContext(cmd.Context())
+			if listen != "" {
+				l, err := serve.Listen(ctx, listen)
+				if err != nil {
+					return err
+				}
+				group.Go(func() error { return serve.Run(ctx, l, serve.Handler(engine.Ready, engine), log) })
+				log.Info("metrics", "url", "http://"+l.Addr().String()+"/metrics")
+			}
+			group.Go(func() error { return engine.Run(ctx) })
+			log.Info("running", "pipeline", e.file, "stages", strings.Join(only, ","))
+			err = group.Wait()
+			log.Info("stopped")
+			return err
+		},
+	}
+	c.Flags().StringSliceVar(&only, "only", []string{"schedule", "work", "rollup"}, "the `STAGES` that this instance runs")
+	c.Flags().StringVar(&listen, "listen", defaultListen, "`HOST:PORT` of /metrics, /healthz and /readyz; \"\" for none")
+	c.Flags().StringVar(&instance, "instance", "", "a `NAME` that this instance keeps over restarts, distinct for each: restarts then move no partitions")
+	return c
+}
+
+func parseStages(names []string) (run.Stages, error) {
+	var s run.Stages
+	for _, name := range names {
+		switch name {
+		case "schedule":
+			s.Schedule = true
+		case "work":
+			s.Work = true
+		case "rollup":
+			s.Rollup = true
+		default:
+			return s, oneOf("only", name, "schedule", "work", "rollup")
+		}
+	}
+	if s == (run.Stages{}) {
+		return s, fmt.Errorf("--only names no stage: use schedule, work, rollup")
+	}
+	return s, nil
+}

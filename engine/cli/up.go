@@ -1,0 +1,435 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/cryptoviz/cryptoviz/engine/clock"
+	"github.com/cryptoviz/cryptoviz/engine/local"
+	"github.com/cryptoviz/cryptoviz/engine/run"
+	"github.com/cryptoviz/cryptoviz/engine/serve"
+	"github.com/cryptoviz/cryptoviz/engine/simulate"
+	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/provision"
+	"github.com/cryptoviz/cryptoviz/provision/plan"
+)
+
+const defaultListen = "127.0.0.1:9464"
+
+// up is one run of the command.
+type up struct {
+	*env
+	simulate bool
+	recorded string
+	speed    float64
+	seed     uint64
+	fresh    bool
+	yes      bool
+	listen   string
+	listenIs bool // the user chose it
+	plain    bool
+	binaries string
+	began    time.Time
+
+	p     *spec.Pipeline
+	state *local.State
+	clock clock.Clock
+	pg    *local.Postgres
+	log   *slog.Logger
+}
+
+func (e *env) newUp() *cobra.Command {
+	u := &up{env: e}
+	c := &cobra.Command{
+		Use:   "up",
+		Short: "Run everything on this machine, with nothing installed but this program",
+		Long: `Start an embedded Kafka and a private PostgreSQL under the state directory, make them match pipeline.hcl, and run
+the pipeline. The data is kept: the next up goes on where this one stopped. Ctrl-C stops it.
+
+PostgreSQL is an installed one if there is one (with TimescaleDB if that is there), else the published binaries,
+downloaded once and checked. Both services listen on loopback only.
+
+Without a network, --simulate plays every exchange from the samples beside its definition, through the same fetch code
+and a real socket; --recorded DIR plays recorded traffic. A state directory is live, simulated or recorded for good.`,
+		Example: `  cryptoviz up                              live market data
+  cryptoviz up --simulate                   no network needed
+  cryptoviz up --simulate --speed 600       ten minutes a second: midnight and the rollup come soon
+  cryptoviz up --recorded captures --state /tmp/replay`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			u.listenIs = cmd.Flags().Changed("listen")
+			return u.run(cmd.Context())
+		},
+	}
+	f := c.Flags()
+	f.BoolVar(&u.simulate, "simulate", false, "play the exchanges from the definitions' own samples; prices follow a seeded walk")
+	f.StringVar(&u.recorded, "recorded", "", "play the recorded traffic in `DIR` instead: SOURCE*.ndjson")
+	f.Float64Var(&u.speed, "speed", 1, "engine seconds a second, 1 to 3600; only with --simulate or --recorded")
+	f.Uint64Var(&u.seed, "seed", 1, "of the simulated walk: the same seed gives the same prices")
+	f.BoolVar(&u.fresh, "fresh", false, "delete what the state directory holds and start over, after a confirmation")
+	f.BoolVar(&u.yes, "yes", false, "confirm --fresh")
+	f.StringVar(&u.listen, "listen", defaultListen, "`HOST:PORT` of /metrics, /healthz and /readyz; \"\" for none")
+	f.BoolVar(&u.plain, "plain", false, "log lines instead of the live view, also on a terminal")
+	f.StringVar(&u.binaries, "postgres-bin", "", "`DIR` of the PostgreSQL programs to use; default: found, or downloaded")
+	c.MarkFlagsMutuallyExclusive("simulate", "recorded")
+	return c
+}
+
+func (u *up) mode() string {
+	switch {
+	case u.simulate:
+		return "simulated"
+	case u.recorded != "":
+		return "recorded"
+	}
+	return "live"
+}
+
+func (u *up) run(ctx context.Context) (err error) {
+	u.began = time.Now()
+	if u.speed < 1 || u.speed > 3600 {
+		return fmt.Errorf("--speed %v is out of range: 1 to 3600", u.speed)
+	}
+	if u.speed != 1 && u.mode() == "live" {
+		return errors.New("--speed needs --simulate or --recorded: live data comes at its own pace")
+	}
+	if u.env.state == "" {
+		return errors.New("--state needs a folder: up keeps its data there")
+	}
+	if u.p, err = u.load(); err != nil {
+		return err
+	}
+	if u.log, err = u.logger(u.Stderr); err != nil {
+		return err
+	}
+	if u.state, err = local.LockState(u.env.state); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, u.state.Close()) }()
+	if err := u.startOver(); err != nil {
+		return err
+	}
+	if err := u.state.SetMode(u.mode()); err != nil {
+		return err
+	}
+	u.clock = clock.Real()
+	if u.speed != 1 || !u.state.Data.Virtual.IsZero() {
+		start := time.Now().UTC()
+		if u.state.Data.Virtual.After(start) {
+			start = u.state.Data.Virtual
+		}
+		u.clock = clock.Fast(start, u.speed)
+	}
+	return u.services(ctx)
+}
+
+// startOver clears the state directory when --fresh asks for it.
+func (u *up) startOver() error {
+	if !u.fresh {
+		return nil
+	}
+	if !u.yes && u.state.Data.Mode != "" {
+		ok, err := u.confirm(fmt.Sprintf("This deletes all %s data in %s.", u.state.Data.Mode, u.state.Dir), "yes")
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return errors.New("--fresh was not confirmed: nothing was deleted. Without a terminal add --yes")
+		}
+	}
+	return u.state.Clear()
+}
+
+// services starts Kafka and PostgreSQL, runs the pipeline on them, and stops them in the opposite order.
+func (u *up) services(ctx context.Context) (err error) {
+	progress := u.progress()
+	progress("starting PostgreSQL")
+	opt := local.PostgresOptions{Log: u.log, Progress: progress, Binaries: u.binaries}
+	if mirror, ok := u.Getenv("CRYPTOVIZ_POSTGRES_MIRROR"); ok {
+		opt.Mirror = mirror
+	}
+	if u.pg, err = local.StartPostgres(ctx, u.state, opt); err != nil {
+		return err
+	}
+	var mu sync.Mutex
+	defer func() {
+		mu.Lock()
+		defer mu.Unlock()
+		err = errors.Join(err, u.pg.Stop(context.WithoutCancel(ctx)))
+	}()
+	progress("starting Kafka")
+	kafka, err := local.StartKafka(ctx, u.state, u.log)
+	if err != nil {
+		return err
+	}
+	defer kafka.Stop()
+	local.Point(u.p, u.pg.URL(), kafka.Brokers()...)
+	endpoint, stop, err := u.exchanges(ctx)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	progress("applying " + u.file)
+	if err := u.match(ctx); err != nil {
+		return err
+	}
+	host, _ := os.Hostname()
+	logTo, closeLog, err := u.logTarget()
+	if err != nil {
+		return err
+	}
+	defer closeLog()
+	if u.log, err = u.logger(logTo); err != nil {
+		return err
+	}
+	if mode := u.mode(); mode != "live" {
+		u.log = u.log.With("data", mode)
+	}
+	engine, err := run.Open(ctx, u.p, run.All, run.Options{
+		Clock: u.clock, Log: u.log, Mode: u.mode(), Mark: true, Owner: fmt.Sprintf("%s/%d", host, os.Getpid()), Instance: "up",
+		Endpoint: endpoint, Disk: u.state.Dir, Version: u.Version,
+	})
+	if err != nil {
+		return err
+	}
+	defer engine.Close()
+	group, ctx := errgroup.WithContext(ctx)
+	listening, err := u.listener(ctx)
+	if err != nil {
+		return err
+	}
+	if listening != nil {
+		group.Go(func() error { return serve.Run(ctx, listening, serve.Handler(engine.Ready, engine), u.log) })
+	}
+	group.Go(func() error { return engine.Run(ctx) })
+	group.Go(func() error { return u.keepPostgres(ctx, opt, &mu) })
+	group.Go(func() error { return u.keepVirtual(ctx) })
+	if u.mode() == "live" {
+		group.Go(func() error { u.tellUnreachable(ctx); return nil })
+	}
+	v := &view{up: u, engine: engine, kafka: kafka.Brokers()[0], metrics: listening, terminal: u.onTerminal(), log: logTo}
+	group.Go(func() error { return v.show(ctx) })
+	err = group.Wait()
+	u.note("Stopped. The data stays in %s; the next up goes on from it.", u.env.state)
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// progress tells each step that takes a while; on the live view's terminal it is replaced later.
+func (u *up) progress() func(string) {
+	return func(step string) { u.note("%5.1fs  %s", time.Since(u.began).Seconds(), step) }
+}
+
+func (u *up) onTerminal() bool { return !u.plain && isTerminal(u.Stdout) && isTerminal(u.Stderr) }
+
+// logTarget is standard error, or a file while the live view holds the terminal.
+func (u *up) logTarget() (io.Writer, func(), error) {
+	if !u.onTerminal() {
+		return u.Stderr, func() {}, nil
+	}
+	f, err := os.OpenFile(filepath.Join(u.state.Dir, "cryptoviz.log"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, nil, fmt.Errorf("open the log: %w", err)
+	}
+	return f, func() { _ = f.Close() }, nil
+}
+
+// exchanges starts the server that plays them; for live data there is none.
+func (u *up) exchanges(ctx context.Context) (func(*spec.Source) string, func(), error) {
+	if u.mode() == "live" {
+		return nil, func() {}, nil
+	}
+	opt := simulate.Options{Seed: u.seed, Clock: u.clock, Log: u.log}
+	if u.recorded != "" {
+		info, err := os.Stat(u.recorded)
+		if err != nil || !info.IsDir() {
+			return nil, nil, fmt.Errorf("--recorded %s is no folder with recorded traffic", u.recorded)
+		}
+		opt.Recorded = os.DirFS(u.recorded)
+	}
+	server, err := simulate.New(u.p, opt)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := server.Start(ctx); err != nil {
+		return nil, nil, err
+	}
+	played := 0
+	for _, s := range u.p.Sources {
+		there := server.Endpoint(s) != ""
+		if u.recorded != "" && s.Enabled != there {
+			s.Enabled = there
+			u.note("        source %s is %s: %s", s.Name, map[bool]string{true: "on", false: "off"}[there],
+				map[bool]string{true: "there is a recording of it", false: "there is no recording of it"}[there])
+		}
+		if s.Enabled && !there {
+			s.Enabled = false
+			u.note("        source %s is off: its definition has no sample to play", s.Name)
+		}
+		if s.Enabled {
+			played++
+		}
+	}
+	if played == 0 {
+		_ = server.Close()
+		return nil, nil, fmt.Errorf("nothing can be played: no source has a recording in %s (files are named SOURCE*.ndjson)", u.recorded)
+	}
+	return server.Endpoint, func() { _ = server.Close() }, nil
+}
+
+// match applies the pipeline to the fresh or kept services.
+func (u *up) match(ctx context.Context) error {
+	resources, done, err := u.resourcesAt(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	found, err := provision.Plan(ctx, resources)
+	if err != nil {
+		return err
+	}
+	if found.Count(plan.Block) > 0 {
+		return errors.Join(found.Print(u.Stderr), errors.New("the plan holds a change that cannot be done: nothing was touched"))
+	}
+	for _, c := range found.Changes {
+		for _, n := range c.Notes {
+			u.note("        %s", n)
+		}
+		if c.Action == plan.Report {
+			u.note("        %s differs from %s and is left alone: %s (see cryptoviz plan)", c.Address, u.file, c.Reason)
+		}
+	}
+	if found.Count(plan.Create, plan.Update) == 0 {
+		return nil
+	}
+	return provision.Apply(ctx, resources, found, nil)
+}
+
+func (u *up) resourcesAt(ctx context.Context) ([]plan.Resource, func(), error) {
+	db, err := u.database(ctx, u.p)
+	if err != nil {
+		return nil, nil, err
+	}
+	kafka, err := u.brokers(ctx, u.p)
+	if err != nil {
+		db.Close()
+		return nil, nil, err
+	}
+	return provision.Resources(u.p, provision.Clients{Kafka: kafka, DB: db, Now: u.clock.Now}), func() { kafka.Close(); db.Close() }, nil
+}
+
+// listener takes the metrics port: the usual one, or any when that is taken and the user did not choose it.
+func (u *up) listener(ctx context.Context) (net.Listener, error) {
+	if u.listen == "" {
+		return nil, nil
+	}
+	l, err := serve.Listen(ctx, u.listen)
+	if err != nil && !u.listenIs {
+		return serve.Listen(ctx, "127.0.0.1:0")
+	}
+	return l, err
+}
+
+// keepPostgres starts the private server again when it ends by itself. The workers wait meanwhile.
+func (u *up) keepPostgres(ctx context.Context, opt local.PostgresOptions, mu *sync.Mutex) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-u.pg.Done():
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		u.log.Warn("the private PostgreSQL stopped and is started again", "log", filepath.Join(u.state.Dir, "postgres.log"))
+		mu.Lock()
+		pg, err := local.StartPostgres(ctx, u.state, opt)
+		if err == nil {
+			u.pg = pg
+		}
+		mu.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// keepVirtual writes the time of a sped-up clock down, so that the next up goes on from it and never back.
+func (u *up) keepVirtual(ctx context.Context) error {
+	if u.clock == clock.Real() {
+		return nil
+	}
+	for {
+		err := clock.Real().Sleep(ctx, time.Second)
+		u.state.Data.Virtual = u.clock.Now()
+		if e := u.state.Save(); e != nil {
+			return e
+		}
+		if err != nil {
+			return nil //nolint:nilerr // ctx ended
+		}
+	}
+}
+
+// tellUnreachable says once that no source answers, and how to go on without a network.
+func (u *up) tellUnreachable(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 8*time.Second)
+	defer cancel()
+	reached := make(chan bool)
+	tried := 0
+	for _, s := range u.p.Sources {
+		if !s.Enabled {
+			continue
+		}
+		tried++
+		go func() {
+			conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", hostPort(s))
+			if err == nil {
+				_ = conn.Close()
+			}
+			reached <- err == nil
+		}()
+	}
+	any := false
+	for range tried {
+		any = <-reached || any
+	}
+	if !any && tried > 0 {
+		u.log.Warn("no source can be reached from this machine; without a network use: cryptoviz up --simulate --state " + u.env.state + "-simulated")
+	}
+}
+
+func hostPort(s *spec.Source) string {
+	raw := ""
+	if s.Definition.Poll != nil {
+		raw = s.Definition.Poll.URL
+	} else {
+		raw = s.Definition.Stream.URL
+	}
+	target, err := url.Parse(raw)
+	if err != nil {
+		return ""
+	}
+	port := target.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "ws": "80"}[target.Scheme]
+	}
+	if port == "" {
+		port = "443"
+	}
+	return net.JoinHostPort(target.Hostname(), port)
+}

@@ -1,0 +1,131 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/cryptoviz/cryptoviz/engine/connect"
+	"github.com/cryptoviz/cryptoviz/engine/run"
+	"github.com/cryptoviz/cryptoviz/engine/status"
+)
+
+// view shows a running `up`: redrawn in place on a terminal, or a line of log each minute.
+type view struct {
+	up       *up
+	engine   *run.Engine
+	kafka    string
+	metrics  net.Listener
+	terminal bool
+	log      io.Writer
+	first    time.Duration // from the start of the program to the first stored row; 0 until then
+}
+
+const (
+	enterScreen = "\x1b[?1049h\x1b[?25l" // a screen of its own, no cursor
+	leaveScreen = "\x1b[?25h\x1b[?1049l"
+	toTop       = "\x1b[H"
+	clearLine   = "\x1b[K"
+	clearBelow  = "\x1b[J"
+)
+
+// show runs until ctx ends.
+func (v *view) show(ctx context.Context) error {
+	if v.terminal {
+		_, _ = io.WriteString(v.up.Stdout, enterScreen)
+		defer func() { _, _ = io.WriteString(v.up.Stdout, leaveScreen) }()
+	} else {
+		v.up.note("")
+		v.connections(v.up.Stderr)
+		v.up.note("")
+	}
+	fast := time.NewTicker(50 * time.Millisecond)
+	defer fast.Stop()
+	draw := time.NewTicker(time.Second)
+	defer draw.Stop()
+	for n := 0; ; {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-fast.C:
+			if v.first > 0 {
+				fast.Stop()
+				continue
+			}
+			if v.engine.Rows() > 0 {
+				v.first = time.Since(v.up.began)
+				v.up.log.Info("first row stored", "after", v.first.Round(10*time.Millisecond).String())
+			}
+		case <-draw.C:
+			n++
+			if v.terminal {
+				v.draw(ctx)
+			} else if n%60 == 0 {
+				v.line(ctx)
+			}
+		}
+	}
+}
+
+// draw repaints the screen in one write.
+func (v *view) draw(ctx context.Context) {
+	var text bytes.Buffer
+	look := status.Look{Color: v.up.color(v.up.Stdout), Width: int(v.up.width(v.up.Stdout))}
+	s, err := v.read(ctx)
+	if err != nil {
+		fmt.Fprintf(&text, "cryptoviz · %s data\n\nThe database does not answer: %s\nThe workers wait; nothing is lost.\n", v.up.mode(), plainly(err))
+	} else {
+		_ = s.Print(&text, look)
+	}
+	text.WriteByte('\n')
+	fmt.Fprintf(&text, "running %s", status.Ago(time.Since(v.up.began)))
+	if v.first > 0 {
+		fmt.Fprintf(&text, " · first row after %.1f s", v.first.Seconds())
+	}
+	fmt.Fprintf(&text, " · %d rows stored\n", v.engine.Rows())
+	v.connections(&text)
+	text.WriteString("\nCtrl-C stops it; the data stays.\n")
+	out := toTop + strings.ReplaceAll(text.String(), "\n", clearLine+"\n") + clearBelow
+	_, _ = io.WriteString(v.up.Stdout, out)
+}
+
+func (v *view) read(ctx context.Context) (status.Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	return v.engine.Status(ctx)
+}
+
+// line logs one summary a minute.
+func (v *view) line(ctx context.Context) {
+	s, err := v.read(ctx)
+	if err != nil {
+		v.up.log.Warn("status cannot be read", "error", plainly(err))
+		return
+	}
+	var sources []any
+	for _, src := range s.Sources {
+		if src.Enabled {
+			sources = append(sources, slog.Group(src.Name, "slot", src.Slot.Format(time.TimeOnly), "state", src.State, "records", src.Records, "lag", src.Lag))
+		}
+	}
+	v.up.log.Info("status", append([]any{"rows", v.engine.Rows()}, sources...)...)
+}
+
+func (v *view) connections(w io.Writer) {
+	dsn := connect.Redact(v.up.p.Database.URL)
+	fmt.Fprintf(w, "PostgreSQL  %s   password: %s\n", dsn, filepath.Join(v.up.env.state, "state.json"))
+	fmt.Fprintf(w, "            cryptoviz query \"SELECT * FROM raw_crypto_data ORDER BY time DESC LIMIT 9\"\n")
+	fmt.Fprintf(w, "Kafka       %s\n", v.kafka)
+	if v.metrics != nil {
+		fmt.Fprintf(w, "Metrics     http://%s/metrics\n", v.metrics.Addr())
+	}
+	if v.terminal {
+		fmt.Fprintf(w, "Log         %s\n", filepath.Join(v.up.env.state, "cryptoviz.log"))
+	}
+}

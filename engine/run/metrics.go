@@ -1,0 +1,110 @@
+package run
+
+import (
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/cryptoviz/cryptoviz/engine/schedule"
+)
+
+var (
+	slotsDesc    = describe("slots_total", "Slots that ended, by how.", "source", "state")
+	recordsDesc  = describe("records_total", "Records that Kafka acknowledged.", "source")
+	tookDesc     = describe("slot_seconds_total", "Time spent on slots.", "source")
+	lastOKDesc   = describe("last_ok_slot_timestamp_seconds", "Newest slot that brought data.", "source")
+	rowsDesc     = describe("rows_total", "Rows stored in the source's table.", "source")
+	batchesDesc  = describe("batches_total", "Transactions that stored rows.", "source")
+	deadDesc     = describe("dead_letters_total", "Records that could not become rows.", "source")
+	fencedDesc   = describe("fenced_total", "Batches given up because another worker owns the partition.", "source")
+	lagDesc      = describe("lag_records", "Records on this worker's partitions that are not stored yet.", "source")
+	blockedDesc  = describe("worker_blocked", "1 while the worker waits for Kafka or the database.", "source")
+	modeDesc     = describe("mode_info", "live, simulated or recorded data.", "mode")
+	diskFreeDesc = describe("disk_free_bytes", "Free space beside the local state.")
+)
+
+func describe(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("cryptoviz_"+name, help, labels, nil)
+}
+
+// tally counts what the slots brought, per source.
+type tally struct {
+	mu      sync.Mutex
+	sources map[string]*slotCount
+}
+
+type slotCount struct {
+	states  map[schedule.Kind]int64
+	records int64
+	took    time.Duration
+	lastOK  time.Time
+}
+
+func (t *tally) add(o schedule.Outcome) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := t.sources[o.Source]
+	if c == nil {
+		c = &slotCount{states: map[schedule.Kind]int64{}}
+		t.sources[o.Source] = c
+	}
+	c.states[o.Kind]++
+	c.records += int64(o.Records)
+	c.took += o.Took
+	if o.Kind == schedule.OK || o.Kind == schedule.NotModified || o.Kind == schedule.Late {
+		c.lastOK = o.At
+	}
+}
+
+// Describe is prometheus.Collector's.
+func (e *Engine) Describe(out chan<- *prometheus.Desc) { prometheus.DescribeByCollect(e, out) }
+
+// Collect reads the counters of the stages.
+func (e *Engine) Collect(out chan<- prometheus.Metric) {
+	counter := func(d *prometheus.Desc, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)
+	}
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	gauge(modeDesc, 1, e.opt.Mode)
+	e.tally.mu.Lock()
+	for name, c := range e.tally.sources {
+		for kind, n := range c.states {
+			counter(slotsDesc, float64(n), name, string(kind))
+		}
+		counter(recordsDesc, float64(c.records), name)
+		counter(tookDesc, c.took.Seconds(), name)
+		if !c.lastOK.IsZero() {
+			gauge(lastOKDesc, float64(c.lastOK.Unix()), name)
+		}
+	}
+	e.tally.mu.Unlock()
+	for _, w := range e.workers {
+		s := w.Stats()
+		name := w.Source()
+		counter(rowsDesc, float64(s.Rows), name)
+		counter(batchesDesc, float64(s.Batches), name)
+		counter(deadDesc, float64(s.Dead), name)
+		counter(fencedDesc, float64(s.Fenced), name)
+		gauge(lagDesc, float64(s.Lag), name)
+		blocked := 0.0
+		if s.Blocked != "" {
+			blocked = 1
+		}
+		gauge(blockedDesc, blocked, name)
+	}
+	if free := e.free.Load(); free > 0 {
+		gauge(diskFreeDesc, float64(free))
+	}
+}
+
+// Rows is the number of rows that this process has stored.
+func (e *Engine) Rows() int64 {
+	total := int64(0)
+	for _, w := range e.workers {
+		total += w.Stats().Rows
+	}
+	return total
+}

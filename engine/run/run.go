@@ -1,0 +1,295 @@
+// Package run wires the stages and runs them: the table of contents of the process.
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/cryptoviz/cryptoviz/engine/clock"
+	"github.com/cryptoviz/cryptoviz/engine/connect"
+	"github.com/cryptoviz/cryptoviz/engine/fetch"
+	"github.com/cryptoviz/cryptoviz/engine/produce"
+	"github.com/cryptoviz/cryptoviz/engine/rollup"
+	"github.com/cryptoviz/cryptoviz/engine/schedule"
+	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/status"
+	"github.com/cryptoviz/cryptoviz/engine/store"
+	"github.com/cryptoviz/cryptoviz/engine/store/partition"
+	"github.com/cryptoviz/cryptoviz/engine/work"
+)
+
+// Stages chooses what this process does.
+type Stages struct{ Schedule, Work, Rollup bool }
+
+// All is every stage.
+var All = Stages{Schedule: true, Work: true, Rollup: true}
+
+// Options of Open. The zero value runs live data with nothing but logs.
+type Options struct {
+	Clock    clock.Clock
+	Log      *slog.Logger
+	Mode     string // live (the default), simulated or recorded; the database must hold the same
+	Owner    string // names this instance in the slot ledger
+	Instance string // static member name in the consumer groups, kept over restarts; "" for none
+	Mark     bool   // mark a database that holds no mode yet with Mode
+	Endpoint func(*spec.Source) string
+	Disk     string // a folder whose file system must not fill up; "" watches none
+	Version  string // goes into the User-Agent
+}
+
+// Engine is a pipeline that is ready to run.
+type Engine struct {
+	p       *spec.Pipeline
+	opt     Options
+	log     *slog.Logger
+	store   *store.Store
+	kafka   *kgo.Client
+	admin   *kadm.Client
+	workers []*work.Worker
+	jobs    []func(context.Context) error
+	tally   tally
+	free    atomic.Uint64
+	budgets *fetch.Budgets
+}
+
+// Open connects to the database and the brokers, and prepares the stages. Nothing runs yet.
+func Open(ctx context.Context, p *spec.Pipeline, stages Stages, opt Options) (*Engine, error) {
+	if opt.Log == nil {
+		opt.Log = slog.New(slog.DiscardHandler)
+	}
+	if opt.Mode == "" {
+		opt.Mode = "live"
+	}
+	e := &Engine{p: p, opt: opt, log: opt.Log, tally: tally{sources: map[string]*slotCount{}}, budgets: fetch.NewBudgets()}
+	if err := e.open(ctx, stages); err != nil {
+		e.Close()
+		return nil, err
+	}
+	return e, nil
+}
+
+func (e *Engine) open(ctx context.Context, stages Stages) error {
+	cfg, err := connect.Postgres(e.p.Database)
+	if err != nil {
+		return err
+	}
+	if e.store, err = store.Open(ctx, cfg, store.Options{Clock: e.opt.Clock, Log: e.log, Owner: e.opt.Owner}); err != nil {
+		return err
+	}
+	if e.opt.Mark {
+		if err := e.store.SetMode(ctx, e.opt.Mode); err != nil {
+			return err
+		}
+	}
+	if stages.Schedule || stages.Work {
+		if err := e.checkMode(ctx); err != nil {
+			return err
+		}
+	}
+	clients, err := connect.Kafka(e.p.Kafka)
+	if err != nil {
+		return err
+	}
+	if e.kafka, err = kgo.NewClient(append(append([]kgo.Opt{}, clients...), produce.Options()...)...); err != nil {
+		return fmt.Errorf("open a Kafka client: %w", err)
+	}
+	e.admin = kadm.NewClient(e.kafka)
+	if stages.Work {
+		if err := e.addWorkers(clients); err != nil {
+			return err
+		}
+	}
+	if stages.Schedule {
+		if err := e.addSchedule(); err != nil {
+			return err
+		}
+	}
+	if stages.Rollup {
+		for _, r := range e.p.Rollups {
+			job, err := e.Rollup(r)
+			if err != nil {
+				return err
+			}
+			e.jobs = append(e.jobs, job.Run)
+		}
+	}
+	if stages.Work || stages.Rollup {
+		e.jobs = append(e.jobs, e.keepPartitions)
+	}
+	return nil
+}
+
+// checkMode keeps live, simulated and recorded rows in databases of their own.
+func (e *Engine) checkMode(ctx context.Context) error {
+	mode, err := e.store.Mode(ctx)
+	if err == nil && mode != e.opt.Mode {
+		err = fmt.Errorf("the database %s holds %s data and cannot take %s data: the two must never mix. Use another database", connect.Redact(e.p.Database.URL), mode, e.opt.Mode)
+	}
+	return err
+}
+
+// addWorkers makes one worker a source.
+func (e *Engine) addWorkers(clients []kgo.Opt) error {
+	for _, src := range e.p.Sources {
+		if !src.Enabled {
+			continue
+		}
+		w, err := work.New(src, e.store, clients, work.Options{Clock: e.opt.Clock, Log: e.log, Group: e.p.Kafka.GroupPrefix, Instance: e.opt.Instance})
+		if err != nil {
+			return err
+		}
+		e.workers = append(e.workers, w)
+		e.jobs = append(e.jobs, w.Run)
+	}
+	return nil
+}
+
+// Rollup prepares one rollup, for the schedule or for a day by hand.
+func (e *Engine) Rollup(r *spec.Rollup) (*rollup.Runner, error) {
+	return rollup.New(r, e.store, newGate(e.p, r, e.store, e.admin), e.opt.Clock, e.log)
+}
+
+// addSchedule makes one job a source.
+func (e *Engine) addSchedule() error {
+	producer := produce.New(e.kafka)
+	opt := fetch.Options{Clock: e.opt.Clock, Log: e.log, Endpoint: e.opt.Endpoint, UserAgent: "cryptoviz/" + strings.TrimPrefix(e.opt.Version, "v"), Budgets: e.budgets}
+	var jobs []schedule.Job
+	for _, src := range e.p.Sources {
+		if !src.Enabled {
+			continue
+		}
+		job := schedule.Job{Source: src.Name, Interval: src.Interval, Offset: src.Offset, Jitter: src.Jitter}
+		var err error
+		if src.Definition.Stream != nil {
+			job.Run, err = e.stream(src, producer, opt)
+		} else {
+			job.Run, err = e.poll(src, producer, opt)
+		}
+		if err != nil {
+			return err
+		}
+		run := job.Run
+		job.Run = func(ctx context.Context, slot schedule.Slot) schedule.Outcome {
+			started := e.opt.Clock.Now()
+			out := run(ctx, slot)
+			out.Took = e.opt.Clock.Now().Sub(started)
+			e.tally.add(out)
+			return out
+		}
+		jobs = append(jobs, job)
+	}
+	e.jobs = append(e.jobs, schedule.New(jobs, store.Ledger{Store: e.store}, e.opt.Clock, e.log).Run)
+	if e.opt.Disk != "" {
+		e.jobs = append(e.jobs, func(ctx context.Context) error { return e.watchDisk(ctx, producer) })
+	}
+	return nil
+}
+
+// poll fetches a slot's records and puts them on the topic.
+func (e *Engine) poll(src *spec.Source, producer *produce.Producer, opt fetch.Options) (func(context.Context, schedule.Slot) schedule.Outcome, error) {
+	source, err := fetch.NewPoll(src, opt)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context, slot schedule.Slot) schedule.Outcome {
+		if reason := producer.Paused(); reason != "" {
+			return schedule.Outcome{Slot: slot, Kind: schedule.Skipped, Reason: reason}
+		}
+		records, err := source.Fetch(ctx)
+		switch {
+		case errors.Is(err, fetch.ErrNotModified):
+			return schedule.Outcome{Slot: slot, Kind: schedule.NotModified}
+		case err != nil:
+			kind := schedule.Failed
+			if e, ok := errors.AsType[*fetch.Error](err); ok && e.NotTried {
+				kind = schedule.Skipped
+			}
+			return schedule.Outcome{Slot: slot, Kind: kind, Reason: err.Error()}
+		}
+		// What was fetched is sent even if the slot ends meanwhile.
+		send, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+		defer cancel()
+		if err := producer.Send(send, src, slot.At, records); err != nil {
+			return schedule.Outcome{Slot: slot, Kind: schedule.Failed, Reason: err.Error()}
+		}
+		source.Accepted()
+		return schedule.Outcome{Slot: slot, Kind: schedule.OK, Records: len(records)}
+	}, nil
+}
+
+// Run runs every stage until ctx ends.
+func (e *Engine) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, job := range e.jobs {
+		group.Go(func() error { return job(ctx) })
+	}
+	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// Close ends the connections.
+func (e *Engine) Close() {
+	if e.kafka != nil {
+		e.kafka.Close()
+	}
+	if e.store != nil {
+		e.store.Close()
+	}
+}
+
+// Status looks at the pipeline once.
+func (e *Engine) Status(ctx context.Context) (status.Status, error) {
+	return status.Read(ctx, e.p, e.store.Pool(), e.admin, e.opt.Clock.Now())
+}
+
+// Ready returns why the engine cannot do its work now, or nil.
+func (e *Engine) Ready(ctx context.Context) error {
+	var errs []error
+	if err := e.store.Pool().Ping(ctx); err != nil {
+		errs = append(errs, errors.New("the database does not answer"))
+	}
+	if err := e.kafka.Ping(ctx); err != nil {
+		errs = append(errs, errors.New("kafka does not answer"))
+	}
+	for _, w := range e.workers {
+		if reason := w.Stats().Blocked; reason != "" {
+			errs = append(errs, fmt.Errorf("worker %s waits: %s", w.Source(), reason))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// keepPartitions makes native partitions ahead of time; TimescaleDB makes its chunks itself.
+func (e *Engine) keepPartitions(ctx context.Context) error {
+	for {
+		var need []partition.Partition
+		var failed error
+		for _, t := range e.p.Tables {
+			if t.Hypertable == nil {
+				continue
+			}
+			native, err := e.store.Partitioned(ctx, t.Name)
+			failed = errors.Join(failed, err)
+			if native {
+				need = append(need, partition.Ahead(t, e.opt.Clock.Now())...)
+			}
+		}
+		if err := errors.Join(failed, e.store.CreatePartitions(ctx, need)); err != nil && ctx.Err() == nil {
+			e.log.Warn("partitions could not be made ahead", "error", err.Error())
+		}
+		if err := e.opt.Clock.Sleep(ctx, time.Hour); err != nil {
+			return nil //nolint:nilerr // ctx ended
+		}
+	}
+}

@@ -1,0 +1,41 @@
+// Command cryptoviz makes Kafka, PostgreSQL and Grafana match pipeline.hcl, and runs the pipeline.
+package main
+
+import (
+	"context"
+	"embed"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/cryptoviz/cryptoviz/engine/cli"
+)
+
+// version is set by the build: -ldflags "-X main.version=v1.2.3".
+var version = ""
+
+//go:embed pipeline.hcl .env.example docker-compose.yml sources sql dashboards
+var bundle embed.FS
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// The first signal asks for an orderly end; after it the default is back, so that a second one ends at once.
+	context.AfterFunc(ctx, stop)
+	code := cli.Main(ctx, os.Args[1:], cli.World{
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
+		Getenv: os.LookupEnv, Bundle: bundle, Version: buildVersion(),
+	})
+	stop()
+	os.Exit(code)
+}
+
+func buildVersion() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
+		return info.Main.Version
+	}
+	return "0.1.0-dev"
+}
