@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -23,8 +22,7 @@ import (
 type Broker struct {
 	dir, jars string
 	addr      string
-	cmd       *exec.Cmd
-	exited    chan struct{}
+	process   *Process
 	keeper    *keeper
 }
 
@@ -45,8 +43,8 @@ func Kafka(t testing.TB) *Broker {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if b.cmd != nil {
-			b.kill()
+		if b.process != nil {
+			b.Kill()
 		}
 		b.keeper.close()
 	})
@@ -88,13 +86,7 @@ func (b *Broker) configure() error {
 func (b *Broker) Addr() string { return b.addr }
 
 // Kill ends the broker as a crash does.
-func (b *Broker) Kill() { b.kill() }
-
-func (b *Broker) kill() {
-	b.keeper.pid(0)
-	_ = syscall.Kill(-b.cmd.Process.Pid, syscall.SIGKILL)
-	<-b.exited
-}
+func (b *Broker) Kill() { b.process.Kill() }
 
 // Restart starts the broker on the same data and waits until it answers.
 func (b *Broker) Restart() error {
@@ -103,20 +95,12 @@ func (b *Broker) Restart() error {
 		return err
 	}
 	defer func() { _ = log.Close() }()
-	b.cmd = exec.Command("java", "-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", filepath.Join(b.jars, "*"),
+	cmd := exec.Command("java", "-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", filepath.Join(b.jars, "*"),
 		"kafka.Kafka", filepath.Join(b.dir, "server.properties"))
-	b.cmd.Dir, b.cmd.Stdout, b.cmd.Stderr = b.dir, log, log
-	b.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := b.cmd.Start(); err != nil {
-		return fmt.Errorf("start Kafka: %w", err)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = b.dir, log, log
+	if b.process, err = start(cmd, b.keeper); err != nil {
+		return err
 	}
-	b.keeper.pid(b.cmd.Process.Pid)
-	exited, cmd := make(chan struct{}), b.cmd
-	b.exited = exited
-	go func() { // ends with the process; kill waits for it
-		_ = cmd.Wait()
-		close(exited)
-	}()
 	return b.ready()
 }
 
@@ -134,7 +118,7 @@ func (b *Broker) ready() error {
 			return nil
 		}
 		select {
-		case <-b.exited:
+		case <-b.process.Done():
 			text, _ := os.ReadFile(filepath.Join(b.dir, "broker.log"))
 			return fmt.Errorf("start Kafka: it stopped: %s", bytes.TrimSpace(text[max(0, len(text)-2000):]))
 		case <-ctx.Done():

@@ -50,7 +50,9 @@ func newKeeper(signal, dir string) (*keeper, error) {
 	}
 	go func() { _ = cmd.Wait() }() // ends after close, or outlives us by design
 	k := &keeper{in: in}
-	_, err = fmt.Fprintf(in, "dir %s\n", dir)
+	if dir != "" {
+		_, err = fmt.Fprintf(in, "dir %s\n", dir)
+	}
 	return k, err
 }
 
@@ -64,6 +66,58 @@ func (k *keeper) pid(n int) {
 }
 
 func (k *keeper) close() { _ = k.in.Close() }
+
+// Process is a child that ends with the test, or when the test process is gone.
+type Process struct {
+	cmd    *exec.Cmd
+	exited chan struct{}
+	keeper *keeper
+}
+
+// Start starts a command in a process group of its own. It is killed when the test ends.
+func Start(t testing.TB, cmd *exec.Cmd) *Process {
+	t.Helper()
+	k, err := newKeeper("KILL", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := start(cmd, k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		p.Kill()
+		k.close()
+	})
+	return p
+}
+
+func start(cmd *exec.Cmd, k *keeper) (*Process, error) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", cmd.Path, err)
+	}
+	p := &Process{cmd: cmd, exited: make(chan struct{}), keeper: k}
+	k.pid(cmd.Process.Pid)
+	go func() { // ends with the process; Kill waits for it
+		_ = cmd.Wait()
+		close(p.exited)
+	}()
+	return p, nil
+}
+
+// Done is closed when the process has ended.
+func (p *Process) Done() <-chan struct{} { return p.exited }
+
+// Signal sends a signal to the process, and an error when it has ended.
+func (p *Process) Signal(s os.Signal) error { return p.cmd.Process.Signal(s) }
+
+// Kill ends the process group with SIGKILL and waits for it.
+func (p *Process) Kill() {
+	p.keeper.pid(0)
+	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+	<-p.exited
+}
 
 // Leaks are the options of goleak that a package needs whose tests use Postgres: the shared server has goroutines until the
 // process ends.
