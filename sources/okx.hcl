@@ -41,4 +41,5 @@ row {
   volume_24h       = r.vol24h
   quote_volume_24h = r.volCcy24h
   change_24h_pct   = (number(r.last) / number(r.open24h) - 1) * 100
+  skip             = r.instType != "SPOT" # the channel carries futures and swaps too
 }

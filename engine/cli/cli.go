@@ -86,10 +86,10 @@ Against your own Kafka and PostgreSQL:                cryptoviz plan, cryptoviz 
 	flags.StringVarP(&e.file, "file", "f", "pipeline.hcl", "the pipeline `PATH`; sources, sql and dashboards are found beside it")
 	flags.StringArrayVar(&e.vars, "var", nil, "value of a variable, `NAME=VALUE`; may be repeated")
 	flags.StringArrayVar(&e.varFiles, "var-file", nil, "`FILE` of variable values, name = value a line; may be repeated")
-	flags.StringVar(&e.logForm, "log-format", "text", "form of the log lines: `text` or json")
-	flags.StringVar(&e.logLevel, "log-level", "info", "least level that is logged: `debug`, info, warn or error")
+	flags.StringVar(&e.logForm, "log-format", "text", "`FORM` of the log lines: text or json")
+	flags.StringVar(&e.logLevel, "log-level", "info", "least `LEVEL` that is logged: debug, info, warn or error")
 	flags.BoolVar(&e.noColor, "no-color", false, "no colours (also: the variable NO_COLOR)")
-	flags.StringVar(&e.state, "state", ".cryptoviz", "`DIR` that up keeps its Kafka and PostgreSQL in; other commands use them while up runs")
+	flags.StringVar(&e.state, "state", ".cryptoviz", "`DIR` where up keeps its Kafka and PostgreSQL in; other commands use them while up runs")
 	root.AddGroup(&cobra.Group{ID: "edit", Title: "Write a pipeline:"}, &cobra.Group{ID: "match", Title: "Make the world match it:"}, &cobra.Group{ID: "run", Title: "Run it and look:"})
 	add := func(group string, commands ...*cobra.Command) {
 		for _, c := range commands {

@@ -62,7 +62,7 @@ cryptoviz up, and print the rows. "-" reads the statement from standard input. T
 			return e.query(cmd.Context(), conn.Conn(), sql, form, limit)
 		},
 	}
-	c.Flags().StringVar(&form, "format", "table", "form of the output: `table`, csv or json")
+	c.Flags().StringVar(&form, "format", "table", "`FORM` of the output: table, csv or json")
 	c.Flags().DurationVar(&limit, "timeout", time.Minute, "longest time that the statement may take")
 	return c
 }

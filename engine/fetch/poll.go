@@ -70,8 +70,9 @@ func (p *Poll) Fetch(ctx context.Context) ([]Record, error) {
 		case <-timer.C:
 		}
 	}
-	pause := backoff.NewExponentialBackOff()
-	pause.InitialInterval, pause.MaxInterval = 500*time.Millisecond, 15*time.Second
+	// The attempts spread over the slot: an hourly source is worth minutes of patience, one of a minute seconds.
+	pause, slot := backoff.NewExponentialBackOff(), time.Duration(float64(p.src.Interval)/p.opt.Clock.Speed())
+	pause.InitialInterval, pause.MaxInterval = min(max(slot/60, 500*time.Millisecond), time.Minute), max(slot/6, time.Second)
 	records, err := backoff.Retry(ctx, func() ([]Record, error) {
 		records, err := p.attempt(ctx)
 		if err == nil || errors.Is(err, ErrNotModified) {

@@ -255,7 +255,7 @@ func (l *line) renew(ctx context.Context, slot Slot, stop <-chan struct{}, lost 
 
 // finish enters the outcome; it outlives a shutdown for a moment, so that no slot stays open.
 func (l *line) finish(ctx context.Context, out Outcome) {
-	if out.Kind == Failed || out.Kind == Skipped {
+	if (out.Kind == Failed || out.Kind == Skipped) && ctx.Err() == nil {
 		l.log.Warn("slot "+string(out.Kind), "slot", out.At.Format(time.RFC3339), "reason", out.Reason)
 	} else {
 		l.log.Debug("slot ended", "slot", out.At.Format(time.RFC3339), "state", string(out.Kind), "records", out.Records, "took", out.Took)

@@ -42,7 +42,7 @@ func fixturePlay(fsys fs.FS, src *spec.Source, seed uint64, log *slog.Logger) (*
 			return nil, fmt.Errorf("read fixture %s of source %s: %w", name, src.Name, err)
 		}
 		m, err := newMaker(src, seed, true, func(key string, err error) {
-			log.Warn("fixture_record_is_no_row", "source", src.Name, "file", name, "key", key, "reason", err.Error())
+			log.Warn("fixture record is no row", "source", src.Name, "file", name, "key", key, "reason", err.Error())
 		})
 		if err != nil {
 			return nil, err
@@ -86,7 +86,7 @@ func (p *play) poll(m *maker, body []byte, log *slog.Logger) error {
 	if len(wanted) > 0 && !slices.Equal(wanted, keys) && p.src.Definition.Decode.Format == "json" {
 		head, parts, tail, ok := chunks(body, pieces, p.src.Definition.Decode.Keyed)
 		if !ok {
-			log.Warn("fixture_markets_kept", "source", p.src.Name, "reason", "its reply is not a list of records", "asked", wanted, "played", keys)
+			log.Warn("fixture plays its own markets", "source", p.src.Name, "reason", "its reply is not a list of records", "asked", wanted, "played", keys)
 		} else {
 			var out [][]byte
 			for _, w := range wanted {
@@ -100,7 +100,7 @@ func (p *play) poll(m *maker, body []byte, log *slog.Logger) error {
 				part := rename(parts[i], keys[i], w)
 				made, err := m.dec.Records(join(head, [][]byte{part}, tail))
 				if err != nil || len(made) != 1 || made[0].Key != w {
-					log.Warn("market_not_simulated", "source", p.src.Name, "market", w, "reason", "the fixture's record cannot be renamed")
+					log.Warn("market cannot be simulated", "source", p.src.Name, "market", w, "reason", "the fixture's record cannot be renamed")
 					continue
 				}
 				out, m.scales[w] = append(out, part), scale
@@ -193,7 +193,7 @@ func (p *play) missing(m *maker, body []byte, keys, wanted []string, log *slog.L
 			}
 			reason = "the fixture's record cannot be renamed"
 		}
-		log.Warn("market_not_simulated", "source", p.src.Name, "market", w, "reason", reason)
+		log.Warn("market cannot be simulated", "source", p.src.Name, "market", w, "reason", reason)
 	}
 	return out
 }

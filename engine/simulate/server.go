@@ -62,7 +62,7 @@ func New(p *spec.Pipeline, opt Options) (*Server, error) {
 			return nil, err
 		}
 		if found == nil {
-			s.log.Info("nothing_to_play", "source", src.Name)
+			s.log.Debug("nothing to play", "source", src.Name)
 			continue
 		}
 		s.plays[src.Name] = found
@@ -95,7 +95,7 @@ func (s *Server) Start(ctx context.Context) error {
 	}
 	s.working.Go(func() {
 		if err := s.server.Serve(listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
-			s.log.Error("simulated_exchanges_stopped", "error", err)
+			s.log.Error("simulated exchanges stopped", "error", err)
 		}
 	})
 	s.working.Go(func() {
@@ -188,7 +188,7 @@ const patience = 10 * time.Second
 func (s *Server) stream(w http.ResponseWriter, r *http.Request, p *play) {
 	conn, err := websocket.Accept(w, r, nil)
 	if err != nil {
-		s.log.Debug("websocket_refused", "source", p.src.Name, "error", err)
+		s.log.Debug("simulated websocket refused", "source", p.src.Name, "error", err)
 		return
 	}
 	conn.SetReadLimit(maxRequest)
@@ -217,7 +217,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, p *play) {
 		err = s.playRounds(ctx, conn, p)
 	}
 	if err != nil && ctx.Err() == nil {
-		s.log.Debug("websocket_ended", "source", p.src.Name, "error", err)
+		s.log.Debug("simulated websocket ended", "source", p.src.Name, "error", err)
 	}
 }
 

@@ -95,7 +95,7 @@ func recordedPlay(fsys fs.FS, src *spec.Source, log *slog.Logger) (*play, error)
 		if why != nil {
 			reason = why.Error()
 		}
-		log.Warn("recording_does_not_fit", "source", src.Name, "definition", src.Definition.File, "files", files, "reason", reason)
+		log.Warn("recording does not fit the definition", "source", src.Name, "definition", src.Definition.File, "files", files, "reason", reason)
 		return nil, nil
 	}
 	return &play{src: src, tape: t}, nil

@@ -47,7 +47,7 @@ func TestRecorded(t *testing.T) {
 			t.Errorf("%s is played without a recording of its own", name)
 		}
 	}
-	if !strings.Contains(log.String(), "recording_does_not_fit source=binance") {
+	if !strings.Contains(log.String(), "recording does not fit the definition source=binance") {
 		t.Error(log.String()) // its recording is of another channel
 	}
 }

@@ -156,7 +156,7 @@ func (s *Status) positions(ctx context.Context, db *pgxpool.Pool, at map[string]
 }
 
 func (s *Status) counts(ctx context.Context, db *pgxpool.Pool, at map[string]int, now time.Time) error {
-	rows, err := db.Query(ctx, `SELECT src.name, (SELECT count(*) FROM cryptoviz.dead_letter WHERE source = src.name),
+	rows, err := db.Query(ctx, `SELECT src.name, src.enabled, (SELECT count(*) FROM cryptoviz.dead_letter WHERE source = src.name),
 		(SELECT coalesce(sum(to_offset - from_offset), 0) FROM cryptoviz.gap WHERE source = src.name),
 		(SELECT count(*) FROM cryptoviz.slot WHERE source = src.name AND state IN ('failed', 'skipped') AND slot > $1::timestamptz - interval '24 hours' AND slot <= $1)
 		FROM cryptoviz.source src`, now)
@@ -164,9 +164,11 @@ func (s *Status) counts(ctx context.Context, db *pgxpool.Pool, at map[string]int
 		return err
 	}
 	var name string
+	var enabled bool // as applied: up switches off what it cannot play
 	var dead, lost, failed int64
-	_, err = pgx.ForEachRow(rows, []any{&name, &dead, &lost, &failed}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&name, &enabled, &dead, &lost, &failed}, func() error {
 		if i, ok := at[name]; ok {
+			s.Sources[i].Enabled = enabled
 			s.Sources[i].Dead, s.Sources[i].Lost, s.Sources[i].Failed24 = dead, lost, failed
 		}
 		return nil
