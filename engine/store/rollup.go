@@ -1,0 +1,444 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/store/partition"
+)
+
+// RolledDay is what one run of a rollup did with one day.
+type RolledDay struct {
+	Day        time.Time     // midnight, UTC
+	RawRows    int64         // raw rows of the day that were there
+	HourlyRows int64         // rows of the target that were written
+	LateRows   int64         // raw rows that came after an earlier run; with late = "reject", rows of a dropped day that stay raw
+	Dropped    bool          // the day's raw rows are gone now (dry run: would be)
+	DryRun     bool          // nothing was changed
+	Took       time.Duration // real time
+}
+
+// RollupError is a fault of the rollup's query, its merge or the day's data: another try gives the same. Nothing was changed.
+type RollupError struct {
+	Day   time.Time
+	Where string // file, or file:line, of the query
+	Err   error
+}
+
+func (e *RollupError) Error() string {
+	return fmt.Sprintf("roll up %s: %s: %v", e.Day.Format(time.DateOnly), e.Where, e.Err)
+}
+
+func (e *RollupError) Unwrap() error { return e.Err }
+
+// ErrUnfinished means that the day is not over yet, UTC.
+var ErrUnfinished = errors.New("the day is not over yet (UTC)")
+
+const oneDay = 24 * time.Hour
+
+// RollupDay rolls up the UTC day that holds `day`, in one transaction: all of it or nothing.
+//
+// A day whose raw rows were never dropped is whole: its hours are replaced. Rows that come after the drop are merged into
+// the stored hours, or with late = "reject" stay raw, are counted in the ledger and reported as LateRows.
+// The raw rows go, in the same transaction, once the day has ended keep_raw ago. Errors: ErrUnfinished, *RollupError, and
+// any other is the database's: try again.
+func (s *Store) RollupDay(ctx context.Context, r *spec.Rollup, day, now time.Time, dryRun bool) (RolledDay, error) {
+	day = day.UTC().Truncate(oneDay)
+	if now.Before(day.Add(oneDay)) {
+		return RolledDay{}, fmt.Errorf("roll up %s: %w", day.Format(time.DateOnly), ErrUnfinished)
+	}
+	began := time.Now()
+	var out RolledDay
+	var err error
+	for try := 0; ; try++ {
+		run := rollupRun{s: s, r: r, day: day, end: day.Add(oneDay), now: now, began: began, dry: dryRun}
+		if out, err = run.transact(ctx); err == nil {
+			break
+		}
+		if state := sqlState(err); try >= 2 || state != "40001" && state != "40P01" && state != "55P03" {
+			if state == "55P03" {
+				err = fmt.Errorf("another transaction holds the day's rows: %w", err)
+			}
+			if _, known := errors.AsType[*RollupError](err); !known {
+				err = fmt.Errorf("roll up %s: %w", day.Format(time.DateOnly), err)
+			}
+			return RolledDay{}, err
+		}
+	}
+	out.Took = time.Since(began)
+	if out.Dropped && !dryRun {
+		s.dropEmptied(ctx, r, now)
+	}
+	return out, nil
+}
+
+// rollupRun is one try at one day.
+type rollupRun struct {
+	s             *Store
+	r             *spec.Rollup
+	day, end, now time.Time
+	began         time.Time
+	dry           bool
+
+	tx      pgx.Tx
+	raw     rawTable
+	columns []string // of the query, in its order
+	ledger  struct {
+		found, dropped    bool
+		raw, hourly, late int64
+	}
+}
+
+var errDryRun = errors.New("dry run")
+
+func (u *rollupRun) transact(ctx context.Context) (out RolledDay, err error) {
+	err = u.s.inTx(ctx, func(tx pgx.Tx) error {
+		u.tx = tx
+		if out, err = u.run(ctx); err == nil && u.dry {
+			return errDryRun
+		}
+		return err
+	})
+	if errors.Is(err, errDryRun) {
+		err = nil
+	}
+	return out, err
+}
+
+// exec runs statements that take no arguments.
+func (u *rollupRun) exec(ctx context.Context, sql string) (int64, error) {
+	tag, err := u.tx.Exec(ctx, sql, pgx.QueryExecModeExec)
+	return tag.RowsAffected(), err
+}
+
+func (u *rollupRun) run(ctx context.Context) (RolledDay, error) {
+	out := RolledDay{Day: u.day, DryRun: u.dry}
+	// One run a day at a time, over all instances: the next one then sees what this one did. Waits as long as ctx.
+	if _, err := u.tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", "cryptoviz.rollup "+u.r.Name+" "+u.day.Format(time.DateOnly)); err != nil {
+		return out, err
+	}
+	var err error
+	if u.raw, err = begin(ctx, u.tx, u.r.From, "10s"); err != nil {
+		return out, err
+	}
+	if _, err := u.exec(ctx, "SELECT set_config('work_mem', greatest(65536, (SELECT setting::bigint FROM pg_settings WHERE name = 'work_mem'))::text || 'kB', true)"); err != nil {
+		return out, err
+	}
+	if err := u.check(ctx); err != nil {
+		return out, err
+	}
+	if err := u.readLedger(ctx); err != nil {
+		return out, err
+	}
+	if err := u.partitions(ctx); err != nil {
+		return out, err
+	}
+	if err := u.raw.lock(ctx, u.tx, u.day, u.end); err != nil {
+		return out, fmt.Errorf("lock the day in %s: %w", u.r.From.Name, err)
+	}
+	if out.RawRows, err = u.raw.count(ctx, u.tx, u.day, u.end); err != nil {
+		return out, fmt.Errorf("count the day in %s: %w", u.r.From.Name, err)
+	}
+	switch {
+	case out.RawRows == 0 && (!u.ledger.found || u.ledger.dropped):
+		return out, nil // nothing to do, and nothing to note
+	case u.ledger.dropped && u.r.Late == "reject":
+		out.LateRows = out.RawRows
+		_, err = u.tx.Exec(ctx, "UPDATE cryptoviz.rollup_day SET late_rows = $3 WHERE rollup = $1 AND day = $2", u.r.Name, u.day, out.LateRows)
+		return out, err
+	case u.ledger.dropped:
+		out.LateRows = out.RawRows
+	case u.ledger.found:
+		out.LateRows = max(0, out.RawRows-u.ledger.raw)
+	}
+	if out.RawRows > 0 {
+		if err := u.aggregate(ctx, &out); err != nil {
+			return out, err
+		}
+	}
+	// The last run of a day drops it. Only what was counted and aggregated under the lock goes.
+	if out.Dropped = !u.now.Before(u.end.Add(u.r.KeepRaw)); out.Dropped {
+		if err := u.raw.drop(ctx, u.tx, u.day, u.end, out.RawRows); err != nil {
+			return out, fmt.Errorf("drop the day in %s: %w", u.r.From.Name, err)
+		}
+	}
+	return out, u.writeLedger(ctx, out)
+}
+
+// aggregate runs the user's query into a temporary table, verifies it and merges it into the target.
+func (u *rollupRun) aggregate(ctx context.Context, out *RolledDay) error {
+	const before = "SELECT * FROM (\n"
+	sql := "CREATE TEMP TABLE cryptoviz_rollup ON COMMIT DROP AS " + before + u.query() + "\n) AS q"
+	args := [][]byte{[]byte(u.day.Format("2006-01-02 15:04:05Z")), []byte(u.end.Format("2006-01-02 15:04:05Z"))}
+	if _, err := u.tx.Conn().PgConn().ExecParams(ctx, sql, args, dayOIDs, nil, nil).Close(); err != nil {
+		return u.fault(err, len(sql)-len(u.query())-len("\n) AS q"))
+	}
+	count := "NULL::bigint"
+	if u.r.Merge.Count != "" {
+		count = "coalesce(sum(" + ident(u.r.Merge.Count) + "), 0)::bigint"
+	}
+	var staged int64
+	var samples *int64
+	if err := u.tx.QueryRow(ctx, "SELECT count(*), "+count+" FROM pg_temp.cryptoviz_rollup", pgx.QueryExecModeExec).Scan(&staged, &samples); err != nil {
+		return u.fault(err, -1)
+	}
+	switch {
+	case staged == 0:
+		return u.failf("the query gives no row for the %d rows of %s on that day; nothing was dropped", out.RawRows, u.r.From.Name)
+	case samples != nil && *samples != out.RawRows:
+		return u.failf("the query's %s add up to %d, and %s has %d rows on that day; nothing was dropped. Every raw row must be in exactly one group, and %s must be count(*)",
+			u.r.Merge.Count, *samples, u.r.From.Name, out.RawRows, u.r.Merge.Count)
+	}
+	var beforeSum, beforeRows int64
+	if u.ledger.dropped {
+		if err := u.tx.QueryRow(ctx, u.matched(), pgx.QueryExecModeExec).Scan(&beforeRows, &beforeSum); err != nil {
+			return u.fault(err, -1)
+		}
+	}
+	var written int64
+	var total *int64
+	if err := u.tx.QueryRow(ctx, u.mergeSQL(), pgx.QueryExecModeExec).Scan(&written, &total); err != nil {
+		return u.fault(err, -1)
+	}
+	if written != staged {
+		return u.failf("%d stored rows of %s hold more samples than their raw rows: some of the day's raw rows were removed by something else. "+
+			"Nothing was changed. Remove the day's stored rows, or the raw rows that are left, and run it again", staged-written, u.r.Into.Name)
+	}
+	if samples != nil && *total != beforeSum+*samples {
+		return u.failf("%s in %s would add up to %d instead of %d after the merge; nothing was changed", u.r.Merge.Count, u.r.Into.Name, *total, beforeSum+*samples)
+	}
+	out.HourlyRows = written
+	u.ledger.hourly = max(u.ledger.hourly, staged)
+	if u.ledger.dropped {
+		u.ledger.hourly += staged - beforeRows
+	}
+	return nil
+}
+
+var dayOIDs = []uint32{pgtype.TimestamptzOID, pgtype.TimestamptzOID}
+
+func (u *rollupRun) query() string {
+	return strings.TrimSuffix(strings.TrimSpace(u.r.Query), ";")
+}
+
+// check compares the query's columns with the target's, before anything is locked.
+func (u *rollupRun) check(ctx context.Context) error {
+	const before, after = "SELECT * FROM (\n", "\n) AS q"
+	d, err := u.tx.Conn().PgConn().Prepare(ctx, "", before+u.query()+after, dayOIDs)
+	if err != nil {
+		return u.fault(err, len(before))
+	}
+	into := u.r.Into
+	for _, f := range d.Fields {
+		c := into.Column(f.Name)
+		switch {
+		case c == nil:
+			return u.failf("the query gives a column %q that table %s does not have; its columns are %s", spec.Clip(f.Name), into.Name, strings.Join(writable(into), ", "))
+		case c.Generated != "":
+			return u.failf("the query gives the column %q, which the database generates: remove it from the query", f.Name)
+		case slices.Contains(u.columns, f.Name):
+			return u.failf("the query gives the column %q twice", f.Name)
+		}
+		u.columns = append(u.columns, f.Name)
+	}
+	need := append(slices.Clone(into.PrimaryKey), u.r.Merge.Count, u.r.Merge.First, u.r.Merge.Last)
+	for _, c := range into.Columns {
+		if !c.Null && c.Default == "" && c.Generated == "" {
+			need = append(need, c.Name)
+		}
+	}
+	for _, name := range need {
+		if name != "" && !slices.Contains(u.columns, name) {
+			return u.failf("the query gives no column %q, and table %s needs it", name, into.Name)
+		}
+	}
+	return nil
+}
+
+func writable(t *spec.Table) (out []string) {
+	for _, c := range t.Columns {
+		if c.Generated == "" {
+			out = append(out, c.Name)
+		}
+	}
+	return out
+}
+
+// partitions makes the target's partitions for the day, where a native one is missing.
+func (u *rollupRun) partitions(ctx context.Context) error {
+	if u.r.Into.Hypertable == nil {
+		return nil
+	}
+	need := partition.Between(u.r.Into, u.day, u.end.Add(-time.Microsecond))
+	for _, p := range need {
+		var missing bool
+		if err := u.tx.QueryRow(ctx, "SELECT to_regclass($2) IS NULL AND coalesce((SELECT relkind = 'p' FROM pg_class WHERE oid = to_regclass($1)), false)", ident(p.Table), ident(p.Name)).Scan(&missing); err != nil {
+			return err
+		}
+		if missing {
+			if _, err := u.tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtext('cryptoviz.partition'))"); err != nil {
+				return err
+			}
+			if _, err := u.exec(ctx, p.DDL()); err != nil {
+				return fmt.Errorf("create partition %s: %w", p.Name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// matched counts the stored rows that the staged ones will join, and their samples.
+func (u *rollupRun) matched() string {
+	using := idents(u.r.Into.PrimaryKey)
+	count := "0"
+	if u.r.Merge.Count != "" {
+		count = "coalesce(sum(h." + ident(u.r.Merge.Count) + "), 0)::bigint"
+	}
+	sql := "SELECT count(*), " + count + " FROM " + ident(u.r.Into.Name) + " AS h JOIN pg_temp.cryptoviz_rollup AS n USING (" + using + ")"
+	if h := u.r.Into.Hypertable; h != nil && slices.Contains(u.columns, h.Time) { // lets the server skip the other partitions
+		at := ident(h.Time)
+		sql += " WHERE h." + at + " >= (SELECT min(" + at + ") FROM pg_temp.cryptoviz_rollup) AND h." + at + " <= (SELECT max(" + at + ") FROM pg_temp.cryptoviz_rollup)"
+	}
+	return sql
+}
+
+// mergeSQL writes the staged rows and returns how many, and their samples. A stored row never gets fewer samples.
+func (u *rollupRun) mergeSQL() string {
+	into, m := u.r.Into, u.r.Merge
+	var set []string
+	for _, name := range u.columns {
+		if slices.Contains(into.PrimaryKey, name) {
+			continue
+		}
+		value := "excluded." + ident(name)
+		if u.ledger.dropped {
+			value = mergeValue(m, into.Column(name))
+		}
+		set = append(set, ident(name)+" = "+value)
+	}
+	list := idents(u.columns)
+	action, total := "DO NOTHING", "NULL::bigint"
+	if len(set) > 0 {
+		action = "DO UPDATE SET " + strings.Join(set, ", ")
+	}
+	returning := "1 AS n"
+	if m.Count != "" {
+		total, returning = "coalesce(sum(n), 0)::bigint", "h."+ident(m.Count)+" AS n"
+		if !u.ledger.dropped {
+			action += " WHERE excluded." + ident(m.Count) + " >= h." + ident(m.Count)
+		}
+	}
+	return "WITH put AS (INSERT INTO " + ident(into.Name) + " AS h (" + list + ") SELECT " + list + " FROM pg_temp.cryptoviz_rollup ON CONFLICT (" +
+		idents(into.PrimaryKey) + ") " + action + " RETURNING " + returning + ") SELECT count(*), " + total + " FROM put"
+}
+
+// mergeValue is a late partial aggregate (excluded) joined with the stored row (h), for one column. A missing value never
+// replaces one that is there.
+func mergeValue(m spec.Merge, c *spec.Column) string {
+	word := m.Columns[c.Name]
+	n := ident(c.Name)
+	both := func(expr string) string {
+		return "CASE WHEN h." + n + " IS NULL THEN excluded." + n + " WHEN excluded." + n + " IS NULL THEN h." + n + " ELSE " + expr + " END"
+	}
+	switch word {
+	case "min":
+		return "least(h." + n + ", excluded." + n + ")"
+	case "max":
+		return "greatest(h." + n + ", excluded." + n + ")"
+	case "sum":
+		return both("h." + n + " + excluded." + n)
+	case "first":
+		at := ident(m.First)
+		return both("CASE WHEN excluded." + at + " < h." + at + " THEN excluded." + n + " ELSE h." + n + " END")
+	case "last":
+		at := ident(m.Last)
+		return both("CASE WHEN excluded." + at + " >= h." + at + " THEN excluded." + n + " ELSE h." + n + " END")
+	case "mean":
+		weight := ident(m.Count)
+		cast := "numeric" // whole numbers divide as numeric and round
+		if c.Type == spec.Double {
+			cast = "double precision"
+		}
+		return both(fmt.Sprintf("(h.%[1]s::%[3]s * h.%[2]s::%[3]s + excluded.%[1]s::%[3]s * excluded.%[2]s::%[3]s) / (h.%[2]s + excluded.%[2]s)::%[3]s", n, weight, cast))
+	}
+	return "h." + n
+}
+
+func (u *rollupRun) readLedger(ctx context.Context) error {
+	err := u.tx.QueryRow(ctx, "SELECT true, dropped_at IS NOT NULL, raw_rows, hourly_rows, late_rows FROM cryptoviz.rollup_day WHERE rollup = $1 AND day = $2", u.r.Name, u.day).
+		Scan(&u.ledger.found, &u.ledger.dropped, &u.ledger.raw, &u.ledger.hourly, &u.ledger.late)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read the rollup ledger: %w", err)
+	}
+	return nil
+}
+
+func (u *rollupRun) writeLedger(ctx context.Context, out RolledDay) error {
+	raw := max(u.ledger.raw, out.RawRows)
+	if u.ledger.dropped {
+		raw = u.ledger.raw + out.RawRows
+	}
+	var dropped *time.Time
+	if out.Dropped {
+		dropped = &u.now
+	}
+	_, err := u.tx.Exec(ctx, `INSERT INTO cryptoviz.rollup_day AS d (rollup, day, raw_rows, hourly_rows, late_rows, rolled_at, dropped_at, took)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+		ON CONFLICT (rollup, day) DO UPDATE SET raw_rows = excluded.raw_rows, hourly_rows = excluded.hourly_rows, late_rows = excluded.late_rows,
+		runs = d.runs + 1, rolled_at = excluded.rolled_at, dropped_at = coalesce(d.dropped_at, excluded.dropped_at), took = excluded.took`,
+		u.r.Name, u.day, raw, u.ledger.hourly, u.ledger.late+out.LateRows, u.now, dropped, time.Since(u.began))
+	if err != nil {
+		return fmt.Errorf("write the rollup ledger: %w", err)
+	}
+	return nil
+}
+
+func (u *rollupRun) failf(format string, args ...any) error {
+	return &RollupError{Day: u.day, Where: u.r.QueryAt, Err: fmt.Errorf(format, args...)}
+}
+
+// fault makes a *RollupError of what the server says against the query or its values; before is where the query starts in
+// the statement, or -1. A lost connection, a lock, a full disk stay what they are.
+func (u *rollupRun) fault(err error, before int) error {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok || !slices.Contains([]string{"0A", "21", "22", "23", "2F", "38", "39", "42"}, pg.Code[:min(2, len(pg.Code))]) {
+		return err
+	}
+	where := u.r.QueryAt
+	if text := []rune(u.query()); before >= 0 && int(pg.Position) > before && int(pg.Position)-before <= len(text)+1 {
+		skipped := u.r.Query[:strings.Index(u.r.Query, u.query())]
+		line := 1 + strings.Count(skipped, "\n") + strings.Count(string(text[:int(pg.Position)-before-1]), "\n")
+		if strings.Contains(where, ":") {
+			where += fmt.Sprintf(", line %d of the query", line)
+		} else {
+			where += fmt.Sprintf(":%d", line)
+		}
+	}
+	text := pg.Message
+	if pg.Hint != "" {
+		text += ". " + pg.Hint
+	}
+	return &RollupError{Day: u.day, Where: where, Err: fmt.Errorf("%s (SQLSTATE %s)", text, pg.Code)}
+}
+
+func ident(parts ...string) string { return pgx.Identifier(parts).Sanitize() }
+
+func idents(names []string) string {
+	quoted := make([]string, len(names))
+	for i, n := range names {
+		quoted[i] = ident(n)
+	}
+	return strings.Join(quoted, ", ")
+}
