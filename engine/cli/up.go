@@ -409,12 +409,12 @@ func (u *up) tellUnreachable(ctx context.Context) {
 		any = <-reached || any
 	}
 	if !any && tried > 0 {
-		u.log.Warn("no source can be reached from this machine; without a network use: cryptoviz up --simulate --state " + u.env.state + "-simulated")
+		u.log.Warn("no source can be reached from this machine", "without_a_network", "cryptoviz up --simulate --state "+u.env.state+"-simulated")
 	}
 }
 
 func hostPort(s *spec.Source) string {
-	raw := ""
+	var raw string
 	if s.Definition.Poll != nil {
 		raw = s.Definition.Poll.URL
 	} else {

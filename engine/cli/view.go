@@ -117,8 +117,9 @@ func (v *view) line(ctx context.Context) {
 	v.up.log.Info("status", append([]any{"rows", v.engine.Rows()}, sources...)...)
 }
 
-func (v *view) connections(w io.Writer) {
+func (v *view) connections(to io.Writer) {
 	dsn := connect.Redact(v.up.p.Database.URL)
+	w := &strings.Builder{}
 	fmt.Fprintf(w, "PostgreSQL  %s   password: %s\n", dsn, filepath.Join(v.up.env.state, "state.json"))
 	fmt.Fprintf(w, "            cryptoviz query \"SELECT * FROM raw_crypto_data ORDER BY time DESC LIMIT 9\"\n")
 	fmt.Fprintf(w, "Kafka       %s\n", v.kafka)
@@ -128,4 +129,5 @@ func (v *view) connections(w io.Writer) {
 	if v.terminal {
 		fmt.Fprintf(w, "Log         %s\n", filepath.Join(v.up.env.state, "cryptoviz.log"))
 	}
+	_, _ = io.WriteString(to, w.String())
 }

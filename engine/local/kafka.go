@@ -17,18 +17,18 @@ type Kafka struct {
 }
 
 // StartKafka starts the broker on loopback with the data under the state directory, on the port of last time if it is free.
-func StartKafka(_ context.Context, s *State, log *slog.Logger) (*Kafka, error) {
+func StartKafka(ctx context.Context, s *State, log *slog.Logger) (*Kafka, error) {
 	dir := filepath.Join(s.Dir, "kafka")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("start the embedded Kafka: %w", err)
 	}
 	port := s.Data.KafkaPort
-	if !portFree(port) {
+	if !portFree(ctx, port) {
 		port = 0
 	}
 	if port == 0 {
 		var err error
-		if port, err = freePort(); err != nil {
+		if port, err = freePort(ctx); err != nil {
 			return nil, fmt.Errorf("start the embedded Kafka: %w", err)
 		}
 	}
@@ -60,11 +60,11 @@ func (k *Kafka) Brokers() []string { return k.cluster.ListenAddrs() }
 // Stop writes everything down and ends the broker.
 func (k *Kafka) Stop() { k.cluster.Close() }
 
-func portFree(port int) bool {
+func portFree(ctx context.Context, port int) bool {
 	if port == 0 {
 		return false
 	}
-	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", port))
 	if err != nil {
 		return false
 	}
@@ -72,8 +72,8 @@ func portFree(port int) bool {
 	return true
 }
 
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+func freePort(ctx context.Context) (int, error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return 0, err
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/url"
 	"os"
 	"os/exec"
@@ -106,7 +107,7 @@ func startPostgres(ctx context.Context, s *State, opt PostgresOptions) (*Postgre
 	}
 	port, adopted := p.adopt(data)
 	if !adopted {
-		if port, err = p.spawn(s, opt, bin, acct, data, run); err != nil {
+		if port, err = p.spawn(ctx, s, opt, bin, acct, data); err != nil {
 			return nil, err
 		}
 	}
@@ -130,7 +131,7 @@ func initdb(ctx context.Context, bin binaries, acct *account, data, run, passwor
 	defer func() { _ = os.Remove(file) }()
 	cmd := exec.CommandContext(ctx, filepath.Join(bin.dir, "initdb"), "-D", data, "-U", "cryptoviz", "-A", "scram-sha-256", "-E", "UTF8", "--no-locale", "-k", "--no-sync", "--pwfile="+file)
 	cmd.Dir = "/"
-	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	cmd.Env = []string{"LC_ALL=C", "PATH=" + bin.dir + ":/usr/bin:/bin"}
 	cmd.SysProcAttr = attributes(acct)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("initdb: %w: %s", err, bytes.TrimSpace(tail(out)))
@@ -165,11 +166,11 @@ func (p *Postgres) adopt(data string) (port int, ok bool) {
 }
 
 // spawn starts the server as our child, in a group of its own so that Ctrl-C reaches us first.
-func (p *Postgres) spawn(s *State, opt PostgresOptions, bin binaries, acct *account, data, run string) (int, error) {
+func (p *Postgres) spawn(ctx context.Context, s *State, opt PostgresOptions, bin binaries, acct *account, data string) (int, error) {
 	port := s.Data.PostgresPort
-	if !portFree(port) {
+	if !portFree(ctx, port) {
 		var err error
-		if port, err = freePort(); err != nil {
+		if port, err = freePort(ctx); err != nil {
 			return 0, err
 		}
 	}
@@ -185,14 +186,11 @@ func (p *Postgres) spawn(s *State, opt PostgresOptions, bin binaries, acct *acco
 	if bin.timescale {
 		settings["shared_preload_libraries"], settings["timescaledb.telemetry_level"] = "timescaledb", "off"
 	}
-	for k, v := range opt.Settings {
-		settings[k] = v
-	}
+	maps.Copy(settings, opt.Settings)
 	args := []string{"-D", data}
 	for k, v := range settings {
 		args = append(args, "-c", k+"="+v)
 	}
-	_ = run
 	cmd := exec.Command(filepath.Join(bin.dir, "postgres"), args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = "/", log, log, attributes(acct)
 	if err := startBound(cmd, func(err error) {

@@ -226,7 +226,8 @@ func (l *line) do(ctx context.Context, slot Slot, end time.Time) {
 		out.Kind = Late
 	}
 	if out.Kind == Failed && ctx.Err() != nil {
-		out.Reason = "interrupted: this instance was stopped"
+		l.release(ctx, slot)
+		return
 	}
 	l.finish(ctx, out)
 }
@@ -253,10 +254,17 @@ func (l *line) renew(ctx context.Context, slot Slot, stop <-chan struct{}, lost 
 	}
 }
 
+// release gives a slot back that this instance was stopped in: another one, or its own next start, takes it over at once.
+func (l *line) release(ctx context.Context, slot Slot) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lease/3)
+	defer cancel()
+	_, _ = l.ledger.Renew(ctx, slot, 0) // if this fails, the lease runs out by itself
+}
+
 // finish enters the outcome; it outlives a shutdown for a moment, so that no slot stays open.
 func (l *line) finish(ctx context.Context, out Outcome) {
 	if (out.Kind == Failed || out.Kind == Skipped) && ctx.Err() == nil {
-		l.log.Warn("slot "+string(out.Kind), "slot", out.At.Format(time.RFC3339), "reason", out.Reason)
+		l.log.Warn("slot without data", "slot", out.At.Format(time.RFC3339), "state", string(out.Kind), "reason", out.Reason)
 	} else {
 		l.log.Debug("slot ended", "slot", out.At.Format(time.RFC3339), "state", string(out.Kind), "records", out.Records, "took", out.Took)
 	}
