@@ -130,9 +130,6 @@ func (u *rollupRun) run(ctx context.Context) (RolledDay, error) {
 	if u.raw, err = begin(ctx, u.tx, u.r.From, "10s"); err != nil {
 		return out, err
 	}
-	if _, err := u.exec(ctx, "SELECT set_config('work_mem', greatest(65536, (SELECT setting::bigint FROM pg_settings WHERE name = 'work_mem'))::text || 'kB', true)"); err != nil {
-		return out, err
-	}
 	if err := u.check(ctx); err != nil {
 		return out, err
 	}
@@ -174,7 +171,8 @@ func (u *rollupRun) run(ctx context.Context) (RolledDay, error) {
 	return out, u.writeLedger(ctx, out)
 }
 
-// aggregate runs the user's query into a temporary table, verifies it and merges it into the target.
+// aggregate runs the user's query into a temporary table, verifies it and merges it into the target. CREATE TABLE AS may run
+// in parallel, INSERT … SELECT never does.
 func (u *rollupRun) aggregate(ctx context.Context, out *RolledDay) error {
 	const before = "SELECT * FROM (\n"
 	sql := "CREATE TEMP TABLE cryptoviz_rollup ON COMMIT DROP AS " + before + u.query() + "\n) AS q"
