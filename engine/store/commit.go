@@ -52,38 +52,47 @@ var (
 // Commit stores a batch in one transaction: position, rows, dead letters. All of it or nothing.
 //
 // A row that is there already is left as it is. A row that the table refuses goes to the dead letters, found by halving.
-// ErrFenced: another worker owns the partition. ErrBlocked: nothing is stored; call again with the same batch. The batch's
+// ErrFenced: another worker owns the partition. ErrMoved: claim it again. ErrBlocked: nothing is stored; call again with the same batch. The batch's
 // Dead grows by the records that the database refused.
 func (s *Store) Commit(ctx context.Context, t *Target, fence Fence, b *Batch) error {
-	given := len(b.Dead)
+	given, careful := len(b.Dead), false
 	for try := 0; ; try++ {
 		b.Dead = b.Dead[:given]
-		err := s.commitOnce(ctx, t, fence, b)
+		err := s.commitOnce(ctx, t, fence, b, careful)
 		switch {
 		case err == nil, errors.Is(err, errAlready):
 			return nil
-		case errors.Is(err, ErrFenced):
+		case errors.Is(err, ErrFenced), errors.Is(err, ErrMoved):
 			return err
-		case errors.Is(err, errNoPartition) && try < 3:
+		case refused(err) && !careful:
+			careful = true
+		case errors.Is(err, errNoPartition) && try < 5:
 			if err := s.ensurePartitions(ctx, t.Table, b.Rows); err != nil {
 				return blocked(err)
 			}
-		case (sqlState(err) == "40001" || sqlState(err) == "40P01") && try < 5:
+		case (sqlState(err) == "40001" || sqlState(err) == "40P01") && try < 7:
 		default:
 			return blocked(err)
 		}
 	}
 }
 
+// refused tells whether some row is to blame, or its key is there already.
+func refused(err error) bool {
+	state := sqlState(err)
+	return strings.HasPrefix(state, "22") || strings.HasPrefix(state, "23")
+}
+
 // blocked makes every other error an ErrBlocked that tells its cause.
 func blocked(err error) error {
-	if err == nil || errors.Is(err, ErrFenced) || errors.Is(err, context.Canceled) {
+	if err == nil || errors.Is(err, ErrFenced) || errors.Is(err, ErrMoved) || errors.Is(err, context.Canceled) {
 		return err
 	}
 	return fmt.Errorf("%w: %w", ErrBlocked, err)
 }
 
-func (s *Store) commitOnce(ctx context.Context, t *Target, fence Fence, b *Batch) (err error) {
+// commitOnce tries one transaction. Only a careful one can find the row that is refused: it has savepoints, which cost time.
+func (s *Store) commitOnce(ctx context.Context, t *Target, fence Fence, b *Batch, careful bool) (err error) {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return err
@@ -94,7 +103,7 @@ func (s *Store) commitOnce(ctx context.Context, t *Target, fence Fence, b *Batch
 		if !b.Position.LastSlot.IsZero() {
 			slot = &b.Position.LastSlot
 		}
-		where := " AND epoch = $4 AND topic_id = $5 AND next_offset <= $6"
+		where := " AND epoch = $4 AND topic_id = $5 AND next_offset = $6"
 		if s.unsafe == "nofence" {
 			where = " AND ($4::bigint, $5::uuid, $6::bigint) IS NOT NULL"
 		}
@@ -126,7 +135,11 @@ func (s *Store) commitOnce(ctx context.Context, t *Target, fence Fence, b *Batch
 		return s.stored(ctx, fence, b)
 	}
 	w := writer{ctx: ctx, conn: conn, t: t, b: b}
-	if err := w.rows(0, b.Rows.Len()); err != nil {
+	store := w.put
+	if careful {
+		store = w.rows
+	}
+	if err := store(0, b.Rows.Len()); err != nil {
 		s.rollback(conn)
 		return err
 	}
@@ -160,7 +173,7 @@ func (s *Store) rollback(conn *pgxpool.Conn) {
 	}
 }
 
-// stored says why a position did not move: errAlready when the batch is stored, ErrFenced when the partition has another owner.
+// stored says why a position did not move: errAlready when the batch is stored, ErrFenced or ErrMoved.
 func (s *Store) stored(ctx context.Context, fence Fence, b *Batch) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -168,14 +181,16 @@ func (s *Store) stored(ctx context.Context, fence Fence, b *Batch) error {
 	var next, epoch int64
 	err := s.pool.QueryRow(ctx, "SELECT topic_id, next_offset, epoch FROM cryptoviz.position WHERE source = $1 AND partition = $2", fence.Source, fence.Partition).Scan(&id, &next, &epoch)
 	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return fmt.Errorf("%w: %s partition %d has none", ErrMoved, fence.Source, fence.Partition)
 	case err != nil:
 		return err
 	case epoch != fence.Epoch || id != fence.TopicID:
 		return ErrFenced
 	case next >= b.Position.Next:
 		return errAlready
-	case next > b.Position.First:
-		return fmt.Errorf("position of %s partition %d is %d, inside the batch %d to %d", fence.Source, fence.Partition, next, b.Position.First, b.Position.Next)
+	case next != b.Position.First: // a standby that lacks the last commits took over, say
+		return fmt.Errorf("%w: %s partition %d is at %d, not %d", ErrMoved, fence.Source, fence.Partition, next, b.Position.First)
 	}
 	return errors.New("the transaction did not commit")
 }
@@ -198,9 +213,6 @@ func (w *writer) rows(from, to int) error {
 		return err
 	}
 	err := w.put(from, to)
-	if err == nil {
-		return nil
-	}
 	pg, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {
 		return err
@@ -216,11 +228,7 @@ func (w *writer) rows(from, to int) error {
 			return err
 		}
 		return w.rows(from, to)
-	case pg.Code == "23514" && pg.ConstraintName == "":
-		return errNoPartition
-	case pg.Code == "22P03" || pg.Code == "22P04" || pg.Code == "23502" && !slices.Contains(w.t.Columns, pg.ColumnName):
-		return fmt.Errorf("table %s does not have the columns that pipeline.hcl declares: run cryptoviz plan: %w", w.t.Table.Name, err)
-	case strings.HasPrefix(pg.Code, "22") || strings.HasPrefix(pg.Code, "23"):
+	case refused(err):
 		if err := again(); err != nil {
 			return err
 		}
@@ -236,7 +244,24 @@ func (w *writer) rows(from, to int) error {
 	return err
 }
 
+// put stores rows [from, to) or none. An error that the table is to blame for is none of refused.
 func (w *writer) put(from, to int) error {
+	if from == to {
+		return nil
+	}
+	err := w.send(from, to)
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	switch {
+	case !ok:
+	case pg.Code == "23514" && pg.ConstraintName == "":
+		return errNoPartition
+	case pg.Code == "22P03" || pg.Code == "22P04" || pg.Code == "23502" && !slices.Contains(w.t.Columns, pg.ColumnName):
+		return fmt.Errorf("table %s does not have the columns that pipeline.hcl declares: run cryptoviz plan: %s (SQLSTATE %s)", w.t.Table.Name, pg.Message, pg.Code)
+	}
+	return err
+}
+
+func (w *writer) send(from, to int) error {
 	pg := w.conn.Conn().PgConn()
 	if !w.staged {
 		_, err := pg.CopyFrom(w.ctx, stream(w.b.Rows.Slice(from, to)), w.t.copyRows)

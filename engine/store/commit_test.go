@@ -69,16 +69,23 @@ func TestCommitIsFenced(t *testing.T) {
 	}
 }
 
-// TestCommitWithAPositionInside never stores part of a batch again.
-func TestCommitWithAPositionInside(t *testing.T) {
+// TestCommitElsewhere: a batch that does not begin where the position stands is neither stored in part nor after a hole.
+func TestCommitElsewhere(t *testing.T) {
 	b := newBench(t, store.Options{})
 	fence := b.claim(0, 100)
 	b.commit(fence, b.batch(0, many(5, time.Now())...))
-	err := b.Commit(t.Context(), b.target, fence, b.batch(3, many(5, time.Now())...))
-	if !errors.Is(err, store.ErrBlocked) || !strings.Contains(err.Error(), "position of binance partition 0 is 5, inside the batch 3 to 8") {
-		t.Error(err)
+	for _, first := range []int64{3, 6} {
+		err := b.Commit(t.Context(), b.target, fence, b.batch(first, many(5, time.Now())...))
+		if !errors.Is(err, store.ErrMoved) || errors.Is(err, store.ErrBlocked) || !strings.Contains(err.Error(), fmt.Sprint("binance partition 0 is at 5, not ", first)) {
+			t.Error(err)
+		}
 	}
 	b.has(map[string]string{rows: "5", position: "5"})
+	b.exec("DELETE FROM cryptoviz.position")
+	if err := b.Commit(t.Context(), b.target, fence, b.batch(5, many(5, time.Now())...)); !errors.Is(err, store.ErrMoved) {
+		t.Error(err)
+	}
+	b.has(map[string]string{rows: "5"})
 }
 
 func TestCommitLeavesRowsThatAreThere(t *testing.T) {

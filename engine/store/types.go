@@ -10,6 +10,11 @@ import (
 // ErrFenced means that another owner has taken this partition: nothing was stored; give the partition back.
 var ErrFenced = errors.New("another worker has taken this partition")
 
+// ErrMoved means that the position in the database is not where this worker left it: nothing was stored; claim the
+// partition again. A database that lost its last commits (a standby took over, a backup was restored) shows so: the rows
+// are gone with the position, and are read again.
+var ErrMoved = errors.New("the position in the database was moved")
+
 // ErrBlocked means that the database cannot take rows now and the record is not to blame: a missing table or
 // column, no rights, a read-only server, a lost connection. Wait and try again; drop nothing.
 var ErrBlocked = errors.New("the database cannot take rows")
@@ -22,7 +27,7 @@ type Fence struct {
 	Epoch     int64
 }
 
-// Position is the stretch of a partition that a batch covers: [First, Next).
+// Position is the stretch of a partition that a batch covers: [First, Next). First is where the last batch ended.
 type Position struct {
 	First, Next int64
 	LastSlot    time.Time // newest slot among the records, zero if none had one

@@ -160,7 +160,7 @@ func (w *Worker) commitBatches(p *part, in <-chan *store.Batch, free chan<- *sto
 		_, err := backoff.Retry(p.ctx, func() (struct{}, error) {
 			err := w.store.Commit(ctx, w.target, p.fence, b)
 			switch {
-			case errors.Is(err, store.ErrFenced):
+			case errors.Is(err, store.ErrFenced), errors.Is(err, store.ErrMoved):
 				return struct{}{}, backoff.Permanent(err)
 			case err != nil && p.ctx.Err() == nil:
 				w.wait(&w.blocked, err.Error())
@@ -170,6 +170,9 @@ func (w *Worker) commitBatches(p *part, in <-chan *store.Batch, free chan<- *sto
 		stop()
 		cancel()
 		switch {
+		case errors.Is(err, store.ErrMoved):
+			w.log.Warn("partition is claimed again", "partition", p.fence.Partition, "reason", err)
+			return err
 		case errors.Is(err, store.ErrFenced):
 			w.fenced.Add(1)
 			w.log.Warn("partition has another owner", "partition", p.fence.Partition)

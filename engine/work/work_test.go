@@ -105,6 +105,26 @@ func TestAnotherOwner(t *testing.T) {
 	}
 }
 
+// TestDatabaseLostItsLastCommits, as a standby that takes over, or a backup: rows and position are gone together.
+func TestDatabaseLostItsLastCommits(t *testing.T) {
+	r := newRig(t, "binance", 1, "", false)
+	w, _ := r.runs(work.Options{})
+	start := time.Now().Add(-time.Hour).Truncate(time.Second)
+	for i := range 5 {
+		r.send(start, i*100, (i+1)*100)
+		r.exact((i + 1) * 100)
+	}
+	r.exec("BEGIN; DELETE FROM raw_crypto_data WHERE time >= '" + start.Add(250*time.Millisecond).Format(time.RFC3339Nano) + "'; UPDATE cryptoviz.position SET next_offset = 250; COMMIT")
+	r.send(start, 500, 600)
+	r.exact(600)
+	r.exec("BEGIN; TRUNCATE raw_crypto_data, cryptoviz.position; COMMIT")
+	r.send(start, 600, 700)
+	r.exact(700)
+	if w.Stats().Fenced != 0 {
+		t.Errorf("%+v", w.Stats())
+	}
+}
+
 func TestConnectionsCutDuringIngest(t *testing.T) {
 	r := newRig(t, "binance", 1, "", false)
 	r.runs(work.Options{BatchRows: 200})
