@@ -332,6 +332,28 @@ func TestRollupsAtOnce(t *testing.T) {
 	h.has(map[string]string{raw: "0", ledger: "2026-03-04 1440 24 0 1 t"})
 }
 
+// TestRollupAfterAnother: the second run waits for the first, then finds a late row, and must know that the day is dropped.
+func TestRollupAfterAnother(t *testing.T) {
+	h := newHours(t, "days")
+	h.fill("BTC", h.day, 60)
+	h.fill("BTC", h.day.Add(3*time.Hour), 5)
+	h.r.Query = strings.Replace(h.r.Query, "FROM raw_crypto_data AS r", "FROM pg_sleep(0.5) AS nap CROSS JOIN raw_crypto_data AS r", 1)
+	var all sync.WaitGroup
+	for range 2 {
+		all.Go(func() {
+			if _, err := h.RollupDay(t.Context(), h.r, h.day, h.now, false); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	time.Sleep(200 * time.Millisecond)
+	h.fill("BTC", h.day.Add(3*time.Hour+10*time.Minute), 8) // waits for the first
+	all.Wait()
+	h.roll(h.day, false)
+	h.right()
+	h.has(map[string]string{raw: "0", "SELECT raw_rows || ' ' || late_rows FROM cryptoviz.rollup_day": "73 8"})
+}
+
 // TestRollupBesideWriters: whatever is written while a day is rolled up again and again is in an hour or still raw.
 func TestRollupBesideWriters(t *testing.T) {
 	for _, layout := range layouts {

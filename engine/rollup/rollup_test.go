@@ -1,0 +1,349 @@
+package rollup_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/cryptoviz/cryptoviz/engine/clock"
+	"github.com/cryptoviz/cryptoviz/engine/rollup"
+	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/store"
+	"github.com/cryptoviz/cryptoviz/engine/store/schema"
+	"github.com/cryptoviz/cryptoviz/engine/testkit"
+	"github.com/cryptoviz/cryptoviz/provision/timescale"
+)
+
+var day = time.Date(2026, 3, 4, 0, 0, 0, 0, time.UTC)
+
+const oneDay = 24 * time.Hour
+
+// rig is a database prepared for the shipped rollup, and a runner's log.
+type rig struct {
+	t    *testing.T
+	r    *spec.Rollup
+	st   *store.Store
+	gate gate
+	log  record
+}
+
+// gate answers as the test says; open by default.
+type gate struct {
+	closed atomic.Bool
+	err    error
+	asked  atomic.Int64
+}
+
+func (g *gate) PassedMidnight(context.Context, time.Time) (bool, error) {
+	g.asked.Add(1)
+	return !g.closed.Load(), g.err
+}
+
+// record is a log that tests read.
+type record struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (r *record) Write(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.b.Write(p)
+}
+
+func (r *record) lines(with string) (out []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for line := range strings.Lines(r.b.String()) {
+		if strings.Contains(line, with) {
+			out = append(out, strings.TrimSpace(line))
+		}
+	}
+	return out
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	p, d := spec.Load(os.DirFS("../.."), "pipeline.hcl", spec.Options{})
+	if d.HasErrors() {
+		t.Fatal(d.Diags)
+	}
+	cfg, err := pgxpool.ParseConfig(testkit.Postgres(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool, err := pgxpool.NewWithConfig(t.Context(), cfg.Copy())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	r := p.Rollups[0]
+	statements := append([]string{schema.SQL}, timescale.CreateSQL(r.Into, timescale.Capabilities{}, day)...)
+	plain := *r.From // one table: a test may write to any day
+	plain.Hypertable = nil
+	for _, sql := range append(statements, timescale.CreateSQL(&plain, timescale.Capabilities{}, day)...) {
+		if _, err := pool.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	st, err := store.Open(t.Context(), cfg, store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(st.Close)
+	return &rig{t: t, r: r, st: st}
+}
+
+func (g *rig) exec(sql string) {
+	g.t.Helper()
+	if _, err := g.st.Pool().Exec(g.t.Context(), sql); err != nil {
+		g.t.Fatal(err)
+	}
+}
+
+func (g *rig) text(sql string) string {
+	g.t.Helper()
+	var out string
+	if err := g.st.Pool().QueryRow(g.t.Context(), "SELECT coalesce(("+sql+")::text, '')").Scan(&out); err != nil {
+		g.t.Fatal(err)
+	}
+	return out
+}
+
+// sample stores one raw row of each of these days.
+func (g *rig) sample(days ...time.Time) {
+	g.t.Helper()
+	for _, d := range days {
+		g.exec(fmt.Sprintf("INSERT INTO raw_crypto_data (time, source, base, quote, price) VALUES ('%s', 'binance', 'BTC', 'USDT', 1)", d.Add(time.Hour).Format(time.RFC3339)))
+	}
+}
+
+func (g *rig) runner(clk clock.Clock) *rollup.Runner {
+	g.t.Helper()
+	r, err := rollup.New(g.r, g.st, &g.gate, clk, slog.New(slog.NewTextHandler(&g.log, nil)))
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return r
+}
+
+// run runs a runner until the test is over, or stop is called.
+func (g *rig) run(clk clock.Clock) (stop func()) {
+	g.t.Helper()
+	r := g.runner(clk)
+	ctx, cancel := context.WithCancel(g.t.Context())
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		select {
+		case err := <-done:
+			if err != nil {
+				g.t.Errorf("Run: %v", err)
+			}
+		case <-time.After(10 * time.Second):
+			g.t.Error("Run does not end")
+		}
+	})
+	g.t.Cleanup(stop)
+	return stop
+}
+
+// wait waits until the query gives the text.
+func (g *rig) wait(sql, want string) {
+	g.t.Helper()
+	var got string
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if got = g.text(sql); got == want {
+			return
+		}
+	}
+	g.t.Fatalf("%s: %q, want %q\n%s", sql, got, want, g.log.b.String())
+}
+
+func (g *rig) waitLog(with string) {
+	g.t.Helper()
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if len(g.log.lines(with)) > 0 {
+			return
+		}
+	}
+	g.t.Fatalf("no %q in the log:\n%s", with, g.log.b.String())
+}
+
+const days = "SELECT string_agg(day::text, ' ' ORDER BY day) FROM cryptoviz.rollup_day"
+
+func TestRunCatchesUpOldestFirst(t *testing.T) {
+	g := newRig(t)
+	g.sample(day, day.AddDate(0, 0, -30), day.AddDate(0, 0, -2), day.Add(oneDay))
+	stop := g.run(clock.Fast(day.Add(oneDay+10*time.Hour), 1))
+	g.wait(days, "2026-02-02 2026-03-02 2026-03-04")
+	stop()
+	lines := g.log.lines("day rolled up")
+	if len(lines) != 3 || !slices.IsSortedFunc(lines, func(a, b string) int {
+		return strings.Compare(a[strings.Index(a, "day=2026"):], b[strings.Index(b, "day=2026"):])
+	}) {
+		t.Errorf("log:\n%s", strings.Join(lines, "\n"))
+	}
+	if got := g.text("SELECT count(*) FROM raw_crypto_data"); got != "1" {
+		t.Errorf("%s raw rows", got)
+	}
+}
+
+func TestRunKeepsItsTime(t *testing.T) {
+	g := newRig(t)
+	g.sample(day)
+	g.run(clock.Fast(day.Add(oneDay+4*time.Minute), 120)) // 00:05 comes in half a second
+	g.wait(days, "2026-03-04")
+	at := g.text("SELECT rolled_at AT TIME ZONE 'UTC' FROM cryptoviz.rollup_day")
+	if at < "2026-03-05 00:05:00" || at > "2026-03-05 00:10:00" {
+		t.Errorf("rolled up at %s", at)
+	}
+}
+
+// TestRunKeepsUp with a clock that makes a day of each 0.8 seconds.
+func TestRunKeepsUp(t *testing.T) {
+	g := newRig(t)
+	var all []time.Time
+	for i := range 60 {
+		all = append(all, day.AddDate(0, 0, i))
+	}
+	g.sample(all...)
+	g.run(clock.Fast(day.Add(20*time.Hour), 108_000))
+	g.wait("SELECT count(*) >= 5 FROM cryptoviz.rollup_day", "true")
+	if late := g.text("SELECT max(rolled_at - (day + 1)) FROM cryptoviz.rollup_day"); late > "1 day" {
+		t.Errorf("a day waited %s", late)
+	}
+}
+
+func TestRunWaitsForWorkers(t *testing.T) {
+	g := newRig(t)
+	g.r.Wait = time.Hour
+	g.sample(day)
+	g.gate.closed.Store(true)
+	g.run(clock.Fast(day.Add(oneDay+5*time.Minute), 20))
+	g.waitLog("rollup waits for workers to pass midnight")
+	time.Sleep(600 * time.Millisecond)
+	if got := g.text(days); got != "" {
+		t.Errorf("it did not wait: %s", got)
+	}
+	if n := g.gate.asked.Load(); n > 5 {
+		t.Errorf("asked %d times in 600 ms", n)
+	}
+	g.gate.closed.Store(false)
+	g.wait(days, "2026-03-04")
+	if n := len(g.log.lines("rollup waits for workers")); n != 1 {
+		t.Errorf("said %d times", n)
+	}
+}
+
+func TestRunGoesOnAfterTheWait(t *testing.T) {
+	for name, gateErr := range map[string]error{"closed": nil, "unknown": errors.New("read the topics' ends: broker down")} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g := newRig(t)
+			g.r.Wait = 400 * time.Millisecond
+			g.sample(day, day.AddDate(0, 0, -1))
+			g.gate.err = gateErr
+			g.gate.closed.Store(gateErr == nil)
+			began := time.Now()
+			g.run(clock.Fast(day.Add(oneDay+5*time.Minute), 1))
+			g.wait(days, "2026-03-03 2026-03-04")
+			if d := time.Since(began); d < 2*time.Second || d > 4*time.Second { // one wait for both days
+				t.Errorf("it waited %s", d)
+			}
+			said := g.log.lines("goes on without workers that have not passed midnight")
+			if len(said) != 2 || gateErr != nil && !strings.Contains(said[0], "broker down") {
+				t.Errorf("log:\n%s", strings.Join(said, "\n"))
+			}
+		})
+	}
+}
+
+func TestRunWaitsForTheDatabase(t *testing.T) {
+	g := newRig(t)
+	g.sample(day)
+	g.exec("ALTER TABLE cryptoviz.rollup_day RENAME TO away")
+	g.run(clock.Fast(day.Add(oneDay+5*time.Minute), 5000))
+	g.waitLog("rollup waits for the database")
+	time.Sleep(time.Second)
+	if n := len(g.log.lines("waits for the database")); n != 1 {
+		t.Errorf("said %d times", n)
+	}
+	// Every session but this one is cut, as when the server restarts.
+	g.exec("ALTER TABLE cryptoviz.away RENAME TO rollup_day; SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
+	g.wait(days, "2026-03-04")
+	g.waitLog("rollup goes on")
+}
+
+func TestRunLeavesABrokenDay(t *testing.T) {
+	g := newRig(t)
+	g.sample(day.AddDate(0, 0, -1), day)
+	g.r.Query = strings.Replace(g.r.Query, "r.time < $2", "r.time < $2 AND r.time <> '2026-03-03 01:00+00'", 1)
+	g.run(clock.Fast(day.Add(oneDay+5*time.Minute), 1))
+	g.wait(days, "2026-03-04")
+	g.waitLog("days left to the next time")
+	said := g.log.lines("day not rolled up")
+	if len(said) != 1 || !strings.Contains(said[0], "sql/rollup_hourly.sql: the query gives no row for the 1 rows") {
+		t.Errorf("log:\n%s", strings.Join(said, "\n"))
+	}
+	if got := g.text("SELECT min(time) AT TIME ZONE 'UTC' FROM raw_crypto_data"); got != "2026-03-03 01:00:00" {
+		t.Errorf("oldest raw row: %q", got)
+	}
+}
+
+func TestRunTellsOfRejectedRows(t *testing.T) {
+	g := newRig(t)
+	g.r.Late = "reject"
+	g.sample(day)
+	clk := clock.Fast(day.Add(oneDay+5*time.Minute), 1)
+	if _, err := g.runner(clk).Day(t.Context(), day, false); err != nil {
+		t.Fatal(err)
+	}
+	g.sample(day)
+	g.run(clk)
+	g.waitLog(`msg="late rows rejected: they stay raw" rollup=hourly day=2026-03-04 late_rows=1`)
+}
+
+func TestDayByHand(t *testing.T) {
+	g := newRig(t)
+	g.sample(day)
+	g.gate.closed.Store(true) // by hand nobody is waited for
+	r := g.runner(clock.Fast(day.Add(oneDay+time.Minute), 1))
+	due, err := r.Due(t.Context())
+	if err != nil || !slices.Equal(due, []time.Time{day}) {
+		t.Errorf("due %v %v", due, err)
+	}
+	dry, err := r.Day(t.Context(), day, true)
+	if err != nil || !dry.DryRun || dry.RawRows != 1 || g.text(days) != "" {
+		t.Errorf("%+v %v", dry, err)
+	}
+	if _, err := r.Day(t.Context(), day.Add(oneDay), false); !errors.Is(err, rollup.ErrUnfinished) {
+		t.Errorf("today: %v", err)
+	}
+	if res, err := r.Day(t.Context(), day, false); err != nil || res.DryRun || !res.Dropped || res.HourlyRows != 1 {
+		t.Errorf("%+v %v", res, err)
+	}
+}
+
+func TestNewReadsTheSchedule(t *testing.T) {
+	if _, err := rollup.New(&spec.Rollup{Name: "x", Schedule: "61 0 * * *"}, nil, nil, clock.Real(), nil); err == nil || !strings.Contains(err.Error(), "schedule of rollup x") {
+		t.Error(err)
+	}
+	g := newRig(t)
+	g.r.Schedule = "0 0 30 2 *"
+	stop := g.run(clock.Real())
+	g.waitLog("rollup is never due")
+	stop()
+}
