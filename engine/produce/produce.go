@@ -1,6 +1,7 @@
 package produce
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -81,13 +82,27 @@ func (p *Producer) Send(ctx context.Context, src *spec.Source, slot time.Time, r
 }
 
 // SlotOf returns the slot in a record's header, or zero.
-func SlotOf(r *kgo.Record) time.Time {
+func SlotOf(r *kgo.Record) time.Time { return new(Slots).Of(r) }
+
+// Slots reads slot headers. All records of a slot have the same text, so it is read once. For one goroutine.
+type Slots struct {
+	text []byte
+	at   time.Time
+}
+
+// Of returns the slot in a record's header, or zero.
+func (s *Slots) Of(r *kgo.Record) time.Time {
 	for _, h := range r.Headers {
-		if h.Key == HeaderSlot {
-			t, err := time.Parse(time.RFC3339Nano, string(h.Value))
-			if err == nil {
-				return t.UTC()
-			}
+		if h.Key != HeaderSlot {
+			continue
+		}
+		if len(h.Value) > 0 && bytes.Equal(h.Value, s.text) {
+			return s.at
+		}
+		t, err := time.Parse(time.RFC3339Nano, string(h.Value))
+		if err == nil {
+			s.text, s.at = append(s.text[:0], h.Value...), t.UTC()
+			return s.at
 		}
 	}
 	return time.Time{}

@@ -197,10 +197,12 @@ func TestSendWaitsForAll(t *testing.T) {
 func TestSlotOf(t *testing.T) {
 	at := time.Date(2026, 10, 1, 10, 0, 0, 5000, time.UTC)
 	header := func(text string) kgo.RecordHeader { return kgo.RecordHeader{Key: "slot", Value: []byte(text)} }
+	var slots produce.Slots // remembers, and must not confuse
 	for _, c := range []struct {
 		headers []kgo.RecordHeader
 		want    time.Time
 	}{
+		{[]kgo.RecordHeader{header("2025-01-01T00:00:00Z")}, time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC)},
 		{nil, time.Time{}},
 		{[]kgo.RecordHeader{{Key: "slot"}}, time.Time{}},
 		{[]kgo.RecordHeader{header("soon")}, time.Time{}},
@@ -208,6 +210,11 @@ func TestSlotOf(t *testing.T) {
 		{[]kgo.RecordHeader{{Key: "other", Value: []byte("2020-01-01T00:00:00Z")}, header("2026-10-01T10:00:00.000005Z")}, at},
 		{[]kgo.RecordHeader{header("2026-10-01T12:00:00.000005+02:00")}, at},
 	} {
+		for range 2 {
+			if got := slots.Of(&kgo.Record{Headers: c.headers}); !got.Equal(c.want) {
+				t.Errorf("%.60v remembered: %s, want %s", c.headers, got, c.want)
+			}
+		}
 		if got := produce.SlotOf(&kgo.Record{Headers: c.headers}); !got.Equal(c.want) || got.Location() != time.UTC {
 			t.Errorf("%.60v: %s, want %s", c.headers, got, c.want)
 		}

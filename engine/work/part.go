@@ -56,7 +56,7 @@ func (w *Worker) start(s *session, fence store.Fence, next, high int64) {
 
 // mapBatches maps records as they come, in batches as large as what waits, up to the limit. The first one wanted is next.
 func (w *Worker) mapBatches(p *part, next int64, out chan<- *store.Batch, free <-chan *store.Batch) {
-	program := w.program.Clone()
+	m := mapper{Worker: w, program: w.program.Clone()}
 	var waiting []*kgo.Record
 	for {
 		if len(waiting) == 0 {
@@ -75,6 +75,7 @@ func (w *Worker) mapBatches(p *part, next int64, out chan<- *store.Batch, free <
 		b.Rows.Reset()
 		b.Records, b.Offsets, b.Dead, b.Gaps = b.Records[:0], b.Offsets[:0], nil, nil
 		b.Position = store.Position{First: next, Next: next}
+		m.now = w.opt.Clock.Now()
 		size := 0
 		for len(b.Records) < w.opt.BatchRows && size < maxBatchBytes {
 			if len(waiting) == 0 {
@@ -96,7 +97,7 @@ func (w *Worker) mapBatches(p *part, next int64, out chan<- *store.Batch, free <
 			}
 			next = r.Offset + 1
 			size += len(r.Value)
-			w.add(program, b, r)
+			m.add(b, r)
 			waiting = waiting[1:]
 		}
 		select {
@@ -107,9 +108,17 @@ func (w *Worker) mapBatches(p *part, next int64, out chan<- *store.Batch, free <
 	}
 }
 
+// mapper maps a partition's records.
+type mapper struct {
+	*Worker
+	program *mapping.Program
+	slots   produce.Slots
+	now     time.Time // of the batch
+}
+
 // add maps one record into the batch.
-func (w *Worker) add(program *mapping.Program, b *store.Batch, r *kgo.Record) {
-	rec := mapping.Record{Key: string(r.Key), Value: r.Value, Slot: produce.SlotOf(r)}
+func (m *mapper) add(b *store.Batch, r *kgo.Record) {
+	rec := mapping.Record{Key: string(r.Key), Value: r.Value, Slot: m.slots.Of(r)}
 	index := int32(len(b.Records))
 	b.Records, b.Offsets = append(b.Records, rec), append(b.Offsets, r.Offset)
 	b.Position.Next = r.Offset + 1
@@ -117,13 +126,13 @@ func (w *Worker) add(program *mapping.Program, b *store.Batch, r *kgo.Record) {
 		b.Position.LastSlot = rec.Slot
 	}
 	before := b.Rows.Len()
-	err := program.Append(b.Rows, rec, index)
-	if err == nil && w.timed && b.Rows.Len() > before {
-		now, at := w.opt.Clock.Now(), time.UnixMicro(b.Rows.Times[before])
+	err := m.program.Append(b.Rows, rec, index)
+	if err == nil && m.timed && b.Rows.Len() > before {
+		at := time.UnixMicro(b.Rows.Times[before])
 		switch {
-		case at.After(now.Add(max(w.src.Interval, time.Minute))):
+		case at.After(m.now.Add(max(m.src.Interval, time.Minute))):
 			err = errors.New("its time " + at.UTC().Format(time.RFC3339) + " lies in the future")
-		case at.Before(now.Add(-maxAge)):
+		case at.Before(m.now.Add(-maxAge)):
 			err = errors.New("its time " + at.UTC().Format(time.RFC3339) + " lies more than a year back")
 		}
 		if err != nil {

@@ -36,7 +36,7 @@ type Options struct {
 	Log       *slog.Logger
 	Group     string // prefix of the consumer group; default "cryptoviz."
 	Instance  string // static member name, distinct for each running instance; "" joins as a dynamic member
-	BatchRows int    // most records in one transaction; default 5,000
+	BatchRows int    // most records in one transaction; default 10,000
 	Session   time.Duration
 }
 
@@ -76,7 +76,7 @@ func New(src *spec.Source, st Store, clients []kgo.Opt, opt Options) (*Worker, e
 		return nil, err
 	}
 	if opt.BatchRows == 0 {
-		opt.BatchRows = 5000
+		opt.BatchRows = 10_000
 	}
 	if opt.Group == "" {
 		opt.Group = "cryptoviz."
