@@ -414,6 +414,9 @@ func (u *rollupRun) fault(err error, before int) error {
 	if !ok || !slices.Contains([]string{"0A", "21", "22", "23", "2F", "38", "39", "42"}, pg.Code[:min(2, len(pg.Code))]) {
 		return err
 	}
+	if pg.Code == "42501" || before < 0 && (pg.Code == "42P01" || pg.Code == "42703") {
+		return fmt.Errorf("merge into %s: %w", u.r.Into.Name, err) // no rights, or not applied yet: somebody will mend it
+	}
 	where := u.r.QueryAt
 	if text := []rune(u.query()); before >= 0 && int(pg.Position) > before && int(pg.Position)-before <= len(text)+1 {
 		skipped := u.r.Query[:strings.Index(u.r.Query, u.query())]
