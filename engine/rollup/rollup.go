@@ -95,7 +95,7 @@ func (r *Runner) Run(ctx context.Context) error {
 // pass rolls up every day that is due, oldest first.
 func (r *Runner) pass(ctx context.Context) {
 	var due []time.Time
-	if r.keepTrying(ctx, "rollup waits for the database", func() (err error) {
+	if r.keepTrying(ctx, func() (err error) {
 		due, err = r.Due(ctx)
 		return err
 	}) != nil {
@@ -115,7 +115,7 @@ func (r *Runner) pass(ctx context.Context) {
 			return
 		}
 		var res Result
-		err := r.keepTrying(ctx, "rollup waits for the database", func() (err error) {
+		err := r.keepTrying(ctx, func() (err error) {
 			res, err = r.Day(ctx, day, false)
 			return err
 		})
@@ -135,12 +135,12 @@ func (r *Runner) pass(ctx context.Context) {
 }
 
 func (r *Runner) tell(ctx context.Context, res Result) {
-	day := slog.String("day", res.Day.Format(time.DateOnly))
+	day := res.Day.Format(time.DateOnly)
 	switch {
 	case res.LateRows > 0 && res.HourlyRows == 0:
-		r.log.WarnContext(ctx, "late rows rejected: they stay raw", day, "late_rows", res.LateRows)
+		r.log.WarnContext(ctx, "late rows rejected: they stay raw", "day", day, "late_rows", res.LateRows)
 	case res.RawRows > 0 || res.Dropped:
-		r.log.InfoContext(ctx, "day rolled up", day, "raw_rows", res.RawRows, "hourly_rows", res.HourlyRows, "late_rows", res.LateRows,
+		r.log.InfoContext(ctx, "day rolled up", "day", day, "raw_rows", res.RawRows, "hourly_rows", res.HourlyRows, "late_rows", res.LateRows,
 			"dropped", res.Dropped, "took", res.Took.Round(time.Millisecond))
 	}
 }
@@ -176,7 +176,7 @@ func (r *Runner) await(ctx context.Context, day, until time.Time) error {
 }
 
 // keepTrying calls f until it succeeds, ctx ends or another try would give the same.
-func (r *Runner) keepTrying(ctx context.Context, message string, f func() error) error {
+func (r *Runner) keepTrying(ctx context.Context, f func() error) error {
 	pause := tryFirst
 	for try := 0; ; try++ {
 		err := f()
@@ -193,7 +193,7 @@ func (r *Runner) keepTrying(ctx context.Context, message string, f func() error)
 			return err
 		}
 		if try == 0 {
-			r.log.WarnContext(ctx, message, "error", err.Error())
+			r.log.WarnContext(ctx, "rollup waits for the database", "error", err.Error())
 		}
 		if err := r.pause(ctx, pause); err != nil {
 			return err
