@@ -53,7 +53,12 @@ func SlotAt(interval, offset time.Duration, t time.Time) time.Time {
 // maxSettle bounds how many missed slots of one stretch are entered one by one: a week of minutes.
 const maxSettle = 7 * 24 * 60
 
-const lease = 15 * time.Second
+// Leases and the patience with the ledger are in real time: a fast clock must not make them too short to be of use.
+const (
+	lease    = 15 * time.Second
+	patience = 10 * time.Second // for one answer of the ledger
+	sayAgain = 5 * time.Minute  // while it does not answer
+)
 
 // Scheduler runs jobs in their slots.
 type Scheduler struct {
@@ -87,24 +92,28 @@ type line struct {
 	*Scheduler
 	job     Job
 	log     *slog.Logger
+	first   time.Time // the slot under way when this line began
 	settled time.Time // every slot up to this one is in the ledger
-	why     string    // reason of the slots since then that are not
-	down    bool      // the ledger does not answer, and that was said
+	why     string    // reason of the slots since then that are not, where it is known
+	downAt  time.Time // the ledger does not answer, and that was said then
 }
 
 func (l *line) run(ctx context.Context) {
-	l.why = "no instance was running"
+	l.first = SlotAt(l.job.Interval, l.job.Offset, l.clock.Now())
 	var last time.Time
 	for ctx.Err() == nil {
 		slot := SlotAt(l.job.Interval, l.job.Offset, l.clock.Now())
-		if !slot.After(last) { // done already: wait for the next one
-			slot = slot.Add(l.job.Interval)
-			for !slot.After(last) {
-				slot = slot.Add(l.job.Interval) // the machine's clock went back
-			}
+		if !slot.After(last) { // done already, or the machine's clock went back: wait for the next one
+			slot = last.Add(l.job.Interval)
 		}
 		if l.sleepUntil(ctx, slot.Add(l.jitter())) != nil {
 			return
+		}
+		if !l.clock.Now().Before(slot.Add(l.job.Interval)) {
+			if l.why == "" {
+				l.why = "the machine was suspended or overloaded"
+			}
+			continue // settled with the slot that is under way now
 		}
 		l.slot(ctx, Slot{l.job.Source, slot})
 		last = slot
@@ -138,21 +147,17 @@ func (l *line) sleepUntil(ctx context.Context, t time.Time) error {
 func (l *line) slot(ctx context.Context, slot Slot) {
 	end := slot.At.Add(l.job.Interval)
 	for first := true; ctx.Err() == nil && (first || l.clock.Now().Before(end)); first = false {
-		answer, err := l.ledger.Claim(ctx, slot, lease)
+		answer, err := l.claim(ctx, slot)
 		wait := lease / 3
 		switch {
 		case err != nil:
 			l.noteDown(ctx, err)
 			wait = time.Second
 		case answer == Mine:
-			l.settle(ctx, slot.At)
 			l.do(ctx, slot, end)
 			return
 		case answer == Done:
-			l.settle(ctx, slot.At)
 			return
-		default:
-			l.settle(ctx, slot.At)
 		}
 		wait = time.Duration(float64(wait) * l.clock.Speed())
 		if l.clock.Sleep(ctx, max(time.Millisecond, min(wait, end.Sub(l.clock.Now())))) != nil {
@@ -161,58 +166,88 @@ func (l *line) slot(ctx context.Context, slot Slot) {
 	}
 }
 
+// claim enters what was missed, then asks for the slot: in this order, so that a crash between them hides nothing.
+func (l *line) claim(ctx context.Context, slot Slot) (Claim, error) {
+	if err := l.settle(ctx, slot.At); err != nil {
+		return 0, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	answer, err := l.ledger.Claim(ctx, slot, lease)
+	if err == nil && !l.downAt.IsZero() {
+		l.downAt = time.Time{}
+		l.log.Info("slot ledger answers again")
+	}
+	return answer, err
+}
+
 func (l *line) noteDown(ctx context.Context, err error) {
 	if ctx.Err() != nil {
 		return
 	}
 	l.why = "the slot ledger could not be reached"
-	if !l.down {
-		l.down = true
+	now := l.clock.Now()
+	if l.downAt.IsZero() || now.Sub(l.downAt) >= time.Duration(float64(sayAgain)*l.clock.Speed()) {
+		l.downAt = now
 		l.log.Warn("slot ledger does not answer: nothing is fetched until it does", "error", err.Error())
 	}
 }
 
-// settle enters what was missed before a slot.
-func (l *line) settle(ctx context.Context, at time.Time) {
-	if l.down {
-		l.down = false
-		l.log.Info("slot ledger answers again")
+// settle enters what was missed before a slot: before this process began, and since.
+func (l *line) settle(ctx context.Context, at time.Time) error {
+	if !l.settled.Before(at) {
+		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	if l.settled.IsZero() {
 		last, err := l.ledger.Last(ctx, l.job.Source)
 		if err != nil {
-			l.noteDown(ctx, err)
-			return
+			return err
 		}
-		if last.IsZero() || !last.Before(at) {
-			l.settled, l.why = at, ""
-			return
+		before := l.first.Add(-l.job.Interval)
+		if !last.IsZero() {
+			last = SlotAt(l.job.Interval, l.job.Offset, last)
+			if err := l.enter(ctx, last, l.first, "no instance was running"); err != nil {
+				return err
+			}
+			if last.After(before) { // by another instance
+				before = last
+			}
 		}
-		l.settled = SlotAt(l.job.Interval, l.job.Offset, last).Add(-l.job.Interval) // the newest one may belong to an instance that died
-	}
-	from := l.settled
-	if earliest := at.Add(-maxSettle * l.job.Interval); from.Before(earliest) {
-		l.log.Warn("a long stretch was missed: its older slots are not entered one by one", "from", from.Format(time.RFC3339), "to", earliest.Format(time.RFC3339))
-		from = earliest
+		l.settled = before
 	}
 	reason := l.why
 	if reason == "" {
 		reason = "the slot before took too long"
 	}
-	n, err := l.ledger.Settle(ctx, l.job.Source, from, at, l.job.Interval, reason)
-	if err != nil {
-		l.noteDown(ctx, err)
-		return
+	if err := l.enter(ctx, l.settled, at, reason); err != nil {
+		return err
 	}
+	l.settled, l.why = at, ""
+	return nil
+}
+
+// enter settles the slots in (after, before), the newest maxSettle of them.
+func (l *line) enter(ctx context.Context, after, before time.Time, reason string) error {
+	if earliest := before.Add(-maxSettle * l.job.Interval); after.Before(earliest) {
+		l.log.Warn("a long stretch was missed: its older slots are not entered one by one", "from", after.Format(time.RFC3339), "to", earliest.Format(time.RFC3339))
+		after = earliest
+	}
+	n, err := l.ledger.Settle(ctx, l.job.Source, after, before, l.job.Interval, reason)
 	if n > 0 {
 		l.log.Warn("slots missed", "count", n, "reason", reason)
 	}
-	l.settled, l.why = at, ""
+	return err
 }
 
 // do runs a claimed slot, keeps the claim alive, and enters how it ended.
 func (l *line) do(ctx context.Context, slot Slot, end time.Time) {
-	left := max(0, time.Duration(float64(end.Sub(l.clock.Now()))/l.clock.Speed()))
+	left := time.Duration(float64(end.Sub(l.clock.Now())) / l.clock.Speed())
+	if left <= 0 {
+		l.finish(ctx, Outcome{Slot: slot, Kind: Skipped, Reason: "the slot was over when its claim came"})
+		return
+	}
 	work, cancel := context.WithTimeout(ctx, left)
 	defer cancel()
 	var renewing sync.WaitGroup
@@ -246,12 +281,18 @@ func (l *line) renew(ctx context.Context, slot Slot, stop <-chan struct{}, lost 
 			return
 		case <-tick.C:
 		}
-		if mine, err := l.ledger.Renew(ctx, slot, lease); err == nil && !mine {
+		if mine, err := l.renewOnce(ctx, slot); err == nil && !mine {
 			l.log.Warn("slot was taken over by another instance", "slot", slot.At)
 			lost()
 			return
 		}
 	}
+}
+
+func (l *line) renewOnce(ctx context.Context, slot Slot) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, lease/3)
+	defer cancel()
+	return l.ledger.Renew(ctx, slot, lease)
 }
 
 // release gives a slot back that this instance was stopped in: another one, or its own next start, takes it over at once.
@@ -261,18 +302,36 @@ func (l *line) release(ctx context.Context, slot Slot) {
 	_, _ = l.ledger.Renew(ctx, slot, 0) // if this fails, the lease runs out by itself
 }
 
-// finish enters the outcome; it outlives a shutdown for a moment, so that no slot stays open.
+// finish enters the outcome. A ledger that is down is waited for, since nothing can be claimed meanwhile; a shutdown is
+// outlived for a moment, so that no slot stays open.
 func (l *line) finish(ctx context.Context, out Outcome) {
 	if (out.Kind == Failed || out.Kind == Skipped) && ctx.Err() == nil {
 		l.log.Warn("slot without data", "slot", out.At.Format(time.RFC3339), "state", string(out.Kind), "reason", out.Reason)
 	} else {
 		l.log.Debug("slot ended", "slot", out.At.Format(time.RFC3339), "state", string(out.Kind), "records", out.Records, "took", out.Took)
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lease)
-	defer cancel()
-	_, err := backoff.Retry(ctx, func() (struct{}, error) { return struct{}{}, l.ledger.Finish(ctx, out) },
-		backoff.WithBackOff(&backoff.ExponentialBackOff{InitialInterval: 100 * time.Millisecond, Multiplier: 2, MaxInterval: 2 * time.Second, RandomizationFactor: 0.3}))
-	if err != nil {
-		l.noteDown(ctx, fmt.Errorf("enter slot %s: %w", out.At.Format(time.RFC3339), err))
+	err := l.enterOutcome(ctx, out)
+	if err != nil { // ctx ended
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lease/3)
+		defer cancel()
+		err = l.enterOutcome(ctx, out)
 	}
+	if err != nil {
+		l.log.Warn("outcome not entered: the slot will end as failed", "slot", out.At.Format(time.RFC3339), "state", string(out.Kind), "error", err.Error())
+	}
+}
+
+// enterOutcome tries until the ledger answers or ctx ends.
+func (l *line) enterOutcome(ctx context.Context, out Outcome) error {
+	_, err := backoff.Retry(ctx, func() (struct{}, error) {
+		ctx, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
+		return struct{}{}, l.ledger.Finish(ctx, out)
+	},
+		backoff.WithBackOff(&backoff.ExponentialBackOff{InitialInterval: 100 * time.Millisecond, Multiplier: 2, MaxInterval: 2 * time.Second, RandomizationFactor: 0.3}),
+		backoff.WithMaxElapsedTime(0),
+		backoff.WithNotify(func(err error, _ time.Duration) {
+			l.noteDown(ctx, fmt.Errorf("enter slot %s: %w", out.At.Format(time.RFC3339), err))
+		}))
+	return err
 }

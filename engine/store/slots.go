@@ -51,11 +51,15 @@ func (s Ledger) Renew(ctx context.Context, slot schedule.Slot, lease time.Durati
 	return tag.RowsAffected() == 1, nil
 }
 
-// Finish enters an outcome, unless the slot was taken over: then it is the other instance's to end.
+// instanceEnded is the reason of a slot whose lease ran out and that nobody took over in time.
+const instanceEnded = "the instance that ran it ended"
+
+// Finish enters an outcome, unless the slot was taken over: then it is the other instance's to end. An instance that was
+// taken for dead, and was only cut off from the database, corrects that.
 func (s Ledger) Finish(ctx context.Context, o schedule.Outcome) error {
 	_, err := s.pool.Exec(ctx, `UPDATE cryptoviz.slot SET state = $4, reason = $5, records = $6, took = $7, lease_until = clock_timestamp()
-		WHERE source = $1 AND slot = $2 AND owner = $3 AND state = 'running'`,
-		o.Source, o.At, s.owner, string(o.Kind), printable(o.Reason), o.Records, o.Took)
+		WHERE source = $1 AND slot = $2 AND owner = $3 AND (state = 'running' OR state = 'failed' AND reason = $8)`,
+		o.Source, o.At, s.owner, string(o.Kind), printable(o.Reason), o.Records, o.Took, instanceEnded)
 	if err != nil {
 		return fmt.Errorf("finish a slot: %w", err)
 	}
@@ -86,8 +90,8 @@ func (s Ledger) Settle(ctx context.Context, source string, after, before time.Ti
 			return err
 		}
 		n = tag.RowsAffected()
-		tag, err = tx.Exec(ctx, `UPDATE cryptoviz.slot SET state = 'failed', reason = 'the instance that ran it ended'
-			WHERE source = $1 AND slot < $2 AND state = 'running' AND lease_until < clock_timestamp()`, source, before)
+		tag, err = tx.Exec(ctx, `UPDATE cryptoviz.slot SET state = 'failed', reason = $3
+			WHERE source = $1 AND slot < $2 AND state = 'running' AND lease_until < clock_timestamp()`, source, before, instanceEnded)
 		n += tag.RowsAffected()
 		return err
 	})

@@ -1,0 +1,225 @@
+package store_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cryptoviz/cryptoviz/engine/clock"
+	"github.com/cryptoviz/cryptoviz/engine/schedule"
+	"github.com/cryptoviz/cryptoviz/engine/store"
+)
+
+// ledgers are two instances on one database.
+func ledgers(t *testing.T) (b *bench, one, two store.Ledger) {
+	t.Helper()
+	b = newBench(t, store.Options{Owner: "one"})
+	return b, store.Ledger{Store: b.Store}, store.Ledger{Store: b.open(store.Options{Owner: "two"})}
+}
+
+const slots = "SELECT string_agg(concat_ws(' ', to_char(slot AT TIME ZONE 'UTC', 'HH24:MI:SS'), state, nullif(reason, ''), owner, attempt), ', ' ORDER BY slot) FROM cryptoviz.slot"
+
+var noon = time.Date(2026, 3, 29, 12, 0, 0, 0, time.UTC)
+
+func claim(t *testing.T, l store.Ledger, at time.Time, lease time.Duration, want schedule.Claim) {
+	t.Helper()
+	got, err := l.Claim(t.Context(), schedule.Slot{Source: "binance", At: at}, lease)
+	if err != nil || got != want {
+		t.Fatalf("Claim = %d, %v; want %d", got, err, want)
+	}
+}
+
+func renew(t *testing.T, l store.Ledger, want bool) {
+	t.Helper()
+	got, err := l.Renew(t.Context(), schedule.Slot{Source: "binance", At: noon}, time.Hour)
+	if err != nil || got != want {
+		t.Fatalf("Renew = %t, %v; want %t", got, err, want)
+	}
+}
+
+func finish(t *testing.T, l store.Ledger, kind schedule.Kind, reason string) {
+	t.Helper()
+	out := schedule.Outcome{Slot: schedule.Slot{Source: "binance", At: noon}, Kind: kind, Reason: reason, Records: 7, Took: 1500 * time.Millisecond}
+	if err := l.Finish(t.Context(), out); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestSlotIsClaimedOnce(t *testing.T) {
+	b, one, two := ledgers(t)
+	claim(t, one, noon, time.Hour, schedule.Mine)
+	claim(t, two, noon, time.Hour, schedule.Taken)
+	claim(t, one, noon, time.Hour, schedule.Taken) // its own, too: a claim is for one run
+	finish(t, two, schedule.OK, "")                // not its own
+	renew(t, two, false)
+	renew(t, one, true)
+	b.has(map[string]string{slots: "12:00:00 running one 1"})
+	finish(t, one, schedule.Failed, "bad\x00bytes\xff")
+	b.has(map[string]string{slots: "12:00:00 failed bad�bytes� one 1", "SELECT records || ' ' || took FROM cryptoviz.slot": "7 00:00:01.5"})
+	claim(t, two, noon, time.Hour, schedule.Done)
+	renew(t, one, false)
+	finish(t, one, schedule.OK, "")
+	b.has(map[string]string{slots: "12:00:00 failed bad�bytes� one 1"})
+}
+
+func TestSlotClaimedByManyAtOnce(t *testing.T) {
+	_, one, two := ledgers(t)
+	for round := range 20 {
+		at := noon.Add(time.Duration(round) * time.Minute)
+		if round%2 == 1 { // somebody died with it
+			claim(t, one, at, 0, schedule.Mine)
+		}
+		var all sync.WaitGroup
+		var mu sync.Mutex
+		mine := 0
+		for i := range 8 {
+			all.Go(func() {
+				l := []store.Ledger{one, two}[i%2]
+				got, err := l.Claim(t.Context(), schedule.Slot{Source: "binance", At: at}, time.Hour)
+				if err != nil {
+					t.Error(err)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				if got == schedule.Mine {
+					mine++
+				}
+			})
+		}
+		all.Wait()
+		if mine != 1 {
+			t.Errorf("round %d: %d claims", round, mine)
+		}
+	}
+}
+
+func TestSlotIsTakenOverAfterACrash(t *testing.T) {
+	b, one, two := ledgers(t)
+	claim(t, one, noon, 300*time.Millisecond, schedule.Mine)
+	claim(t, two, noon, time.Hour, schedule.Taken)
+	time.Sleep(320 * time.Millisecond)
+	claim(t, two, noon, time.Hour, schedule.Mine)
+	renew(t, one, false) // it wakes up
+	finish(t, one, schedule.OK, "")
+	b.has(map[string]string{slots: "12:00:00 running two 2"})
+	finish(t, two, schedule.OK, "")
+	b.has(map[string]string{slots: "12:00:00 ok two 2"})
+}
+
+func TestSettle(t *testing.T) {
+	b, one, two := ledgers(t)
+	last := func(want time.Time) {
+		t.Helper()
+		if got, err := one.Last(t.Context(), "binance"); err != nil || !got.Equal(want) || got.Location() != time.UTC {
+			t.Errorf("Last = %s, %v; want %s", got, err, want)
+		}
+	}
+	settle := func(source string, after, before time.Time, want int) {
+		t.Helper()
+		n, err := two.Settle(t.Context(), source, after, before, time.Minute, "down")
+		if err != nil || n != want {
+			t.Errorf("Settle = %d, %v; want %d", n, err, want)
+		}
+	}
+	last(time.Time{})
+	claim(t, one, noon, 0, schedule.Mine)                            // died
+	claim(t, one, noon.Add(2*time.Minute), 0, schedule.Mine)         // died
+	claim(t, one, noon.Add(3*time.Minute), time.Hour, schedule.Mine) // alive
+	last(noon.Add(3 * time.Minute))
+	settle("kraken", noon.Add(-2*time.Minute), noon, 1)
+	last(noon.Add(3 * time.Minute))
+	settle("binance", noon, noon, 0)
+	settle("binance", noon, noon.Add(-time.Hour), 0)
+	settle("binance", noon, noon.Add(time.Minute), 1) // only the one that died is before
+	settle("binance", noon, noon.Add(5*time.Minute), 3)
+	settle("binance", noon, noon.Add(5*time.Minute), 0)
+	finish(t, one, schedule.OK, "") // it was cut off only
+	b.exec("DELETE FROM cryptoviz.slot WHERE source = 'kraken'")
+	b.has(map[string]string{slots: "12:00:00 ok one 1, 12:01:00 skipped down two 1, 12:02:00 failed the instance that ran it ended one 1, 12:03:00 running one 1, 12:04:00 skipped down two 1"})
+	// A session in another time zone, over the night that clocks change: minutes are minutes.
+	night := time.Date(2026, 3, 29, 0, 30, 0, 0, time.UTC)
+	b.exec("DELETE FROM cryptoviz.slot; ALTER ROLE CURRENT_USER IN DATABASE " + b.text("SELECT quote_ident(current_database())") + " SET TimeZone = 'Europe/Berlin'")
+	other := store.Ledger{Store: b.open(store.Options{})}
+	if n, err := other.Settle(t.Context(), "binance", night, night.Add(3*24*time.Hour), 24*time.Hour, "down"); err != nil || n != 2 {
+		t.Errorf("Settle = %d, %v", n, err)
+	}
+	if n, err := other.Settle(t.Context(), "binance", night, night.Add(time.Hour), time.Minute, "down"); err != nil || n != 59 {
+		t.Errorf("Settle = %d, %v", n, err)
+	}
+	b.has(map[string]string{"SELECT count(*) FROM cryptoviz.slot WHERE slot IN ('2026-03-30 00:30+00', '2026-03-31 00:30+00')": "2"})
+}
+
+func TestLedgerWithoutTheTable(t *testing.T) {
+	b, one, _ := ledgers(t)
+	b.exec("DROP TABLE cryptoviz.slot")
+	slot := schedule.Slot{Source: "binance", At: noon}
+	_, claimed := one.Claim(t.Context(), slot, time.Hour)
+	_, renewed := one.Renew(t.Context(), slot, time.Hour)
+	_, last := one.Last(t.Context(), "binance")
+	_, settled := one.Settle(t.Context(), "binance", noon, noon.Add(time.Hour), time.Minute, "")
+	for name, err := range map[string]error{"claim": claimed, "renew": renewed, "last": last, "settle": settled, "finish": one.Finish(t.Context(), schedule.Outcome{Slot: slot})} {
+		if err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+// TestSchedulersOnOneDatabase: two instances, two sources, a clock of 240 times the machine's, midnight under way, and an
+// instance that is stopped and started again: every slot of each source is in the ledger once, and no run is doubled.
+func TestSchedulersOnOneDatabase(t *testing.T) {
+	b, one, two := ledgers(t)
+	clk := clock.Fast(time.Date(2026, 3, 28, 23, 55, 0, 0, time.UTC), 240)
+	var mu sync.Mutex
+	runs := map[schedule.Slot]int{}
+	begin := func(l store.Ledger) (stop func()) {
+		var jobs []schedule.Job
+		for _, source := range []string{"binance", "kraken"} {
+			jobs = append(jobs, schedule.Job{Source: source, Interval: time.Minute, Jitter: 5 * time.Second, Run: func(ctx context.Context, slot schedule.Slot) schedule.Outcome {
+				mu.Lock()
+				runs[slot]++
+				mu.Unlock()
+				_ = clk.Sleep(ctx, 5*time.Second)
+				return schedule.Outcome{Slot: slot, Kind: schedule.OK, Records: 1}
+			}})
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			_ = schedule.New(jobs, l, clk, slog.New(slog.DiscardHandler)).Run(ctx)
+		}()
+		return func() { cancel(); <-done }
+	}
+	stopOne, stopTwo := begin(one), begin(two)
+	time.Sleep(1500 * time.Millisecond)
+	stopOne()
+	time.Sleep(500 * time.Millisecond)
+	stopOne = begin(one)
+	time.Sleep(500 * time.Millisecond)
+	stopOne()
+	stopTwo()
+	time.Sleep(1200 * time.Millisecond) // nobody
+	stopOne = begin(one)
+	time.Sleep(300 * time.Millisecond)
+	stopOne()
+	for slot, n := range runs {
+		if n != 1 {
+			t.Errorf("%v ran %d times", slot, n)
+		}
+	}
+	for _, source := range []string{"binance", "kraken"} {
+		of := fmt.Sprintf(" FROM cryptoviz.slot WHERE source = '%s'", source)
+		b.has(map[string]string{
+			"SELECT count(*) = 1 + extract(epoch FROM max(slot) - min(slot)) / 60" + of:                              "true",
+			"SELECT count(*)" + of + " AND state = 'running'":                                                        "0",
+			"SELECT count(*) BETWEEN 3 AND 8" + of + " AND state = 'skipped' AND reason = 'no instance was running'": "true",
+			"SELECT count(*) >= 9" + of + " AND state = 'ok'":                                                        "true",
+			"SELECT count(*)" + of + " AND slot = '2026-03-29 00:00+00' AND state = 'ok'":                            "1",
+			"SELECT count(*)" + of + " AND state NOT IN ('ok', 'skipped', 'late')":                                   "0",
+			"SELECT count(*)" + of + " AND extract(second FROM slot) <> 0":                                           "0",
+		})
+	}
+}
