@@ -47,6 +47,11 @@ func TestCommitIsFenced(t *testing.T) {
 			now := time.Now()
 			old := b.claim(0, 100)
 			young := b.claim(0, 100)
+			if unsafe == "" { // it stands where the position is, and still may not store
+				if err := b.Commit(t.Context(), b.target, old, b.batch(0, many(10, now)...)); !errors.Is(err, store.ErrFenced) {
+					t.Errorf("old owner: %v", err)
+				}
+			}
 			b.commit(young, b.batch(0, many(10, now)...))
 			err := b.Commit(t.Context(), b.target, old, b.batch(0, many(10, now)...))
 			if unsafe != "" { // the control: without the fence the rows double
