@@ -2,8 +2,10 @@ package work_test
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -34,6 +36,9 @@ type rig struct {
 	store   *store.Store
 }
 
+// realBroker, when set, takes the embedded broker's place.
+var realBroker string
+
 // newRig uses the embedded broker, or the one at address; partitions 0 makes no topic. The table has no key, so that a
 // doubled row shows, unless keyed is set.
 func newRig(t testing.TB, source string, partitions int32, address string, keyed bool) *rig {
@@ -48,7 +53,10 @@ func newRig(t testing.TB, source string, partitions int32, address string, keyed
 			r.src = src
 		}
 	}
-	if address == "" {
+	if address == "" && realBroker != "" {
+		r.brokers = []string{realBroker}
+		r.src.Topic.Name = strings.ToLower(rand.Text())
+	} else if address == "" {
 		cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
 		if err != nil {
 			t.Fatal(err)

@@ -15,8 +15,22 @@ import (
 
 	"github.com/cryptoviz/cryptoviz/engine/produce"
 	"github.com/cryptoviz/cryptoviz/engine/store"
+	"github.com/cryptoviz/cryptoviz/engine/testkit"
 	"github.com/cryptoviz/cryptoviz/engine/work"
 )
+
+// TestRealKafka runs what depends on the broker against Apache Kafka.
+func TestRealKafka(t *testing.T) {
+	realBroker = testkit.Kafka(t).Addr()
+	defer func() { realBroker = "" }()
+	for name, test := range map[string]func(*testing.T){
+		"EveryRecordBecomesARowOnce": TestEveryRecordBecomesARowOnce, "RestartsDuringIngest": TestRestartsDuringIngest, "Rebalance": TestRebalance,
+		"TopicMissing": TestTopicMissing, "TopicCreatedAgain": TestTopicCreatedAgain, "Poison": TestPoison,
+		"RecordsRemovedBeforeTheyWereRead": TestRecordsRemovedBeforeTheyWereRead,
+	} {
+		t.Run(name, test)
+	}
+}
 
 func TestEveryRecordBecomesARowOnce(t *testing.T) {
 	r := newRig(t, "binance", 2, "", false)
@@ -170,7 +184,7 @@ func TestTopicMissing(t *testing.T) {
 	r := newRig(t, "binance", 0, "", false)
 	w, _ := r.runs(work.Options{})
 	r.until("blocked", func() bool {
-		return strings.Contains(w.Stats().Blocked, "topic binance does not exist: run cryptoviz apply")
+		return strings.Contains(w.Stats().Blocked, "topic "+r.src.Topic.Name+" does not exist: run cryptoviz apply")
 	})
 	r.createTopic(1)
 	r.send(time.Now().Add(-time.Hour), 0, 10)
@@ -185,7 +199,7 @@ func TestTopicCreatedAgain(t *testing.T) {
 	start := time.Now().Add(-time.Hour)
 	r.send(start, 0, 500)
 	r.exact(500)
-	if _, err := kadm.NewClient(r.kafka).DeleteTopic(t.Context(), "binance"); err != nil {
+	if _, err := kadm.NewClient(r.kafka).DeleteTopic(t.Context(), r.src.Topic.Name); err != nil {
 		t.Fatal(err)
 	}
 	r.createTopic(1)
@@ -299,7 +313,7 @@ func (m *memory) Commit(_ context.Context, _ *store.Target, _ store.Fence, b *st
 func TestRecordsRemovedBeforeTheyWereRead(t *testing.T) {
 	r := newRig(t, "binance", 1, "", false)
 	r.send(time.Now().Add(-time.Hour), 0, 100)
-	if _, err := kadm.NewClient(r.kafka).DeleteRecords(t.Context(), kadm.Offsets{"binance": {0: {Topic: "binance", At: 60}}}); err != nil {
+	if _, err := kadm.NewClient(r.kafka).DeleteRecords(t.Context(), kadm.Offsets{r.src.Topic.Name: {0: {Topic: r.src.Topic.Name, At: 60}}}); err != nil {
 		t.Fatal(err)
 	}
 	m := &memory{next: 20}
