@@ -120,13 +120,13 @@ func (r *Runner) pass(ctx context.Context) {
 			return err
 		})
 		switch {
+		case err == nil:
+			r.tell(ctx, res)
 		case ctx.Err() != nil:
 			return
-		case err != nil:
+		default:
 			failed++
 			r.log.ErrorContext(ctx, "day not rolled up", "day", day.Format(time.DateOnly), "error", err.Error())
-		default:
-			r.tell(ctx, res)
 		}
 	}
 	if failed > 0 {

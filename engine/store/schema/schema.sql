@@ -48,6 +48,9 @@ CREATE TABLE IF NOT EXISTS cryptoviz.slot (
   PRIMARY KEY (source, slot)
 );
 
+-- The ledger is long, and what is under way in it is looked up for every slot.
+CREATE INDEX IF NOT EXISTS slot_running ON cryptoviz.slot (source, slot) WHERE state = 'running';
+
 -- Records that cannot become a row, as received, with the reason.
 CREATE TABLE IF NOT EXISTS cryptoviz.dead_letter (
   id        bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
