@@ -37,8 +37,11 @@ func Kafka(t testing.TB) *Broker {
 	if _, err := exec.LookPath("java"); err != nil {
 		unavailable(t, "no Apache Kafka: java is not installed")
 	}
-	b := &Broker{dir: t.TempDir(), jars: jars}
-	var err error
+	dir, err := os.MkdirTemp("", "cryptoviz-test-*") // the keeper removes it
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &Broker{dir: dir, jars: jars}
 	if b.keeper, err = newKeeper("KILL", b.dir); err != nil {
 		t.Fatal(err)
 	}
@@ -95,8 +98,8 @@ func (b *Broker) Restart() error {
 		return err
 	}
 	defer func() { _ = log.Close() }()
-	cmd := exec.Command("java", "-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", filepath.Join(b.jars, "*"),
-		"kafka.Kafka", filepath.Join(b.dir, "server.properties"))
+	cmd := exec.Command("java", "-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-Djava.io.tmpdir="+b.dir,
+		"-cp", filepath.Join(b.jars, "*"), "kafka.Kafka", filepath.Join(b.dir, "server.properties"))
 	cmd.Dir, cmd.Stdout, cmd.Stderr = b.dir, log, log
 	if b.process, err = start(cmd, b.keeper); err != nil {
 		return err
