@@ -17,7 +17,7 @@ import (
 
 func stateDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "cryptoviz-test-*") // t.TempDir is closed to the account that runs the server
+	dir, err := os.MkdirTemp("", "cryptoviz-test-*") //nolint:usetesting // t.TempDir is closed to the account that runs the server
 	if err != nil {
 		t.Fatal(err)
 	}

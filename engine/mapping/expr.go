@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"math/big"
 	"strconv"
@@ -142,9 +143,7 @@ func (c *compiler) slow(expr hcl.Expression) eval {
 		if !f.slot.IsZero() {
 			vars["slot"] = cty.StringVal(f.slot.UTC().Format(spec.TimeFormat))
 		}
-		for name, v := range c.consts {
-			vars[name] = v
-		}
+		maps.Copy(vars, c.consts)
 		v, err := s.value(f.values, vars)
 		if err != nil {
 			return value{}, err

@@ -347,8 +347,10 @@ func FuzzRow(f *testing.F) {
 		}
 		sources, programs = append(sources, src), append(programs, prog)
 	}
-	for _, s := range []string{`{}`, `[]`, `null`, `{"symbol":"","lastPrice":""}`, `{"symbol":"BTCUSDT","lastPrice":1e400,"closeTime":1}`, `{"price":"0x1p4","time":"2026-10-01T12:00:00.123456789Z","product_id":"A-B"}`,
-		`{"c":["1"],"b":"2","a":null,"v":[1]}`, `{"instId":"BTC-USDT","ts":"1e3","last":"5","open24h":"0"}`, `{"count":0}`, `{"count":0.0}`, `{"count":"0"}`} {
+	for _, s := range []string{
+		`{}`, `[]`, `null`, `{"symbol":"","lastPrice":""}`, `{"symbol":"BTCUSDT","lastPrice":1e400,"closeTime":1}`, `{"price":"0x1p4","time":"2026-10-01T12:00:00.123456789Z","product_id":"A-B"}`,
+		`{"c":["1"],"b":"2","a":null,"v":[1]}`, `{"instId":"BTC-USDT","ts":"1e3","last":"5","open24h":"0"}`, `{"count":0}`, `{"count":0.0}`, `{"count":"0"}`,
+	} {
 		for i := range sources {
 			f.Add(uint8(i), "XXBTZUSD", []byte(s))
 		}
@@ -444,11 +446,17 @@ func TestPoison(t *testing.T) {
 func TestDecoderRefuses(t *testing.T) {
 	p := shipped(t)
 	for _, c := range []struct{ source, body, want string }{
-		{"binance", `<html>blocked</html>`, "not JSON at byte 0"}, {"binance", ``, "it is empty"}, {"binance", `[{"symbol":"BTC`, "cut short"},
-		{"binance", `{"code":-1121,"msg":"Invalid symbol."}`, "the source says: -1121: Invalid symbol."}, {"binance", `"x"`, "a text at body"},
-		{"kraken", `{"error":["EQuery:Unknown asset pair"]}`, "the source says: EQuery:Unknown asset pair"}, {"kraken", `{"error":[],"result":[]}`, "a list at body.result"},
-		{"kraken", `{"error":[]}`, "nothing at body.result"}, {"coinbase", `{"type":"error","message":"a","reason":"b"}`, "the source says: a: b"},
-		{"okx", `{"event":"error","code":"60012","msg":"bad"}`, "the source says: 60012: bad"}, {"fear_greed", `<html></html>`, "the page has changed"},
+		{"binance", `<html>blocked</html>`, "not JSON at byte 0"},
+		{"binance", ``, "it is empty"},
+		{"binance", `[{"symbol":"BTC`, "cut short"},
+		{"binance", `{"code":-1121,"msg":"Invalid symbol."}`, "the source says: -1121: Invalid symbol."},
+		{"binance", `"x"`, "a text at body"},
+		{"kraken", `{"error":["EQuery:Unknown asset pair"]}`, "the source says: EQuery:Unknown asset pair"},
+		{"kraken", `{"error":[],"result":[]}`, "a list at body.result"},
+		{"kraken", `{"error":[]}`, "nothing at body.result"},
+		{"coinbase", `{"type":"error","message":"a","reason":"b"}`, "the source says: a: b"},
+		{"okx", `{"event":"error","code":"60012","msg":"bad"}`, "the source says: 60012: bad"},
+		{"fear_greed", `<html></html>`, "the page has changed"},
 	} {
 		for _, src := range p.Sources {
 			if src.Name != c.source {

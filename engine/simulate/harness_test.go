@@ -216,7 +216,7 @@ func (c *client) round(slot time.Time, markets int) map[string]row {
 	c.t.Helper()
 	out := map[string]row{}
 	for begun := time.Now(); time.Since(begun) < 5*time.Second; {
-		body := []byte(nil)
+		var body []byte
 		if c.conn != nil {
 			body = c.read()
 		} else {

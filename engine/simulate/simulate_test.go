@@ -369,7 +369,10 @@ func TestHTTP(t *testing.T) {
 		method, url string
 		want        int
 	}{
-		{"POST", base, 405}, {"HEAD", base, 200}, {"GET", base + "/../../etc/passwd", 404}, {"GET", base + "x", 404},
+		{"POST", base, 405},
+		{"HEAD", base, 200},
+		{"GET", base + "/../../etc/passwd", 404},
+		{"GET", base + "x", 404},
 		{"GET", strings.Replace(s.Endpoint(source(t, p, "okx")), "ws:", "http:", 1), 426},
 	} {
 		req, err := http.NewRequestWithContext(t.Context(), c.method, c.url, strings.NewReader(""))

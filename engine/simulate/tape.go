@@ -126,8 +126,7 @@ func recordings(fsys fs.FS, src *spec.Source) ([]string, error) {
 func readLine(line []byte, src *spec.Source) (received float64, message []byte, err error) {
 	var r recording
 	if err := json.Unmarshal(line, &r); err != nil {
-		var syntax *json.SyntaxError
-		if errors.As(err, &syntax) {
+		if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
 			return 0, nil, fmt.Errorf("not JSON at byte %d: %w", syntax.Offset, err)
 		}
 		return 0, nil, fmt.Errorf("want {\"received\": seconds, \"message\": …}: %w", err)

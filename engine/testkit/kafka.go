@@ -37,7 +37,7 @@ func Kafka(t testing.TB) *Broker {
 	if _, err := exec.LookPath("java"); err != nil {
 		unavailable(t, "no Apache Kafka: java is not installed")
 	}
-	dir, err := os.MkdirTemp("", "cryptoviz-test-*") // the keeper removes it
+	dir, err := os.MkdirTemp("", "cryptoviz-test-*") //nolint:usetesting // the keeper removes it
 	if err != nil {
 		t.Fatal(err)
 	}

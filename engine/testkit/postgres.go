@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -108,9 +109,7 @@ func startPostgres(settings map[string]string) (*PostgresServer, error) {
 		return nil, err
 	}
 	s := &PostgresServer{dir: dir, settings: map[string]string{"max_connections": "200"}}
-	for k, v := range settings {
-		s.settings[k] = v
-	}
+	maps.Copy(s.settings, settings)
 	if s.keeper, err = newKeeper("QUIT", dir); err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package work_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -146,7 +147,9 @@ func (in *ingest) run(b *testing.B, n int, opt work.Options) (perSecond, cpu flo
 	}
 	took, used := time.Since(started), cpuTime()-before
 	cancel()
-	<-done
+	if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
+		b.Fatal(err)
+	}
 	if got := in.text("SELECT count(*) FROM raw_crypto_data"); got != fmt.Sprint(n) {
 		b.Fatalf("%s: %s rows, want %d: %+v", in.name, got, n, w.Stats())
 	}

@@ -308,22 +308,23 @@ func (s *session) claim(ctx context.Context, topic string, wanted map[int32]kgo.
 func topicID(ctx context.Context, client *kgo.Client, topic string) (id [16]byte, err error) {
 	req := kmsg.NewPtrMetadataRequest()
 	t := kmsg.NewMetadataRequestTopic()
-	t.Topic = kmsg.StringPtr(topic)
+	t.Topic = new(topic)
 	req.Topics = append(req.Topics, t)
 	resp, err := req.RequestWith(ctx, client)
 	if err != nil {
 		return id, fmt.Errorf("read topic %s: %w", topic, err)
 	}
-	for _, t := range resp.Topics {
-		if err := kerr.ErrorForCode(t.ErrorCode); err != nil {
-			if errors.Is(err, kerr.UnknownTopicOrPartition) {
-				return id, fmt.Errorf("topic %s does not exist: run cryptoviz apply", topic)
-			}
-			return id, fmt.Errorf("read topic %s: %w", topic, err)
-		}
-		return t.TopicID, nil
+	if len(resp.Topics) != 1 {
+		return id, fmt.Errorf("read topic %s: the broker answered for %d topics", topic, len(resp.Topics))
 	}
-	return id, fmt.Errorf("read topic %s: the broker gave no answer", topic)
+	err = kerr.ErrorForCode(resp.Topics[0].ErrorCode)
+	if errors.Is(err, kerr.UnknownTopicOrPartition) {
+		return id, fmt.Errorf("topic %s does not exist: run cryptoviz apply", topic)
+	}
+	if err != nil {
+		return id, fmt.Errorf("read topic %s: %w", topic, err)
+	}
+	return resp.Topics[0].TopicID, nil
 }
 
 // watch looks every few seconds whether the topic is still the same one, and tells Kafka how far the database is.
