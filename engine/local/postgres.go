@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/jackc/pgx/v5"
 )
 
@@ -45,7 +46,14 @@ const impossiblePID = "2147483000"
 
 // StartPostgres starts, or adopts, the private server of a state directory and makes the database cryptoviz.
 func StartPostgres(ctx context.Context, s *State, opt PostgresOptions) (*Postgres, error) {
-	p, err := startPostgres(ctx, s, opt)
+	// After a kill, the children of the server of before may hold its shared memory for a moment.
+	p, err := backoff.Retry(ctx, func() (*Postgres, error) {
+		p, err := startPostgres(ctx, s, opt)
+		if err != nil && !strings.Contains(err.Error(), "shared memory block") {
+			return nil, backoff.Permanent(err)
+		}
+		return p, err
+	}, backoff.WithBackOff(backoff.NewConstantBackOff(200*time.Millisecond)), backoff.WithMaxElapsedTime(20*time.Second))
 	if err != nil {
 		return nil, fmt.Errorf("start the private PostgreSQL: %w", err)
 	}

@@ -74,7 +74,7 @@ func newHoursAt(t testing.TB, url, layout string) *hours {
 		if layout == "plain" {
 			made.Hypertable = nil
 		}
-		statements = append(statements, timescale.CreateSQL(&made, caps, h.day)...)
+		statements = append(statements, timescale.CreateSQL(&made, caps, h.day.AddDate(0, 0, -1))...)
 	}
 	for _, sql := range statements {
 		if _, err := pool.Exec(t.Context(), sql); err != nil {

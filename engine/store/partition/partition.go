@@ -39,9 +39,10 @@ func Between(table *spec.Table, from, to time.Time) []Partition {
 	return out
 }
 
-// Ahead returns the partitions that should exist at a time: yesterday's to three chunks ahead.
+// Ahead returns the partitions that should exist at a time: the current one to three chunks ahead. An earlier one is made
+// when a row needs it: yesterday's may have been dropped by its rollup.
 func Ahead(table *spec.Table, now time.Time) []Partition {
-	return Between(table, now.Add(-24*time.Hour), now.Add(max(3*table.Hypertable.ChunkInterval, 72*time.Hour)))
+	return Between(table, now, now.Add(max(3*table.Hypertable.ChunkInterval, 72*time.Hour)))
 }
 
 // DDL creates the partition unless it exists.
