@@ -250,6 +250,29 @@ func (h *hours) due(want ...time.Time) {
 	}
 }
 
+// The same on hypertables: days, and chunks that are shorter and longer than a day.
+func TestRollupOnTimescale(t *testing.T) {
+	for _, layout := range []string{"days", "sixths", "weeks"} {
+		t.Run(layout, func(t *testing.T) {
+			h := newHoursAt(t, testkit.Timescale(t), layout)
+			h.fill("BTC", h.day, 1440)
+			h.fill("ETH", h.day.Add(90*time.Minute), 100)
+			h.exec("INSERT INTO raw_crypto_data (time, source, base, quote, price) SELECT timestamptz '2026-03-05 00:00+00', 'binance', 'BTC', 'USDT', 1")
+			if did := h.roll(h.day, false); did.RawRows != 1540 || did.HourlyRows != 27 || !did.Dropped {
+				t.Errorf("%+v", did)
+			}
+			h.right()
+			h.has(map[string]string{raw: "1", ledger: "2026-03-04 1540 27 0 1 t"})
+			h.fill("BTC", h.day.Add(30*time.Second), 30) // late: between the samples of the first hour
+			if did := h.roll(h.day, false); did.LateRows != 30 {
+				t.Errorf("%+v", did)
+			}
+			h.right()
+			h.has(map[string]string{raw: "1"})
+		})
+	}
+}
+
 func TestRollupDueIsOldestFirst(t *testing.T) {
 	for _, layout := range layouts {
 		t.Run(layout, func(t *testing.T) {

@@ -156,3 +156,19 @@ func runs(pid int) bool {
 	_, after, _ := strings.Cut(string(stat), ") ")
 	return !strings.HasPrefix(after, "Z")
 }
+
+func TestTimescaleMakesHypertables(t *testing.T) {
+	url := testkit.Timescale(t)
+	query(t, url, "SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'")
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	if _, err := conn.Exec(t.Context(), "CREATE TABLE h (t timestamptz NOT NULL); SELECT create_hypertable('h', by_range('t', interval '1 day')); INSERT INTO h VALUES ('2026-03-04'), ('2026-03-05')"); err != nil {
+		t.Fatal(err)
+	}
+	if got := query(t, url, "SELECT num_chunks::text FROM timescaledb_information.hypertables"); got != "2" {
+		t.Errorf("%s chunks", got)
+	}
+}
