@@ -1,0 +1,341 @@
+package run_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.uber.org/goleak"
+
+	"github.com/cryptoviz/cryptoviz/engine/clock"
+	"github.com/cryptoviz/cryptoviz/engine/run"
+	"github.com/cryptoviz/cryptoviz/engine/serve"
+	"github.com/cryptoviz/cryptoviz/engine/simulate"
+	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/status"
+	"github.com/cryptoviz/cryptoviz/engine/testkit"
+	"github.com/cryptoviz/cryptoviz/provision"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m, testkit.Leaks()...) }
+
+// world is a broker, a database and a player of the exchanges around the shipped pipeline, at a clock of its own.
+type world struct {
+	t      *testing.T
+	p      *spec.Pipeline
+	db     *pgxpool.Pool
+	kafka  *kgo.Client
+	clock  clock.Clock
+	player *simulate.Server
+}
+
+func newWorld(t *testing.T, start time.Time, speed float64) *world {
+	t.Helper()
+	p, d := spec.Load(os.DirFS("../.."), "pipeline.hcl", spec.Options{})
+	if d.HasErrors() {
+		t.Fatal(d.Diags)
+	}
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	p.Kafka.Brokers = cluster.ListenAddrs()
+	p.Database.URL = spec.NewSecret(testkit.Postgres(t))
+	w := &world{t: t, p: p, clock: clock.Fast(start, speed)}
+	if w.db, err = pgxpool.New(t.Context(), p.Database.URL.Reveal()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.db.Close)
+	if w.kafka, err = kgo.NewClient(kgo.SeedBrokers(p.Kafka.Brokers...)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.kafka.Close)
+	resources := provision.Resources(p, provision.Clients{Kafka: w.kafka, DB: w.db, Now: w.clock.Now})
+	found, err := provision.Plan(t.Context(), resources)
+	if err == nil {
+		err = provision.Apply(t.Context(), resources, found, nil)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w.player, err = simulate.New(p, simulate.Options{Clock: w.clock}); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.player.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = w.player.Close() })
+	return w
+}
+
+func (w *world) open(owner string, stages run.Stages) *run.Engine {
+	w.t.Helper()
+	e, err := run.Open(w.t.Context(), w.p, stages, run.Options{Clock: w.clock, Mode: "simulated", Mark: true, Owner: owner, Endpoint: w.player.Endpoint})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(e.Close)
+	return e
+}
+
+// runs starts an engine; stop ends it and waits for it.
+func (w *world) runs(e *run.Engine) (stop func()) {
+	w.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- e.Run(ctx) }()
+	ended := false
+	stop = func() {
+		if ended {
+			return
+		}
+		ended = true
+		cancel()
+		select {
+		case err := <-done:
+			if err != nil {
+				w.t.Error(err)
+			}
+		case <-time.After(30 * time.Second):
+			w.t.Error("the engine does not end")
+		}
+	}
+	w.t.Cleanup(stop)
+	return stop
+}
+
+func (w *world) text(sql string) string {
+	var out string
+	if err := w.db.QueryRow(w.t.Context(), "SELECT coalesce(("+sql+")::text, '')").Scan(&out); err != nil {
+		return err.Error()
+	}
+	return out
+}
+
+func (w *world) becomes(sql, want string) {
+	w.t.Helper()
+	for deadline := time.Now().Add(60 * time.Second); w.text(sql) != want; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			w.t.Fatalf("%s is %q, want %q", sql, w.text(sql), want)
+		}
+	}
+}
+
+// lag is what the workers have not stored yet.
+func (w *world) lag(e *run.Engine) (total int64) {
+	w.t.Helper()
+	s, err := e.Status(w.t.Context())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, src := range s.Sources {
+		if src.Enabled {
+			total += src.Lag
+		}
+	}
+	return total
+}
+
+// Two instances with all stages share the work over a midnight, while every connection to the database is cut now and then.
+func TestInstancesSideBySide(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs a pipeline for some seconds")
+	}
+	w := newWorld(t, time.Date(2026, 3, 4, 23, 40, 0, 0, time.UTC), 300)
+	w.p.Rollups[0].KeepRaw = 7 * 24 * time.Hour // the raw rows stay, to be compared
+	a, b := w.open("a", run.All), w.open("b", run.All)
+	stopA, stopB := w.runs(a), w.runs(b)
+	for _, slots := range []int{5, 10, 15} {
+		w.becomes(fmt.Sprintf("SELECT count(*) >= %d FROM cryptoviz.slot WHERE source = 'kraken' AND state = 'ok'", slots), "true")
+		if _, err := w.db.Exec(t.Context(), "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.becomes("SELECT count(*) FROM cryptoviz.rollup_day WHERE day = '2026-03-04'", "1")
+	stopA()
+	stopB()
+
+	worker := w.open("c", run.Stages{Work: true})
+	stop := w.runs(worker)
+	for deadline := time.Now().Add(30 * time.Second); w.lag(worker) != 0; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d records are not stored", w.lag(worker))
+		}
+	}
+	stop()
+	for what, sql := range map[string]string{
+		"slots of kraken that ended ok without a row for each market": `SELECT count(*) FROM cryptoviz.slot s CROSS JOIN unnest('{BTC,ETH,SOL}'::text[]) AS base
+			WHERE source = 'kraken' AND state = 'ok' AND NOT EXISTS (SELECT FROM raw_crypto_data r WHERE (r.source, r.base, r.time) = (s.source, base, slot))`,
+		"rows of kraken without a slot": `SELECT count(*) FROM raw_crypto_data r WHERE source = 'kraken' AND NOT EXISTS (SELECT FROM cryptoviz.slot s WHERE (s.source, s.slot) = (r.source, r.time))`,
+		"dead letters":                  "SELECT count(*) FROM cryptoviz.dead_letter",
+		"gaps":                          "SELECT count(*) FROM cryptoviz.gap",
+		"instances without a slot":      "SELECT 2 - count(DISTINCT owner) FROM cryptoviz.slot WHERE owner IN ('a', 'b')",
+		"holes in the ledger of kraken": `SELECT count(*) FROM (SELECT slot - lag(slot) OVER (ORDER BY slot) AS step FROM cryptoviz.slot WHERE source = 'kraken') AS s WHERE step <> '1 minute'`,
+		"wrong hours": `SELECT count(*) FROM (SELECT source, base, quote, date_trunc('hour', time, 'UTC') AS time, count(*) AS samples, max(price) AS high, min(price) AS low
+			FROM raw_crypto_data WHERE time >= '2026-03-04 00:00Z' AND time < '2026-03-05 00:00Z' GROUP BY 1, 2, 3, 4) AS w
+			FULL JOIN crypto_data_hourly h USING (source, base, quote, time) WHERE (w.samples, w.high, w.low) IS DISTINCT FROM (h.samples, h.high, h.low)`,
+	} {
+		if got := w.text(sql); got != "0" {
+			t.Errorf("%s: %s", what, got)
+		}
+	}
+	if hours := w.text("SELECT count(*) FROM crypto_data_hourly"); hours != "9" {
+		t.Errorf("%s hours, want one of each of 3 sources' 3 markets", hours)
+	}
+}
+
+// A run tells how it is doing: status, metrics, readiness.
+func TestTelling(t *testing.T) {
+	w := newWorld(t, time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC), 300)
+	e := w.open("a", run.All)
+	web := httptest.NewServer(serve.Handler(e.Ready, e))
+	defer web.Close()
+	get := func(path string) (int, string) {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, web.URL+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := web.Client().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = resp.Body.Close() }()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, string(body)
+	}
+	stop := w.runs(e)
+	w.becomes("SELECT count(DISTINCT source) FROM cryptoviz.slot s WHERE state = 'ok' AND EXISTS (SELECT FROM cryptoviz.position p WHERE p.source = s.source AND p.last_slot >= s.slot)", "4")
+	s, err := e.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Mode != "simulated" || len(s.Sources) != 5 || len(s.Rollups) != 1 || s.KafkaError != "" || s.Rollups[0].Next.Format("15:04") != "00:05" {
+		t.Errorf("%+v", s)
+	}
+	for _, src := range s.Sources {
+		if src.Enabled == (src.Name == "okx") || src.Enabled && (src.State != "ok" || src.Records == 0 || src.PerMinute <= 0 || src.Stored.IsZero() || src.Lag < 0) {
+			t.Errorf("%+v", src)
+		}
+	}
+	var text strings.Builder
+	if err := s.Print(&text, status.Look{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"simulated data", "kraken", "okx               1m  disabled", "rollup hourly · next 2026-03-05 00:05"} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("the status lacks %q:\n%s", want, text.String())
+		}
+	}
+	if code, body := get("/healthz"); code != http.StatusOK || body != "ok\n" {
+		t.Errorf("healthz: %d %s", code, body)
+	}
+	if code, body := get("/readyz"); code != http.StatusOK {
+		t.Errorf("readyz: %d %s", code, body)
+	}
+	_, metrics := get("/metrics")
+	for _, want := range []string{`cryptoviz_mode_info{mode="simulated"} 1`, `cryptoviz_slots_total{source="kraken",state="ok"}`, `cryptoviz_rows_total{source="kraken"}`, `cryptoviz_lag_records{source="coinbase"}`, "go_goroutines"} {
+		if !strings.Contains(metrics, want) {
+			t.Errorf("the metrics lack %s", want)
+		}
+	}
+	if e.Rows() == 0 {
+		t.Error("no rows counted")
+	}
+
+	// The workers' way is blocked: ready says so, and it goes on by itself.
+	if _, err := w.db.Exec(t.Context(), "ALTER TABLE raw_crypto_data RENAME TO away"); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		code, body := get("/readyz")
+		if code == http.StatusServiceUnavailable && strings.Contains(body, "waits: ") && strings.Contains(body, "raw_crypto_data") {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("readyz: %d %s", code, body)
+		}
+	}
+	if _, err := w.db.Exec(t.Context(), "ALTER TABLE away RENAME TO raw_crypto_data"); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(30 * time.Second); e.Ready(t.Context()) != nil; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal(e.Ready(t.Context()))
+		}
+	}
+	stop()
+	if n := w.text("SELECT count(*) FROM cryptoviz.dead_letter"); n != "0" {
+		t.Errorf("%s dead letters after the table was away", n)
+	}
+}
+
+func TestOpenRefusesAnotherMode(t *testing.T) {
+	w := newWorld(t, time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC), 1)
+	w.open("a", run.All)
+	_, err := run.Open(t.Context(), w.p, run.All, run.Options{Owner: "b"})
+	if err == nil || !strings.Contains(err.Error(), "holds simulated data and cannot take live data") {
+		t.Error(err)
+	}
+	if e, err := run.Open(t.Context(), w.p, run.Stages{Rollup: true}, run.Options{Owner: "b"}); err != nil {
+		t.Errorf("the rollup stores no data of its own: %v", err)
+	} else {
+		e.Close()
+	}
+}
+
+// A rollup waits until what belongs to its day is stored, and never takes an unknown for a yes.
+func TestPassedMidnight(t *testing.T) {
+	w := newWorld(t, time.Date(2026, 3, 5, 0, 5, 0, 0, time.UTC), 1)
+	day := time.Date(2026, 3, 4, 0, 0, 0, 0, time.UTC)
+	gate := run.NewGate(w.p, w.p.Rollups[0], w.open("a", run.Stages{}), kadm.NewClient(w.kafka))
+	exec := func(sql string) {
+		t.Helper()
+		if _, err := w.db.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	passed := func(want bool) {
+		t.Helper()
+		if got, err := gate.PassedMidnight(t.Context(), day); err != nil || got != want {
+			t.Errorf("%v, %v, want %v", got, err, want)
+		}
+	}
+	passed(true) // empty topics
+	exec("INSERT INTO cryptoviz.slot (source, slot, state, lease_until) VALUES ('binance', '2026-03-04 23:59Z', 'running', clock_timestamp() + interval '1 hour')")
+	passed(false) // it may still bring records
+	exec("UPDATE cryptoviz.slot SET lease_until = clock_timestamp() - interval '1 second'")
+	passed(true) // its instance is gone
+	if err := w.kafka.ProduceSync(t.Context(), &kgo.Record{Topic: "binance", Value: []byte("{}")}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	passed(false) // one record that nobody has read
+	const position = "INSERT INTO cryptoviz.position (source, partition, topic, topic_id, next_offset, epoch, last_slot) VALUES ('binance', 0, 'binance', gen_random_uuid(), %s) ON CONFLICT (source, partition) DO UPDATE SET next_offset = excluded.next_offset, last_slot = excluded.last_slot"
+	exec(fmt.Sprintf(position, "0, 1, NULL"))
+	passed(false)
+	exec(fmt.Sprintf(position, "0, 1, '2026-03-04 23:59Z'"))
+	passed(false) // there is more, of whatever day
+	exec(fmt.Sprintf(position, "0, 1, '2026-03-05 00:00Z'"))
+	passed(true) // beyond midnight
+	exec(fmt.Sprintf(position, "1, 1, '2026-03-04 23:59Z'"))
+	passed(true) // read to its end
+	if _, err := kadm.NewClient(w.kafka).DeleteTopics(t.Context(), "binance"); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := gate.PassedMidnight(t.Context(), day); err == nil || got {
+		t.Errorf("a topic that cannot be read: %v, %v", got, err)
+	}
+}
