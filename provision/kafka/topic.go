@@ -142,11 +142,14 @@ func (t *Topic) create(ctx context.Context, validateOnly bool) error {
 	if err != nil {
 		return err
 	}
-	r, err := resp.On(t.Spec.Name, nil)
-	if err != nil && r.ErrMessage != "" && !errors.Is(err, kerr.TopicAlreadyExists) {
-		return &refused{err, r.ErrMessage}
+	r, err := resp.On(t.Spec.Name, nil) // its error: the topic is not in the answer
+	switch {
+	case err != nil || r.Err == nil:
+		return err
+	case r.ErrMessage != "" && !errors.Is(r.Err, kerr.TopicAlreadyExists):
+		return &refused{r.Err, r.ErrMessage}
 	}
-	return err
+	return r.Err
 }
 
 // refused is the broker's no, with its own words.
@@ -171,6 +174,9 @@ func refusal(t *spec.Topic, err error) string {
 	return ""
 }
 
+// leaderWait is how long a new topic may take until each partition has a leader.
+const leaderWait = 30 * time.Second
+
 // Apply creates the topic and waits until its partitions have leaders.
 func (t *Topic) Apply(ctx context.Context, c plan.Change) error {
 	if c.Action != plan.Create {
@@ -182,6 +188,8 @@ func (t *Topic) Apply(ctx context.Context, c plan.Change) error {
 		}
 		return fmt.Errorf("create topic %s: %w", t.Spec.Name, err)
 	}
+	ctx, cancel := context.WithTimeout(ctx, leaderWait)
+	defer cancel()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for {
