@@ -2,14 +2,16 @@ package fetch
 
 import (
 	"context"
+	"fmt"
+	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
-	"golang.org/x/time/rate"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
@@ -17,50 +19,168 @@ import (
 // Budgets are the request allowances of a process: sources that name the same one share it.
 type Budgets struct {
 	mu     sync.Mutex
-	byName map[string]*rate.Limiter
+	byName map[string]*allowance
 }
 
 // NewBudgets returns an empty set.
-func NewBudgets() *Budgets { return &Budgets{byName: map[string]*rate.Limiter{}} }
+func NewBudgets() *Budgets { return &Budgets{byName: map[string]*allowance{}} }
 
-// get returns a budget's limiter; where two sources declare it differently the smaller rate counts.
-func (b *Budgets) get(s *spec.Budget, speed float64) *rate.Limiter {
+// get returns a budget's allowance; where two sources declare it differently the smaller rate counts. At a fast clock the
+// stretch of time is as much shorter.
+func (b *Budgets) get(s *spec.Budget, speed float64) *allowance {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	limit := rate.Limit(float64(s.Limit) / s.Per.Seconds() * speed)
-	l := b.byName[s.Name]
-	if l == nil {
-		l = rate.NewLimiter(limit, s.Limit)
-		b.byName[s.Name] = l
+	a := b.byName[s.Name]
+	if a == nil {
+		a = &allowance{name: s.Name}
+		b.byName[s.Name] = a
 	}
-	if limit < l.Limit() {
-		l.SetLimit(limit)
-	}
-	if s.Limit < l.Burst() {
-		l.SetBurst(s.Limit)
-	}
-	return l
+	a.declare(s.Limit, s.Per, speed)
+	return a
 }
 
-// spend waits until one request is allowed, or says that it will not be before ctx ends.
-func (p *Poll) spend(ctx context.Context) error {
-	if p.budget == nil {
-		return nil
-	}
-	if err := p.budget.WaitN(ctx, p.src.Definition.Poll.Budget.Cost); err != nil {
-		return &Error{Reason: "the request budget " + p.src.Definition.Poll.Budget.Name + " is spent", NotTried: true}
-	}
-	return nil
+// allowance is when requests may be sent: at most limit cost units in any stretch of time as long as per, and none before
+// the time that the server asked to wait for. Times are the machine's: servers know no other.
+type allowance struct {
+	name string
+	mu   sync.Mutex
+
+	limit    int // 0: no limit
+	declared time.Duration
+	per      time.Duration // declared, at the clock's speed
+	spent    []*spending
+	until    time.Time
 }
 
-// learn takes over what the server says was used, where that is more than we know of.
+// spending counts from its sending until per after its end: by then the server has counted it, whatever the network does.
+type spending struct {
+	cost int
+	end  time.Time // zero: under way
+}
+
+func (a *allowance) declare(limit int, per time.Duration, speed float64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	rate := func(limit int, per time.Duration) float64 { return float64(limit) / per.Seconds() }
+	if a.limit == 0 || rate(limit, per) < rate(a.limit, a.declared) || (rate(limit, per) == rate(a.limit, a.declared) && limit < a.limit) {
+		a.limit, a.declared, a.per = limit, per, time.Duration(float64(per)/speed)
+	}
+}
+
+// take waits until a request of that cost is allowed, or says that it will not be before ctx ends. The caller ends the
+// spending when the reply is there.
+func (a *allowance) take(ctx context.Context, cost int) (*spending, error) {
+	for {
+		s, at, why := a.tryTake(time.Now(), cost)
+		if s != nil {
+			return s, nil
+		}
+		if at.IsZero() || !waitUntil(ctx, at) {
+			return nil, &Error{Reason: why, NotTried: true}
+		}
+	}
+}
+
+// tryTake takes the cost, or tells when to try again and why. Never is the zero time.
+func (a *allowance) tryTake(now time.Time, cost int) (s *spending, at time.Time, why string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.until.After(now) {
+		return nil, a.until, "the source asked to wait until " + a.until.UTC().Format("2006-01-02 15:04:05") + " UTC"
+	}
+	if a.limit == 0 {
+		return &spending{}, now, ""
+	}
+	budget := fmt.Sprintf("the request budget %s (%d per %s)", a.name, a.limit, spec.FormatDuration(a.declared))
+	if cost > a.limit {
+		return nil, time.Time{}, fmt.Sprintf("%s is smaller than one request, which costs %d: give every source of that budget the same limit", budget, cost)
+	}
+	used := a.used(now)
+	if used+cost <= a.limit {
+		s = &spending{cost: cost}
+		a.spent = append(a.spent, s)
+		return s, now, ""
+	}
+	at = now.Add(a.per)
+	for _, s := range a.spent { // the first that is over comes first
+		if used -= s.cost; used+cost <= a.limit {
+			at = a.over(s, now)
+			break
+		}
+	}
+	return nil, at, budget + " is spent"
+}
+
+// over is when a spending no longer counts.
+func (a *allowance) over(s *spending, now time.Time) time.Time {
+	if s.end.IsZero() {
+		return now.Add(a.per)
+	}
+	return s.end.Add(a.per)
+}
+
+// used forgets what is over, sorts the rest and returns its cost. The caller holds mu.
+func (a *allowance) used(now time.Time) (sum int) {
+	a.spent = slices.DeleteFunc(a.spent, func(s *spending) bool { return !a.over(s, now).After(now) })
+	slices.SortFunc(a.spent, func(x, y *spending) int { return a.over(x, now).Compare(a.over(y, now)) })
+	for _, s := range a.spent {
+		sum += s.cost
+	}
+	return sum
+}
+
+func (a *allowance) done(s *spending) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s.end = time.Now()
+}
+
+// hold lets no request through for a while.
+func (a *allowance) hold(d time.Duration) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if until := time.Now().Add(d); until.After(a.until) {
+		a.until = until
+	}
+}
+
+// learn takes over what the server says was used in its stretch of time, where that is more than is known here: others at
+// this address use it too.
+func (a *allowance) learn(said float64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := time.Now()
+	if more := min(said, float64(a.limit)) - float64(a.used(now)); more > 0 { // false for NaN
+		a.spent = append(a.spent, &spending{cost: int(math.Ceil(more)), end: now})
+	}
+}
+
+// waitUntil waits, unless ctx ends before.
+func waitUntil(ctx context.Context, at time.Time) bool {
+	end, ok := ctx.Deadline()
+	return (!ok || !at.After(end)) && wait(ctx, time.Until(at))
+}
+
+// wait waits; false: ctx ended meanwhile.
+func wait(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+// learn reads what the server says was used.
 func (p *Poll) learn(h http.Header) {
-	if p.budget == nil || p.src.Definition.Poll.Budget.Used == nil {
+	budget := p.src.Definition.Poll.Budget
+	if budget == nil || budget.Used == nil {
 		return
 	}
-	expr := p.src.Definition.Poll.Budget.Used
 	names := map[string]cty.Value{}
-	for _, tr := range expr.Variables() {
+	for _, tr := range budget.Used.Variables() {
 		if name, ok := headerName(tr); ok {
 			names[name] = cty.NullVal(cty.String)
 			if v := h.Get(name); v != "" {
@@ -68,20 +188,18 @@ func (p *Poll) learn(h http.Header) {
 			}
 		}
 	}
-	v, diags := expr.Value(&hcl.EvalContext{Variables: map[string]cty.Value{"header": cty.ObjectVal(names), "param": p.src.Definition.Params}, Functions: spec.RowFunctions()})
+	v, diags := budget.Used.Value(&hcl.EvalContext{Variables: map[string]cty.Value{"header": cty.ObjectVal(names), "param": p.src.Definition.Params}, Functions: spec.RowFunctions()})
 	if diags.HasErrors() || v.IsNull() || !v.IsKnown() {
 		return
 	}
-	used := 0.0
 	switch v.Type() {
 	case cty.String:
-		used, _ = strconv.ParseFloat(v.AsString(), 64)
+		if used, err := strconv.ParseFloat(v.AsString(), 64); err == nil {
+			p.allowance.learn(used)
+		}
 	case cty.Number:
-		used, _ = v.AsBigFloat().Float64()
-	}
-	left := float64(p.budget.Burst()) - used
-	if excess := int(p.budget.Tokens() - left); excess > 0 {
-		p.budget.ReserveN(time.Now(), min(excess, p.budget.Burst()))
+		used, _ := v.AsBigFloat().Float64()
+		p.allowance.learn(used)
 	}
 }
 

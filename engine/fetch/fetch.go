@@ -1,17 +1,10 @@
 package fetch
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"net/http"
-	"net/netip"
 	"net/url"
-	"slices"
-	"strings"
-	"syscall"
 	"time"
 
 	"github.com/cryptoviz/cryptoviz/engine/clock"
@@ -78,78 +71,4 @@ func (o *Options) target(src *spec.Source, raw string, query map[string]string) 
 	}
 	at.RawQuery = u.RawQuery
 	return at, true, nil
-}
-
-const maxRedirects = 3
-
-// newClient returns a client that connects only where it may. free lifts the guard; allow lists "host:port" exceptions.
-func newClient(free bool, allow []string) *http.Client {
-	plain := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}
-	guarded := *plain
-	// The check sees the address after name resolution, so that no name, redirect or rebinding gets around it.
-	guarded.Control = func(_, address string, _ syscall.RawConn) error {
-		if at, err := netip.ParseAddrPort(address); err != nil || !public(at.Addr()) {
-			return &Error{Reason: fmt.Sprintf("refused to connect to %s: it is not a public address. If you trust it, list its host:port in allow_private", address)}
-		}
-		return nil
-	}
-	return &http.Client{
-		Transport: &http.Transport{
-			DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-				if free || slices.Contains(allow, addr) {
-					return plain.DialContext(ctx, network, addr)
-				}
-				return guarded.DialContext(ctx, network, addr)
-			},
-			ForceAttemptHTTP2: true, DisableCompression: true, TLSHandshakeTimeout: 10 * time.Second,
-			MaxIdleConnsPerHost: 2, IdleConnTimeout: 90 * time.Second, MaxResponseHeaderBytes: 64 << 10,
-		},
-		CheckRedirect: func(req *http.Request, via []*http.Request) error {
-			from := via[len(via)-1].URL
-			switch {
-			case len(via) > maxRedirects:
-				return &Error{Reason: fmt.Sprintf("more than %d redirects", maxRedirects)}
-			case from.Scheme == "https" && req.URL.Scheme != "https":
-				return &Error{Reason: "redirected from https to " + spec.Clip(req.URL.Scheme)}
-			case !strings.EqualFold(from.Host, req.URL.Host):
-				return &Error{Reason: fmt.Sprintf("redirected to another host, %s: if that is right, write it into the definition's url", spec.Clip(req.URL.Host))}
-			}
-			return nil
-		},
-	}
-}
-
-// reserved are the ranges that netip has no question for.
-var reserved = []netip.Prefix{
-	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.0.0/24"),
-	netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("198.51.100.0/24"),
-	netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("240.0.0.0/4"),
-	netip.MustParsePrefix("64:ff9b::/96"), netip.MustParsePrefix("64:ff9b:1::/48"), netip.MustParsePrefix("100::/64"),
-	netip.MustParsePrefix("2001::/32"), netip.MustParsePrefix("2001:db8::/32"), netip.MustParsePrefix("2002::/16"), netip.MustParsePrefix("fec0::/10"),
-}
-
-// public tells whether an address belongs to the open Internet.
-func public(a netip.Addr) bool {
-	a = a.Unmap().WithZone("")
-	if !a.IsValid() || a.IsLoopback() || a.IsPrivate() || a.IsLinkLocalUnicast() || a.IsMulticast() || a.IsUnspecified() {
-		return false
-	}
-	return !slices.ContainsFunc(reserved, func(p netip.Prefix) bool { return p.Contains(a) })
-}
-
-// plainly says in a few words why no answer came. URLs stay out: their query may hold a key.
-func plainly(err error) *Error {
-	if e, ok := errors.AsType[*Error](err); ok {
-		return e
-	}
-	if e, ok := errors.AsType[*url.Error](err); ok {
-		err = e.Err
-	}
-	if e, ok := errors.AsType[*net.DNSError](err); ok {
-		return &Error{Reason: "the name " + spec.Clip(e.Name) + " is not known: no network, or a wrong host", Temporary: true}
-	}
-	if errors.Is(err, context.DeadlineExceeded) {
-		return &Error{Reason: "no whole answer in time", Temporary: true}
-	}
-	return &Error{Reason: spec.Clip(err.Error()), Temporary: true}
 }

@@ -1,6 +1,8 @@
 package fetch
 
 import (
+	"bytes"
+	"compress/flate"
 	"compress/gzip"
 	"context"
 	"errors"
@@ -10,25 +12,27 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
 	"github.com/dustin/go-humanize"
-	"golang.org/x/time/rate"
 
 	"github.com/cryptoviz/cryptoviz/engine/mapping"
+	"github.com/cryptoviz/cryptoviz/engine/rawjson"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
 
 // Poll asks a source once a slot. One goroutine uses it.
 type Poll struct {
-	src     *spec.Source
-	opt     Options
-	target  *url.URL
-	client  *http.Client
-	decoder *mapping.Decoder
-	budget  *rate.Limiter
-	until   time.Time // real time before which the source wants no request
+	src       *spec.Source
+	opt       Options
+	target    *url.URL
+	client    *http.Client
+	decoder   *mapping.Decoder
+	sent      sent
+	allowance *allowance
+	cost      int
 
 	// What the newest reply said of itself, and what the newest accepted one did: only that may spare a fetch.
 	seen, accepted validators
@@ -48,72 +52,49 @@ func NewPoll(src *spec.Source, opt Options) (*Poll, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &Poll{src: src, opt: opt, target: target, client: newClient(free, p.AllowPrivate), decoder: decoder}
+	out := &Poll{src: src, opt: opt, target: target, client: newClient(free, p.AllowPrivate), decoder: decoder, sent: sentBy(p.Headers, target), allowance: &allowance{}}
 	if p.Budget != nil {
-		out.budget = opt.Budgets.get(p.Budget, opt.Clock.Speed())
+		out.allowance, out.cost = opt.Budgets.get(p.Budget, opt.Clock.Speed()), p.Budget.Cost
 	}
 	return out, nil
 }
 
-// Fetch returns the records of one reply. It tries again, with growing pauses, as often as the definition says and until ctx
-// ends. ErrNotModified: nothing new. Every other error is an *Error.
+// Fetch returns the records of one reply. It tries again, with growing pauses, as often as the definition says and while ctx
+// leaves the time. ErrNotModified: nothing new. Every other error is an *Error.
 func (p *Poll) Fetch(ctx context.Context) ([]Record, error) {
-	if left := time.Until(p.until); left > 0 {
-		if end, ok := ctx.Deadline(); ok && p.until.After(end) {
-			return nil, &Error{Reason: fmt.Sprintf("the source asked to wait until %s", p.until.UTC().Format("15:04:05")), NotTried: true}
-		}
-		timer := time.NewTimer(left)
-		defer timer.Stop()
-		select {
-		case <-ctx.Done():
-			return nil, &Error{Reason: "interrupted while waiting as the source asked", NotTried: true}
-		case <-timer.C:
-		}
-	}
 	// The attempts spread over the slot: an hourly source is worth minutes of patience, one of a minute seconds.
 	pause, slot := backoff.NewExponentialBackOff(), time.Duration(float64(p.src.Interval)/p.opt.Clock.Speed())
 	pause.InitialInterval, pause.MaxInterval = min(max(slot/60, 500*time.Millisecond), time.Minute), max(slot/6, time.Second)
-	records, err := backoff.Retry(ctx, func() ([]Record, error) {
+	var last *Error
+	for try := 0; ; try++ {
 		records, err := p.attempt(ctx)
 		if err == nil || errors.Is(err, ErrNotModified) {
-			return records, permanent(err)
+			return records, err
 		}
-		e := plainly(err)
-		if e.RetryAfter > 0 {
-			p.until = time.Now().Add(e.RetryAfter)
-			return nil, errors.Join(e, &backoff.RetryAfterError{Duration: e.RetryAfter})
+		e := p.sent.plainly(err)
+		if e.NotTried && last != nil { // no time is left for it: what the attempt before found is the reason
+			return nil, last
 		}
-		if !e.Temporary {
-			return nil, backoff.Permanent(e)
-		}
+		last = e
 		p.opt.Log.Debug("attempt failed", "source", p.src.Name, "reason", e.Reason)
-		return nil, e
-	}, backoff.WithBackOff(pause), backoff.WithMaxTries(uint(p.src.Definition.Poll.Retries)+1), backoff.WithMaxElapsedTime(0)) //nolint:gosec // 0 to 20
-	switch e, ok := errors.AsType[*Error](err); {
-	case err == nil:
-		return records, nil
-	case errors.Is(err, ErrNotModified):
-		return nil, ErrNotModified
-	case ok:
-		return nil, e
+		if !e.Temporary || try >= p.src.Definition.Poll.Retries {
+			return nil, e
+		}
+		if e.RetryAfter == 0 && !waitUntil(ctx, time.Now().Add(pause.NextBackOff())) { // the allowance waits as the source asked
+			return nil, e
+		}
 	}
-	return nil, &Error{Reason: "no answer before the slot's end", Temporary: true}
-}
-
-func permanent(err error) error {
-	if err == nil {
-		return nil
-	}
-	return backoff.Permanent(err)
 }
 
 // Accepted says that the records of the newest reply are safe: from now on the source may answer that nothing changed.
 func (p *Poll) Accepted() { p.accepted = p.seen }
 
 func (p *Poll) attempt(ctx context.Context) ([]Record, error) {
-	if err := p.spend(ctx); err != nil {
+	spending, err := p.allowance.take(ctx, p.cost)
+	if err != nil {
 		return nil, err
 	}
+	defer p.allowance.done(spending)
 	ctx, cancel := context.WithTimeout(ctx, p.src.Definition.Poll.Timeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.target.String(), nil)
@@ -138,11 +119,13 @@ func (p *Poll) attempt(ctx context.Context) ([]Record, error) {
 	}
 	defer func() { _ = resp.Body.Close() }()
 	p.learn(resp.Header)
-	if resp.StatusCode == http.StatusNotModified && p.accepted != (validators{}) {
+	switch {
+	case resp.StatusCode == http.StatusNotModified && p.accepted != (validators{}):
 		return nil, ErrNotModified
-	}
-	if resp.StatusCode != http.StatusOK {
-		return nil, statusError(resp)
+	case resp.StatusCode != http.StatusOK:
+		e := p.statusError(resp)
+		p.allowance.hold(e.RetryAfter)
+		return nil, e
 	}
 	body, err := p.body(resp)
 	if err != nil {
@@ -152,59 +135,87 @@ func (p *Poll) attempt(ctx context.Context) ([]Record, error) {
 }
 
 // statusError sorts what is not 200: what may pass, what asks to wait, and what needs a person.
-func statusError(resp *http.Response) *Error {
-	head, _ := io.ReadAll(io.LimitReader(resp.Body, 512))
-	e := &Error{Reason: fmt.Sprintf("HTTP %d %s", resp.StatusCode, http.StatusText(resp.StatusCode))}
-	if text := strings.TrimSpace(string(head)); text != "" && resp.Header.Get("Content-Encoding") == "" {
-		e.Reason += ": " + spec.Clip(text)
+func (p *Poll) statusError(resp *http.Response) *Error {
+	e := &Error{Reason: status(resp.StatusCode)}
+	if from, err := decompressed(resp); err == nil {
+		head, _ := io.ReadAll(io.LimitReader(from, 512))
+		if text := p.sent.quote(string(head)); text != "" && text[0] != '<' { // a page says nothing that its status does not
+			e.Reason += ": " + text
+		}
 	}
-	switch code := resp.StatusCode; {
-	case code == http.StatusTooManyRequests, code == http.StatusTeapot, code == http.StatusServiceUnavailable:
-		e.Temporary, e.RetryAfter = true, retryAfter(resp.Header.Get("Retry-After"), time.Now())
-	case code == http.StatusRequestTimeout, code == http.StatusTooEarly, code >= 500:
-		e.Temporary = true
-	case code == http.StatusUnauthorized:
+	e.waits(resp)
+	switch resp.StatusCode {
+	case http.StatusUnauthorized:
 		e.Reason += " (the source wants a key, or another one: see the definition's headers)"
-	case code == http.StatusUnavailableForLegalReasons:
+	case http.StatusUnavailableForLegalReasons:
 		e.Reason += " (the source does not serve this country)"
 	}
 	return e
 }
 
+// waits notes whether another attempt may help, and when the source wants it.
+func (e *Error) waits(resp *http.Response) {
+	switch code := resp.StatusCode; {
+	case code == http.StatusTooManyRequests, code == http.StatusTeapot, code == http.StatusServiceUnavailable:
+		e.Temporary, e.RetryAfter = true, retryAfter(resp.Header.Get("Retry-After"), time.Now())
+		if e.RetryAfter > 0 {
+			e.Reason += "; it asks to wait " + spec.FormatDuration(max(e.RetryAfter.Round(time.Second), time.Second))
+		}
+	case code == http.StatusRequestTimeout, code == http.StatusTooEarly, code >= 500:
+		e.Temporary = true
+	}
+}
+
 // retryAfter reads seconds or a date, at most four days: Binance bans for up to three.
 func retryAfter(text string, now time.Time) time.Duration {
-	d := time.Duration(0)
-	if n, err := strconv.Atoi(strings.TrimSpace(text)); err == nil {
-		d = time.Duration(min(max(n, 0), 1<<20)) * time.Second
+	const most = 96 * time.Hour
+	text, d := strings.TrimSpace(text), time.Duration(0)
+	if n, err := strconv.ParseInt(text, 10, 64); err == nil || errors.Is(err, strconv.ErrRange) {
+		d = time.Duration(min(max(n, 0), int64(most/time.Second))) * time.Second
 	} else if at, err := http.ParseTime(text); err == nil {
 		d = at.Sub(now)
 	}
-	return min(max(d, 0), 96*time.Hour)
+	return min(max(d, 0), most)
+}
+
+// decompressed undoes the reply's Content-Encoding.
+func decompressed(resp *http.Response) (io.Reader, error) {
+	switch coding := strings.ToLower(strings.TrimSpace(resp.Header.Get("Content-Encoding"))); coding {
+	case "", "identity":
+		return resp.Body, nil
+	case "gzip", "x-gzip":
+		z, err := gzip.NewReader(resp.Body)
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil, emptyReply()
+		case errors.Is(err, gzip.ErrHeader):
+			return nil, &Error{Reason: "the reply says that it is gzip and is not", Temporary: true}
+		}
+		return z, err
+	default:
+		return nil, &Error{Reason: fmt.Sprintf("the reply has a compression that was not asked for: %q", sent{}.quote(coding)), Temporary: true}
+	}
 }
 
 // body reads the reply, counting what comes out of the decompression.
 func (p *Poll) body(resp *http.Response) ([]byte, error) {
-	from, limit := io.Reader(resp.Body), p.src.Definition.Poll.MaxBody
-	switch coding := strings.ToLower(resp.Header.Get("Content-Encoding")); coding {
-	case "", "identity":
-		if resp.ContentLength > limit {
-			return nil, tooLarge(limit)
-		}
-	case "gzip", "x-gzip":
-		z, err := gzip.NewReader(resp.Body)
-		if err != nil {
-			return nil, &Error{Reason: "the reply says that it is gzip and is not", Temporary: true}
-		}
-		from = z
-	default:
-		return nil, &Error{Reason: "the reply has a compression that was not asked for: " + spec.Clip(coding), Temporary: true}
+	limit := p.src.Definition.Poll.MaxBody
+	from, err := decompressed(resp)
+	if err != nil {
+		return nil, err
+	}
+	if from == io.Reader(resp.Body) && resp.ContentLength > limit {
+		return nil, tooLarge(limit)
 	}
 	body, err := io.ReadAll(io.LimitReader(from, limit+1))
+	_, isDamaged := errors.AsType[flate.CorruptInputError](err)
 	switch {
 	case int64(len(body)) > limit:
 		return nil, tooLarge(limit)
-	case errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
 		return nil, &Error{Reason: fmt.Sprintf("the reply broke off after %s", humanize.IBytes(uint64(len(body)))), Temporary: true}
+	case isDamaged, errors.Is(err, gzip.ErrChecksum), errors.Is(err, gzip.ErrHeader):
+		return nil, &Error{Reason: fmt.Sprintf("the reply's compression is damaged after %s", humanize.IBytes(uint64(len(body)))), Temporary: true}
 	case err != nil:
 		return nil, err
 	}
@@ -215,29 +226,53 @@ func tooLarge(limit int64) *Error {
 	return &Error{Reason: fmt.Sprintf("the reply has more than %s after decompression: raise max_body if that is right", humanize.IBytes(uint64(limit)))} //nolint:gosec // positive
 }
 
+func emptyReply() *Error { return &Error{Reason: "the reply is empty", Temporary: true} }
+
 func (p *Poll) decode(resp *http.Response, body []byte) ([]Record, error) {
 	pieces, err := p.decoder.Records(body)
 	if err != nil {
-		if said, ok := errors.AsType[*mapping.SourceError](err); ok {
-			return nil, &Error{Reason: said.Error(), Temporary: true}
-		}
-		if shape, ok := errors.AsType[*mapping.ShapeError](err); ok {
-			return nil, &Error{Reason: shape.Error()}
-		}
-		kind := resp.Header.Get("Content-Type")
-		if len(strings.TrimSpace(string(body))) == 0 {
-			return nil, &Error{Reason: "the reply is empty", Temporary: true}
-		}
-		return nil, &Error{Reason: fmt.Sprintf("the reply is not JSON (%s): %v. It begins: %s", spec.Clip(kind), err, spec.Clip(string(body[:min(len(body), 200)]))), Temporary: true}
+		return nil, p.undecoded(resp, body, err)
 	}
 	if len(pieces) == 0 {
 		return nil, &Error{Reason: "the reply holds no records", Temporary: true}
 	}
-	p.seen = validators{resp.Header.Get("ETag"), resp.Header.Get("Last-Modified")}
+	p.seen = validators{validator(resp.Header.Get("ETag")), validator(resp.Header.Get("Last-Modified"))}
 	now := p.opt.Clock.Now()
 	out := make([]Record, len(pieces))
 	for i, piece := range pieces {
 		out[i] = Record{Key: piece.Key, Value: piece.Value, Received: now}
 	}
 	return out, nil
+}
+
+// validator is a header's value, unless it is so long that no server would take it back.
+func validator(text string) string {
+	if len(text) > 1<<10 {
+		return ""
+	}
+	return text
+}
+
+// undecoded says why a reply gives no records.
+func (p *Poll) undecoded(resp *http.Response, body []byte, err error) *Error {
+	if said, ok := errors.AsType[*mapping.SourceError](err); ok {
+		return p.sent.said(said)
+	}
+	if shape, ok := errors.AsType[*mapping.ShapeError](err); ok {
+		return &Error{Reason: p.sent.line(shape.Reason)}
+	}
+	if len(bytes.TrimSpace(body)) == 0 {
+		return emptyReply()
+	}
+	what, kind := err.Error(), p.sent.quote(resp.Header.Get("Content-Type"))
+	if syntax, ok := errors.AsType[*rawjson.SyntaxError](err); ok {
+		what = fmt.Sprintf("%s, at byte %d", syntax.Reason, syntax.Offset)
+	}
+	if kind == "" {
+		kind = "no Content-Type"
+	}
+	if begins := p.sent.quote(string(body[:min(len(body), 512)])); begins != "" {
+		what += ". It begins: " + begins
+	}
+	return &Error{Reason: fmt.Sprintf("the reply is not JSON (%s): %s", kind, what), Temporary: true}
 }

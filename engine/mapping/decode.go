@@ -2,9 +2,11 @@ package mapping
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/PuerkitoBio/goquery"
 	"github.com/andybalholm/cascadia"
@@ -32,6 +34,13 @@ type ShapeError struct{ Reason string }
 
 // Error says what was expected and what came.
 func (e *ShapeError) Error() string { return e.Reason }
+
+// What one reply may hold: a few bytes of it can cost a hundred times as much memory.
+const (
+	maxRecords = 100_000
+	maxRead    = 200_000 // elements of a value that an expression reads as a whole
+	maxTags    = 250_000 // of a page
+)
 
 // Decoder cuts replies into records. One goroutine uses it.
 type Decoder struct {
@@ -88,6 +97,9 @@ func (d *Decoder) Records(body []byte) ([]Piece, error) {
 	if err := d.body.Scan(body, d.values); err != nil {
 		return nil, err
 	}
+	if err := d.readable(d.failed, d.when); err != nil {
+		return nil, err
+	}
 	if d.failed != nil {
 		v, err := d.failed.value(d.values, d.vars())
 		if err != nil {
@@ -95,7 +107,7 @@ func (d *Decoder) Records(body []byte) ([]Piece, error) {
 		}
 		if msg, err := fromCty(v); err == nil && !msg.missing() {
 			raw, _ := textOf(msg)
-			return nil, &SourceError{spec.Clip(string(raw))}
+			return nil, &SourceError{string(raw)}
 		}
 	}
 	if d.when != nil {
@@ -112,6 +124,9 @@ func (d *Decoder) Records(body []byte) ([]Piece, error) {
 	case at.Kind == rawjson.Array && !dec.Keyed, at.Kind == rawjson.Object && dec.Keyed:
 		var out []Piece
 		err := at.Each(func(name []byte, v rawjson.Value) error {
+			if len(out) == maxRecords {
+				return &ShapeError{fmt.Sprintf("the reply has more than %d records", maxRecords)}
+			}
 			key, err := d.keyOf(string(name), v.Raw)
 			out = append(out, Piece{key, v.Raw})
 			return err
@@ -126,6 +141,21 @@ func (d *Decoder) Records(body []byte) ([]Piece, error) {
 		want = "an object with a member for each market"
 	}
 	return nil, &ShapeError{fmt.Sprintf("the reply has %s at %s, not %s: has the API changed?", kindName(at.Kind), pathText(dec.Records), want)}
+}
+
+// readable tells whether what the expressions read is small enough to become values of the language.
+func (d *Decoder) readable(exprs ...*slowExpr) error {
+	for _, e := range exprs {
+		if e == nil {
+			continue
+		}
+		for i, slot := range e.slots {
+			if bytes.Count(d.values[slot].Raw, []byte{','}) > maxRead {
+				return &ShapeError{fmt.Sprintf("%s has more than %d elements: too many for an expression", pathText(e.paths[i]), maxRead)}
+			}
+		}
+	}
+	return nil
 }
 
 func (d *Decoder) vars() map[string]cty.Value {
@@ -159,26 +189,50 @@ func (d *Decoder) keyOf(name string, raw []byte) (string, error) {
 
 // elements cuts an HTML page.
 func (d *Decoder) elements(body []byte) ([]Piece, error) {
-	doc, err := goquery.NewDocumentFromReader(bytes.NewReader(body))
+	if bytes.Count(body, []byte{'<'}) > maxTags {
+		return nil, &ShapeError{fmt.Sprintf("the page has more than %d tags", maxTags)}
+	}
+	doc, err := goquery.NewDocumentFromReader(&impatient{page: bytes.NewReader(body), began: time.Now()})
 	if err != nil {
 		return nil, &ShapeError{"not HTML: " + err.Error()}
 	}
 	var out []Piece
+	var buf bytes.Buffer
 	for _, n := range doc.FindMatcher(d.match).Nodes {
-		var buf bytes.Buffer
+		from := buf.Len()
 		if err := html.Render(&buf, n); err != nil {
 			return nil, &ShapeError{"not HTML: " + err.Error()}
 		}
-		key, err := d.keyOf("", buf.Bytes())
+		// An element inside another one that matches too is rendered again with each.
+		if len(out) == maxRecords || buf.Len() > 64<<10+4*len(body) {
+			return nil, &ShapeError{fmt.Sprintf("%q matches too much of the page: elements inside each other", d.src.Definition.Decode.Select)}
+		}
+		piece := bytes.Clone(buf.Bytes()[from:])
+		key, err := d.keyOf("", piece)
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, Piece{key, buf.Bytes()})
+		out = append(out, Piece{key, piece})
 	}
 	if len(out) == 0 {
 		return nil, &ShapeError{fmt.Sprintf("the page has changed: nothing matches %q", d.src.Definition.Decode.Select)}
 	}
 	return out, nil
+}
+
+// impatient reads a page for the parser, and ends when the parser takes a hundred times as long as pages take: elements that
+// are never closed can make each byte cost as much as thousands.
+type impatient struct {
+	page  *bytes.Reader
+	began time.Time
+}
+
+func (r *impatient) Read(p []byte) (int, error) {
+	read := r.page.Size() - int64(r.page.Len())
+	if time.Since(r.began) > 250*time.Millisecond+time.Duration(read)*time.Microsecond {
+		return 0, errors.New("the page takes too long to read: elements that are never closed")
+	}
+	return r.page.Read(p)
 }
 
 func kindName(k rawjson.Kind) string {

@@ -29,18 +29,22 @@ func (e *Engine) stream(src *spec.Source, producer *produce.Producer, opt fetch.
 		return nil
 	})
 	return func(ctx context.Context, slot schedule.Slot) schedule.Outcome {
-		return sample(ctx, slot, src, s, producer, records)
+		return sample(ctx, slot, src, s.Down, producer, records)
 	}, nil
 }
 
-func sample(ctx context.Context, slot schedule.Slot, src *spec.Source, s *fetch.Stream, producer *produce.Producer, records <-chan fetch.Record) schedule.Outcome {
+// topic is the producer's part that a sample needs.
+type topic interface {
+	Paused() string
+	Send(ctx context.Context, src *spec.Source, slot time.Time, records []fetch.Record) error
+}
+
+// sample fills one slot from a connection that gives records; down says why it does not.
+func sample(ctx context.Context, slot schedule.Slot, src *spec.Source, down func() error, producer topic, records <-chan fetch.Record) schedule.Outcome {
 	out := schedule.Outcome{Slot: slot, Kind: schedule.OK}
 	if reason := producer.Paused(); reason != "" {
 		out.Kind, out.Reason = schedule.Skipped, reason
 		return out
-	}
-	for len(records) > 0 { // what came before this slot
-		<-records
 	}
 	seen := map[string]bool{}
 	failed := ""
@@ -48,15 +52,14 @@ func sample(ctx context.Context, slot schedule.Slot, src *spec.Source, s *fetch.
 		var batch []fetch.Record
 		select {
 		case <-ctx.Done():
-			out.Records = len(seen)
-			switch {
-			case len(seen) > 0:
-			case failed != "":
-				out.Kind, out.Reason = schedule.Failed, failed
-			case s.Down() != nil:
-				out.Kind, out.Reason = schedule.Failed, s.Down().Error()
-			default:
-				out.Kind, out.Reason = schedule.Failed, "no record came"
+			if out.Records = len(seen); out.Records > 0 {
+				return out
+			}
+			out.Kind, out.Reason = schedule.Failed, "no record came"
+			if failed != "" {
+				out.Reason = failed
+			} else if err := down(); err != nil { // asked once: a connection comes and goes meanwhile
+				out.Reason = err.Error()
 			}
 			return out
 		case r := <-records:
@@ -65,7 +68,7 @@ func sample(ctx context.Context, slot schedule.Slot, src *spec.Source, s *fetch.
 		for n := len(records); n > 0; n-- {
 			batch = append(batch, <-records)
 		}
-		batch = fresh(batch, seen)
+		batch = fresh(batch, slot.At, seen)
 		if len(batch) == 0 {
 			continue
 		}
@@ -81,11 +84,12 @@ func sample(ctx context.Context, slot schedule.Slot, src *spec.Source, s *fetch.
 	}
 }
 
-// fresh keeps the first record of each market that this slot has not seen, and marks it as seen.
-func fresh(batch []fetch.Record, seen map[string]bool) []fetch.Record {
+// fresh keeps the first record of each market that this slot has not seen, and marks it as seen. What came before the slot
+// has waited here, and belongs to none.
+func fresh(batch []fetch.Record, begin time.Time, seen map[string]bool) []fetch.Record {
 	kept := batch[:0]
 	for _, r := range batch {
-		if !seen[r.Key] {
+		if !seen[r.Key] && !r.Received.Before(begin) {
 			seen[r.Key] = true
 			kept = append(kept, r)
 		}

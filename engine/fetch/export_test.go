@@ -1,0 +1,30 @@
+package fetch
+
+import (
+	"context"
+	"net"
+	"net/http"
+)
+
+// What tests reach inside.
+var (
+	NewClient  = newClient
+	Public     = public
+	RetryAfter = retryAfter
+)
+
+// RoundTrip puts a server of the test's own in the network's place.
+func (p *Poll) RoundTrip(server http.RoundTripper) { p.client.Transport = server }
+
+// Dial puts connections of the test's own in the network's place.
+func (s *Stream) Dial(dial func(ctx context.Context, network, addr string) (net.Conn, error)) {
+	s.client.Transport = &http.Transport{DialContext: dial}
+}
+
+// Plainly is what the ledger says of an error.
+func Plainly(err error) string { return sent{}.plainly(err).Reason }
+
+// Trust takes over what a test's client trusts.
+func (p *Poll) Trust(c *http.Client) {
+	p.client.Transport.(*http.Transport).TLSClientConfig = c.Transport.(*http.Transport).TLSClientConfig.Clone()
+}

@@ -1,0 +1,124 @@
+package fetch
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"syscall"
+	"unicode"
+
+	"github.com/cryptoviz/cryptoviz/engine/mapping"
+	"github.com/cryptoviz/cryptoviz/engine/spec"
+)
+
+// sent are the values that a request carries and that may be keys. A source may repeat them; a message must not.
+type sent []string
+
+// sentBy lists the values of a request's headers and query. Short ones hide nothing, and would maim every message.
+func sentBy(headers map[string]spec.Secret, target *url.URL) sent {
+	var out sent
+	add := func(value string) {
+		if len(value) >= 8 {
+			out = append(out, value, url.QueryEscape(value), url.PathEscape(value))
+		}
+	}
+	add(target.RawQuery)
+	for _, value := range headers {
+		add(value.Reveal())
+		for part := range strings.FieldsSeq(value.Reveal()) { // Bearer KEY
+			add(part)
+		}
+	}
+	for _, values := range target.Query() {
+		for _, value := range values {
+			add(value)
+		}
+	}
+	slices.SortFunc(out, func(a, b string) int { return len(b) - len(a) }) // one may be a part of another
+	return out
+}
+
+// quote is a short line.
+func (s sent) quote(text string) string { return spec.Clip(s.line(text)) }
+
+// line makes a source's own words fit for the log and the ledger: one line, printable, without what was sent.
+func (s sent) line(text string) string {
+	const enough = 4 << 10 // to fold white space first, and not to cut a key in two
+	text = strings.ToValidUTF8(text[:min(len(text), enough)], "")
+	for _, value := range s {
+		text = strings.ReplaceAll(text, value, "(hidden)")
+	}
+	text = strings.Map(func(r rune) rune {
+		switch {
+		case unicode.IsSpace(r):
+			return ' '
+		case unicode.IsPrint(r):
+			return r
+		}
+		return -1
+	}, text)
+	return strings.Join(strings.Fields(text), " ")
+}
+
+// said is a failure that the source itself reports.
+func (s sent) said(e *mapping.SourceError) *Error {
+	return &Error{Reason: strings.TrimSpace("the source says: " + s.quote(e.Message)), Temporary: true}
+}
+
+// noise is what errors say of the program, not of the source.
+var noise = strings.NewReplacer("net/http: ", "", "HTTP/1.x transport connection broken: ", "")
+
+// plainly says in a few words why no answer came.
+func (s sent) plainly(err error) *Error {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e
+	}
+	if e, ok := errors.AsType[*url.Error](err); ok { // its text holds the whole URL
+		err = e.Err
+	}
+	where := "the source"
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Addr != nil {
+		where = op.Addr.String()
+	}
+	dns, isDNS := errors.AsType[*net.DNSError](err)
+	certificate, isCertificate := errors.AsType[*tls.CertificateVerificationError](err)
+	slow, isNet := errors.AsType[net.Error](err)
+	var reason string
+	switch {
+	case isDNS && dns.IsNotFound:
+		reason = "the name " + s.quote(dns.Name) + " is not known: no network, or a wrong host"
+	case isDNS:
+		reason = "the name " + s.quote(dns.Name) + " cannot be looked up: no network, or its name server does not answer"
+	case errors.Is(err, context.Canceled):
+		reason = "interrupted"
+	case errors.Is(err, context.DeadlineExceeded):
+		reason = "no whole answer in time"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		reason = where + " refuses the connection"
+	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETDOWN):
+		reason = where + " cannot be reached: no network, or no way to it"
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, net.ErrClosed), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		reason = "the source broke the connection off"
+	case isCertificate:
+		reason = "the source's certificate cannot be trusted: " + s.quote(strings.TrimPrefix(certificate.Err.Error(), "x509: "))
+	case isNet && slow.Timeout():
+		reason = where + " does not answer"
+	case strings.HasPrefix(err.Error(), "failed to parse Location header"): // it repeats the header
+		reason = "redirected to what is no URL"
+	default:
+		reason = s.quote(noise.Replace(err.Error()))
+	}
+	return &Error{Reason: reason, Temporary: true}
+}
+
+// status names an HTTP status that is no success.
+func status(code int) string {
+	return strings.TrimSpace(fmt.Sprintf("HTTP %d %s", code, http.StatusText(code)))
+}
