@@ -2,11 +2,14 @@ package local
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
+	"syscall"
 
 	"github.com/twmb/franz-go/pkg/kfake"
 )
@@ -17,41 +20,41 @@ type Kafka struct {
 }
 
 // StartKafka starts the broker on loopback with the data under the state directory, on the port of last time if it is free.
-func StartKafka(ctx context.Context, s *State, log *slog.Logger) (*Kafka, error) {
+func StartKafka(_ context.Context, s *State, log *slog.Logger) (*Kafka, error) {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
 	dir := filepath.Join(s.Dir, "kafka")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("start the embedded Kafka: %w", err)
 	}
-	port := s.Data.KafkaPort
-	if !portFree(ctx, port) {
-		port = 0
+	start := func(port int) (*kfake.Cluster, error) {
+		return kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(port), kfake.DataDir(dir), kfake.SyncWrites(), kfake.WithLogger(brokerLog{log}))
 	}
-	if port == 0 {
-		var err error
-		if port, err = freePort(ctx); err != nil {
-			return nil, fmt.Errorf("start the embedded Kafka: %w", err)
-		}
+	cluster, err := start(s.Data.KafkaPort)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		cluster, err = start(0)
 	}
-	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(port), kfake.DataDir(dir), kfake.SyncWrites(), kfake.WithLogger(kfake.BasicLogger(discard{log}, kfake.LogLevelError)))
 	if err != nil {
-		return nil, fmt.Errorf("start the embedded Kafka in %s: %w", dir, err)
+		return nil, fmt.Errorf("start the embedded Kafka in %s: %w. If its files are damaged, move them away: only records that are not stored yet are lost", dir, err)
 	}
-	s.Data.KafkaPort = port
-	if err := s.Save(); err != nil {
+	k := &Kafka{cluster}
+	_, text, _ := net.SplitHostPort(k.Brokers()[0])
+	port, _ := strconv.Atoi(text)
+	if err := s.Update(func(d *StateData) { d.KafkaPort = port }); err != nil {
 		cluster.Close()
 		return nil, err
 	}
-	return &Kafka{cluster}, nil
+	return k, nil
 }
 
-// discard turns the broker's log into ours, at debug level.
-type discard struct{ log *slog.Logger }
+// brokerLog hands on what the broker complains about: it answers a client with no more than an error code.
+type brokerLog struct{ log *slog.Logger }
 
-func (d discard) Write(p []byte) (int, error) {
-	if d.log != nil {
-		d.log.Debug("embedded kafka", "text", string(p))
+func (b brokerLog) Logf(level kfake.LogLevel, text string, args ...any) {
+	if level == kfake.LogLevelError || level == kfake.LogLevelWarn {
+		b.log.Warn("embedded kafka", "text", fmt.Sprintf(text, args...))
 	}
-	return len(p), nil
 }
 
 // Brokers returns the addresses.
@@ -59,24 +62,3 @@ func (k *Kafka) Brokers() []string { return k.cluster.ListenAddrs() }
 
 // Stop writes everything down and ends the broker.
 func (k *Kafka) Stop() { k.cluster.Close() }
-
-func portFree(ctx context.Context, port int) bool {
-	if port == 0 {
-		return false
-	}
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", port))
-	if err != nil {
-		return false
-	}
-	_ = l.Close()
-	return true
-}
-
-func freePort(ctx context.Context) (int, error) {
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().(*net.TCPAddr).Port, nil
-}

@@ -6,19 +6,19 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
-	"maps"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // PostgresOptions says how the private server is started. The zero value works.
@@ -29,27 +29,34 @@ type PostgresOptions struct {
 	Mirror   string            // of the Maven repository; default DefaultMirror
 	Cache    string            // folder for downloaded binaries
 	Settings map[string]string // more of postgresql.conf
+	folders  []string          // patterns of bin folders to look for; default usual
 }
 
 // Postgres is a running private server.
 type Postgres struct {
-	url       string
-	Timescale bool
-	Version   int
-	pid       int
-	exited    chan struct{}
-	err       error
+	url     string
+	pid     int
+	adopted bool // it is not our child
+	exited  chan struct{}
+	err     error // why our child ended; read it after exited
+	log     string
+	logged  int64 // bytes in the log before it started
 }
 
-// impossiblePID in postmaster.pid keeps a stale file from naming a living process; PostgreSQL itself then starts over it.
-const impossiblePID = "2147483000"
+// errLeft means that a server which was left running ended while we waited for it: its stop was under way.
+var errLeft = errors.New("the server of before stopped")
 
 // StartPostgres starts, or adopts, the private server of a state directory and makes the database cryptoviz.
 func StartPostgres(ctx context.Context, s *State, opt PostgresOptions) (*Postgres, error) {
-	// After a kill, the children of the server of before may hold its shared memory for a moment.
+	if opt.Log == nil {
+		opt.Log = slog.New(slog.DiscardHandler)
+	}
+	if opt.Progress == nil {
+		opt.Progress = func(string) {}
+	}
 	p, err := backoff.Retry(ctx, func() (*Postgres, error) {
 		p, err := startPostgres(ctx, s, opt)
-		if err != nil && !strings.Contains(err.Error(), "shared memory block") {
+		if err != nil && !passing(err) {
 			return nil, backoff.Permanent(err)
 		}
 		return p, err
@@ -60,91 +67,174 @@ func StartPostgres(ctx context.Context, s *State, opt PostgresOptions) (*Postgre
 	return p, nil
 }
 
+// passing tells whether another attempt may succeed: after a kill, the children of the server of before may hold its shared
+// memory for a moment, and somebody may take a port between our look and the server's start.
+func passing(err error) bool {
+	return errors.Is(err, errLeft) || strings.Contains(err.Error(), "shared memory block") || strings.Contains(err.Error(), "could not create any TCP/IP sockets")
+}
+
 func startPostgres(ctx context.Context, s *State, opt PostgresOptions) (*Postgres, error) {
-	if opt.Log == nil {
-		opt.Log = slog.New(slog.DiscardHandler)
-	}
-	if free, _, err := FreeSpace(s.Dir); err == nil && free < 256<<20 {
-		return nil, fmt.Errorf("the disk of %s is full (%d MiB free, 256 needed): free some space. Nothing was changed", s.Dir, free>>20)
-	}
-	acct, err := chooseAccount()
+	dir, err := s.postgresDir()
 	if err != nil {
 		return nil, err
 	}
-	dir := s.Data.PostgresDir
-	if dir == "" {
-		dir = filepath.Join(s.Dir, "postgres")
-		if acct != nil && !passable(s.Dir) {
-			dir = filepath.Join("/var/lib/cryptoviz", fmt.Sprintf("%x", hash(s.Dir)))
-		}
-		s.Data.PostgresDir = dir
-	}
-	if s.Data.Password == "" {
-		s.Data.Password = rand.Text()
-	}
-	if err := s.Save(); err != nil {
-		return nil, err
-	}
-	data, run := filepath.Join(dir, "data"), filepath.Join(dir, "run")
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // the server's account passes through
-		return nil, err
-	}
-	for _, d := range []string{data, run} {
-		if err := errors.Join(os.MkdirAll(d, 0o700), acct.own(d)); err != nil {
-			return nil, err
-		}
-	}
-	major := 0
-	if text, err := os.ReadFile(filepath.Join(data, "PG_VERSION")); err == nil {
-		if major, err = strconv.Atoi(strings.TrimSpace(string(text))); err != nil {
-			return nil, fmt.Errorf("%s is damaged: it holds %q", filepath.Join(data, "PG_VERSION"), text)
-		}
-	}
-	bin, err := choose(ctx, opt, major)
+	data := filepath.Join(dir, "data")
+	acct, err := chooseAccount(data)
 	if err != nil {
 		return nil, err
 	}
-	p := &Postgres{Timescale: bin.timescale, Version: bin.major, exited: make(chan struct{})}
+	major, err := madeBy(data)
+	if err != nil {
+		return nil, err
+	}
+	bin, err := choose(ctx, opt, acct, major)
+	if err != nil {
+		return nil, err
+	}
+	if err := openFolder(dir); err != nil {
+		return nil, err
+	}
+	if free, _, err := FreeSpace(dir); err == nil && free < 256<<20 {
+		return nil, fmt.Errorf("the disk of %s is full (%d MiB free, 256 needed): free some space. The data was not touched", dir, free>>20)
+	}
+	password := s.Data.Password
+	if password == "" {
+		password = rand.Text()
+	}
+	keep := func(d *StateData) { d.Password, d.PostgresDir = password, dir }
 	if major == 0 {
-		if opt.Progress != nil {
-			opt.Progress("making a PostgreSQL " + strconv.Itoa(bin.major) + " database")
+		if err := s.Update(keep); err != nil {
+			return nil, err
 		}
-		if err := initdb(ctx, bin, acct, data, run, s.Data.Password); err != nil {
+		opt.Progress("making a PostgreSQL " + strconv.Itoa(bin.major) + " database")
+		if err := makeDatabase(ctx, bin, acct, dir, password); err != nil {
 			return nil, err
 		}
 	}
-	port, adopted := p.adopt(data)
-	if !adopted {
-		if port, err = p.spawn(ctx, s, opt, bin, acct, data); err != nil {
+	log := filepath.Join(s.Dir, "postgres.log")
+	p, port, err := adopt(data, log)
+	if err != nil {
+		return nil, err
+	}
+	if s.Data.Password == "" { // somebody mended state.json
+		if p != nil {
+			if err := p.Stop(ctx); err != nil {
+				return nil, err
+			}
+			p = nil
+		}
+		opt.Log.Warn("state.json held no password of the private PostgreSQL: it gets a new one", "database", data)
+		if err := setPassword(ctx, bin, acct, data, password); err != nil {
 			return nil, err
 		}
 	}
-	s.Data.PostgresPort = port
-	u := url.URL{Scheme: "postgres", User: url.UserPassword("cryptoviz", s.Data.Password), Host: "127.0.0.1:" + strconv.Itoa(port), Path: "/postgres", RawQuery: "sslmode=disable"}
-	if err := p.ready(ctx, u.String(), filepath.Join(s.Dir, "postgres.log")); err != nil {
+	if p == nil {
+		if p, port, err = spawn(ctx, s.Data.PostgresPort, opt, bin, acct, data, log); err != nil {
+			return nil, err
+		}
+	}
+	u := url.URL{Scheme: "postgres", User: url.UserPassword("cryptoviz", password), Host: "127.0.0.1:" + strconv.Itoa(port), Path: "/postgres", RawQuery: "sslmode=disable"}
+	if err := p.ready(ctx, u.String()); err != nil {
 		_ = p.Stop(context.WithoutCancel(ctx))
 		return nil, err
 	}
+	if p.adopted {
+		opt.Log.Info("the private PostgreSQL of before still runs and is adopted", "pid", p.pid)
+	}
 	u.Path = "/cryptoviz"
 	p.url = u.String()
-	return p, s.Save()
+	return p, s.Update(func(d *StateData) {
+		keep(d)
+		d.PostgresPort = port
+	})
 }
 
-// initdb makes the data directory. The password goes through a file, for initdb cannot read it from a pipe of another account.
-func initdb(ctx context.Context, bin binaries, acct *account, data, run, password string) error {
-	file := filepath.Join(run, "password")
-	if err := errors.Join(os.WriteFile(file, []byte(password+"\n"), 0o600), acct.own(file)); err != nil {
+// madeBy returns the major version that made a data directory; 0 means that there is none.
+func madeBy(data string) (int, error) {
+	file := filepath.Join(data, "PG_VERSION")
+	text, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		if inside, _ := os.ReadDir(data); len(inside) > 0 {
+			return 0, fmt.Errorf("%s is damaged: it holds files and no PG_VERSION. Restore it, or move it away. Nothing was changed", data)
+		}
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	major, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || major < 1 {
+		return 0, fmt.Errorf("%s is damaged: it holds %q and no version of PostgreSQL. Restore it, or move the directory away. Nothing was changed", file, text[:min(len(text), 40)])
+	}
+	return major, nil
+}
+
+// makeDatabase makes the data directory beside its place and renames it there: it is whole or absent.
+func makeDatabase(ctx context.Context, bin binaries, acct *account, dir, password string) error {
+	fresh, run := filepath.Join(dir, "new"), filepath.Join(dir, "run")
+	if err := os.RemoveAll(fresh); err != nil { // of a start that was killed
+		return err
+	}
+	for _, d := range []string{fresh, run} {
+		if err := errors.Join(os.MkdirAll(d, 0o700), acct.own(d)); err != nil {
+			return err
+		}
+	}
+	if err := initdb(ctx, bin, acct, fresh, filepath.Join(run, "password"), password); err != nil {
+		return err
+	}
+	data := filepath.Join(dir, "data")
+	if err := os.Remove(data); err != nil && !errors.Is(err, fs.ErrNotExist) { // it is empty
+		return err
+	}
+	return os.Rename(fresh, data)
+}
+
+// initdb fills a folder. The password goes through a file, for initdb cannot read it from a pipe of another account.
+func initdb(ctx context.Context, bin binaries, acct *account, data, file, password string) error {
+	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) // the folder is the account's: follow no link in it
+	if err != nil {
 		return err
 	}
 	defer func() { _ = os.Remove(file) }()
+	_, err = f.WriteString(password + "\n")
+	if acct != nil {
+		err = errors.Join(err, f.Chown(acct.uid, acct.gid))
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
 	cmd := exec.CommandContext(ctx, filepath.Join(bin.dir, "initdb"), "-D", data, "-U", "cryptoviz", "-A", "scram-sha-256", "-E", "UTF8", "--no-locale", "-k", "--no-sync", "--pwfile="+file)
-	cmd.Dir = "/"
-	cmd.Env = []string{"LC_ALL=C", "PATH=" + bin.dir + ":/usr/bin:/bin"}
-	cmd.SysProcAttr = attributes(acct)
-	if out, err := cmd.CombinedOutput(); err != nil {
+	confine(cmd, bin, acct)
+	out, err := cmd.CombinedOutput()
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
 		return fmt.Errorf("initdb: %w: %s", err, bytes.TrimSpace(tail(out)))
 	}
 	return nil
+}
+
+// setPassword writes a new password into a data directory on which no server runs.
+func setPassword(ctx context.Context, bin binaries, acct *account, data, password string) error {
+	cmd := exec.CommandContext(ctx, filepath.Join(bin.dir, "postgres"), "--single", "-D", data, "postgres")
+	confine(cmd, bin, acct)
+	cmd.Stdin = strings.NewReader("ALTER ROLE cryptoviz PASSWORD '" + password + "'\n")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("set a new password: %w: %s", err, bytes.TrimSpace(tail(bytes.ReplaceAll(out, []byte(password), []byte("***")))))
+	}
+	return nil
+}
+
+// confine makes a program of PostgreSQL run as the account, with nothing of our environment: that may hold secrets.
+func confine(cmd *exec.Cmd, bin binaries, acct *account) {
+	cmd.Dir = "/"
+	cmd.Env = []string{"LC_ALL=C", "PATH=" + bin.dir + ":/usr/bin:/bin"}
+	cmd.SysProcAttr = attributes(acct)
 }
 
 func tail(b []byte) []byte {
@@ -154,128 +244,69 @@ func tail(b []byte) []byte {
 	return b
 }
 
-// adopt takes over a server that a process of before left running on this data directory.
-func (p *Postgres) adopt(data string) (port int, ok bool) {
-	file := filepath.Join(data, "postmaster.pid")
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return 0, false
-	}
-	lines := strings.Split(string(text), "\n")
-	pid, _ := strconv.Atoi(lines[0])
-	if cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err == nil && pid > 1 && bytes.Contains(cmdline, []byte(data)) && len(lines) > 3 {
-		port, _ = strconv.Atoi(lines[3])
-		p.pid = pid
-		return port, port > 0
-	}
-	lines[0] = impossiblePID // stale: its number may belong to anybody by now
-	_ = os.WriteFile(file, []byte(strings.Join(lines, "\n")), 0o600)
-	return 0, false
-}
-
-// spawn starts the server as our child, in a group of its own so that Ctrl-C reaches us first.
-func (p *Postgres) spawn(ctx context.Context, s *State, opt PostgresOptions, bin binaries, acct *account, data string) (int, error) {
-	port := s.Data.PostgresPort
-	if !portFree(ctx, port) {
-		var err error
-		if port, err = freePort(ctx); err != nil {
-			return 0, err
-		}
-	}
-	log, err := os.OpenFile(filepath.Join(s.Dir, "postgres.log"), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = log.Close() }()
-	settings := map[string]string{
-		"listen_addresses": "127.0.0.1", "port": strconv.Itoa(port), "unix_socket_directories": "", "max_connections": "60", "shared_buffers": "64MB",
-		"timezone": "UTC", "log_timezone": "UTC", "max_wal_size": "512MB", "log_min_messages": "warning",
-	}
-	if bin.timescale {
-		settings["shared_preload_libraries"], settings["timescaledb.telemetry_level"] = "timescaledb", "off"
-	}
-	maps.Copy(settings, opt.Settings)
-	args := []string{"-D", data}
-	for k, v := range settings {
-		args = append(args, "-c", k+"="+v)
-	}
-	cmd := exec.Command(filepath.Join(bin.dir, "postgres"), args...)
-	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = "/", log, log, attributes(acct)
-	if err := startBound(cmd, func(err error) {
-		p.err = err
-		close(p.exited)
-	}); err != nil {
-		return 0, err
-	}
-	p.pid = cmd.Process.Pid
-	return port, nil
-}
-
-// ready waits until the server answers, and makes the database.
-func (p *Postgres) ready(ctx context.Context, dsn, log string) error {
-	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
-	defer cancel()
+// ready waits until the server answers, and makes the database. A recovery may take its time.
+func (p *Postgres) ready(ctx context.Context, dsn string) error {
+	silent := time.NewTimer(60 * time.Second)
+	defer silent.Stop()
 	tick := time.NewTicker(30 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		conn, err := pgx.Connect(ctx, dsn)
+		err := makeDB(ctx, dsn)
 		if err == nil {
-			defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-			var there bool
-			if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_database WHERE datname = 'cryptoviz')").Scan(&there); err != nil {
-				return err
-			}
-			if !there {
-				_, err = conn.Exec(ctx, "CREATE DATABASE cryptoviz")
-			}
+			return nil
+		}
+		switch pg, _ := errors.AsType[*pgconn.PgError](err); {
+		case pg == nil:
+		case pg.Code == "57P03": // starting up, or shutting down
+			silent.Reset(60 * time.Second)
+		case pg.Code == "28P01":
+			return errors.New("it does not take the password in state.json: remove that line, and the next start sets a new one")
+		case !strings.HasPrefix(pg.Code, "53") && !strings.HasPrefix(pg.Code, "57"): // no want of resources, no stop
 			return err
 		}
 		select {
 		case <-p.exited:
-			text, _ := os.ReadFile(log)
-			return fmt.Errorf("the server stopped: %w: %s", p.err, bytes.TrimSpace(tail(text)))
+			return p.ended()
 		case <-ctx.Done():
-			return fmt.Errorf("the server does not answer: %w (its log: %s)", err, log)
+			return ctx.Err()
+		case <-silent.C:
+			return fmt.Errorf("the server does not answer: %w (its log: %s)", err, p.log)
 		case <-tick.C:
 		}
 	}
 }
 
+// ended says why the server is gone.
+func (p *Postgres) ended() error {
+	if p.adopted {
+		return errLeft
+	}
+	reason := "the server stopped"
+	if p.err != nil {
+		reason += ": " + p.err.Error()
+	}
+	text, _ := os.ReadFile(p.log)
+	text = text[min(int64(len(text)), p.logged):]
+	return fmt.Errorf("%s: %s", reason, bytes.TrimSpace(tail(text)))
+}
+
+func makeDB(ctx context.Context, dsn string) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, dsn)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	var there bool
+	if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_database WHERE datname = 'cryptoviz')").Scan(&there); err != nil {
+		return err
+	}
+	if !there {
+		_, err = conn.Exec(ctx, "CREATE DATABASE cryptoviz")
+	}
+	return err
+}
+
 // URL reaches the database cryptoviz. It holds the password.
 func (p *Postgres) URL() string { return p.url }
-
-// Done is closed when the server ends by itself.
-func (p *Postgres) Done() <-chan struct{} { return p.exited }
-
-// Stop ends the server: fast, then at once.
-func (p *Postgres) Stop(ctx context.Context) error {
-	for _, step := range []struct {
-		signal syscall.Signal
-		wait   time.Duration
-	}{{syscall.SIGINT, 10 * time.Second}, {syscall.SIGQUIT, 5 * time.Second}, {syscall.SIGKILL, 5 * time.Second}} {
-		if err := syscall.Kill(p.pid, step.signal); errors.Is(err, syscall.ESRCH) {
-			return nil
-		}
-		deadline := time.NewTimer(step.wait)
-		tick := time.NewTicker(20 * time.Millisecond)
-		gone := false
-		for waiting := true; waiting && !gone; {
-			select {
-			case <-p.exited:
-				gone = true
-			case <-deadline.C:
-				waiting = false
-			case <-ctx.Done():
-				waiting = false
-			case <-tick.C:
-				gone = errors.Is(syscall.Kill(p.pid, 0), syscall.ESRCH)
-			}
-		}
-		deadline.Stop()
-		tick.Stop()
-		if gone {
-			return nil
-		}
-	}
-	return fmt.Errorf("stop the private PostgreSQL: process %d does not end", p.pid)
-}

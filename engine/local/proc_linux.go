@@ -1,8 +1,13 @@
 package local
 
 import (
+	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 	"syscall"
 )
 
@@ -28,4 +33,30 @@ func startBound(cmd *exec.Cmd, done func(error)) error {
 		}
 	}()
 	return <-started
+}
+
+// serves tells whether a process is the server of a data directory: its command is "postgres -D data ...".
+func serves(pid int, data string) bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	args := strings.Split(string(text), "\x00")
+	i := slices.Index(args, "-D") + 1
+	if err != nil || i == 0 || i == len(args) || filepath.Base(args[0]) != "postgres" {
+		return false
+	}
+	named, err := os.Stat(args[i])
+	if err != nil {
+		return false
+	}
+	info, err := os.Stat(data)
+	return err == nil && os.SameFile(named, info)
+}
+
+// lives tells whether a process runs. One that ended and was not collected, as in a container without an init, does not.
+func lives(pid int) bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	state := string(text[strings.LastIndexByte(string(text), ')')+1:])
+	return !strings.HasPrefix(state, " Z") && !strings.HasPrefix(state, " X")
 }

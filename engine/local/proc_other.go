@@ -3,7 +3,10 @@
 package local
 
 import (
+	"errors"
 	"os/exec"
+	"strconv"
+	"strings"
 	"syscall"
 )
 
@@ -23,3 +26,12 @@ func startBound(cmd *exec.Cmd, done func(error)) error {
 	go func() { done(cmd.Wait()) }() // ends with the child
 	return nil
 }
+
+// serves tells whether a process is the server of a data directory: its command is "postgres -D data ...".
+func serves(pid int, data string) bool {
+	out, err := exec.Command("ps", "-ww", "-o", "args=", "-p", strconv.Itoa(pid)).Output()
+	return err == nil && strings.Contains(string(out), "postgres -D "+data+" -c ")
+}
+
+// lives tells whether a process runs.
+func lives(pid int) bool { return !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) }

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -37,10 +36,7 @@ func FindRunning(dir string) (*Running, error) {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); err == nil {
 		return nil, nil
 	}
-	text := make([]byte, 20)
-	n, _ := f.Read(text)
-	out := &Running{}
-	out.PID, _ = strconv.Atoi(strings.TrimSpace(string(text[:n])))
+	out := &Running{PID: holder(f)}
 	state, err := os.ReadFile(filepath.Join(dir, "state.json"))
 	if err == nil {
 		err = json.Unmarshal(state, &out.Data)

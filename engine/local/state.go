@@ -1,14 +1,17 @@
 package local
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -20,9 +23,12 @@ type BusyError struct {
 	PID int
 }
 
-// Error names the other process.
+// Error names the other process, if that is known.
 func (e *BusyError) Error() string {
-	return fmt.Sprintf("cryptoviz is already running in %s (process %d): stop it, or use another directory with --state", e.Dir, e.PID)
+	if e.PID == 0 {
+		return fmt.Sprintf("cryptoviz is already running in %s: stop it, or use another directory with --state DIR", e.Dir)
+	}
+	return fmt.Sprintf("cryptoviz is already running in %s (process %d): stop it, or use another directory with --state DIR", e.Dir, e.PID)
 }
 
 // ModeError means that a directory holds data of another mode.
@@ -37,6 +43,7 @@ func (e *ModeError) Error() string {
 type State struct {
 	Dir  string
 	lock *os.File
+	mu   sync.Mutex // guards state.json, and changes of Data by Update
 	Data StateData
 }
 
@@ -65,52 +72,96 @@ func LockState(dir string) (*State, error) {
 		return nil, fmt.Errorf("open the state directory: %w: choose one that you may write with --state DIR", err)
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		text := make([]byte, 20)
-		n, _ := f.Read(text)
+		pid := holder(f)
 		_ = f.Close()
-		pid, _ := strconv.Atoi(strings.TrimSpace(string(text[:n])))
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("lock the state directory %s: %w: choose one on a disk of this machine with --state DIR", abs, err)
+		}
 		return nil, &BusyError{abs, pid}
 	}
 	s := &State{Dir: abs, lock: f}
-	if err := errors.Join(f.Truncate(0), writeAt(f, strconv.Itoa(os.Getpid()))); err != nil {
-		_ = f.Close()
-		return nil, fmt.Errorf("write the state directory %s: %w", abs, err)
-	}
-	text, err := os.ReadFile(s.file())
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		s.Data.Created = time.Now().UTC().Truncate(time.Second)
-		err = s.Save()
-	case err == nil:
-		if err = json.Unmarshal(text, &s.Data); err != nil {
-			err = fmt.Errorf("read %s: %w: it is damaged; move the directory away, or start over with --fresh", s.file(), err)
-		}
-	}
-	if err != nil {
+	if err := s.read(); err != nil {
 		_ = f.Close()
 		return nil, err
+	}
+	if err := rewrite(f, strconv.Itoa(os.Getpid())); err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("write the state directory %s: %w", abs, err)
 	}
 	return s, nil
 }
 
-func writeAt(f *os.File, text string) error {
-	_, err := f.WriteAt([]byte(text), 0)
-	return err
+// holder reads the process number in a lock file; 0 when there is none.
+func holder(f *os.File) int {
+	text := make([]byte, 20)
+	n, _ := f.ReadAt(text, 0)
+	pid, _ := strconv.Atoi(strings.TrimSpace(string(text[:n])))
+	return pid
 }
+
+// rewrite gives an open file another text.
+func rewrite(f *os.File, text string) error {
+	_, err := f.WriteAt([]byte(text), 0)
+	return errors.Join(err, f.Truncate(int64(len(text))))
+}
+
+// read takes state.json over, or makes one in a directory that holds nothing of its kind: what is there is not ours.
+func (s *State) read() error {
+	text, err := os.ReadFile(s.file())
+	if errors.Is(err, fs.ErrNotExist) {
+		for _, name := range []string{"postgres", "kafka", "postgres.log"} {
+			if _, err := os.Lstat(filepath.Join(s.Dir, name)); err == nil {
+				return fmt.Errorf("%s holds %s and no state.json: it is not a state directory of cryptoviz. Use another one with --state DIR; if it was one, %s", s.Dir, name, mend)
+			}
+		}
+		s.Data.Created = time.Now().UTC().Truncate(time.Second)
+		return s.Save()
+	}
+	if err != nil {
+		return fmt.Errorf("read the state: %w", err)
+	}
+	if err := json.Unmarshal(text, &s.Data); err != nil {
+		return fmt.Errorf("read %s: %w: it is damaged. Move the directory away, or, to keep its data, %s", s.file(), err, mend)
+	}
+	if s.Data.Mode == "" && s.Data.Created.IsZero() {
+		return fmt.Errorf("%s is not of cryptoviz: use another directory with --state DIR", s.file())
+	}
+	return nil
+}
+
+// mend is how the data stays in use without its state.json; the private PostgreSQL gets a new password then.
+const mend = `write {"mode": "live"} into state.json ("simulated" or "recorded" if the data is that)`
 
 func (s *State) file() string { return filepath.Join(s.Dir, "state.json") }
 
-// Save writes state.json in one step.
-func (s *State) Save() error {
+// Update changes the data and saves it. Goroutines may call it side by side.
+func (s *State) Update(change func(*StateData)) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change(&s.Data)
+	return s.save()
+}
+
+// Save writes state.json.
+func (s *State) Save() error { return s.Update(func(*StateData) {}) }
+
+// save writes state.json in one step: after a crash it holds the old text or the new one.
+func (s *State) save() error {
 	text, err := json.MarshalIndent(s.Data, "", "  ")
 	if err != nil {
 		return err
 	}
 	tmp := s.file() + ".new"
-	if err := os.WriteFile(tmp, append(text, '\n'), 0o600); err != nil {
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
 		return fmt.Errorf("write the state: %w", err)
 	}
-	if err := os.Rename(tmp, s.file()); err != nil {
+	_, err = f.Write(append(text, '\n'))
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(tmp, s.file())
+	}
+	if err != nil {
 		return fmt.Errorf("write the state: %w", err)
 	}
 	return nil
@@ -125,20 +176,60 @@ func (s *State) SetMode(mode string) error {
 	return s.Save()
 }
 
-// Clear deletes everything in the directory but the lock. It is ours: LockState found or made its state.json.
+// Clear deletes the data in the directory, and what is outside of it because the server's account cannot pass through. A
+// server that still runs on it is stopped.
 func (s *State) Clear() error {
-	if dir := s.Data.PostgresDir; dir != "" && !strings.HasPrefix(dir, s.Dir) {
-		if err := os.RemoveAll(dir); err != nil {
-			return fmt.Errorf("clear %s: %w", dir, err)
+	inside, outside := s.postgresDirs()
+	for _, dir := range []string{inside, outside} {
+		if left, _, err := adopt(filepath.Join(dir, "data"), ""); err == nil && left != nil {
+			if err := left.Stop(context.Background()); err != nil {
+				return fmt.Errorf("clear %s: %w", s.Dir, err)
+			}
 		}
 	}
-	for _, name := range []string{"postgres", "kafka", "state.json", "postgres.log"} {
-		if err := os.RemoveAll(filepath.Join(s.Dir, name)); err != nil {
+	for _, path := range []string{inside, outside, filepath.Join(s.Dir, "kafka"), filepath.Join(s.Dir, "postgres.log")} {
+		if err := os.RemoveAll(path); err != nil {
 			return fmt.Errorf("clear %s: %w", s.Dir, err)
 		}
 	}
-	s.Data = StateData{Created: time.Now().UTC().Truncate(time.Second)}
-	return s.Save()
+	return s.Update(func(d *StateData) { *d = StateData{Created: time.Now().UTC().Truncate(time.Second)} })
+}
+
+// system is where root keeps the data of state directories that the server's account cannot pass to.
+const system = "/var/lib/cryptoviz"
+
+func (s *State) postgresDirs() (inside, outside string) {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(s.Dir))
+	return filepath.Join(s.Dir, "postgres"), filepath.Join(system, strconv.FormatUint(h.Sum64(), 16))
+}
+
+// postgresDir is the folder of the private PostgreSQL. state.json only tells where it was: the directory may have been moved,
+// or copied, and two must never use one database.
+func (s *State) postgresDir() (string, error) {
+	inside, outside := s.postgresDirs()
+	for _, dir := range []string{inside, outside} {
+		if _, err := os.Stat(filepath.Join(dir, "data")); err == nil {
+			return dir, nil
+		}
+	}
+	was := s.Data.PostgresDir
+	if _, err := os.Stat(filepath.Join(was, "data")); was != "" && err == nil {
+		return "", fmt.Errorf("%s was moved or copied here, and its database is in %s: bring it back to its old place, or move the database to %s", s.Dir, was, outside)
+	}
+	if os.Geteuid() == 0 && !passable(s.Dir) {
+		return outside, nil
+	}
+	return inside, nil
+}
+
+// Disks are the folders that hold the data.
+func (s *State) Disks() []string {
+	out := []string{s.Dir}
+	if dir := s.Data.PostgresDir; dir != "" && filepath.Dir(dir) != s.Dir {
+		out = append(out, dir)
+	}
+	return out
 }
 
 // Close gives the directory free.
