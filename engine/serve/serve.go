@@ -51,7 +51,9 @@ func Run(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger) 
 	stop := context.AfterFunc(ctx, func() {
 		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 		defer cancel()
-		_ = s.Shutdown(end)
+		if s.Shutdown(end) != nil {
+			_ = s.Close() // a request does not end
+		}
 		close(stopped)
 	})
 	err := s.Serve(l)

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/charmbracelet/lipgloss"
 	"github.com/dustin/go-humanize"
@@ -34,14 +36,20 @@ func (s Status) Print(w io.Writer, look Look) error {
 	for _, r := range s.Rollups {
 		text := fmt.Sprintf("rollup %s · next %s, in %s", r.Name, r.Next.Format("2006-01-02 15:04"), Ago(r.Next.Sub(s.At)))
 		if r.Day != "" {
-			text += fmt.Sprintf(" · last %s: %s rows -> %s hours", r.Day, humanize.Comma(r.RawRows), humanize.Comma(r.HourlyRows))
+			last := fmt.Sprintf(" · last %s: %s rows -> %s hours", r.Day, humanize.Comma(r.RawRows), humanize.Comma(r.HourlyRows))
+			if utf8.RuneCountInString(text+last) > look.Width {
+				last = "\n  " + strings.TrimPrefix(last, " · ")
+			}
+			text += last
 		}
 		lines = append(lines, text)
 	}
 	if notes := s.notes(); len(notes) > 0 {
 		lines = append(lines, "")
 		for _, n := range notes {
-			lines = append(lines, p.warn(clip("! "+n, look.Width)))
+			for _, line := range wrap("! "+n, look.Width, 4) {
+				lines = append(lines, p.warn(line))
+			}
 		}
 	}
 	_, err := io.WriteString(w, strings.Join(lines, "\n")+"\n")
@@ -61,8 +69,11 @@ func (s Status) notes() []string {
 		if src.Reason != "" && (src.State == "failed" || src.State == "skipped") {
 			out = append(out, fmt.Sprintf("%s: %s %s: %s", src.Name, src.Slot.Format("15:04:05"), src.State, src.Reason))
 		}
+		if since, blocked := src.blocked(); blocked {
+			out = append(out, fmt.Sprintf("%s: %s records wait, %s: see /readyz of its worker", src.Name, humanize.Comma(src.Lag), since))
+		}
 		if src.Lost > 0 {
-			out = append(out, fmt.Sprintf("%s: %s records were gone from topic %s before they could be stored: see cryptoviz.gap", src.Name, humanize.Comma(src.Lost), src.Topic))
+			out = append(out, fmt.Sprintf("%s: %s records were gone from its topic before they could be stored: see cryptoviz.gap", src.Name, humanize.Comma(src.Lost)))
 		}
 		if src.Dead > 0 {
 			out = append(out, fmt.Sprintf("%s: %s records could not become rows: see cryptoviz.dead_letter", src.Name, humanize.Comma(src.Dead)))
@@ -71,8 +82,28 @@ func (s Status) notes() []string {
 	return out
 }
 
+// blocked tells whether records wait that a worker would have stored long ago.
+func (s Source) blocked() (since string, blocked bool) {
+	switch {
+	case s.Lag <= 0:
+		return "", false
+	case s.Stored.IsZero():
+		return "none was ever stored", s.Records > 0 && s.Lag > 2*s.Records
+	}
+	return "none was stored since " + s.Stored.Format("15:04:05"), s.Slot.Sub(s.Stored) >= 3*s.interval
+}
+
 func row(name, every, slot, records, rate, lag, dead string) string {
-	return fmt.Sprintf("%-14s %5s  %-22s %8s %8s %7s %6s", clip(name, 14), every, slot, records, rate, lag, dead)
+	return fmt.Sprintf("%-14s %5s  %-22s %8s %8s %7s %6s", clip(name, 14), every, clip(slot, 22), records, rate, lag, dead)
+}
+
+// count writes a number in so many columns, in short when it does not fit.
+func count(n int64, width int) string {
+	text := humanize.Comma(n)
+	if len(text) > width {
+		text = strings.ReplaceAll(humanize.SIWithDigits(float64(n), 1, ""), " ", "")
+	}
+	return text
 }
 
 type painter struct{ Look }
@@ -103,14 +134,14 @@ func (p painter) source(src Source, now time.Time) string {
 	case !src.Slot.IsZero():
 		layout := "15:04:05 "
 		if now.Sub(src.Slot) > 24*time.Hour {
-			layout = "2006-01-02 15:04 "
+			layout = "01-02 15:04 "
 		}
 		slot = src.Slot.Format(layout) + src.State
 	}
 	if src.Lag >= 0 {
-		lag = humanize.Comma(src.Lag)
+		lag = count(src.Lag, 7)
 	}
-	text := row(src.Name, src.Every, slot, humanize.Comma(src.Records), strconv.FormatFloat(src.PerMinute, 'f', 1, 64), lag, humanize.Comma(src.Dead))
+	text := row(src.Name, src.Every, slot, count(src.Records, 8), strconv.FormatFloat(src.PerMinute, 'f', 1, 64), lag, count(src.Dead, 6))
 	switch src.State {
 	case "failed", "skipped":
 		return p.style(text, "1")
@@ -141,4 +172,33 @@ func clip(s string, width int) string {
 		return s
 	}
 	return string(r[:width-1]) + "…"
+}
+
+// wrap breaks a text into lines at its spaces; what does not fit into so many lines is cut. A reason may hold what a source
+// sent: nothing in it may steer the terminal.
+func wrap(text string, width, lines int) []string {
+	text = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) && !unicode.IsSpace(r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, text)
+	var out []string
+	line, used := "", 0
+	for word := range strings.FieldsSeq(text) {
+		n := utf8.RuneCountInString(word)
+		switch {
+		case line == "":
+			line, used = word, n
+			continue
+		case used+1+n <= width:
+			line, used = line+" "+word, used+1+n
+			continue
+		case len(out) == lines-1:
+			return append(out, clip(line+" "+word, width))
+		}
+		out = append(out, clip(line, width))
+		line, used = "  "+word, 2+n
+	}
+	return append(out, clip(line, width))
 }

@@ -44,6 +44,7 @@ type Source struct {
 	Dead      int64     `json:"dead_letters"`
 	Lost      int64     `json:"lost"` // records that were gone from the topic before they could be read
 	Failed24  int64     `json:"failed_24h"`
+	interval  time.Duration
 }
 
 // Rollup is one daily rollup.
@@ -67,7 +68,7 @@ func Read(ctx context.Context, p *spec.Pipeline, db *pgxpool.Pool, kafka *kadm.C
 		at[src.Name] = len(s.Sources)
 		s.Sources = append(s.Sources, Source{
 			Name: src.Name, Enabled: src.Enabled, Transport: Transport(src), Every: spec.FormatDuration(src.Interval),
-			Topic: src.Topic.Name, Table: src.Table.Name, Lag: -1,
+			Topic: src.Topic.Name, Table: src.Table.Name, Lag: -1, interval: src.Interval,
 		})
 	}
 	if err := s.slots(ctx, db, at, now); err != nil {
@@ -223,6 +224,7 @@ func (s *Status) lag(ctx context.Context, kafka *kadm.Client, stored []partition
 		}
 		next[name][p.n] = p.next
 	}
+	var unread error
 	for i := range s.Sources {
 		src := &s.Sources[i]
 		partitions := ends[src.Topic]
@@ -230,6 +232,9 @@ func (s *Status) lag(ctx context.Context, kafka *kadm.Client, stored []partition
 		for n, end := range partitions {
 			if end.Err != nil {
 				known = false
+				if src.Enabled && unread == nil {
+					unread = fmt.Errorf("read the end of topic %s: %w", src.Topic, end.Err)
+				}
 				break
 			}
 			from, found := next[src.Name][n]
@@ -244,5 +249,5 @@ func (s *Status) lag(ctx context.Context, kafka *kadm.Client, stored []partition
 			src.Lag = total
 		}
 	}
-	return nil
+	return unread
 }
