@@ -199,7 +199,7 @@ func (u *up) services(ctx context.Context) (err error) {
 	}
 	engine, err := run.Open(ctx, u.p, run.All, run.Options{
 		Clock: u.clock, Log: u.log, Mode: u.mode(), Mark: true, Owner: fmt.Sprintf("%s/%d", host, os.Getpid()), Instance: "up",
-		Endpoint: endpoint, Disk: u.state.Dir, Version: u.Version,
+		Endpoint: endpoint, Disks: u.state.Disks(), Version: u.Version,
 	})
 	if err != nil {
 		return err
@@ -375,9 +375,8 @@ func (u *up) keepVirtual(ctx context.Context) error {
 	}
 	for {
 		err := clock.Real().Sleep(ctx, time.Second)
-		u.state.Data.Virtual = u.clock.Now()
-		if e := u.state.Save(); e != nil {
-			return e
+		if failed := u.state.Update(func(d *local.StateData) { d.Virtual = u.clock.Now() }); failed != nil {
+			u.log.Warn("the time of the fast clock was not written down", "error", failed.Error()) // a full disk must not end it
 		}
 		if err != nil {
 			return nil //nolint:nilerr // ctx ended

@@ -49,6 +49,20 @@ type started struct {
 	stderr *buffer
 }
 
+// stateFolder is a folder that the account of PostgreSQL can pass to, so that nothing is left outside of it.
+func stateFolder(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "cryptoviz-up-*") //nolint:usetesting // t.TempDir's folder is closed to other accounts
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // see above
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return filepath.Join(dir, "state")
+}
+
 func startUp(t *testing.T, args ...string) *started {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
@@ -104,7 +118,7 @@ func TestUpFillsTablesAndKeepsThem(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a PostgreSQL of its own")
 	}
-	dir := filepath.Join(t.TempDir(), "state")
+	dir := stateFolder(t)
 	up := startUp(t, "--simulate", "--speed", "600", "--state", dir)
 	eventually(t, up, "a first row", func() bool { return strings.Contains(up.stderr.String(), "first row stored") })
 

@@ -5,10 +5,14 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
+	"net"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
@@ -48,14 +52,22 @@ func Kafka(k spec.Kafka) ([]kgo.Opt, error) {
 // Postgres returns a pool configuration for the pipeline's database: UTC, bounded waits, and no secret in its errors.
 func Postgres(d spec.Database) (*pgxpool.Config, error) {
 	cfg, err := pgxpool.ParseConfig(d.URL.Reveal())
-	if err != nil {
+	if err != nil || misread(d.URL.Reveal(), cfg.ConnConfig) {
+		if file, ok := errors.AsType[*fs.PathError](err); ok {
+			return nil, fmt.Errorf("database url names a file that cannot be read: %w", file)
+		}
 		// pgx cannot promise to hide the password of a malformed URL, so its text is not passed on.
-		return nil, errors.New("database url cannot be read: want postgres://user:password@host:5432/name?sslmode=verify-full")
+		return nil, errors.New("database url cannot be read: want postgres://user:password@host:5432/name?sslmode=verify-full, with each of :/?#[]@% in the password written as %XX")
 	}
 	params := cfg.ConnConfig.RuntimeParams
 	params["timezone"] = "UTC"
-	params["application_name"] = "cryptoviz"
+	// The usual path begins with "$user": for a user named cryptoviz that is the engine's own schema, and his tables would be
+	// where no dashboard looks.
+	if _, given := params["search_path"]; !given && !strings.Contains(params["options"], "search_path") {
+		params["search_path"] = "public"
+	}
 	for name, value := range map[string]string{
+		"application_name":                    "cryptoviz",
 		"lock_timeout":                        "10s",
 		"idle_in_transaction_session_timeout": "60s",
 	} {
@@ -63,15 +75,45 @@ func Postgres(d spec.Database) (*pgxpool.Config, error) {
 			params[name] = value
 		}
 	}
-	cfg.ConnConfig.ConnectTimeout = 5 * time.Second
+	if cfg.ConnConfig.ConnectTimeout == 0 {
+		cfg.ConnConfig.ConnectTimeout = 5 * time.Second
+	}
 	return cfg, nil
 }
 
-// Redact returns a database URL that may be shown: user, host and name, never the password or parameters.
+// misread tells whether part of a password was taken for something else that servers and errors name. In a URL it may hold
+// a character that ends it, as in postgres://user:pass/word@host/name; elsewhere a space may be missing before its name.
+func misread(text string, cfg *pgx.ConnConfig) bool {
+	if !isURL(text) {
+		return strings.Contains(cfg.User+cfg.Host+cfg.Database, "=")
+	}
+	return strings.Contains(cfg.Database, "@")
+}
+
+func isURL(text string) bool {
+	return strings.HasPrefix(text, "postgres://") || strings.HasPrefix(text, "postgresql://")
+}
+
+// Redact returns a database URL that may be shown: user, host and name, never the password or parameters. What may have
+// been misread is not shown at all.
 func Redact(s spec.Secret) string {
+	const hidden = "(database url)"
+	if !isURL(s.Reveal()) {
+		cfg, err := pgx.ParseConfig(s.Reveal())
+		if err != nil || misread(s.Reveal(), cfg) || strings.HasPrefix(cfg.Host, "/") {
+			return hidden
+		}
+		u := url.URL{Scheme: "postgres", User: url.User(cfg.User), Host: net.JoinHostPort(cfg.Host, strconv.Itoa(int(cfg.Port))), Path: "/" + cfg.Database}
+		return strings.TrimSuffix(u.String(), "/")
+	}
 	u, err := url.Parse(s.Reveal())
-	if err != nil || u.Host == "" {
-		return "(database url)"
+	if err != nil || u.Host == "" || strings.Contains(u.Path+u.RawQuery+u.Fragment, "@") || strings.Contains(u.User.Username(), ":") {
+		return hidden
+	}
+	for host := range strings.SplitSeq(u.Host, ",") {
+		if !strings.HasPrefix(host, "[") && strings.Count(host, ":") > 1 {
+			return hidden
+		}
 	}
 	out := url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}
 	if name := u.User.Username(); name != "" {

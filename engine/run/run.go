@@ -42,8 +42,8 @@ type Options struct {
 	Instance string // static member name in the consumer groups, kept over restarts; "" for none
 	Mark     bool   // mark a database that holds no mode yet with Mode
 	Endpoint func(*spec.Source) string
-	Disk     string // a folder whose file system must not fill up; "" watches none
-	Version  string // goes into the User-Agent
+	Disks    []string // folders whose file systems must not fill up
+	Version  string   // goes into the User-Agent
 }
 
 // Engine is a pipeline that is ready to run.
@@ -59,6 +59,7 @@ type Engine struct {
 	tally   tally
 	free    atomic.Uint64
 	budgets *fetch.Budgets
+	paused  func() string // why nothing is fetched; nil: this process fetches nothing
 }
 
 // Open connects to the database and the brokers, and prepares the stages. Nothing runs yet.
@@ -161,6 +162,7 @@ func (e *Engine) Rollup(r *spec.Rollup) (*rollup.Runner, error) {
 // addSchedule makes one job a source.
 func (e *Engine) addSchedule() error {
 	producer := produce.New(e.kafka)
+	e.paused = producer.Paused
 	opt := fetch.Options{Clock: e.opt.Clock, Log: e.log, Endpoint: e.opt.Endpoint, UserAgent: "cryptoviz/" + strings.TrimPrefix(e.opt.Version, "v"), Budgets: e.budgets}
 	var jobs []schedule.Job
 	for _, src := range e.p.Sources {
@@ -188,7 +190,7 @@ func (e *Engine) addSchedule() error {
 		jobs = append(jobs, job)
 	}
 	e.jobs = append(e.jobs, schedule.New(jobs, store.Ledger{Store: e.store}, e.opt.Clock, e.log).Run)
-	if e.opt.Disk != "" {
+	if len(e.opt.Disks) > 0 {
 		e.jobs = append(e.jobs, func(ctx context.Context) error { return e.watchDisk(ctx, producer) })
 	}
 	return nil
@@ -261,6 +263,11 @@ func (e *Engine) Ready(ctx context.Context) error {
 	}
 	if err := e.kafka.Ping(ctx); err != nil {
 		errs = append(errs, errors.New("kafka does not answer"))
+	}
+	if e.paused != nil {
+		if reason := e.paused(); reason != "" {
+			errs = append(errs, errors.New(reason))
+		}
 	}
 	for _, w := range e.workers {
 		if reason := w.Stats().Blocked; reason != "" {

@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/cryptoviz/cryptoviz/engine/clock"
+	"github.com/cryptoviz/cryptoviz/engine/connect"
 	"github.com/cryptoviz/cryptoviz/engine/run"
 	"github.com/cryptoviz/cryptoviz/engine/serve"
 	"github.com/cryptoviz/cryptoviz/engine/simulate"
@@ -53,7 +54,11 @@ func newWorld(t *testing.T, start time.Time, speed float64) *world {
 	p.Kafka.Brokers = cluster.ListenAddrs()
 	p.Database.URL = spec.NewSecret(testkit.Postgres(t))
 	w := &world{t: t, p: p, clock: clock.Fast(start, speed)}
-	if w.db, err = pgxpool.New(t.Context(), p.Database.URL.Reveal()); err != nil {
+	cfg, err := connect.Postgres(p.Database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w.db, err = pgxpool.NewWithConfig(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(w.db.Close)

@@ -1,0 +1,292 @@
+package connect_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.uber.org/goleak"
+
+	"github.com/cryptoviz/cryptoviz/engine/connect"
+	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/testkit"
+)
+
+// certificate is for 127.0.0.1. On Linux the test process trusts it, as an operator's own authority.
+var certificate tls.Certificate
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "cryptoviz-test-*")
+	if err == nil {
+		err = certify(filepath.Join(dir, "ca.pem"))
+	}
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	goleak.VerifyTestMain(m, append(testkit.Leaks(), goleak.Cleanup(func(code int) {
+		_ = os.RemoveAll(dir)
+		os.Exit(code)
+	}))...)
+}
+
+func certify(file string) error {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	form := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, form, form, key.Public(), key)
+	if err != nil {
+		return err
+	}
+	certificate = tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
+		return err
+	}
+	return os.Setenv("SSL_CERT_FILE", file) // read once, at the first handshake
+}
+
+func TestRedact(t *testing.T) {
+	const hidden = "(database url)"
+	for url, want := range map[string]string{
+		"postgres://me:geheim@db.example:5432/market?sslmode=verify-full": "postgres://me@db.example:5432/market",
+		"postgresql://me:geheim@db.example/market":                        "postgresql://me@db.example/market",
+		"postgres://me@db.example/market":                                 "postgres://me@db.example/market",
+		"postgres://db.example/market?user=me&password=geheim":            "postgres://db.example/market",
+		"postgres://me:ge%68eim%40@db.example/market":                     "postgres://me@db.example/market",
+		"postgres://me:gehe@geheim@db.example/market":                     "postgres://me@db.example/market",
+		"postgres://me:geheim@[2001:db8::1]:5432/market":                  "postgres://me@[2001:db8::1]:5432/market",
+		"postgres://me:geheim@db.example":                                 "postgres://me@db.example",
+		"postgres://:geheim@db.example/market":                            "postgres://db.example/market",
+		"host=db.example port=5433 user=me password=geheim dbname=market": "postgres://me@db.example:5433/market",
+		"host=db.example user=me password='ge heim \\' geheim' dbname=m":  "postgres://me@db.example:5432/m",
+		"user=me password=geheim host=/run/postgresql":                    hidden,
+		"postgres:///market?host=/run/postgresql&password=geheim":         hidden,
+		"postgres://me:12/geheim@db.example/market":                       hidden,
+		"postgres://me:12?geheim@db.example/market":                       hidden,
+		"postgres://me:12#geheim@db.example/market":                       hidden,
+		"postgres://me:gehe/im@db.example/market":                         hidden,
+		"postgres://me%3Ageheim@db.example/market":                        hidden,
+		"postgres://me:geheim:1/market":                                   hidden,
+		"host=db.example user=mepassword=geheim":                          hidden,
+		"postgres://me:geheim@a.example:1,b.example:2/market":             "postgres://me@a.example:1,b.example:2/market",
+		"postgres://me:geheim%zz@db.example/market":                       hidden,
+		"postgres://me:ge heim@db.example/market":                         hidden,
+		"postgres:/me:geheim@db.example/market":                           hidden,
+		"me:geheim@db.example/market":                                     hidden,
+		"https://me:geheim@db.example/market":                             hidden,
+		"password='geheim":                                                hidden,
+		"geheim":                                                          hidden,
+	} {
+		if got := connect.Redact(spec.NewSecret(url)); got != want {
+			t.Errorf("%s:\n got %s\nwant %s", url, got, want)
+		}
+	}
+}
+
+// TestNoSecretIsShown spoils good URLs in every place, and looks for the password in all that may be shown.
+func TestNoSecretIsShown(t *testing.T) {
+	good := []string{
+		"postgres://me:geheim1geheim@127.0.0.1:1/market?connect_timeout=1",
+		"host=127.0.0.1 port=1 user=me password=geheim1geheim dbname=market connect_timeout=1",
+	}
+	accepted := 0
+	for _, url := range good {
+		at := strings.Index(url, "1geheim")
+		var urls []string
+		for _, c := range []string{"", "/", "?", "#", "@", ":", "%", "%40", "%zz", "[", "]", " ", "'", "\\", "&", "=", ";", "\n", "\x00", "\x7f", "é"} {
+			urls = append(urls, url[:at]+c+url[at:], url[:at+1]+c+url[at+1:], url[:at-6]+"12"+c+url[at:], strings.Replace(url, "127", c+"127", 1), c+url)
+		}
+		for i := range url {
+			urls = append(urls, url[:i]+url[i+1:], url[i:], url[:i])
+		}
+		for _, u := range urls {
+			if !strings.Contains(u, "geheim") || strings.Contains(u, "megeheim") { // the latter is a user's name
+				continue
+			}
+			secret := spec.NewSecret(u)
+			shown := connect.Redact(secret)
+			cfg, err := connect.Postgres(spec.Database{URL: secret})
+			if err != nil {
+				shown += err.Error()
+			} else if cfg.ConnConfig.Host == "127.0.0.1" && cfg.ConnConfig.Port == 1 {
+				accepted++
+				pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
+				if err != nil {
+					t.Fatal(err)
+				}
+				shown += pool.Ping(t.Context()).Error()
+				pool.Close()
+			}
+			if strings.Contains(shown, "geheim") {
+				t.Errorf("%q shows %s", u, shown)
+			}
+		}
+	}
+	if accepted < 20 {
+		t.Errorf("only %d URLs were good enough to connect", accepted)
+	}
+}
+
+func TestPostgresErrors(t *testing.T) {
+	missing := filepath.Join(t.TempDir(), "ca.pem")
+	for url, want := range map[string]string{
+		"postgres://me:geh/eim@db/m":                                           "with each of :/?#[]@% in the password written as %XX",
+		"postgres://me:1/geheim@db/m":                                          "with each of :/?#[]@% in the password written as %XX",
+		"host=db user=mepassword=geheim":                                       "database url cannot be read",
+		"postgres://me:geheim@db/m?sslmode=maybe":                              "database url cannot be read: want postgres://",
+		"postgres://me:geheim@db/m?pool_max_conns=geheim":                      "database url cannot be read: want postgres://",
+		"postgres://me:geheim@db/m?sslmode=verify-full&sslrootcert=" + missing: "database url names a file that cannot be read: open " + missing,
+	} {
+		if _, err := connect.Postgres(spec.Database{URL: spec.NewSecret(url)}); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "geheim") {
+			t.Errorf("%s: %v", url, err)
+		}
+	}
+}
+
+func TestPostgresSettings(t *testing.T) {
+	url := testkit.Postgres(t)
+	for more, want := range map[string]string{
+		"": "UTC cryptoviz 10s 1min public",
+		"&application_name=mine&lock_timeout=2s&idle_in_transaction_session_timeout=3s&timezone=Asia/Tokyo&search_path=mine": "UTC mine 2s 3s mine",
+		"&options=-csearch_path%3Dtheirs": "UTC cryptoviz 10s 1min theirs",
+	} {
+		cfg, err := connect.Postgres(spec.Database{URL: spec.NewSecret(url + more)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer pool.Close()
+		var got string
+		err = pool.QueryRow(t.Context(), `SELECT concat_ws(' ', current_setting('timezone'), current_setting('application_name'), current_setting('lock_timeout'), current_setting('idle_in_transaction_session_timeout'), current_setting('search_path'))`).Scan(&got)
+		if err != nil || got != want {
+			t.Errorf("%q: %s, %v; want %s", more, got, err, want)
+		}
+	}
+}
+
+// TestPostgresThatIsSilent has a server that takes the connection and never answers.
+func TestPostgresThatIsSilent(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	url := "postgres://me:geheim@" + l.Addr().String() + "/m"
+	cfg, err := connect.Postgres(spec.Database{URL: spec.NewSecret(url)})
+	if err != nil || cfg.ConnConfig.ConnectTimeout != 5*time.Second {
+		t.Fatalf("the wait is %v, %v", cfg.ConnConfig.ConnectTimeout, err)
+	}
+	if cfg, err = connect.Postgres(spec.Database{URL: spec.NewSecret(url + "?sslmode=disable&connect_timeout=1")}); err != nil {
+		t.Fatal(err)
+	}
+	pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	began := time.Now()
+	if err := pool.Ping(t.Context()); err == nil || time.Since(began) > 4500*time.Millisecond || strings.Contains(err.Error(), "geheim") {
+		t.Errorf("after %v: %v", time.Since(began), err)
+	}
+}
+
+func TestKafkaWays(t *testing.T) {
+	users := []kfake.Opt{kfake.NumBrokers(1), kfake.EnableSASL(), kfake.Superuser("PLAIN", "p", "geheim"), kfake.Superuser("SCRAM-SHA-256", "s", "geheim"), kfake.Superuser("SCRAM-SHA-512", "t", "geheim")}
+	addresses := map[string]string{
+		"plain":     broker(t, kfake.NumBrokers(1)),
+		"tls":       broker(t, kfake.NumBrokers(1), kfake.TLS(&tls.Config{Certificates: []tls.Certificate{certificate}})),
+		"users":     broker(t, users...), // it closes the connection after a wrong password, where Apache Kafka says so first
+		"tls+users": broker(t, append(users, kfake.TLS(&tls.Config{Certificates: []tls.Certificate{certificate}}))...),
+		"old tls":   broker(t, kfake.NumBrokers(1), kfake.TLS(&tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11})),
+	}
+	for name, c := range map[string]struct {
+		to   string
+		k    spec.Kafka
+		want string // "": it works
+	}{
+		"plain":                   {"plain", spec.Kafka{}, ""},
+		"tls":                     {"tls", spec.Kafka{TLS: true}, ""},
+		"plain password":          {"users", spec.Kafka{SASLMechanism: "plain", SASLUser: "p", SASLPassword: spec.NewSecret("geheim")}, ""},
+		"scram-sha-256":           {"users", spec.Kafka{SASLMechanism: "scram-sha-256", SASLUser: "s", SASLPassword: spec.NewSecret("geheim")}, ""},
+		"scram-sha-512":           {"users", spec.Kafka{SASLMechanism: "scram-sha-512", SASLUser: "t", SASLPassword: spec.NewSecret("geheim")}, ""},
+		"scram-sha-512 over tls":  {"tls+users", spec.Kafka{TLS: true, SASLMechanism: "scram-sha-512", SASLUser: "t", SASLPassword: spec.NewSecret("geheim")}, ""},
+		"a wrong password":        {"users", spec.Kafka{SASLMechanism: "scram-sha-512", SASLUser: "t", SASLPassword: spec.NewSecret("geheim2")}, "eof"},
+		"a wrong plain password":  {"users", spec.Kafka{SASLMechanism: "plain", SASLUser: "p", SASLPassword: spec.NewSecret("geheim2")}, "eof"},
+		"a user of another way":   {"users", spec.Kafka{SASLMechanism: "scram-sha-256", SASLUser: "t", SASLPassword: spec.NewSecret("geheim")}, "eof"},
+		"no password":             {"users", spec.Kafka{}, "sasl"},
+		"plain to a tls port":     {"tls", spec.Kafka{}, "tls"},
+		"a protocol that is weak": {"old tls", spec.Kafka{TLS: true}, "protocol version"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if c.k.TLS && c.want == "" && runtime.GOOS != "linux" {
+				t.Skip("the system's trusted authorities cannot be set from here")
+			}
+			c.k.Brokers = []string{addresses[c.to]}
+			err := ping(t, c.k)
+			if (err == nil) != (c.want == "") || !strings.Contains(strings.ToLower(fmt.Sprint(err)), strings.ToLower(c.want)) || strings.Contains(fmt.Sprint(err), "geheim") {
+				t.Errorf("got %v, want %q", err, c.want)
+			}
+		})
+	}
+}
+
+func broker(t *testing.T, opts ...kfake.Opt) string {
+	t.Helper()
+	cluster, err := kfake.NewCluster(opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	return cluster.ListenAddrs()[0]
+}
+
+func ping(t *testing.T, k spec.Kafka) error {
+	t.Helper()
+	opts, err := connect.Kafka(k)
+	if err != nil {
+		return err
+	}
+	client, err := kgo.NewClient(append(opts, kgo.RetryTimeout(time.Second))...)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	return client.Ping(ctx)
+}
+
+func TestKafkaErrors(t *testing.T) {
+	for want, k := range map[string]spec.Kafka{
+		"kafka block names no brokers: set brokers or KAFKA_BROKERS":                            {},
+		`kafka sasl mechanism "gssapi" is not known: use plain, scram-sha-256 or scram-sha-512`: {Brokers: []string{"h:1"}, SASLMechanism: "gssapi", SASLPassword: spec.NewSecret("geheim")},
+	} {
+		if _, err := connect.Kafka(k); err == nil || err.Error() != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+	if err := ping(t, spec.Kafka{Brokers: []string{"127.0.0.1:1"}}); err == nil || !strings.Contains(err.Error(), "connection refused") {
+		t.Errorf("nobody there: %v", err)
+	}
+}
