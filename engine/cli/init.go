@@ -16,51 +16,88 @@ func (e *env) newInit() *cobra.Command {
 		Use:   "init [DIR]",
 		Short: "Write a pipeline to begin with: pipeline.hcl, sources, sql, dashboards",
 		Long: `Write the shipped pipeline into DIR (the current folder without one): pipeline.hcl, sources, sql and dashboards,
-docker-compose.yml and .env.example. A file that exists already is never overwritten.`,
-		Args: cobra.MaximumNArgs(1),
+docker-compose.yml and .env.example. When one of these files exists already, nothing is written.`,
+		Example: "  cryptoviz init my-pipeline",
+		Args:    cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			dir := "."
 			if len(args) == 1 {
 				dir = args[0]
 			}
-			written, kept := 0, 0
-			err := fs.WalkDir(e.Bundle, ".", func(path string, d fs.DirEntry, err error) error {
-				if err != nil || d.IsDir() {
-					return err
-				}
-				data, err := fs.ReadFile(e.Bundle, path)
-				if err != nil {
-					return err
-				}
-				target := filepath.Join(dir, filepath.FromSlash(path))
-				if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil { //nolint:gosec // a project folder
-					return err
-				}
-				f, err := os.OpenFile(target, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644) //nolint:gosec // no secrets
-				if errors.Is(err, fs.ErrExist) {
-					kept++
-					return nil
-				}
-				if err != nil {
-					return err
-				}
-				_, err = f.Write(data)
-				written++
-				return errors.Join(err, f.Close())
-			})
+			files, err := bundleFiles(e.Bundle)
 			if err != nil {
-				return fmt.Errorf("write the pipeline: %w", err)
+				return err
 			}
-			said := fmt.Sprintf("Wrote %s to %s.", count(written, "file"), dir)
-			if kept > 0 {
-				said += fmt.Sprintf(" %d existed already and were left alone.", kept)
+			if err := refuseExisting(dir, files); err != nil {
+				return err
+			}
+			for _, name := range files {
+				if err := writeNew(e.Bundle, dir, name); err != nil {
+					return fmt.Errorf("write the pipeline: %w", err)
+				}
 			}
 			next := "cryptoviz up"
 			if filepath.Clean(dir) != "." {
-				next = "cd " + dir + " && " + next
+				next = "cd " + quoteArg(dir) + " && " + next
 			}
-			e.print("%s\nNext: %s   (without a network: %s --simulate)\n", said, next, strings.TrimSpace(next))
+			e.print("Wrote %s to %s.\nNext: %s   (without a network: %s --simulate)\n", count(len(files), "file"), dir, next, next)
 			return nil
 		},
 	}
+}
+
+func bundleFiles(bundle fs.FS) ([]string, error) {
+	var out []string
+	err := fs.WalkDir(bundle, ".", func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			out = append(out, path)
+		}
+		return err
+	})
+	return out, err
+}
+
+// refuseExisting looks at all files before the first is written: a mix of two pipelines would be neither.
+func refuseExisting(dir string, files []string) error {
+	var taken []string
+	for _, name := range files {
+		if _, err := os.Lstat(filepath.Join(dir, filepath.FromSlash(name))); err == nil {
+			taken = append(taken, name)
+		}
+	}
+	if len(taken) == 0 {
+		return nil
+	}
+	names := strings.Join(taken[:min(len(taken), 3)], ", ")
+	if len(taken) > 3 {
+		names += fmt.Sprintf(" and %d more", len(taken)-3)
+	}
+	return fmt.Errorf("%s has %s already: nothing was written. Name another folder: cryptoviz init DIR", dir, names)
+}
+
+func writeNew(bundle fs.FS, dir, name string) error {
+	data, err := fs.ReadFile(bundle, name)
+	if err != nil {
+		return err
+	}
+	target := filepath.Join(dir, filepath.FromSlash(name))
+	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(target, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	return errors.Join(err, f.Close())
+}
+
+// quoteArg writes a path so that a shell takes it as one word.
+func quoteArg(s string) string {
+	if strings.ContainsFunc(s, func(r rune) bool {
+		return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./~", r)
+	}) {
+		return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+	}
+	return s
 }

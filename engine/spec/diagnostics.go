@@ -1,18 +1,22 @@
 package spec
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
-	"unicode"
 
 	"github.com/agext/levenshtein"
 	"github.com/hashicorp/hcl/v2"
 )
 
-// Diagnostics is everything that is wrong with a pipeline, with the files for the snippets.
+// maxDiags ends the reading of a file that is no pipeline at all.
+const maxDiags = 200
+
+// Diagnostics is everything that is wrong with a pipeline, in the order of the files and lines, with the files for the
+// snippets.
 type Diagnostics struct {
 	Diags hcl.Diagnostics
 	Files map[string]*hcl.File
@@ -23,20 +27,6 @@ func (d *Diagnostics) HasErrors() bool { return d.Diags.HasErrors() }
 
 // Errors returns the number of errors.
 func (d *Diagnostics) Errors() int { return len(d.Diags.Errs()) }
-
-// Write prints every diagnostic with its snippet. Control characters from the files are made visible, and values of
-// variables are never shown: the diagnostics carry no evaluation context.
-func (d *Diagnostics) Write(w io.Writer, color bool, width uint) error {
-	var text strings.Builder
-	out := hcl.NewDiagnosticTextWriter(&text, d.Files, width, color)
-	for _, diag := range d.sorted() {
-		if err := out.WriteDiagnostic(diag); err != nil {
-			return fmt.Errorf("write diagnostics: %w", err)
-		}
-	}
-	_, err := io.WriteString(w, visible(text.String(), color))
-	return err
-}
 
 // JSON prints the diagnostics for programs: {"valid", "errors", "diagnostics": [{severity, summary, detail, file, line, column}]}.
 func (d *Diagnostics) JSON(w io.Writer) error {
@@ -53,75 +43,75 @@ func (d *Diagnostics) JSON(w io.Writer) error {
 		Errors      int   `json:"errors"`
 		Diagnostics []one `json:"diagnostics"`
 	}{!d.HasErrors(), d.Errors(), []one{}}
-	for _, diag := range d.sorted() {
-		o := one{Severity: "error", Summary: diag.Summary, Detail: diag.Detail}
-		if diag.Severity == hcl.DiagWarning {
-			o.Severity = "warning"
-		}
+	for _, diag := range d.Diags {
+		o := one{Severity: severity(diag), Summary: visible(diag.Summary), Detail: visible(diag.Detail)}
 		if r := diag.Subject; r != nil {
-			o.File, o.Line, o.Column = r.Filename, r.Start.Line, r.Start.Column
+			o.File, o.Line, o.Column = visible(r.Filename), r.Start.Line, r.Start.Column
 		}
 		out.Diagnostics = append(out.Diagnostics, o)
 	}
 	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")
 	return enc.Encode(out)
 }
 
-// sorted orders by file and line, and drops evaluation contexts, which could show a secret.
-func (d *Diagnostics) sorted() []*hcl.Diagnostic {
-	out := make([]*hcl.Diagnostic, 0, len(d.Diags))
-	for _, diag := range d.Diags {
-		c := *diag
-		c.EvalContext, c.Expression = nil, nil
-		out = append(out, &c)
+func severity(d *hcl.Diagnostic) string {
+	if d.Severity == hcl.DiagWarning {
+		return "warning"
 	}
-	slices.SortStableFunc(out, func(a, b *hcl.Diagnostic) int {
-		if a.Subject == nil || b.Subject == nil {
-			return 0
-		}
-		if c := strings.Compare(a.Subject.Filename, b.Subject.Filename); c != 0 {
-			return c
-		}
-		return a.Subject.Start.Byte - b.Subject.Start.Byte
-	})
-	return slices.CompactFunc(out, func(a, b *hcl.Diagnostic) bool {
-		return a.Summary == b.Summary && a.Detail == b.Detail && a.Subject != nil && b.Subject != nil && *a.Subject == *b.Subject
-	})
+	return "error"
 }
 
-// visible replaces control characters; with color, the escape sequences of the writer itself stay.
-func visible(s string, color bool) string {
-	return strings.Map(func(r rune) rune {
+// sorted orders by file and line, the pipeline first.
+func sorted(diags hcl.Diagnostics, first string) hcl.Diagnostics {
+	position := func(d *hcl.Diagnostic) (rank int, file string, at int) {
 		switch {
-		case r == '\n' || r == '\t' || (color && r == 0x1b):
-			return r
-		case unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r):
-			return '�'
+		case d.Subject == nil:
+			return 0, "", 0
+		case d.Subject.Filename == first:
+			return 1, first, d.Subject.Start.Byte
 		}
-		return r
-	}, s)
+		return 2, d.Subject.Filename, d.Subject.Start.Byte
+	}
+	slices.SortStableFunc(diags, func(a, b *hcl.Diagnostic) int {
+		ar, af, ab := position(a)
+		br, bf, bb := position(b)
+		return cmp.Or(cmp.Compare(ar, br), strings.Compare(af, bf), cmp.Compare(ab, bb))
+	})
+	return diags
 }
 
 // suggest returns ` Did you mean "x"?`, or a list of what there is.
 func suggest(name string, known []string) string {
-	best, dist := "", 1+max(2, len(name)/3)
-	for _, k := range known {
-		if d := levenshtein.Distance(name, k, nil); d < dist {
-			best, dist = k, d
-		}
-	}
-	if best != "" {
+	if best := nearest(name, known); best != "" {
 		return fmt.Sprintf(" Did you mean %q?", best)
 	}
 	if len(known) == 0 {
 		return ""
 	}
 	known = slices.Sorted(slices.Values(known))
-	if len(known) > 12 {
-		known = append(known[:12:12], "…")
+	if len(known) > 20 {
+		known = append(known[:20:20], "…")
 	}
 	return " Known: " + strings.Join(known, ", ") + "."
+}
+
+// nearest returns the known name that differs least, in at most a third of the letters; "" for none.
+func nearest(name string, known []string) string {
+	best, dist := "", 1+max(1, (len(name)+1)/3)
+	if name == "" || len(name) > maxWord {
+		return ""
+	}
+	for _, k := range known {
+		if max(len(k)-len(name), len(name)-len(k)) > dist {
+			continue
+		}
+		if d := levenshtein.Distance(strings.ToLower(name), k, nil); d < dist || d == dist && best != "" && k < best {
+			best, dist = k, d
+		}
+	}
+	return best
 }
 
 func problem(r hcl.Range, summary, format string, args ...any) *hcl.Diagnostic {

@@ -1,12 +1,14 @@
 package spec
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"maps"
 	"path"
+	"unicode/utf8"
 
 	"github.com/hashicorp/hcl/v2/ext/tryfunc"
 	"github.com/zclconf/go-cty/cty"
@@ -34,7 +36,7 @@ func constantFunctions() map[string]function.Function {
 }
 
 // pipelineFunctions adds what only pipeline.hcl may do: read the environment and files beside it.
-func pipelineFunctions(fsys fs.FS, env func(string) (string, bool)) map[string]function.Function {
+func pipelineFunctions(l *loader) map[string]function.Function {
 	out := maps.Clone(constantFunctions())
 	out["env"] = function.New(&function.Spec{
 		Description: "env(NAME) or env(NAME, default): an environment variable; without a default it must be set.",
@@ -46,15 +48,15 @@ func pipelineFunctions(fsys fs.FS, env func(string) (string, bool)) map[string]f
 				return cty.NilVal, errors.New("want env(NAME) or env(NAME, default)")
 			}
 			name := args[0].AsString()
-			if env != nil {
-				if v, ok := env(name); ok && v != "" {
+			if l.opt.Env != nil {
+				if v, ok := l.opt.Env(name); ok && v != "" {
 					return cty.StringVal(v).Mark(sensitiveMark), nil
 				}
 			}
 			if len(args) == 2 {
 				return args[1], nil
 			}
-			return cty.NilVal, fmt.Errorf("the environment variable %s is not set; set it (see .env.example), or give a default: env(%q, \"…\")", name, name)
+			return cty.NilVal, fmt.Errorf("the environment variable %s is not set; set it (see .env.example), or give a default: env(%q, \"…\")", visible(Clip(name)), Clip(name))
 		},
 	})
 	out["file"] = function.New(&function.Spec{
@@ -62,9 +64,15 @@ func pipelineFunctions(fsys fs.FS, env func(string) (string, bool)) map[string]f
 		Params:      []function.Parameter{{Name: "path", Type: cty.String}},
 		Type:        function.StaticReturnType(cty.String),
 		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
-			src, err := readBounded(fsys, args[0].AsString())
-			if err != nil {
+			name := args[0].AsString()
+			src, err := l.readFile(name)
+			switch {
+			case err != nil:
 				return cty.NilVal, err
+			case len(src) > MaxFile:
+				return cty.NilVal, fmt.Errorf("the file %q is larger than %d bytes (1 MiB)", Clip(name), MaxFile)
+			case !utf8.Valid(src) || bytes.IndexByte(src, 0) >= 0:
+				return cty.NilVal, fmt.Errorf("the file %q is not a UTF-8 text", Clip(name))
 			}
 			return cty.StringVal(string(src)), nil
 		},
@@ -72,25 +80,50 @@ func pipelineFunctions(fsys fs.FS, env func(string) (string, bool)) map[string]f
 	return out
 }
 
-// readBounded reads a file of the bundle, at most MaxFile+1 bytes of it, and says in plain words why it cannot.
-func readBounded(fsys fs.FS, name string) ([]byte, error) {
-	clean := path.Clean(name)
-	if !fs.ValidPath(clean) {
-		return nil, fmt.Errorf("the path %q leaves the folder of pipeline.hcl; use a path inside it, such as \"sql/rollup_hourly.sql\"", name)
+// readFile reads a file of the bundle, at most MaxFile+1 bytes of it, and says in plain words why it cannot.
+func (l *loader) readFile(name string) ([]byte, error) {
+	clean, shown := path.Clean(name), Clip(name)
+	if name == "" {
+		return nil, errors.New("the path is empty")
 	}
-	f, err := fsys.Open(clean)
+	if !fs.ValidPath(clean) {
+		return nil, fmt.Errorf("the path %q leaves the folder of pipeline.hcl; use a path inside it, such as \"sql/rollup_hourly.sql\"", shown)
+	}
+	info, err := fs.Stat(l.fsys, clean) // before opening: a pipe would wait for its writer
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("there is no file %q beside pipeline.hcl", name)
+		return nil, fmt.Errorf("there is no file %q", shown)
 	case errors.Is(err, fs.ErrPermission):
-		return nil, fmt.Errorf("the file %q may not be read by this user: check its permissions", name)
+		return nil, fmt.Errorf("the file %q may not be read by this user: check its permissions", shown)
 	case err != nil:
-		return nil, fmt.Errorf("read %q: %w", name, err)
+		return nil, fmt.Errorf("read %q: %w", shown, pathless(err))
+	case info.IsDir():
+		return nil, fmt.Errorf("%q is a folder, not a file", shown)
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%q is not an ordinary file", shown)
+	}
+	f, err := l.fsys.Open(clean)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, fmt.Errorf("the file %q may not be read by this user: check its permissions", shown)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %q: %w", shown, pathless(err))
 	}
 	defer func() { _ = f.Close() }()
 	src, err := io.ReadAll(io.LimitReader(f, MaxFile+1))
 	if err != nil {
-		return nil, fmt.Errorf("read %q: %w", name, err)
+		return nil, fmt.Errorf("read %q: %w", shown, pathless(err))
+	}
+	if l.read += len(src); l.read > maxBundle {
+		return nil, fmt.Errorf("the files of this pipeline have more than %d bytes together", maxBundle)
 	}
 	return src, nil
+}
+
+// pathless takes the path off an error that names it again.
+func pathless(err error) error {
+	if p := (*fs.PathError)(nil); errors.As(err, &p) {
+		return p.Err
+	}
+	return err
 }

@@ -2,7 +2,9 @@ package spec
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -28,12 +30,6 @@ func bundle(t testing.TB) fstest.MapFS {
 	return out
 }
 
-func report(d *Diagnostics) string {
-	var buf bytes.Buffer
-	_ = d.Write(&buf, false, 100)
-	return buf.String()
-}
-
 func TestShippedPipelineLoads(t *testing.T) {
 	p, d := Load(bundle(t), "pipeline.hcl", Options{})
 	if len(d.Diags) > 0 {
@@ -54,5 +50,53 @@ func TestShippedPipelineLoads(t *testing.T) {
 	}
 	if got := p.Sources[1].Definition.Poll.Query["pair"]; got != "SOLUSD,XETHZUSD,XXBTZUSD" {
 		t.Errorf("kraken: %s", got)
+	}
+}
+
+// content is a pipeline without the places in its files.
+func content(t *testing.T, p *Pipeline) string {
+	t.Helper()
+	var polls []any
+	for _, s := range p.Sources {
+		if d := s.Definition; d.Poll != nil {
+			polls = append(polls, d.Poll.URL, d.Poll.Query, d.Poll.Timeout, len(d.Row.Columns))
+		}
+	}
+	text, err := json.Marshal([]any{p.Topics, p.Tables, p.Rollups, polls, p.Kafka.Brokers, p.Database.URL.Reveal()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return regexp.MustCompile(`"Range":\{.*?\}\}`).ReplaceAllString(string(text), "")
+}
+
+// The bytes around the text do not change what it says, nor where a mistake is.
+func TestByteOrderMarkAndLineEnds(t *testing.T) {
+	changes := map[string]func(string) string{
+		"BOM": func(s string) string { return "\ufeff" + s }, "CRLF": func(s string) string { return strings.ReplaceAll(s, "\n", "\r\n") }, "no end": func(s string) string { return strings.TrimRight(s, "\n") },
+		"BOM and CRLF": func(s string) string { return "\ufeff" + strings.ReplaceAll(s, "\n", "\r\n") },
+	}
+	p, _ := Load(base(t), "pipeline.hcl", Options{})
+	want := content(t, p)
+	wrong := func(s string) string { return strings.Replace(s, "var.pairs", "var.pears", 1) }
+	_, d := Load(whole(t, wrong(string(base(t)["pipeline.hcl"].Data))), "pipeline.hcl", Options{})
+	wantText := report(d)
+	for name, change := range changes {
+		files := base(t)
+		for file, f := range files {
+			if strings.HasSuffix(file, ".hcl") {
+				f.Data = []byte(change(string(f.Data)))
+			}
+		}
+		p, d := Load(files, "pipeline.hcl", Options{})
+		if len(d.Diags) > 0 {
+			t.Fatalf("%s: %s", name, report(d))
+		}
+		if got := content(t, p); got != want {
+			t.Errorf("%s gives\n%s\nwant\n%s", name, got, want)
+		}
+		files["pipeline.hcl"].Data = []byte(wrong(string(files["pipeline.hcl"].Data)))
+		if _, d := Load(files, "pipeline.hcl", Options{}); report(d) != wantText {
+			t.Errorf("%s says\n%s\nwant\n%s", name, report(d), wantText)
+		}
 	}
 }

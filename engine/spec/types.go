@@ -1,6 +1,8 @@
 package spec
 
 import (
+	"fmt"
+	"io"
 	"io/fs"
 	"time"
 
@@ -11,6 +13,7 @@ import (
 // Pipeline is a whole, validated pipeline.hcl with the source definitions that it names.
 // Every reference is resolved to a pointer; nothing in it needs the files any more.
 type Pipeline struct {
+	opaque
 	File            string // path of pipeline.hcl as the user gave it
 	FS              fs.FS  // rooted at the folder of pipeline.hcl; file() and definitions come from here
 	RequiredVersion string
@@ -24,6 +27,7 @@ type Pipeline struct {
 
 // Kafka says where the brokers are. Secrets are marked and never printed.
 type Kafka struct {
+	opaque
 	Brokers       []string
 	TLS           bool
 	SASLMechanism string // "", "plain", "scram-sha-256" or "scram-sha-512"
@@ -127,6 +131,7 @@ type Source struct {
 // Definition is a sources/*.hcl file: how to get raw records and how a record becomes a row.
 // It holds data only; params are already constants in every expression (see Params).
 type Definition struct {
+	opaque
 	File        string // path inside Pipeline.FS, e.g. "sources/binance.hcl"
 	Hash        string // 16 hex digits over the file and the params; goes into each record's header
 	Description string
@@ -142,6 +147,7 @@ type Definition struct {
 
 // Poll is one HTTP request a slot. URL, query and headers are constants: evaluated when the file is read.
 type Poll struct {
+	opaque
 	URL          string
 	Query        map[string]string
 	Headers      map[string]Secret
@@ -164,6 +170,7 @@ type Budget struct {
 
 // Stream is a WebSocket subscription.
 type Stream struct {
+	opaque
 	URL          string
 	Subscribe    []string      // text frames, sent in this order after connecting
 	Ping         string        // text frame sent each PingEvery; "" sends a WebSocket ping
@@ -228,6 +235,18 @@ type Merge struct {
 	Last    string            // column with the time of the last sample: orders "last"
 }
 
+// opaque is in what may hold values from the environment outside a Secret, such as a URL with a key in it: no verb of fmt,
+// JSON or slog shows the inside.
+type opaque struct{}
+
+// Format hides everything from fmt.
+func (opaque) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, notShown) }
+
+// MarshalText hides everything from JSON and slog.
+func (opaque) MarshalText() ([]byte, error) { return []byte(notShown), nil }
+
+const notShown = "(not shown: it may hold secrets)"
+
 // Secret is a value that must not be seen. It prints as (sensitive) in every format.
 type Secret struct{ value string }
 
@@ -239,11 +258,11 @@ func (s Secret) Reveal() string { return s.value }
 
 const sensitive = "(sensitive)"
 
-// String hides the value; so do all fmt verbs, JSON and slog.
+// String hides the value.
 func (s Secret) String() string { return sensitive }
 
-// GoString hides the value from %#v.
-func (s Secret) GoString() string { return sensitive }
+// Format hides the value from every verb of fmt, %d and %x too.
+func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, sensitive) }
 
 // MarshalText hides the value from JSON and slog.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(sensitive), nil }

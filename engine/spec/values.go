@@ -1,17 +1,13 @@
 package spec
 
 import (
-	"fmt"
 	"math"
-	"regexp"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
-	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/hashicorp/hcl/v2/ext/typeexpr"
 	"github.com/zclconf/go-cty/cty"
-	"github.com/zclconf/go-cty/cty/convert"
 )
 
 // block is one HCL block with its content, whose getters report mistakes and return the zero value.
@@ -21,16 +17,18 @@ type block struct {
 	ctx     *hcl.EvalContext
 	what    string // "topic \"binance\"", for messages
 	rng     hcl.Range
+	good    map[string]bool // attributes that have a value of the right type
+	secret  map[string]bool // attributes whose value came from a secret: no message shows it
 }
 
 func (l *loader) open(b *hcl.Block, schema *hcl.BodySchema, ctx *hcl.EvalContext) *block {
-	content, diags := b.Body.Content(schema)
-	l.add(diags...)
 	what := b.Type
 	if len(b.Labels) > 0 {
-		what += " " + strconv.Quote(b.Labels[0])
+		what += " " + strconv.Quote(Clip(b.Labels[0]))
 	}
-	return &block{l, content, ctx, what, b.DefRange}
+	content, diags := b.Body.Content(schema)
+	l.structure(what, b.DefRange, schema, diags)
+	return &block{l, content, ctx, what, b.DefRange, map[string]bool{}, map[string]bool{}}
 }
 
 func (b *block) has(name string) bool { return b.content.Attributes[name] != nil }
@@ -43,38 +41,97 @@ func (b *block) rangeOf(name string) hcl.Range {
 	return b.rng
 }
 
-// value evaluates an attribute as ty; ok is false when it is absent or wrong. Marks are taken off.
-func (b *block) value(name string, ty cty.Type) (v cty.Value, sensitive, ok bool) {
+// show quotes an attribute's value for a message, unless it is a secret.
+func (b *block) show(name, value string) string {
+	if b.secret[name] {
+		return sensitive
+	}
+	return strconv.Quote(Clip(value))
+}
+
+// suggest is the suggestion for an attribute's value; a secret gets none, which would tell of it.
+func (b *block) suggest(name, value string, known []string) string {
+	if b.secret[name] {
+		value = ""
+	}
+	return suggest(value, known)
+}
+
+// marked evaluates an attribute; the value keeps its marks. ok is false when it is absent or wrong.
+func (b *block) marked(name string) (v cty.Value, ok bool) {
 	a := b.content.Attributes[name]
 	if a == nil {
-		return cty.NilVal, false, false
+		return cty.NilVal, false
 	}
-	if !b.l.checkFunctions(a.Expr, b.ctx.Functions) {
-		return cty.NilVal, false, false
+	v, ok = b.l.evaluate(a.Expr, b.ctx)
+	if !ok {
+		return cty.NilVal, false
 	}
-	v, diags := a.Expr.Value(b.ctx)
-	b.l.add(diags...)
-	if diags.HasErrors() {
-		return cty.NilVal, false, false
+	plain, secret := unmark(v)
+	b.secret[name] = secret
+	if !plain.IsWhollyKnown() { // it uses a value whose own mistake is reported
+		return cty.NilVal, false
 	}
-	v, sensitive = unmark(v)
-	if !v.IsWhollyKnown() { // it uses a variable whose own mistake is reported
-		return cty.NilVal, sensitive, false
+	if plain.IsNull() {
+		b.l.fail(a.Expr.Range(), "Value missing", "%s.%s is null: give a value, or leave the line out.", b.what, name)
+		return cty.NilVal, false
 	}
-	if v.IsNull() {
-		b.l.fail(a.Expr.Range(), "Value missing", "%s.%s is null; give a value or leave the line out.", b.what, name)
-		return cty.NilVal, sensitive, false
+	return v, true
+}
+
+// value evaluates an attribute as ty. Marks are taken off.
+func (b *block) value(name string, ty cty.Type) (cty.Value, bool) {
+	v, ok := b.marked(name)
+	if !ok {
+		return cty.NilVal, false
 	}
-	if ty == cty.Number && v.Type() == cty.String { // HCL would take "12": keep the language strict
-		b.l.fail(a.Expr.Range(), "Wrong type", "%s.%s is a number: write it without quotes.", b.what, name)
-		return cty.NilVal, sensitive, false
+	v, _ = unmark(v)
+	r := b.rangeOf(name)
+	if ty.IsPrimitiveType() && ty != cty.String && v.Type() == cty.String { // HCL would take "12" and "true": keep the language strict
+		b.l.fail(r, "Wrong type", "%s.%s is %s: write it without quotes.", b.what, name, typeName(ty))
+		return cty.NilVal, false
 	}
-	out, err := convert.Convert(v, ty)
+	out, err := convertTo(v, ty)
+	if isLimit(err) {
+		b.l.fail(r, "Too large", "%s.%s: %v.", b.what, name, err)
+		return cty.NilVal, false
+	}
 	if err != nil {
-		b.l.fail(a.Expr.Range(), "Wrong type", "%s.%s must be a %s, not %s.", b.what, name, ty.FriendlyName(), v.Type().FriendlyName())
-		return cty.NilVal, sensitive, false
+		b.l.fail(r, "Wrong type", "%s.%s must be %s, not %s.", b.what, name, typeName(ty), kindName(v.Type()))
+		return cty.NilVal, false
 	}
-	return out, sensitive, true
+	b.good[name] = true
+	return out, true
+}
+
+// typeName names a wanted type in the words of the language.
+func typeName(ty cty.Type) string {
+	switch {
+	case ty == cty.Bool:
+		return "true or false"
+	case ty.IsListType() && ty.ElementType() == cty.String:
+		return `a list of texts, ["…", "…"]`
+	case ty.IsMapType() && ty.ElementType() == cty.String:
+		return `names with texts, { name = "…" }`
+	case ty.IsPrimitiveType():
+		return kindName(ty)
+	}
+	return "of the type " + typeexpr.TypeString(ty)
+}
+
+// kindName names the kind of a value.
+func kindName(ty cty.Type) string {
+	switch {
+	case ty == cty.String:
+		return "a text"
+	case ty == cty.Number:
+		return "a number"
+	case ty == cty.Bool:
+		return "true or false"
+	case ty.IsTupleType(), ty.IsListType(), ty.IsSetType():
+		return "a list"
+	}
+	return "names with values"
 }
 
 func unmark(v cty.Value) (cty.Value, bool) {
@@ -84,21 +141,21 @@ func unmark(v cty.Value) (cty.Value, bool) {
 }
 
 func (b *block) text(name, fallback string) string {
-	if v, _, ok := b.value(name, cty.String); ok {
+	if v, ok := b.value(name, cty.String); ok {
 		return v.AsString()
 	}
 	return fallback
 }
 
 func (b *block) flag(name string, fallback bool) bool {
-	if v, _, ok := b.value(name, cty.Bool); ok {
+	if v, ok := b.value(name, cty.Bool); ok {
 		return v.True()
 	}
 	return fallback
 }
 
 func (b *block) integer(name string, fallback, low, high int64) int64 {
-	v, _, ok := b.value(name, cty.Number)
+	v, ok := b.value(name, cty.Number)
 	if !ok {
 		return fallback
 	}
@@ -110,14 +167,14 @@ func (b *block) integer(name string, fallback, low, high int64) int64 {
 	return int64(f)
 }
 
-func (b *block) duration(name string, fallback time.Duration, low, high time.Duration) time.Duration {
-	v, _, ok := b.value(name, cty.String)
+func (b *block) duration(name string, fallback, low, high time.Duration) time.Duration {
+	v, ok := b.value(name, cty.String)
 	if !ok {
 		return fallback
 	}
 	d, err := ParseDuration(v.AsString())
 	if err != nil {
-		b.l.fail(b.rangeOf(name), "Not a duration", "%s.%s: %v.", b.what, name, err)
+		b.failUnit(name, "duration", `"90s", "1h30m" or "7d"`, err)
 		return fallback
 	}
 	if d < low || d > high {
@@ -127,21 +184,33 @@ func (b *block) duration(name string, fallback time.Duration, low, high time.Dur
 	return d
 }
 
-func (b *block) size(name string, fallback int64) int64 {
-	v, _, ok := b.value(name, cty.String)
+func (b *block) size(name string, fallback, low, high int64) int64 {
+	v, ok := b.value(name, cty.String)
 	if !ok {
 		return fallback
 	}
 	n, err := ParseSize(v.AsString())
 	if err != nil {
-		b.l.fail(b.rangeOf(name), "Not a size", "%s.%s: %v.", b.what, name, err)
+		b.failUnit(name, "size", `"10MiB" or "1GB"`, err)
+		return fallback
+	}
+	if n < low || n > high {
+		b.l.fail(b.rangeOf(name), "Size out of range", "%s.%s must be from %s to %s.", b.what, name, formatSize(low), formatSize(high))
 		return fallback
 	}
 	return n
 }
 
+func (b *block) failUnit(name, kind, examples string, err error) {
+	if b.secret[name] {
+		b.l.fail(b.rangeOf(name), "Not a "+kind, "%s.%s: the value, which is a secret and not shown, is not a %s such as %s.", b.what, name, kind, examples)
+		return
+	}
+	b.l.fail(b.rangeOf(name), "Not a "+kind, "%s.%s: %v.", b.what, name, err)
+}
+
 func (b *block) texts(name string) []string {
-	v, _, ok := b.value(name, cty.List(cty.String))
+	v, ok := b.value(name, cty.List(cty.String))
 	if !ok {
 		return nil
 	}
@@ -157,139 +226,17 @@ func (b *block) texts(name string) []string {
 }
 
 func (b *block) textMap(name string) map[string]string {
-	v, _, ok := b.value(name, cty.Map(cty.String))
+	v, ok := b.value(name, cty.Map(cty.String))
 	if !ok {
 		return nil
 	}
 	out := map[string]string{}
 	for k, e := range v.AsValueMap() {
 		if e.IsNull() {
-			b.l.fail(b.rangeOf(name), "Value missing", "%s.%s[%q] is null.", b.what, name, k)
+			b.l.fail(b.rangeOf(name), "Value missing", "%s.%s holds a null, at the name %s.", b.what, name, b.show(name, k))
 			continue
 		}
 		out[k] = e.AsString()
 	}
 	return out
-}
-
-// refer reads a static reference such as topic.binance.
-func refer[T any](b *block, name, kind string, known map[string]T) (out T, ok bool) {
-	a := b.content.Attributes[name]
-	if a == nil {
-		return out, false
-	}
-	tr, diags := hcl.AbsTraversalForExpr(a.Expr)
-	label := ""
-	if !diags.HasErrors() && tr.RootName() == kind && len(tr) == 2 {
-		switch step := tr[1].(type) {
-		case hcl.TraverseAttr:
-			label = step.Name
-		case hcl.TraverseIndex:
-			if step.Key.Type() == cty.String {
-				label = step.Key.AsString()
-			}
-		}
-	}
-	if label == "" {
-		b.l.fail(a.Expr.Range(), "Not a reference", "%s.%s names a %s block: write %s.NAME, without quotes.%s", b.what, name, kind, kind, suggest("", keys(known)))
-		return out, false
-	}
-	if out, ok = known[label]; !ok {
-		b.l.fail(a.Expr.Range(), "Unknown "+kind, "There is no %s block named %q.%s", kind, label, suggest(label, keys(known)))
-	}
-	return out, ok
-}
-
-func keys[T any](m map[string]T) []string {
-	out := make([]string, 0, len(m))
-	for k := range m {
-		out = append(out, k)
-	}
-	return out
-}
-
-// checkFunctions reports calls of functions that do not exist here; it runs before evaluation so that the message is ours.
-func (l *loader) checkFunctions(expr hcl.Expression, known map[string]functionValue) bool {
-	node, ok := expr.(hclsyntax.Expression)
-	if !ok {
-		return true
-	}
-	good := true
-	_ = hclsyntax.VisitAll(node, func(n hclsyntax.Node) hcl.Diagnostics {
-		if call, ok := n.(*hclsyntax.FunctionCallExpr); ok {
-			if _, exists := known[call.Name]; !exists {
-				good = false
-				detail := fmt.Sprintf("There is no function %q here.%s", call.Name, suggest(call.Name, keys(known)))
-				if call.Name == "env" || call.Name == "file" {
-					detail = call.Name + "() works in pipeline.hcl only: give the value to the source as a parameter, params = { … }."
-				}
-				l.add(problem(call.NameRange, "Unknown function", "%s", detail))
-			}
-		}
-		return nil
-	})
-	return good
-}
-
-var (
-	durationPart = regexp.MustCompile(`^(\d{1,9}(?:\.\d{1,6})?)(ms|s|m|h|d|w)`)
-	sizeForm     = regexp.MustCompile(`^(\d{1,15})\s*(B|KiB|MiB|GiB|TiB|kB|KB|MB|GB|TB)?$`)
-)
-
-var durationUnits = map[string]time.Duration{
-	"ms": time.Millisecond, "s": time.Second, "m": time.Minute, "h": time.Hour, "d": 24 * time.Hour, "w": 7 * 24 * time.Hour,
-}
-
-var sizeUnits = map[string]int64{
-	"": 1, "B": 1, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40,
-}
-
-// ParseDuration reads "1m", "90s", "1h30m", "7d" or "2w". A day has 24 hours: everything is UTC.
-func ParseDuration(s string) (time.Duration, error) {
-	rest, total := s, time.Duration(0)
-	for rest != "" {
-		m := durationPart.FindStringSubmatch(rest)
-		if m == nil {
-			return 0, fmt.Errorf("%q is not a duration; write a number with ms, s, m, h, d or w, such as \"90s\", \"1h30m\" or \"7d\"", Clip(s))
-		}
-		n, _ := strconv.ParseFloat(m[1], 64)
-		f := n * float64(durationUnits[m[2]])
-		if f > float64(math.MaxInt64/4) || total > math.MaxInt64/4 {
-			return 0, fmt.Errorf("%q is too long", Clip(s))
-		}
-		total += time.Duration(f)
-		rest = rest[len(m[0]):]
-	}
-	if s == "" {
-		return 0, fmt.Errorf("it is empty; write a duration such as \"1m\"")
-	}
-	return total, nil
-}
-
-// FormatDuration writes a duration as ParseDuration reads it: "7d", "1h30m".
-func FormatDuration(d time.Duration) string {
-	if d == 0 {
-		return "0s"
-	}
-	var out strings.Builder
-	for _, u := range []string{"d", "h", "m", "s", "ms"} {
-		if n := d / durationUnits[u]; n > 0 {
-			fmt.Fprintf(&out, "%d%s", n, u)
-			d -= n * durationUnits[u]
-		}
-	}
-	return out.String()
-}
-
-// ParseSize reads "10MiB", "1GB" or a number of bytes.
-func ParseSize(s string) (int64, error) {
-	m := sizeForm.FindStringSubmatch(s)
-	if m == nil {
-		return 0, fmt.Errorf("%q is not a size; write a whole number with B, KiB, MiB, GiB (or kB, MB, GB), such as \"10MiB\"", Clip(s))
-	}
-	n, _ := strconv.ParseInt(m[1], 10, 64)
-	if n > math.MaxInt64/sizeUnits[m[2]] {
-		return 0, fmt.Errorf("%q is too large", Clip(s))
-	}
-	return n * sizeUnits[m[2]], nil
 }

@@ -1,0 +1,13 @@
+poll {
+  url = "https://page.example.com/"
+}
+
+decode "html" {
+  select = "div.value"
+  field "value" { select = ".circle" }
+}
+
+row {
+  time  = slot
+  value = r.value
+}
