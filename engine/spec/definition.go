@@ -73,6 +73,9 @@ func (l *loader) definition(s *Source, file string, at hcl.Range, params given) 
 		l.absent(file, "No decode block", "%s needs decode \"json\" { records = body } or decode \"html\" { select = \"…\" }.", file)
 	} else {
 		d.Decode = l.decode(blocks["decode"][0], ctx, d)
+		if d.Poll != nil && d.Poll.MaxBody == 0 {
+			d.Poll.MaxBody = map[bool]int64{true: defaultMaxPage, false: defaultMaxBody}[d.Decode.Format == "html"]
+		}
 	}
 	if len(blocks["row"]) == 0 {
 		l.absent(file, "No row block", "%s needs a row block: for each column an expression over r, one record.", file)

@@ -22,7 +22,7 @@ type hostile struct {
 }
 
 const (
-	hostileTime   = 2 * time.Second
+	hostileTime   = slowdown * 2 * time.Second
 	hostileMemory = 256 << 20
 )
 

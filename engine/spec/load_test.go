@@ -48,6 +48,9 @@ func TestShippedPipelineLoads(t *testing.T) {
 	if got := p.Sources[2].Definition.Stream.Subscribe; len(got) != 1 || !strings.Contains(got[0], `"product_ids":["BTC-USD","ETH-USD","SOL-USD"]`) {
 		t.Errorf("subscribe: %s", got)
 	}
+	if json, page := p.Sources[0].Definition.Poll.MaxBody, p.Sources[3].Definition.Poll.MaxBody; json != 16<<20 || page != 5<<20 {
+		t.Errorf("a reply may have %d bytes, a page %d", json, page)
+	}
 	if got := p.Sources[1].Definition.Poll.Query["pair"]; got != "SOLUSD,XETHZUSD,XXBTZUSD" {
 		t.Errorf("kraken: %s", got)
 	}

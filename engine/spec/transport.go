@@ -15,6 +15,7 @@ import (
 const (
 	defaultTimeout    = 10 * time.Second
 	defaultMaxBody    = 16 << 20
+	defaultMaxPage    = 5 << 20 // a page costs its parser many times its size
 	defaultMaxMessage = 1 << 20
 	maxBody           = 256 << 20
 	maxURL            = 8 << 10
@@ -53,7 +54,7 @@ func (l *loader) poll(raw *hcl.Block, ctx *hcl.EvalContext) *Poll {
 	}, ctx)
 	p := &Poll{
 		URL: l.endpoint(b, "https", "http"), Query: b.textMap("query"), Headers: map[string]Secret{}, Timeout: b.duration("timeout", defaultTimeout, 100*time.Millisecond, 10*time.Minute),
-		Retries: int(b.integer("retries", 3, 0, 20)), MaxBody: b.size("max_body", defaultMaxBody, 1, maxBody), AllowPrivate: l.private(b), Range: b.rng,
+		Retries: int(b.integer("retries", 3, 0, 20)), MaxBody: b.size("max_body", 0, 1, maxBody), AllowPrivate: l.private(b), Range: b.rng,
 	}
 	headers := b.textMap("headers")
 	for _, name := range sortedKeys(headers) {
