@@ -139,11 +139,7 @@ func (e *env) read() (*spec.Pipeline, *spec.Diagnostics, error) {
 		}
 		opt.VarFiles = append(opt.VarFiles, spec.VarFile{Name: name, Src: src})
 	}
-	dir, name := filepath.Split(e.file)
-	p, diags := spec.Load(os.DirFS(filepath.Clean("./"+dir)), name, opt)
-	if filepath.IsAbs(dir) {
-		p, diags = spec.Load(os.DirFS(dir), name, opt)
-	}
+	p, diags := spec.Load(os.DirFS(filepath.Dir(e.file)), filepath.Base(e.file), opt)
 	return p, diags, nil
 }
 

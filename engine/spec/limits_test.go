@@ -54,7 +54,7 @@ func TestGuardsChangeNothing(t *testing.T) {
 // Every function and every operator that can make much of little ends at the limit.
 func TestEvaluationLimits(t *testing.T) {
 	list := "[" + strings.Repeat(`"ab",`, 9_999) + `"b"]`
-	const left = 16 << 20 // less than all of it: the end comes sooner
+	const left = 12 << 20 // less than all of it: the end comes sooner
 	for _, c := range []struct{ src, want string }{
 		{`format("%1048576d", 1)`, ""},
 		{`format("%1048577d", 1)`, "1 MiB"},
