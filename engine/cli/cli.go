@@ -65,6 +65,7 @@ type env struct {
 	logLevel string
 	noColor  bool
 	state    string
+	idle     bool // the state directory has data, and no up runs on it
 }
 
 func (e *env) root() *cobra.Command {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -26,8 +28,13 @@ func (e *env) pipeline() (*spec.Pipeline, *local.Running, error) {
 		return p, nil, nil
 	}
 	running, err := local.FindRunning(e.state)
-	if err != nil || running == nil {
-		return p, nil, err
+	if err != nil {
+		return nil, nil, err
+	}
+	if running == nil {
+		_, err := os.Stat(filepath.Join(e.state, "state.json"))
+		e.idle = err == nil
+		return p, nil, nil
 	}
 	running.Point(p)
 	e.note("Using the Kafka and PostgreSQL of cryptoviz up in %s.", e.state)
@@ -46,7 +53,11 @@ func (e *env) database(ctx context.Context, p *spec.Pipeline) (*pgxpool.Pool, er
 	}
 	if err := pool.Ping(ctx); err != nil {
 		pool.Close()
-		return nil, fmt.Errorf("the database %s does not answer: %s. Start it, or set DATABASE_URL; cryptoviz up brings its own", connect.Redact(p.Database.URL), plainly(err))
+		remedy := "Start it, or set DATABASE_URL; cryptoviz up brings its own"
+		if e.idle {
+			remedy = fmt.Sprintf("cryptoviz up has data in %s and is not running: start it, or set DATABASE_URL", e.state)
+		}
+		return nil, fmt.Errorf("the database %s does not answer: %s. %s", connect.Redact(p.Database.URL), plainly(err), remedy)
 	}
 	return pool, nil
 }

@@ -162,6 +162,7 @@ func TestUpFillsTablesAndKeepsThem(t *testing.T) {
 
 	for _, c := range []struct{ args, want string }{
 		{"up", "holds simulated data and cannot become live"},
+		{"status", "cryptoviz up has data in " + dir + " and is not running"},
 		{"up --recorded ../../sources", "holds simulated data and cannot become recorded"},
 		{"up --simulate --fresh", "not confirmed: nothing was deleted"},
 		{"up --speed 5", "--speed needs --simulate or --recorded"},
