@@ -113,6 +113,82 @@ func large(t testing.TB, try func(hostile)) {
 	try(hostile{name: "2,000 unknown topics of 2,000", files: whole(t, many(2_000, "source \"s#\" {\n definition=\"sources/feed.hcl\"\n interval=\"1m\"\n topic=topic.u#\n table=table.raw\n}\ntopic \"t#\" {}\n"))})
 }
 
+// manyObjects are pipelines with much in PostgreSQL and Grafana.
+func manyObjects(t testing.TB, try func(hostile)) {
+	start := string(every(t)["pipeline.hcl"].Data)
+	env := map[string]string{"CANARY": canary}
+	repeat := func(n int, format string) string {
+		var b strings.Builder
+		for i := range n {
+			b.WriteString(strings.ReplaceAll(format, "#", fmt.Sprint(i)))
+		}
+		return b.String()
+	}
+	with := func(name, more string, loads bool) {
+		files := every(t)
+		files["pipeline.hcl"] = &fstest.MapFile{Data: []byte(start + more)}
+		try(hostile{name: name, files: files, env: env, loads: loads})
+	}
+	board := func(name, model string, loads bool) {
+		files := every(t)
+		files["dashboards/market.json"] = &fstest.MapFile{Data: []byte(model)}
+		try(hostile{name: name, files: files, env: env, loads: loads})
+	}
+	views := repeat(10_000, "view \"v#\" { query = \"SELECT 1\" }\n")
+	with("10,000 dashboards", repeat(10_000, "dashboard \"d#\" { file = \"dashboards/market.json\" }\n"), true)
+	with("2,000 dashboards of one uid", repeat(2_000, "dashboard \"d#\" { file = \"dashboards/own.json\" }\n"), false)
+	with("3,000 dashboards that are not there", repeat(3_000, "dashboard \"d#\" { file = \"d#.json\" }\n"), false)
+	with("1,000 dashboards in unknown folders of 1,000", repeat(1_000, "dashboard \"d#\" {\n file=\"dashboards/market.json\"\n folder=folder.u#\n}\nfolder \"f#\" { title=\"x\" }\n"), false)
+	with("3,000 folders one in the other", "folder \"f0\" { title = \"x\" }\n"+strings.Join(chain(3_000), ""), true)
+	with("3,000 data sources", repeat(3_000, "datasource \"d#\" {}\n"), true)
+	with("1,000 alerts", repeat(1_000, "alert \"a#\" {\n title=\"t#\"\n folder=folder.ops\n datasource=datasource.own_db\n query=\"SELECT 1\"\n above=#\n labels={ a=\"#\" }\n}\n"), true)
+	with("10,000 views", views, true)
+	with("3,000 views of one name", strings.Repeat("view \"v\" { query = \"SELECT 1\" }\n", 3_000), false)
+	with("1,000 aggregates", repeat(1_000, "aggregate \"a#\" {\n from=table.ticks\n query=\"SELECT 1\"\n refresh {\n  start=\"3h\"\n  every=\"1h\"\n }\n}\n"), true)
+	with("3,000 roles", repeat(3_000, "role \"r#\" { read_only = true }\n"), true)
+	grant := func(list string) string {
+		return "role \"all\" {\n" + strings.Repeat("grant {\n privileges=[\"select\"]\n on=["+list+"]\n}\n", 5) + "}\n"
+	}
+	views = repeat(3_000, "view \"v#\" { query = \"SELECT 1\" }\n")
+	with("five grants on 3,000 views", views+grant(repeat(3_000, "view.v#,")), true)
+	with("five grants on 3,000 unknown views", views+grant(repeat(3_000, "view.w#,")), false)
+	with("five grants on one unknown view 3,000 times", views+grant(strings.Repeat("view.w,", 3_000)), false)
+	with("10,000 privileges", "role \"all\" {\n grant {\n privileges=["+repeat(10_000, "\"p#\",")+"]\n on=[table.raw]\n}\n}\n", false)
+	with("3,000 removed", repeat(3_000, "removed { object = topic.t# }\n"), true)
+	wide := "table \"wide\" {\n column \"time\" { type = \"timestamptz\" }\n primary_key = [\"time\"]\n" + repeat(2_000, " column \"c#\" {\n  type=\"text\"\n  null=true\n  was=\"w#\"\n }\n")
+	with("2,000 columns that had other names", wide+"}\n", true)
+	store := wide + " hypertable {\n time = \"time\"\n columnstore {\n after = \"7d\"\n segment_by = ["
+	with("a columnstore by 2,000 columns", store+repeat(2_000, "\"c#\",")+"]\n }\n }\n}\n", true)
+	with("a columnstore by 2,000 unknown columns", store+repeat(2_000, "\"d#\",")+"]\n }\n }\n}\n", false)
+	with("a columnstore by one unknown column 9,000 times", store+strings.Repeat("\"dd\",", 9_000)+"]\n }\n }\n}\n", false)
+	with("one long title", "folder \"long\" { title = \""+strings.Repeat("t", MaxFile/2)+"\" }\n", true)
+	with("one long host", "datasource \"long\" { host = \""+strings.Repeat("h", MaxFile/2)+"\" }\n", false)
+	with("one long uid", "datasource \"long\" { uid = \""+strings.Repeat("u", MaxFile/2)+"\" }\n", false)
+	with("a title of controls", "folder \"bell\" { title = \"\\u0007\\u001b[2J\\u202e\" }\ndatasource \"a\" { title = \"\\u001b\" }\ndatasource \"b\" { title = \"\\u001b\" }\n", false)
+	head := `{ "title": "Market", "x": "`
+	board("a dashboard of 1 MiB", head+strings.Repeat("x", MaxFile-len(head)-3)+`" }`, true)
+	board("a dashboard of 1 MiB and a byte", head+strings.Repeat("x", MaxFile-len(head)-2)+`" }`, false)
+	board("a dashboard of 30 MiB", head+strings.Repeat("x", 30<<20), false)
+	board("a dashboard 1,000,000 deep", `{ "title": "Market", "x": `+strings.Repeat("[", 1_000_000), false)
+	board("a dashboard of 200,000 members", `{ "title": "Market"`+strings.Repeat(`,"":0`, 200_000)+`}`, true)
+	board("a dashboard of digits", `{ "title": "Market", "x": `+strings.Repeat("9", 1_000_000)+`}`, true)
+	board("a dashboard with a long uid", `{ "title": "Market", "uid": "`+strings.Repeat("u", 1_000_000)+`"}`, false)
+	board("a dashboard with controls for a uid", `{ "title": "Market", "uid": "\u0000\u001b[2J\u202e"}`, false)
+	board("a dashboard with a long version", `{ "title": { "`+strings.Repeat("u", 1_000_000)+`": 1 } }`, false)
+	board("a dashboard in Latin-1", "{ \"title\": \"caf\xe9\" }", false)
+	board("a dashboard that is null", "null", false)
+	board("an empty dashboard", "", false)
+}
+
+// chain is n folders, each in the one before.
+func chain(n int) []string {
+	var out []string
+	for i := range n {
+		out = append(out, fmt.Sprintf("folder \"f%d\" {\n title=\"x\"\n parent=folder.f%d\n}\n", i+1, i))
+	}
+	return out
+}
+
 // encodings are files that are no plain text.
 func encodings(t testing.TB, try func(hostile)) {
 	pipeline := string(base(t)["pipeline.hcl"].Data)
@@ -179,11 +255,13 @@ func names(t testing.TB, try func(hostile)) {
 			"topic": {"pipeline.hcl", `topic "feed"`}, "table": {"pipeline.hcl", `table "mood"`}, "source": {"pipeline.hcl", `source "feed"`}, "rollup": {"pipeline.hcl", `rollup "hourly"`},
 			"variable": {"pipeline.hcl", `variable "pairs"`}, "param": {"sources/spot.hcl", `param "pairs"`}, "budget": {"sources/spot.hcl", `budget "spot"`},
 			"field": {"sources/page.hcl", `field "value"`}, "decode": {"sources/page.hcl", `decode "html"`}, "column": {"pipeline.hcl", `column "value"`},
+			"view": {"pipeline.hcl", `view "latest"`}, "aggregate": {"pipeline.hcl", `aggregate "candles"`}, "role": {"pipeline.hcl", `role "reader"`}, "folder": {"pipeline.hcl", `folder "ops"`},
+			"datasource": {"pipeline.hcl", `datasource "own_db"`}, "dashboard": {"pipeline.hcl", `dashboard "market"`}, "alert": {"pipeline.hcl", `alert "low"`},
 		} {
 			if kind == "column" && name == "_a" {
 				continue // PostgreSQL allows it
 			}
-			try(hostile{name: fmt.Sprintf("%s %q", kind, name), files: swap(t, at.file, at.old, kind+` "`+name+`"`), small: true})
+			try(hostile{name: fmt.Sprintf("%s %q", kind, name), files: swapIn(t, every(t), at.file, at.old, kind+` "`+name+`"`), env: map[string]string{"CANARY": canary}, small: true})
 		}
 	}
 }

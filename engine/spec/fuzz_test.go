@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -15,7 +16,7 @@ import (
 // seeds are the small hostile files.
 func seeds(t testing.TB, add func(pipeline, definition string)) {
 	n := 0
-	allHostile(t, func(h hostile) {
+	allHostile(t, otherBundles, func(h hostile) {
 		if n++; h.small && n%7 != 0 {
 			return
 		}
@@ -83,10 +84,14 @@ func FuzzLoad(f *testing.F) {
 		files := base(f)
 		f.Add(string(files["pipeline.hcl"].Data), string(files[file].Data))
 	}
-	files := base(f)
+	f.Add(string(every(f)["pipeline.hcl"].Data), string(base(f)["sources/spot.hcl"].Data))
+	files := every(f)
 	f.Fuzz(func(t *testing.T, pipeline, definition string) {
 		began := time.Now()
 		bundle := fstest.MapFS{"sql/hourly.sql": files["sql/hourly.sql"], "sources/feed.hcl": files["sources/feed.hcl"], "sources/page.hcl": files["sources/page.hcl"]}
+		for _, name := range []string{"dashboards/market.json", "dashboards/own.json"} {
+			bundle[name] = files[name]
+		}
 		bundle["pipeline.hcl"], bundle["sources/spot.hcl"] = &fstest.MapFile{Data: []byte(pipeline)}, &fstest.MapFile{Data: []byte(definition)}
 		env := func(name string) (string, bool) {
 			return canary, name != "CRYPTOVIZ_VAR_pairs" && name != "DATABASE_URL"
@@ -110,6 +115,7 @@ func FuzzLoad(f *testing.F) {
 					t.Errorf("a source without its parts: %+v", s)
 				}
 			}
+			checkObjects(t, p)
 			for _, r := range p.Rollups {
 				if r.From == nil || r.Into == nil || r.From.Hypertable == nil || r.Query == "" {
 					t.Errorf("a rollup without its parts: %+v", r)
@@ -124,4 +130,27 @@ func FuzzLoad(f *testing.F) {
 			t.Errorf("took %s", took)
 		}
 	})
+}
+
+// checkObjects checks what every usable pipeline promises of its objects in PostgreSQL and Grafana.
+func checkObjects(t *testing.T, p *Pipeline) {
+	t.Helper()
+	for _, a := range p.Aggregates {
+		if a.From == nil || a.From.Hypertable == nil || a.Query == "" {
+			t.Errorf("an aggregate without its parts: %+v", a)
+		}
+	}
+	for _, d := range p.Dashboards {
+		if !json.Valid(d.JSON) || !uidForm.MatchString(d.UID) {
+			t.Errorf("a dashboard without its parts: %+v", d)
+		}
+	}
+	for _, a := range p.Alerts {
+		if a.Folder == nil || a.DataSource == nil || (a.Above == nil) == (a.Below == nil) || a.Every <= 0 || a.Query == "" {
+			t.Errorf("an alert without its parts: %+v", a)
+		}
+	}
+	if len(p.Folders)+len(p.DataSources)+len(p.Dashboards)+len(p.Alerts) > 0 && p.Grafana == nil {
+		t.Error("objects of Grafana without Grafana")
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"io/fs"
 	"regexp"
 	"strconv"
+	"strings"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -43,7 +44,11 @@ type loader struct {
 	rows   map[string]function.Function // of row and decode expressions
 	topics map[string]*Topic
 	tables map[string]*Table
-	p      *Pipeline
+
+	folders     map[string]*Folder
+	dataSources map[string]*DataSource
+
+	p *Pipeline
 }
 
 // Load reads pipeline.hcl and everything that it names. All mistakes of all files come back at once; the pipeline is
@@ -51,7 +56,7 @@ type loader struct {
 func Load(fsys fs.FS, file string, opt Options) (*Pipeline, *Diagnostics) {
 	l := &loader{
 		fsys: fsys, opt: opt, files: map[string]*hcl.File{}, bodies: map[string]definitionFile{}, ready: map[hcl.Expression]bool{},
-		topics: map[string]*Topic{}, tables: map[string]*Table{}, p: &Pipeline{File: file, FS: fsys}, rows: RowFunctions(), said: map[said]bool{},
+		topics: map[string]*Topic{}, tables: map[string]*Table{}, folders: map[string]*Folder{}, dataSources: map[string]*DataSource{}, p: &Pipeline{File: file, FS: fsys}, rows: RowFunctions(), said: map[said]bool{},
 	}
 	l.consts = l.meter.bound(constantFunctions())
 	if body := l.parse(file, nil); body != nil {
@@ -161,7 +166,7 @@ func (l *loader) name(b *hcl.Block, seen map[string]hcl.Range) (string, bool) {
 		return name, false
 	}
 	if first, twice := seen[name]; twice {
-		l.fail(b.LabelRanges[0], "Declared twice", "There is a %s %q already, at line %d. Rename one of them.", b.Type, name, first.Start.Line)
+		l.fail(b.LabelRanges[0], "Declared twice", "There is %s %q already, at line %d. Rename one of them.", article(b.Type), name, first.Start.Line)
 		return name, false
 	}
 	seen[name] = b.LabelRanges[0]
@@ -183,7 +188,8 @@ func (l *loader) pipeline(body *hclsyntax.Body) {
 	if header, _, _ := body.PartialContent(&hcl.BodySchema{Blocks: plain("cryptoviz")}); !l.header(header.Blocks) {
 		return
 	}
-	schema := &hcl.BodySchema{Blocks: append(named("variable", "topic", "source", "table", "rollup"), plain("cryptoviz", "kafka", "database")...)}
+	schema := &hcl.BodySchema{Blocks: append(named("variable", "topic", "source", "table", "rollup", "view", "aggregate", "role", "folder", "datasource", "dashboard", "alert"),
+		plain("cryptoviz", "kafka", "database", "grafana", "removed")...)}
 	content, diags := body.Content(schema)
 	l.structure("pipeline.hcl", body.MissingItemRange(), schema, diags)
 	blocks := content.Blocks.ByType()
@@ -204,10 +210,14 @@ func (l *loader) pipeline(body *hclsyntax.Body) {
 	}
 	each("topic", l.topic)
 	each("table", l.table)
-	l.relations()
 	fed := map[*Topic]string{}
 	each("source", func(b *hcl.Block, seen map[string]hcl.Range) { l.source(b, seen, fed) })
 	each("rollup", l.rollup)
+	l.databaseObjects(each)
+	l.relations()
+	l.grafanaObjects(blocks, each)
+	each("removed", l.removed)
+	l.checkRemoved(l.p.declared())
 	if len(blocks["source"]) == 0 {
 		l.absent(l.p.File, "No source", "A pipeline has at least one source block, with a topic and a table. The shipped pipeline.hcl has some: cryptoviz init DIR writes it.")
 	}
@@ -255,26 +265,40 @@ func older(have, want []string) bool {
 	return false
 }
 
+// reference reads KIND.NAME or KIND["NAME"]; the name is empty when the expression is anything else.
+func reference(expr hcl.Expression) (kind, name string) {
+	tr, diags := hcl.AbsTraversalForExpr(expr)
+	if diags.HasErrors() || len(tr) != 2 {
+		return "", ""
+	}
+	switch step := tr[1].(type) {
+	case hcl.TraverseAttr:
+		name = step.Name
+	case hcl.TraverseIndex:
+		if step.Key.Type() == cty.String {
+			name = step.Key.AsString()
+		}
+	}
+	return tr.RootName(), name
+}
+
+// article puts the article before the word for a kind of block.
+func article(kind string) string {
+	if strings.ContainsAny(kind[:1], "aeiou") {
+		return "an " + kind
+	}
+	return "a " + kind
+}
+
 // refer reads a static reference such as topic.binance.
 func refer[T any](b *block, name, kind string, known map[string]T) (out T, ok bool) {
 	a := b.content.Attributes[name]
 	if a == nil {
 		return out, false
 	}
-	tr, diags := hcl.AbsTraversalForExpr(a.Expr)
-	label := ""
-	if !diags.HasErrors() && tr.RootName() == kind && len(tr) == 2 {
-		switch step := tr[1].(type) {
-		case hcl.TraverseAttr:
-			label = step.Name
-		case hcl.TraverseIndex:
-			if step.Key.Type() == cty.String {
-				label = step.Key.AsString()
-			}
-		}
-	}
-	if label == "" {
-		b.l.fail(a.Expr.Range(), "Not a reference", "%s.%s names a %s block: write %s.NAME, without quotes.%s", b.what, name, kind, kind, suggest("", keys(known)))
+	root, label := reference(a.Expr)
+	if root != kind || label == "" {
+		b.l.fail(a.Expr.Range(), "Not a reference", "%s.%s names %s block: write %s.NAME, without quotes.%s", b.what, name, article(kind), kind, suggest("", keys(known)))
 		return out, false
 	}
 	if out, ok = known[label]; !ok {

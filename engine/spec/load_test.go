@@ -15,7 +15,7 @@ func bundle(t testing.TB) fstest.MapFS {
 	t.Helper()
 	out := fstest.MapFS{}
 	root := os.DirFS("../..")
-	for _, name := range []string{"pipeline.hcl", "sources/binance.hcl", "sources/kraken.hcl", "sources/coinbase.hcl", "sources/okx.hcl", "sources/fear_greed.hcl", "sources/coingecko.hcl", "sql/rollup_hourly.sql"} {
+	for _, name := range []string{"pipeline.hcl", "sources/binance.hcl", "sources/kraken.hcl", "sources/coinbase.hcl", "sources/okx.hcl", "sources/fear_greed.hcl", "sources/coingecko.hcl", "sql/rollup_hourly.sql", "dashboards/market_overview.json"} {
 		f, err := root.Open(name)
 		if err != nil {
 			continue

@@ -150,6 +150,8 @@ func header(kind string, schema *hcl.BodySchema) string {
 var examples = map[string]string{
 	"brokers": `["localhost:9092"]`, "database.url": `env("DATABASE_URL")`, "poll.url": `"https://…"`, "stream.url": `"wss://…"`, "type": `"text"`,
 	"index.columns": `["…"]`, "columns": "{ … }", "time": `"time"`, "definition": `"sources/NAME.hcl"`, "interval": `"1m"`, "topic": "topic.NAME", "table": "table.NAME",
+	"grafana.url": `env("GRAFANA_URL")`, "title": `"…"`, "folder": "folder.NAME", "datasource": "datasource.NAME", "file": `"dashboards/NAME.json"`, "object": "topic.NAME",
+	"after": `"7d"`, "start": `"3h"`, "every": `"30m"`, "privileges": `["select"]`, "on": "[table.NAME]",
 	"from": "table.NAME", "into": "table.NAME", "query": `file("sql/NAME.sql")`, "limit": "100", "per": `"1m"`, "select": `"…"`,
 }
 
@@ -194,7 +196,7 @@ func unknownName(tr hcl.Traversal, ctx *hcl.EvalContext) string {
 	switch {
 	case len(ctx.Functions) == 0: // a variable file: its words may be secrets
 		return "A variable file holds plain values. A text is written in quotes."
-	case root == "topic" || root == "table":
+	case slices.Contains([]string{"topic", "table", "folder", "datasource"}, root):
 		return fmt.Sprintf("%s.NAME is a reference: it stands alone, as in %s = %s.NAME.", root, root, root)
 	case root == "var" && inDefinition:
 		return "var works in pipeline.hcl only: give the value to the source as a parameter, params = { … }."

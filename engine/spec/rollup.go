@@ -25,7 +25,7 @@ func (l *loader) rollup(raw *hcl.Block, seen map[string]hcl.Range) {
 		Name: name, Schedule: b.text("schedule", "5 0 * * *"), KeepRaw: b.duration("keep_raw", 0, 0, forever),
 		Late: b.text("late", "merge"), Wait: b.duration("wait", 10*time.Minute, 0, 6*time.Hour), Range: b.rng,
 	}
-	l.query(r, b)
+	l.dayQuery(r, b)
 	if err := checkSchedule(r.Schedule); err != nil {
 		detail := sentence(err.Error())
 		if b.secret["schedule"] {
@@ -64,28 +64,38 @@ func (l *loader) rollup(raw *hcl.Block, seen map[string]hcl.Range) {
 	}
 }
 
-// query reads the SELECT and remembers which file it came from.
-func (l *loader) query(r *Rollup, b *block) {
-	r.Query = b.text("query", "")
-	at := b.rangeOf("query")
-	r.QueryAt = fmt.Sprintf("%s:%d", l.p.File, at.Start.Line)
+// query reads an attribute that holds one SELECT, and where it came from: a file, or a line of pipeline.hcl.
+func (l *loader) query(b *block) (text, at string, ok bool) {
+	text = strings.TrimSuffix(strings.TrimSpace(b.text("query", "")), ";")
+	at = fmt.Sprintf("%s:%d", l.p.File, b.rangeOf("query").Start.Line)
 	if !b.good["query"] {
-		return
+		return text, at, false
 	}
 	if call, ok := b.content.Attributes["query"].Expr.(*hclsyntax.FunctionCallExpr); ok && call.Name == "file" && len(call.Args) == 1 {
 		if v, ok := l.evaluate(call.Args[0], l.ctx); ok {
 			if name, secret := unmark(v); !secret {
-				r.QueryAt, _ = plainText(name)
+				at, _ = plainText(name)
 			}
 		}
 	}
-	if strings.TrimSpace(r.Query) == "" {
-		l.fail(at, "Empty query", "query is one SELECT with $1 and $2: start and end of the day.")
+	if text == "" {
+		l.fail(b.rangeOf("query"), "Empty query", "query is one SELECT, or file(\"sql/NAME.sql\").")
+		return text, at, false
+	}
+	return text, at, true
+}
+
+var dayParams = []*regexp.Regexp{regexp.MustCompile(`\$1\b`), regexp.MustCompile(`\$2\b`)}
+
+// dayQuery reads a rollup's query.
+func (l *loader) dayQuery(r *Rollup, b *block) {
+	var ok bool
+	if r.Query, r.QueryAt, ok = l.query(b); !ok {
 		return
 	}
-	for _, p := range []string{"$1", "$2"} {
-		if !regexp.MustCompile(`\` + p + `\b`).MatchString(r.Query) {
-			l.fail(at, "Query without "+p, "The query must use $1 and $2, the start and the end of the day: WHERE time >= $1 AND time < $2.")
+	for _, p := range dayParams {
+		if !p.MatchString(r.Query) {
+			l.fail(b.rangeOf("query"), "Query without "+strings.TrimSuffix(strings.TrimPrefix(p.String(), `\`), `\b`), "The query must use $1 and $2, the start and the end of the day: WHERE time >= $1 AND time < $2.")
 		}
 	}
 }

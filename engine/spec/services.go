@@ -26,7 +26,7 @@ func (l *loader) kafka(blocks hcl.Blocks) {
 	b := l.open(blocks[0], &hcl.BodySchema{Attributes: attrs([]string{"brokers"}, "tls", "sasl_mechanism", "sasl_user", "sasl_password", "group_prefix")}, l.ctx)
 	k := Kafka{
 		TLS: b.flag("tls", false), SASLMechanism: b.text("sasl_mechanism", ""), SASLUser: b.text("sasl_user", ""),
-		SASLPassword: NewSecret(b.text("sasl_password", "")), GroupPrefix: b.text("group_prefix", "cryptoviz."), Range: b.rng,
+		SASLPassword: b.password("sasl_password", "KAFKA_PASSWORD"), GroupPrefix: b.text("group_prefix", "cryptoviz."), Range: b.rng,
 	}
 	for _, broker := range b.texts("brokers") {
 		if broker = strings.TrimSpace(broker); broker == "" {
@@ -49,9 +49,6 @@ func (l *loader) kafka(blocks hcl.Blocks) {
 	}
 	if k.SASLMechanism == "" && (b.has("sasl_user") || b.has("sasl_password")) && !b.has("sasl_mechanism") {
 		l.fail(b.rng, "No SASL mechanism", "sasl_user and sasl_password need sasl_mechanism = \"scram-sha-512\" (%s).", strings.Join(mechanisms, ", "))
-	}
-	if b.has("sasl_password") && literal(b.content.Attributes["sasl_password"].Expr) {
-		l.unseen(b.rangeOf("sasl_password"), "Password in the file", "Take it from the environment: sasl_password = env(\"KAFKA_PASSWORD\"). Change it, if this file was ever shared.")
 	}
 	if !groupForm.MatchString(k.GroupPrefix) {
 		l.fail(b.rangeOf("group_prefix"), "Not a group prefix", "It has letters, digits, '.', '_' and '-', and is at most 100 long.")
@@ -92,8 +89,8 @@ func (l *loader) database(blocks hcl.Blocks) {
 	}
 	b := l.open(blocks[0], &hcl.BodySchema{Attributes: attrs([]string{"url"}, "on_missing")}, l.ctx)
 	d := Database{URL: NewSecret(b.text("url", "")), OnMissing: b.text("on_missing", "error"), Range: b.rng}
-	if b.good["url"] {
-		l.databaseURL(b, d.URL.Reveal())
+	if b.good["url"] && !l.databaseURL(b, d.URL.Reveal()) {
+		d.URL = Secret{} // that it is none is said once
 	}
 	if words := []string{"error", "degrade"}; !slices.Contains(words, d.OnMissing) {
 		l.fail(b.rangeOf("on_missing"), "Unknown value", "on_missing is \"error\" or \"degrade\".%s", b.suggest("on_missing", d.OnMissing, words))
@@ -102,18 +99,18 @@ func (l *loader) database(blocks hcl.Blocks) {
 	l.p.Database = d
 }
 
-// databaseURL checks the form of a URL or a keyword/value string without ever showing it.
-func (l *loader) databaseURL(b *block, text string) {
+// databaseURL checks the form of a URL or a keyword/value string without ever showing it; false: it has none.
+func (l *loader) databaseURL(b *block, text string) bool {
 	r := b.rangeOf("url")
 	if strings.TrimSpace(text) == "" {
 		l.fail(r, "No database URL", "The value is empty: url = env(\"DATABASE_URL\").")
-		return
+		return false
 	}
 	u, err := url.Parse(text)
 	isURL := err == nil && (u.Scheme == "postgres" || u.Scheme == "postgresql")
 	if !isURL && (strings.Contains(text, "://") || !strings.Contains(text, "=")) {
 		l.unseen(r, "Not a PostgreSQL URL", "Write postgres://user@host:5432/name?sslmode=verify-full; the password comes with it from the environment: url = env(\"DATABASE_URL\"). A special character of the password is percent-encoded.")
-		return
+		return false
 	}
 	password := strings.Contains(text, "password")
 	if isURL {
@@ -123,6 +120,7 @@ func (l *loader) databaseURL(b *block, text string) {
 	if password && !b.secret["url"] {
 		l.unseen(r, "Password in the file", "Take the whole URL from the environment: url = env(\"DATABASE_URL\"). Change the password, if this file was ever shared.")
 	}
+	return true
 }
 
 // unseen reports a mistake whose line may hold a secret.

@@ -32,13 +32,23 @@ type reading struct {
 	*block
 	table   *Table
 	columns map[string]hcl.Range
+	renamed []renamed
+	missed  map[string]bool // columns that are not, by place: each is looked for once
+}
+
+// renamed is a column that had another name, with its block.
+type renamed struct {
+	*block
+	column *Column
 }
 
 // column finds a column that an attribute of b names.
 func (r *reading) column(b *block, attr, name string) *Column {
 	c := r.table.Column(name)
-	if c == nil {
+	key := fmt.Sprint(b.rng.Start.Byte, attr, name)
+	if c == nil && !r.missed[key] && !b.l.full() {
 		b.l.fail(b.rangeOf(attr), "Unknown column", "%s has no column %s.%s", r.what, b.show(attr, name), b.suggest(attr, name, keys(r.columns)))
+		r.missed[key] = true
 	}
 	return c
 }
@@ -50,13 +60,14 @@ func (l *loader) table(raw *hcl.Block, seen map[string]hcl.Range) {
 		Blocks:     append(named("column"), plain("hypertable", "index")...),
 	}, l.ctx)
 	t := &Table{Name: name, Description: b.text("description", ""), PrimaryKey: b.texts("primary_key"), Range: b.rng}
-	r := &reading{b, t, map[string]hcl.Range{}}
+	r := &reading{block: b, table: t, columns: map[string]hcl.Range{}, missed: map[string]bool{}}
 	for _, cb := range b.content.Blocks.OfType("column") {
 		l.column(r, cb)
 	}
 	if len(b.content.Blocks.OfType("column")) == 0 {
 		l.fail(b.rng, "Table without columns", "%s needs column blocks: column \"time\" { type = \"timestamptz\" }.", b.what)
 	}
+	l.renames(r)
 	l.primaryKey(r)
 	for _, ib := range b.content.Blocks.OfType("index") {
 		l.index(r, ib)
@@ -74,7 +85,7 @@ func (l *loader) table(raw *hcl.Block, seen map[string]hcl.Range) {
 
 func (l *loader) column(r *reading, raw *hcl.Block) {
 	name := raw.Labels[0]
-	c := l.open(raw, &hcl.BodySchema{Attributes: attrs([]string{"type"}, "null", "default", "generated", "description", "unit")}, l.ctx)
+	c := l.open(raw, &hcl.BodySchema{Attributes: attrs([]string{"type"}, "null", "default", "generated", "description", "unit", "was")}, l.ctx)
 	switch first, twice := r.columns[name]; {
 	case !identifierForm.MatchString(name):
 		l.fail(raw.LabelRanges[0], "Not a column name", "A column name has small letters, digits and _, and is at most 63 long.")
@@ -89,7 +100,7 @@ func (l *loader) column(r *reading, raw *hcl.Block) {
 	r.columns[name] = raw.LabelRanges[0]
 	col := &Column{
 		Name: name, Null: c.flag("null", false), Default: c.text("default", ""), Generated: c.text("generated", ""),
-		Description: c.text("description", ""), Unit: c.text("unit", ""), Range: c.rng,
+		Description: c.text("description", ""), Unit: c.text("unit", ""), Was: c.text("was", ""), Range: c.rng,
 	}
 	if typ := c.text("type", ""); c.good["type"] {
 		var known bool
@@ -104,10 +115,32 @@ func (l *loader) column(r *reading, raw *hcl.Block) {
 	if col.Unit != "" && !slices.Contains(units, col.Unit) {
 		l.fail(c.rangeOf("unit"), "Unknown unit", "%s is not a unit.%s", c.show("unit", col.Unit), c.suggest("unit", col.Unit, units))
 	}
+	if c.good["was"] {
+		r.renamed = append(r.renamed, renamed{c, col})
+	}
 	if col.Default != "" && col.Generated != "" {
 		l.fail(c.rangeOf("generated"), "Default and generated", "A column has a default or is generated, not both.")
 	}
 	r.table.Columns = append(r.table.Columns, col)
+}
+
+// renames checks the names that columns had before.
+func (l *loader) renames(r *reading) {
+	taken := map[string]string{}
+	for _, c := range r.renamed {
+		was, at := c.column.Was, c.rangeOf("was")
+		first, twice := taken[was]
+		_, declared := r.columns[was]
+		switch {
+		case !identifierForm.MatchString(was) || was == c.column.Name:
+			l.fail(at, "Not a column name", "was is the column's name before: small letters, digits and _, and not %q itself.", c.column.Name)
+		case declared:
+			l.fail(at, "Column declared", "%s has a column %s still: only a name that is gone can become %q.", r.what, c.show("was", was), c.column.Name)
+		case twice:
+			l.fail(at, "Column twice", "The column %q was %s already: it can become one of them.", first, c.show("was", was))
+		}
+		taken[was] = c.column.Name
+	}
 }
 
 func (l *loader) primaryKey(r *reading) {
@@ -144,16 +177,22 @@ func (l *loader) index(r *reading, raw *hcl.Block) {
 	r.table.Indexes = append(r.table.Indexes, idx)
 }
 
-// relations reports names that two indexes, or an index and a table, share: PostgreSQL keeps them in one list.
+// relations reports names that two indexes, or an index and a table, a view or an aggregate, share: PostgreSQL keeps them in one list.
 func (l *loader) relations() {
 	taken := map[string]string{}
 	for _, t := range l.p.Tables {
 		taken[t.Name] = "table"
 	}
+	for _, v := range l.p.Views {
+		taken[v.Name] = "view"
+	}
+	for _, a := range l.p.Aggregates {
+		taken[a.Name] = "aggregate"
+	}
 	for _, t := range l.p.Tables {
 		for _, idx := range t.Indexes {
 			if what, twice := taken[idx.Name]; twice {
-				l.fail(idx.Range, "Name used twice", "There is %s of the same name as this index already. Give it another: name = \"…\".", map[string]string{"table": "a table", "index": "an index"}[what])
+				l.fail(idx.Range, "Name used twice", "There is %s of the same name as this index already. Give it another: name = \"…\".", article(what))
 			}
 			taken[idx.Name] = "index"
 		}
@@ -162,10 +201,13 @@ func (l *loader) relations() {
 
 func (l *loader) hypertable(r *reading, raw *hcl.Block) {
 	const day = 24 * time.Hour
-	h := l.open(raw, &hcl.BodySchema{Attributes: attrs([]string{"time"}, "chunk_interval")}, l.ctx)
+	h := l.open(raw, &hcl.BodySchema{Attributes: attrs([]string{"time"}, "chunk_interval", "retention"), Blocks: plain("columnstore")}, l.ctx)
 	t := r.table
-	ht := &Hypertable{Time: h.text("time", ""), ChunkInterval: h.duration("chunk_interval", day, time.Minute, 366*day), Range: h.rng}
+	ht := &Hypertable{
+		Time: h.text("time", ""), ChunkInterval: h.duration("chunk_interval", day, time.Minute, 366*day), Retention: h.duration("retention", 0, time.Hour, forever), Range: h.rng,
+	}
 	t.Hypertable = ht
+	l.columnstore(r, ht, h)
 	if day%ht.ChunkInterval != 0 && ht.ChunkInterval%day != 0 {
 		l.fail(h.rangeOf("chunk_interval"), "Chunks do not fit the day", "chunk_interval divides a day (\"6h\") or is whole days (\"7d\").")
 	}

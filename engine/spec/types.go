@@ -19,10 +19,19 @@ type Pipeline struct {
 	RequiredVersion string
 	Kafka           Kafka
 	Database        Database
+	Grafana         *Grafana // nil: the pipeline has no grafana block
 	Topics          []*Topic
 	Tables          []*Table
+	Views           []*View
+	Aggregates      []*Aggregate
+	Roles           []*Role
 	Sources         []*Source
 	Rollups         []*Rollup
+	Folders         []*Folder
+	DataSources     []*DataSource
+	Dashboards      []*Dashboard
+	Alerts          []*Alert
+	Removed         []*Removed
 }
 
 // Kafka says where the brokers are. Secrets are marked and never printed.
@@ -83,6 +92,7 @@ type Column struct {
 	Generated   string // SQL expression of GENERATED ALWAYS AS (…) STORED, "" for none; never written by the engine
 	Description string
 	Unit        string // "", or what the number measures: "price", "base", "quote", "percent", "index", "count"
+	Was         string // the column's name before, "" for none: a live column of that name is renamed
 	Range       hcl.Range
 }
 
@@ -112,8 +122,137 @@ type Index struct {
 type Hypertable struct {
 	Time          string        // the time column
 	ChunkInterval time.Duration // divides one day, or is a whole number of days
+	Retention     time.Duration // chunks that are older are dropped by a policy; 0: none
+	Columnstore   *Columnstore  // nil: row store
 	Range         hcl.Range
 }
+
+// Columnstore is TimescaleDB's compressed, column-wise form of chunks that are old enough.
+type Columnstore struct {
+	After     time.Duration // age at which the policy converts a chunk
+	SegmentBy []string
+	OrderBy   []string // column, or "column DESC"
+	Range     hcl.Range
+}
+
+// View is a plain view.
+type View struct {
+	Name        string
+	Description string
+	Query       string // one SELECT
+	QueryAt     string // the file that it came from, for messages
+	Range       hcl.Range
+}
+
+// Aggregate is a TimescaleDB continuous aggregate.
+type Aggregate struct {
+	Name        string
+	Description string
+	From        *Table // its hypertable
+	Query       string // one SELECT with time_bucket
+	QueryAt     string
+	RealTime    bool          // unmaterialized rows are added when it is read
+	Refresh     *Refresh      // nil: no policy
+	Retention   time.Duration // 0: none
+	Range       hcl.Range
+}
+
+// Refresh is the policy of a continuous aggregate: every Every, the window from Start to End before now is brought up to date.
+type Refresh struct {
+	Start, End time.Duration // before now; Start > End
+	Every      time.Duration
+	Range      hcl.Range
+}
+
+// Role is a database role with what it may do, and nothing else.
+type Role struct {
+	Name     string
+	Login    bool
+	Password Secret        // "" for none
+	ReadOnly bool          // default_transaction_read_only
+	Timeout  time.Duration // statement_timeout; 0: the server's
+	Grants   []*Grant
+	Range    hcl.Range
+}
+
+// Grant gives a role privileges on tables, views and aggregates of the pipeline, or on the engine's own schema.
+type Grant struct {
+	Privileges []string // lower case: "select", "insert", "update", "delete"
+	On         []string // names of tables, views and aggregates, each declared in the pipeline; "cryptoviz" is the engine's schema
+	Range      hcl.Range
+}
+
+// Grafana says where Grafana is.
+type Grafana struct {
+	opaque
+	URL     string        // without credentials
+	Auth    Secret        // a service-account token, or user:password; "": Grafana is left out of the plan, and the plan says so
+	Timeout time.Duration // of one request
+	Range   hcl.Range
+}
+
+// Folder is a Grafana folder. Its uid is "cv-" + Name with "-" for "_".
+type Folder struct {
+	Name   string
+	Title  string
+	Parent *Folder // nil: at the root
+	Range  hcl.Range
+}
+
+// DataSource is Grafana's PostgreSQL data source for the pipeline's database.
+type DataSource struct {
+	Name        string
+	Title       string // its name in Grafana
+	UID         string
+	Host        string // host:port as Grafana sees it
+	Database    string
+	User        string
+	Password    Secret
+	SSLMode     string // disable, require, verify-ca, verify-full
+	MinInterval time.Duration
+	Default     bool
+	Range       hcl.Range
+}
+
+// Dashboard is one dashboard from a JSON file.
+type Dashboard struct {
+	Name       string
+	File       string      // path inside Pipeline.FS
+	JSON       []byte      // the file: a valid JSON object with a title
+	UID        string      // the file's own, or "cv-" + Name with "-" for "_"
+	Folder     *Folder     // nil: at the root
+	DataSource *DataSource // what panels without one of their own, and the data source variable, use; nil: as the file says
+	Range      hcl.Range
+}
+
+// Alert is a Grafana alert rule on one SQL query with one number a row; it fires when a number is beyond the threshold.
+type Alert struct {
+	Name        string
+	Title       string
+	Folder      *Folder // never nil
+	DataSource  *DataSource
+	Query       string
+	QueryAt     string
+	Above       *float64 // exactly one of Above and Below is set
+	Below       *float64
+	For         time.Duration
+	Every       time.Duration // evaluation interval
+	NoData      string        // "ok", "alert" or "nodata"
+	Labels      map[string]string
+	Summary     string
+	Description string
+	Range       hcl.Range
+}
+
+// Removed says that an object which the pipeline made is to be deleted: without it a block that goes leaves its object alone.
+type Removed struct {
+	Kind  string // "topic", "table", "view", "aggregate", "role", "folder", "datasource", "dashboard", "alert"
+	Name  string
+	Range hcl.Range
+}
+
+// Address is kind.name.
+func (r *Removed) Address() string { return r.Kind + "." + r.Name }
 
 // Source is one source block with its definition, parameters filled in.
 type Source struct {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/ext/typeexpr"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 )
 
@@ -49,8 +50,12 @@ func (b *block) show(name, value string) string {
 	return strconv.Quote(Clip(value))
 }
 
-// suggest is the suggestion for an attribute's value; a secret gets none, which would tell of it.
+// suggest is the suggestion for an attribute's value; a secret gets none, which would tell of it. None is looked for once
+// no more mistakes are taken.
 func (b *block) suggest(name, value string, known []string) string {
+	if b.l.full() {
+		return ""
+	}
 	if b.secret[name] {
 		value = ""
 	}
@@ -145,6 +150,30 @@ func (b *block) text(name, fallback string) string {
 		return v.AsString()
 	}
 	return fallback
+}
+
+// password reads a value that is never shown. One that stands in the file itself is refused; variable is where it could be.
+func (b *block) password(name, variable string) Secret {
+	if a := b.content.Attributes[name]; a != nil && literal(a.Expr) && !nothing(a.Expr) {
+		b.l.unseen(a.Expr.Range(), "Password in the file", "Take it from the environment: %s = env(%q). Change it, if this file was ever shared.", name, variable)
+		return Secret{}
+	}
+	return NewSecret(b.text(name, ""))
+}
+
+// nothing tells whether an expression is "" or null.
+func nothing(expr hcl.Expression) bool {
+	switch expr := expr.(type) {
+	case *hclsyntax.TemplateExpr:
+		if !expr.IsStringLiteral() {
+			return false
+		}
+		v, diags := expr.Value(nil)
+		return !diags.HasErrors() && v.AsString() == ""
+	case *hclsyntax.LiteralValueExpr:
+		return expr.Val.IsNull()
+	}
+	return false
 }
 
 func (b *block) flag(name string, fallback bool) bool {
