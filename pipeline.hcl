@@ -28,6 +28,11 @@ database {
   on_missing = "degrade" # a server without TimescaleDB: "degrade" to native partitions, or "error"
 }
 
+grafana {
+  url  = env("GRAFANA_URL", "http://localhost:3000")
+  auth = env("GRAFANA_AUTH", "") # a service-account token, or user:password; empty: Grafana is left out
+}
+
 # --- sources: each at its own interval, onto a topic of its own ------------------------------------
 
 source "binance" {
@@ -248,4 +253,25 @@ rollup "hourly" {
       last_time  = "max"
     }
   }
+}
+
+# --- what Grafana shows ----------------------------------------------------------------------------
+
+folder "crypto" {
+  title = "Crypto"
+}
+
+datasource "cryptoviz" {
+  uid      = "cryptoviz"
+  host     = env("GRAFANA_DB_HOST", "localhost:5432") # as Grafana sees the database
+  database = "cryptoviz"
+  user     = env("GRAFANA_DB_USER", "grafana") # it needs to read, nothing more
+  password = env("GRAFANA_DB_PASSWORD", "")
+  sslmode  = env("GRAFANA_DB_SSLMODE", "disable")
+}
+
+dashboard "market_overview" {
+  file       = "dashboards/market_overview.json"
+  folder     = folder.crypto
+  datasource = datasource.cryptoviz
 }

@@ -1,102 +1,99 @@
-// Package provision makes the outside world match pipeline.hcl: read, compare, print or apply.
+// Package provision makes the outside world match pipeline.hcl: read, compare, print, apply.
 package provision
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"maps"
 	"slices"
-	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sync/errgroup"
 
-	"github.com/cryptoviz/cryptoviz/engine/spec"
-	"github.com/cryptoviz/cryptoviz/provision/kafka"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
-	"github.com/cryptoviz/cryptoviz/provision/timescale"
 )
 
-// Clients reach the outside world.
-type Clients struct {
-	Kafka *kgo.Client
-	DB    *pgxpool.Pool
-	Now   func() time.Time // for the first partitions; nil is the machine's clock
+// System is a snapshot of one system that its resources share: read at once in few requests.
+type System interface {
+	Reset()
+	// Describe tells what was read, where, and in how many requests.
+	Describe() plan.Read
+	// Unmanaged lists the addresses of objects that are there and that pipeline.hcl does not declare.
+	Unmanaged(ctx context.Context) ([]string, error)
 }
 
-// Resources lists everything that pipeline.hcl declares, in apply order: THE list.
-func Resources(p *spec.Pipeline, c Clients) []plan.Resource {
-	if c.Now == nil {
-		c.Now = time.Now
-	}
-	out := []plan.Resource{&timescale.Engine{Pipeline: p, DB: c.DB}}
-	for _, t := range p.Topics {
-		out = append(out, &kafka.Topic{Spec: t, Client: c.Kafka})
-	}
-	for _, t := range p.Tables {
-		out = append(out, &timescale.Table{Spec: t, DB: c.DB, Now: c.Now})
-	}
-	return out
+// Ledger keeps what the last apply set.
+type Ledger interface {
+	All(ctx context.Context) (map[string]plan.State, error)
+	Put(ctx context.Context, address string, s plan.State, by, version string) error
+	Forget(ctx context.Context, address string) error
 }
 
-// Plan reads every resource and returns what differs. It changes nothing.
-func Plan(ctx context.Context, resources []plan.Resource) (plan.Plan, error) {
+// Plan reads every object and compares. It changes nothing. What cannot be read is in Plan.Errors, and does not hide the rest.
+func (w *World) Plan(ctx context.Context) (plan.Plan, error) {
 	var out plan.Plan
-	for _, r := range resources {
-		c, err := r.Plan(ctx)
-		if err != nil {
+	if err := w.prepare(ctx); err != nil {
+		return out, lost(err)
+	}
+	last := w.last
+	changes := make([]plan.Change, len(w.Resources))
+	failed := make([]error, len(w.Resources))
+	group := errgroup.Group{}
+	group.SetLimit(parallel)
+	for i, r := range w.Resources {
+		group.Go(func() error {
+			changes[i], failed[i] = one(ctx, r, last)
+			return nil
+		})
+	}
+	_ = group.Wait()
+	if ctx.Err() != nil {
+		return out, ctx.Err()
+	}
+	declared := map[string]bool{}
+	for i, r := range w.Resources {
+		declared[r.Address()] = true
+		if failed[i] != nil {
+			out.Errors = append(out.Errors, plan.ReadError{Address: r.Address(), Text: lostBy(r.Address(), failed[i]).Error()})
+			continue
+		}
+		out.Changes = append(out.Changes, changes[i])
+	}
+	for _, s := range w.Systems {
+		names, err := s.Unmanaged(ctx)
+		if err != nil && len(out.Errors) == 0 {
 			return out, err
 		}
-		out.Changes = append(out.Changes, c)
+		for _, name := range names {
+			if _, ours := last[name]; !ours && !declared[name] {
+				out.Unmanaged = append(out.Unmanaged, name)
+			}
+		}
+		out.Reads = append(out.Reads, s.Describe())
+	}
+	for _, address := range slices.Sorted(maps.Keys(last)) {
+		if !declared[address] {
+			out.Orphans = append(out.Orphans, address)
+		}
+	}
+	if err := w.explain(ctx, &out); err != nil {
+		return out, lost(err)
 	}
 	return out, nil
 }
 
-// Event tells of one change while it is applied.
-type Event struct {
-	Change plan.Change
-	Done   bool
-	Took   time.Duration
-	Err    error
-}
-
-// ErrBlocked means that the plan holds a change that cannot be done.
-var ErrBlocked = errors.New("the plan holds a change that cannot be done")
-
-// Apply carries out a plan's creations and updates. A failure stops what depends on it, and the next Apply does the rest.
-func Apply(ctx context.Context, resources []plan.Resource, p plan.Plan, progress func(Event)) error {
-	var errs []error
-	failed := map[string]bool{}
-	for i, c := range p.Changes {
-		r := resources[i]
-		if c.Action == plan.Block {
-			failed[c.Address] = true
-			errs = append(errs, fmt.Errorf("%s: %w: %s", c.Address, ErrBlocked, c.Reason))
-			continue
-		}
-		if c.Action != plan.Create && c.Action != plan.Update {
-			continue
-		}
-		if slices.ContainsFunc(r.DependsOn(), func(a string) bool { return failed[a] }) {
-			failed[c.Address] = true
-			errs = append(errs, fmt.Errorf("%s: left out, because what it depends on failed", c.Address))
-			continue
-		}
-		if progress != nil {
-			progress(Event{Change: c})
-		}
-		started := time.Now()
-		err := r.Apply(ctx, c)
-		if err != nil {
-			failed[c.Address] = true
-			errs = append(errs, err)
-		}
-		if progress != nil {
-			progress(Event{Change: c, Done: true, Took: time.Since(started), Err: err})
-		}
-		if ctx.Err() != nil {
-			return errors.Join(append(errs, ctx.Err())...)
-		}
+func one(ctx context.Context, r plan.Resource, last map[string]plan.State) (plan.Change, error) {
+	live, err := r.Read(ctx)
+	if err != nil {
+		return plan.Change{}, err
 	}
-	return errors.Join(errs...)
+	var was *plan.State
+	state, ours := last[r.Address()]
+	if ours {
+		was = &state
+	}
+	c := plan.New(r, was, ours, live)
+	if err := r.Judge(ctx, &c); err != nil {
+		return c, fmt.Errorf("check %s: %w", r.Address(), err)
+	}
+	return c, nil
 }

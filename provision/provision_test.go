@@ -1,6 +1,8 @@
 package provision_test
 
 import (
+	"context"
+	"errors"
 	"os"
 	"strings"
 	"testing"
@@ -13,9 +15,11 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
 	"github.com/cryptoviz/cryptoviz/provision"
+	"github.com/cryptoviz/cryptoviz/provision/grafana/grafanatest"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
+// world is a pipeline, a real broker, the database at a URL and a Grafana.
 type world struct {
 	t     *testing.T
 	p     *spec.Pipeline
@@ -23,10 +27,11 @@ type world struct {
 	kafka *kgo.Client
 }
 
-// newWorld is the shipped pipeline, a real broker and the database at a URL.
 func newWorld(t *testing.T, url string) *world {
 	t.Helper()
-	p, d := spec.Load(os.DirFS(".."), "pipeline.hcl", spec.Options{})
+	g := grafanatest.New(t, grafanatest.V13)
+	env := map[string]string{"GRAFANA_URL": g.URL, "GRAFANA_AUTH": g.Token}
+	p, d := spec.Load(os.DirFS(".."), "pipeline.hcl", spec.Options{Env: func(name string) (string, bool) { v, ok := env[name]; return v, ok }})
 	if d.HasErrors() {
 		t.Fatal(d.Diags)
 	}
@@ -43,17 +48,45 @@ func newWorld(t *testing.T, url string) *world {
 	return w
 }
 
-func (w *world) resources() []plan.Resource {
-	return provision.Resources(w.p, provision.Clients{Kafka: w.kafka, DB: w.db, Now: time.Now})
+func (w *world) open() *provision.World {
+	w.t.Helper()
+	out, err := provision.NewWorld(w.p, provision.Clients{Kafka: w.kafka, DB: w.db, Now: time.Now})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(out.Close)
+	return out
 }
 
 func (w *world) plan() plan.Plan {
 	w.t.Helper()
-	found, err := provision.Plan(w.t.Context(), w.resources())
+	found, err := w.open().Plan(w.t.Context())
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	for _, e := range found.Errors {
+		w.t.Errorf("%s: %s", e.Address, e.Text)
+	}
 	return found
+}
+
+func (w *world) apply(p plan.Plan, allow ...string) []provision.Result {
+	w.t.Helper()
+	results, err := w.open().Apply(w.t.Context(), p, provision.Options{Allow: allow, By: "test", Version: "0"})
+	if err != nil && !errors.Is(err, provision.ErrIncomplete) {
+		w.t.Fatal(err)
+	}
+	return results
+}
+
+// empty plans and wants nothing to do.
+func (w *world) empty(when string) {
+	w.t.Helper()
+	for _, c := range w.plan().Changes {
+		if c.Changes() || c.Marks() {
+			w.t.Errorf("%s: %s %s: %+v", when, c.Action, c.Address, c.Diffs)
+		}
+	}
 }
 
 func (w *world) exec(sql string) {
@@ -63,25 +96,48 @@ func (w *world) exec(sql string) {
 	}
 }
 
+func changes(p plan.Plan) map[string]plan.Change {
+	out := map[string]plan.Change{}
+	for _, c := range p.Changes {
+		out[c.Address] = c
+	}
+	return out
+}
+
+func outcomes(results []provision.Result) map[string]provision.Result {
+	out := map[string]provision.Result{}
+	for _, r := range results {
+		out[r.Address] = r
+	}
+	return out
+}
+
 func TestShippedPipelineOnPostgres(t *testing.T) { shipped(t, newWorld(t, testkit.Postgres(t))) }
 
 func TestShippedPipelineOnTimescale(t *testing.T) { shipped(t, newWorld(t, testkit.Timescale(t))) }
 
-// What is missing is created, a second plan is empty, and what differs is told.
+// What is missing is created, a second plan is empty, what was changed outside is told apart and set back.
 func shipped(t *testing.T, w *world) {
 	t.Helper()
 	first := w.plan()
-	if n := first.Count(plan.Create); n != len(first.Changes) || n != 1+5+3 {
+	if n := first.Count(plan.Create); n != len(first.Changes) || n != 1+5+3+3 {
 		t.Errorf("%d of %d changes create something", n, len(first.Changes))
 	}
-	if err := provision.Apply(t.Context(), w.resources(), first, nil); err != nil {
-		t.Fatal(err)
+	for _, c := range first.Changes {
+		for _, f := range c.Findings {
+			t.Errorf("%s: %s %s: %s", c.Address, f.Code, f.Class, f.Text)
+		}
 	}
-	if again := w.plan(); again.Count(plan.None) != len(again.Changes) {
-		t.Errorf("the plan after apply is not empty: %+v", again.Changes)
+	for _, r := range w.apply(first) {
+		if r.Outcome != provision.Done {
+			t.Errorf("%+v", r)
+		}
 	}
-	if err := provision.Apply(t.Context(), w.resources(), first, nil); err != nil {
-		t.Errorf("the same plan once more, as by another instance: %v", err)
+	w.empty("after apply")
+	for _, r := range w.apply(first) {
+		if r.Outcome != provision.Refused || len(r.Since) == 0 {
+			t.Errorf("the same plan once more: %+v", r)
+		}
 	}
 
 	admin := kadm.NewClient(w.kafka)
@@ -91,34 +147,214 @@ func shipped(t *testing.T, w *world) {
 	}
 	w.exec("ALTER TABLE crypto_sentiment ADD COLUMN more text")
 	w.exec("DROP TABLE crypto_data_hourly")
-	found := map[string]plan.Change{}
-	for _, c := range w.plan().Changes {
-		found[c.Address] = c
+	found := changes(w.plan())
+	if c := found["topic.kraken"]; len(c.Diffs) != 1 || c.Diffs[0].Cause != plan.Drift || c.Diffs[0].Old != "1h" || c.Diffs[0].New != "7d" {
+		t.Errorf("topic.kraken: %+v", c.Diffs)
 	}
-	for address, want := range map[string]string{"topic.kraken": "retention.ms 3600000 604800000", "table.crypto_sentiment": "more text not in pipeline.hcl"} {
-		c := found[address]
-		if len(c.Attrs) != 1 || c.Attrs[0].Name+" "+c.Attrs[0].Old+" "+c.Attrs[0].New != want {
-			t.Errorf("%s: %+v, want %s", address, c, want)
-		}
+	if c := found["table.crypto_sentiment"]; c.Changes() || len(c.Extra) != 1 {
+		t.Errorf("table.crypto_sentiment: %+v, %+v", c.Diffs, c.Extra)
 	}
 	if found["table.crypto_data_hourly"].Action != plan.Create || found["topic.binance"].Action != plan.None {
 		t.Errorf("%+v", found)
 	}
+	w.apply(w.plan())
+	w.empty("after the drift was applied")
 }
 
-func TestBrokerRefusesAtPlanTime(t *testing.T) {
+// One impossible change hides none of the others.
+func TestImpossibleHidesNothing(t *testing.T) {
 	w := newWorld(t, testkit.Postgres(t))
 	w.p.Topics[0].Replication = 3
 	w.p.Topics[1].Config["retention.ms"] = "soon"
 	found := w.plan()
-	if found.Count(plan.Block) != 2 {
-		t.Errorf("%+v", found.Changes)
+	got := changes(found)
+	if !got["topic.binance"].Impossible() || !got["topic.kraken"].Impossible() || found.ExitCode() != 3 {
+		t.Errorf("%+v %+v, exit %d", got["topic.binance"].Findings, got["topic.kraken"].Findings, found.ExitCode())
 	}
-	if err := provision.Apply(t.Context(), w.resources(), found, nil); err == nil || !strings.Contains(err.Error(), "cannot be done") {
-		t.Error(err)
+	done := outcomes(w.apply(found))
+	for address, r := range done {
+		if want := map[bool]provision.Outcome{true: provision.Skipped, false: provision.Done}[address == "topic.binance" || address == "topic.kraken"]; r.Outcome != want {
+			t.Errorf("%s: %+v", address, r)
+		}
 	}
-	topics, err := kadm.NewClient(w.kafka).ListTopics(t.Context())
+	topics, err := kadm.NewClient(w.kafka).ListTopics(kadm.WithAuthorizedOps(t.Context()))
 	if err != nil || len(topics) != len(w.p.Topics)-2 {
-		t.Errorf("one impossible topic hides the rest: %v, %v", topics.Names(), err)
+		t.Errorf("%v, %v", topics.Names(), err)
+	}
+}
+
+// What moved since the plan is refused, with what moved; the rest goes on.
+func TestMovedSinceThePlan(t *testing.T) {
+	w := newWorld(t, testkit.Postgres(t))
+	w.apply(w.plan())
+	w.p.Topics[0].Config["retention.ms"] = "1209600000"
+	w.p.Topics[1].Config["retention.ms"] = "1209600000"
+	found := w.plan()
+	value := "3600000"
+	if _, err := kadm.NewClient(w.kafka).AlterTopicConfigs(t.Context(), []kadm.AlterConfig{{Op: kadm.SetConfig, Name: "retention.ms", Value: &value}}, "binance"); err != nil {
+		t.Fatal(err)
+	}
+	done := outcomes(w.apply(found))
+	if r := done["topic.binance"]; r.Outcome != provision.Refused || len(r.Since) != 1 || r.Since[0].Old != "7d" || r.Since[0].New != "1h" {
+		t.Errorf("%+v", r)
+	}
+	if r := done["topic.kraken"]; r.Outcome != provision.Done {
+		t.Errorf("%+v", r)
+	}
+}
+
+// A destroying change waits for its consent, and only that one.
+func TestConsent(t *testing.T) {
+	w := newWorld(t, testkit.Postgres(t))
+	w.apply(w.plan())
+	for range 100 {
+		if err := w.kafka.ProduceSync(t.Context(), &kgo.Record{Topic: "binance", Value: []byte("x"), Timestamp: time.Now().Add(-3 * time.Hour)}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.p.Topics[0].Config["retention.ms"] = "3600000"
+	w.p.Topics[1].Config["retention.ms"] = "1209600000"
+	found := w.plan()
+	c := changes(found)["topic.binance"]
+	if c.Class() != plan.Destroys || c.Findings[0].Loss == nil || c.Findings[0].Loss.Records != 100 {
+		t.Fatalf("%+v", c.Findings)
+	}
+	done := outcomes(w.apply(found, "CV-K07@topic.other"))
+	if done["topic.binance"].Outcome != provision.Skipped || done["topic.kraken"].Outcome != provision.Done {
+		t.Errorf("%+v", done)
+	}
+	if done = outcomes(w.apply(w.plan(), c.Findings[0].Code+"@topic.binance")); done["topic.binance"].Outcome != provision.Done {
+		t.Errorf("%+v", done)
+	}
+	w.empty("after consent")
+}
+
+// A block that goes leaves its object alone; a removed block deletes it.
+func TestRemoved(t *testing.T) {
+	w := newWorld(t, testkit.Postgres(t))
+	w.apply(w.plan())
+	okx := w.p.Topics[4]
+	w.p.Topics, w.p.Sources = w.p.Topics[:4], w.p.Sources[:4]
+	found := w.plan()
+	if strings.Join(found.Orphans, " ") != "topic.okx" || found.Count(plan.Delete) != 0 {
+		t.Errorf("%+v", found.Orphans)
+	}
+	w.p.Removed = []*spec.Removed{{Kind: "topic", Name: okx.Name}}
+	found = w.plan()
+	c := changes(found)["topic.okx"]
+	if c.Action != plan.Delete || c.Class() != plan.Destroys {
+		t.Fatalf("%+v", c)
+	}
+	w.apply(found, c.Findings[0].Code+"@topic.okx")
+	topics, err := kadm.NewClient(w.kafka).ListTopics(kadm.WithAuthorizedOps(t.Context()))
+	if err != nil || topics.Has(okx.Name) {
+		t.Errorf("%v, %v", topics.Names(), err)
+	}
+	w.empty("after the removal")
+}
+
+// Destroy deletes what carries our mark, and nothing else.
+func TestDestroy(t *testing.T) {
+	w := newWorld(t, testkit.Postgres(t))
+	w.exec("CREATE TABLE mine (a int)")
+	w.apply(w.plan())
+	going, err := w.open().Destroying(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := going.Plan(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var allow plan.Consents
+	for _, c := range found.Changes {
+		for _, f := range c.Findings {
+			allow = append(allow, f.Code+"@"+c.Address)
+		}
+	}
+	if found.Count(plan.Delete) != 12 {
+		t.Errorf("%d deletions", found.Count(plan.Delete))
+	}
+	results, err := going.Apply(t.Context(), found, provision.Options{Allow: allow})
+	if err != nil {
+		t.Fatalf("%v: %+v", err, results)
+	}
+	for address, c := range changes(w.plan()) {
+		if c.Action != plan.Create {
+			t.Errorf("%s: %s", address, c.Action)
+		}
+	}
+	w.exec("DROP TABLE mine")
+}
+
+// A dropped or renamed column names the rollup and the panels that read it.
+func TestReadersOfAColumn(t *testing.T) {
+	w := newWorld(t, testkit.Postgres(t))
+	w.apply(w.plan())
+	for _, c := range w.p.Tables[0].Columns {
+		if c.Name == "volume_24h" {
+			c.Name, c.Was = "volume_day", "volume_24h"
+		}
+	}
+	got := changes(w.plan())
+	for _, address := range []string{"rollup.hourly", "dashboard.market_overview"} {
+		c := got[address]
+		if len(c.Findings) == 0 || !strings.Contains(c.Findings[0].Text, "volume_24h") {
+			t.Errorf("%s: %+v", address, c.Findings)
+		}
+	}
+}
+
+// Interrupted at any point, the next apply does the rest.
+func TestInterrupted(t *testing.T) {
+	w := newWorld(t, testkit.Postgres(t))
+	for stop := 1; ; stop++ {
+		ctx, cancel := context.WithCancel(t.Context())
+		n := 0
+		_, err := w.open().Apply(ctx, w.plan(), provision.Options{Progress: func(e provision.Event) {
+			if e.Outcome == "" {
+				if n++; n == stop {
+					cancel()
+				}
+			}
+		}})
+		cancel()
+		if err == nil {
+			break
+		}
+		if stop > 40 {
+			t.Fatal(err)
+		}
+	}
+	w.empty("in the end")
+}
+
+// Two applies at once: the second one says who is at work.
+func TestTwoApplies(t *testing.T) {
+	w := newWorld(t, testkit.Postgres(t))
+	found := w.plan()
+	entered, leave := make(chan bool), make(chan bool)
+	done := make(chan error)
+	go func() {
+		first := true
+		_, err := w.open().Apply(t.Context(), found, provision.Options{Progress: func(provision.Event) {
+			if first {
+				first = false
+				close(entered)
+				<-leave
+			}
+		}})
+		done <- err
+	}()
+	<-entered
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	_, err := w.open().Apply(ctx, found, provision.Options{})
+	if err == nil || !strings.Contains(err.Error(), "apply") {
+		t.Errorf("%v", err)
+	}
+	close(leave)
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }

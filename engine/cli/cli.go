@@ -37,7 +37,7 @@ func (e exit) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 func Main(ctx context.Context, args []string, w World) int {
 	e := &env{World: w}
 	root := e.root()
-	root.SetArgs(args)
+	root.SetArgs(longFlags(root, args))
 	root.SetIn(w.Stdin)
 	root.SetOut(w.Stdout)
 	root.SetErr(w.Stderr)
@@ -53,6 +53,34 @@ func Main(ctx context.Context, args []string, w World) int {
 		_, _ = fmt.Fprintln(w.Stderr, "Error: "+err.Error())
 	}
 	return int(code)
+}
+
+// longFlags lets -out stand for --out, as users of Terraform write it: for the whole name of a flag that the command has.
+func longFlags(root *cobra.Command, args []string) []string {
+	out := slices.Clone(args)
+	c := root
+	c.InitDefaultVersionFlag()
+	c.InitDefaultHelpFlag() // it also collects the flags of all levels in c.Flags()
+	for i := 0; i < len(out) && out[i] != "--"; i++ {
+		if len(out[i]) < 2 || out[i][0] != '-' {
+			if sub, _, err := c.Find(out[i : i+1]); err == nil {
+				c = sub
+				c.InitDefaultHelpFlag()
+			}
+			continue
+		}
+		name, _, joined := strings.Cut(strings.TrimLeft(out[i], "-"), "=")
+		f := c.Flags().Lookup(name)
+		if len(name) == 1 {
+			f = c.Flags().ShorthandLookup(name)
+		} else if f != nil && out[i][1] != '-' {
+			out[i] = "-" + out[i]
+		}
+		if f != nil && f.NoOptDefVal == "" && !joined {
+			i++ // its value
+		}
+	}
+	return out
 }
 
 // env is what all commands share: the world and the global flags.
@@ -72,7 +100,7 @@ func (e *env) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "cryptoviz",
 		Short: "A declarative, real-time crypto market-data pipeline",
-		Long: `cryptoviz makes Kafka and PostgreSQL/TimescaleDB match pipeline.hcl, and runs the pipeline:
+		Long: `cryptoviz makes Kafka, PostgreSQL/TimescaleDB and Grafana match pipeline.hcl, and runs the pipeline:
 
   sources -> scheduler -> producers -> Kafka -> workers -> raw table -> 00:05 UTC rollup -> hourly table
 
@@ -99,7 +127,7 @@ Against your own Kafka and PostgreSQL:                cryptoviz plan, cryptoviz 
 		}
 	}
 	add("edit", e.newInit(), e.newValidate(), e.newFmt())
-	add("match", e.newPlan(), e.newApply())
+	add("match", e.newPlan(), e.newApply(), e.newShow(), e.newExplain(), e.newImport(), e.newGraph(), e.newDestroy())
 	add("run", e.newUp(), e.newRun(), e.newStatus(), e.newQuery(), e.newRollup())
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fmt.Errorf("%w: see %s --help", err, c.CommandPath())

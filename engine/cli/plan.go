@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -16,121 +18,153 @@ import (
 )
 
 func (e *env) newPlan() *cobra.Command {
-	var asJSON bool
+	var asJSON, detailed, verbose bool
+	var out string
+	var targets []string
 	c := &cobra.Command{
 		Use:   "plan",
-		Short: "Show what apply would change; nothing is changed",
-		Long: `Read Kafka and PostgreSQL as they are, and show what differs from pipeline.hcl: + is created, ! differs and is left
-alone, ✗ cannot be done. Nothing is changed. The exit status is 1 only when something could not be read.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			p, _, err := e.pipeline()
-			if err != nil {
-				return err
-			}
-			resources, done, err := e.resources(cmd.Context(), p)
-			if err != nil {
-				return err
-			}
-			defer done()
-			found, err := provision.Plan(cmd.Context(), resources)
-			if err != nil {
-				return err
-			}
-			if asJSON {
-				return writeJSON(e.Stdout, found)
-			}
-			return found.Print(e.Stdout)
-		},
-	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print the plan for programs")
-	return c
-}
+		Short: "Show what apply would change, and what it would cost; nothing is changed",
+		Long: `Read Kafka, PostgreSQL and Grafana as they are, and show what differs from pipeline.hcl:
 
-func (e *env) newApply() *cobra.Command {
-	var approved bool
-	c := &cobra.Command{
-		Use:   "apply",
-		Short: "Create what pipeline.hcl declares and is missing",
-		Long: `Show the plan, ask, and carry it out: topics, tables with their hypertables or partitions, and the engine's own
-tables. What exists and differs is reported and left alone. It may be interrupted and run again at any time.`,
+  +  will be created       ~  will be changed       -/+  will be deleted and made anew       -  will be deleted
+  ≠  was changed outside since the last apply; apply sets it back
+  =  exists already, without our mark, and agrees; apply adopts it: it sets the mark and touches nothing
+  !  destroys data: how much is said, and apply wants --allow CODE@ADDRESS
+  ✗  cannot be done; the rest can
+
+The servers check it too: Kafka validates topics without making them, statements run in a transaction that is rolled
+back, and the SQL of dashboards, alerts and rollups is explained against the planned tables. A code such as CV-K07 is
+explained by: cryptoviz explain CV-K07.`,
+		Example: `  cryptoviz plan
+  cryptoviz plan --target topic.binance
+  cryptoviz plan --out today.plan && cryptoviz apply today.plan
+  cryptoviz plan --detailed-exitcode    0 nothing, 1 error, 2 changes, 3 data is destroyed or it cannot be done`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			p, _, err := e.pipeline()
+			w, err := e.world(cmd.Context())
 			if err != nil {
 				return err
 			}
-			resources, done, err := e.resources(cmd.Context(), p)
+			defer w.close()
+			found, err := w.plan(cmd.Context(), targets)
 			if err != nil {
 				return err
 			}
-			defer done()
-			found, err := provision.Plan(cmd.Context(), resources)
-			if err != nil {
-				return err
-			}
-			if err := found.Print(e.Stdout); err != nil {
-				return err
-			}
-			if found.Count(plan.Block) > 0 {
-				return errors.New("the plan holds a change that cannot be done: nothing was touched")
-			}
-			if found.Count(plan.Create, plan.Update) == 0 {
-				return nil
-			}
-			if !approved {
-				yes, err := e.confirm("\nApply these changes?", "yes")
-				if err != nil {
+			if out != "" {
+				if err := w.save(out, targets, found); err != nil {
 					return err
 				}
-				if !yes {
-					return errors.New("apply was not confirmed: nothing was touched. Without a terminal use --auto-approve")
-				}
 			}
-			e.print("\n")
-			return e.apply(cmd.Context(), resources, found, e.Stdout)
+			if asJSON {
+				err = plan.Saved{Tool: e.Version, Made: time.Now().UTC(), Pipeline: e.file, Targets: targets, Plan: found}.Write(e.Stdout)
+			} else {
+				err = found.Print(e.Stdout, e.style(verbose))
+			}
+			if err != nil {
+				return err
+			}
+			if out != "" && !asJSON {
+				where := ""
+				if e.file != "pipeline.hcl" {
+					where = " --file " + e.file
+				}
+				e.print("Saved to %s. Apply exactly this: cryptoviz apply%s %s\n", out, where, out)
+			}
+			code := found.ExitCode()
+			if detailed && code != 0 || code == 1 {
+				return exit(code)
+			}
+			return nil
 		},
 	}
-	c.Flags().BoolVar(&approved, "auto-approve", false, "do not ask")
+	f := c.Flags()
+	f.BoolVar(&asJSON, "json", false, "print the plan for programs")
+	f.BoolVar(&detailed, "detailed-exitcode", false, "exit with 2 when there are changes, 3 when some destroy data or cannot be done")
+	f.BoolVarP(&verbose, "verbose", "v", false, "also what is left alone, one by one")
+	f.StringVarP(&out, "out", "o", "", "save the plan to `FILE`, for apply FILE")
+	f.StringArrayVar(&targets, "target", nil, "plan this `ADDRESS` alone, with what it depends on; may be repeated")
 	return c
 }
 
-// resources opens the services and lists what the pipeline declares in them.
-func (e *env) resources(ctx context.Context, p *spec.Pipeline) ([]plan.Resource, func(), error) {
+func (e *env) style(verbose bool) plan.Style {
+	terminal := isTerminal(e.Stdout)
+	return plan.Style{Width: int(e.width(e.Stdout)), Color: e.color(e.Stdout), Verbose: verbose, Hints: terminal}
+}
+
+// openWorld is a pipeline and the open systems that it lives in.
+type openWorld struct {
+	*env
+	*provision.World
+	p    *spec.Pipeline
+	done func()
+}
+
+func (w *openWorld) close() { w.done() }
+
+// world loads the pipeline and opens its systems.
+func (e *env) world(ctx context.Context) (*openWorld, error) {
+	p, _, err := e.pipeline()
+	if err != nil {
+		return nil, err
+	}
+	return e.worldOf(ctx, p, time.Now)
+}
+
+func (e *env) worldOf(ctx context.Context, p *spec.Pipeline, now func() time.Time) (*openWorld, error) {
 	db, err := e.database(ctx, p)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	kafka, err := e.brokers(ctx, p)
 	if err != nil {
 		db.Close()
-		return nil, nil, err
+		return nil, err
 	}
-	return provision.Resources(p, provision.Clients{Kafka: kafka, DB: db}), func() { kafka.Close(); db.Close() }, nil
+	w, err := provision.NewWorld(p, provision.Clients{Kafka: kafka, DB: db, Now: now})
+	if err != nil {
+		kafka.Close()
+		db.Close()
+		return nil, err
+	}
+	for _, n := range w.Notes {
+		e.note("Note: %s", n)
+	}
+	return &openWorld{env: e, World: w, p: p, done: func() { w.Close(); kafka.Close(); db.Close() }}, nil
 }
 
-// apply carries a plan out and tells each step.
-func (e *env) apply(ctx context.Context, resources []plan.Resource, p plan.Plan, w io.Writer) error {
-	started, done := time.Now(), 0
-	err := provision.Apply(ctx, resources, p, func(ev provision.Event) {
-		switch {
-		case !ev.Done:
-		case ev.Err != nil:
-			_, _ = fmt.Fprintf(w, "%s: failed\n", ev.Change.Address)
-		default:
-			done++
-			verb := "created"
-			if ev.Change.Action == plan.Update {
-				verb = "changed"
-			}
-			_, _ = fmt.Fprintf(w, "%s: %s in %s\n", ev.Change.Address, verb, ev.Took.Round(time.Millisecond))
-		}
-	})
+func (w *openWorld) plan(ctx context.Context, targets []string) (plan.Plan, error) {
+	defer w.waiting("reading Kafka, PostgreSQL and Grafana")()
+	found, err := w.Plan(ctx)
 	if err != nil {
-		return fmt.Errorf("%w\n%s done before; the next apply does the rest", err, count(done, "change"))
+		return found, err
 	}
-	_, _ = fmt.Fprintf(w, "\nApply complete: %s in %s.\n", count(done, "change"), time.Since(started).Round(10*time.Millisecond))
+	if len(targets) > 0 {
+		return found.Target(targets)
+	}
+	return found, nil
+}
+
+// save writes a plan beside its place and renames it, so that a file is whole or absent.
+func (w *openWorld) save(name string, targets []string, found plan.Plan) (err error) {
+	tmp, err := os.CreateTemp(filepath.Dir(name), ".plan-*")
+	if err != nil {
+		return fmt.Errorf("save the plan: %w", err)
+	}
+	defer func() { _ = os.Remove(tmp.Name()) }()
+	err = plan.Saved{Tool: w.Version, Made: time.Now().UTC(), Pipeline: w.file, Targets: targets, Plan: found}.Write(tmp)
+	if err = errors.Join(err, tmp.Close()); err == nil {
+		err = os.Rename(tmp.Name(), name)
+	}
+	if err != nil {
+		return fmt.Errorf("save the plan: %w", err)
+	}
 	return nil
+}
+
+// waiting says what takes long, after two seconds; the returned function ends it.
+func (e *env) waiting(what string) func() {
+	timer := time.AfterFunc(2*time.Second, func() { e.note("Still %s …", what) })
+	return func() { timer.Stop() }
 }
 
 func writeJSON(w io.Writer, v any) error {

@@ -30,7 +30,12 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(3)
 		}
-		os.Exit(Main(ctx, os.Args[1:], World{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.LookupEnv, Bundle: bundle, Version: "0.1.0"}))
+		stdout, flushOut := steady(os.Stdout)
+		stderr, flushErr := steady(os.Stderr)
+		code := Main(ctx, os.Args[1:], World{Stdin: os.Stdin, Stdout: stdout, Stderr: stderr, Getenv: os.LookupEnv, Bundle: bundle, Version: "0.1.0"})
+		flushOut()
+		flushErr()
+		os.Exit(code)
 	}})
 }
 

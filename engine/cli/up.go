@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -291,45 +292,48 @@ func (u *up) exchanges(ctx context.Context) (func(*spec.Source) string, func(), 
 	return server.Endpoint, func() { _ = server.Close() }, nil
 }
 
-// match applies the pipeline to the fresh or kept services.
+// match applies the pipeline to the fresh or kept services. What would destroy data, or cannot be done to an object that is
+// there already, is told and left alone.
 func (u *up) match(ctx context.Context) error {
-	resources, done, err := u.resourcesAt(ctx)
+	w, err := u.worldOf(ctx, u.p, u.clock.Now)
 	if err != nil {
 		return err
 	}
-	defer done()
-	found, err := provision.Plan(ctx, resources)
+	defer w.close()
+	found, err := w.Plan(ctx)
 	if err != nil {
 		return err
 	}
-	if found.Count(plan.Block) > 0 {
-		return errors.Join(found.Print(u.Stderr), errors.New("the plan holds a change that cannot be done: nothing was touched"))
+	if len(found.Errors) > 0 {
+		return fmt.Errorf("%s: %s", found.Errors[0].Address, found.Errors[0].Text)
 	}
 	for _, c := range found.Changes {
 		for _, n := range c.Notes {
 			u.note("        %s", n)
 		}
-		if c.Action == plan.Report {
-			u.note("        %s differs from %s and is left alone: %s (see cryptoviz plan)", c.Address, u.file, c.Reason)
+	}
+	results, err := w.Apply(ctx, found, provision.Options{By: u.user(), Version: u.Version})
+	if err != nil && !errors.Is(err, provision.ErrIncomplete) {
+		return err
+	}
+	for _, r := range results {
+		switch r.Outcome {
+		case provision.Done:
+		case provision.Skipped:
+			if created(found, r.Address) {
+				return fmt.Errorf("%s: %s", r.Address, r.Reason)
+			}
+			u.note("        %s is left as it is: %s (see cryptoviz plan)", r.Address, r.Reason)
+		default:
+			return fmt.Errorf("%s: %s", r.Address, r.Reason)
 		}
 	}
-	if found.Count(plan.Create, plan.Update) == 0 {
-		return nil
-	}
-	return provision.Apply(ctx, resources, found, nil)
+	return nil
 }
 
-func (u *up) resourcesAt(ctx context.Context) ([]plan.Resource, func(), error) {
-	db, err := u.database(ctx, u.p)
-	if err != nil {
-		return nil, nil, err
-	}
-	kafka, err := u.brokers(ctx, u.p)
-	if err != nil {
-		db.Close()
-		return nil, nil, err
-	}
-	return provision.Resources(u.p, provision.Clients{Kafka: kafka, DB: db, Now: u.clock.Now}), func() { kafka.Close(); db.Close() }, nil
+// created tells whether a plan makes an object: without it the pipeline cannot run.
+func created(p plan.Plan, address string) bool {
+	return slices.ContainsFunc(p.Changes, func(c plan.Change) bool { return c.Address == address && c.Action == plan.Create })
 }
 
 // listener takes the metrics port: the usual one, or any when that is taken and the user did not choose it.

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -41,20 +42,26 @@ and a remedy. No connection is opened. The exit status is 1 when there is an err
 					enabled++
 				}
 			}
-			more := ""
+			var more strings.Builder
 			for _, kind := range []struct {
 				n    int
 				what string
 			}{
-				{len(p.Views), "view"}, {len(p.Aggregates), "aggregate"}, {len(p.Roles), "role"}, {len(p.Folders), "folder"}, {len(p.DataSources), "data source"},
-				{len(p.Dashboards), "dashboard"}, {len(p.Alerts), "alert"}, {len(p.Removed), "removed block"},
+				{len(p.Views), "view"},
+				{len(p.Aggregates), "aggregate"},
+				{len(p.Roles), "role"},
+				{len(p.Folders), "folder"},
+				{len(p.DataSources), "data source"},
+				{len(p.Dashboards), "dashboard"},
+				{len(p.Alerts), "alert"},
+				{len(p.Removed), "removed block"},
 			} {
 				if kind.n > 0 {
-					more += ", " + count(kind.n, kind.what)
+					more.WriteString(", " + count(kind.n, kind.what))
 				}
 			}
 			e.print("%s is valid: %s (%d enabled), %s, %s, %s%s. %s\n", e.file, count(len(p.Sources), "source"), enabled,
-				count(len(p.Topics), "topic"), count(len(p.Tables), "table"), count(len(p.Rollups), "rollup"), more,
+				count(len(p.Topics), "topic"), count(len(p.Tables), "table"), count(len(p.Rollups), "rollup"), more.String(),
 				fmt.Sprintf("Checked in %d ms.", time.Since(started).Milliseconds()))
 			return nil
 		},

@@ -58,10 +58,12 @@ func (r *Running) Point(p *spec.Pipeline) {
 	Point(p, r.Data.URL(), net.JoinHostPort("127.0.0.1", strconv.Itoa(r.Data.KafkaPort)))
 }
 
-// Point makes a pipeline use services of this machine: one broker, no TLS, no passwords but the database's own.
+// Point makes a pipeline use services of this machine: one broker, no TLS, no passwords but the database's own. Grafana is left
+// out: the file says how it sees another database.
 func Point(p *spec.Pipeline, databaseURL string, brokers ...string) {
-	p.Kafka = spec.Kafka{Brokers: brokers, GroupPrefix: p.Kafka.GroupPrefix}
-	p.Database = spec.Database{URL: spec.NewSecret(databaseURL), OnMissing: "degrade"}
+	p.Kafka = spec.Kafka{Brokers: brokers, GroupPrefix: p.Kafka.GroupPrefix, Range: p.Kafka.Range}
+	p.Database = spec.Database{URL: spec.NewSecret(databaseURL), OnMissing: "degrade", Range: p.Database.Range}
+	p.Grafana = nil
 	for _, t := range p.Topics {
 		t.Replication = 1
 	}

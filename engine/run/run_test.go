@@ -66,10 +66,18 @@ func newWorld(t *testing.T, start time.Time, speed float64) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(w.kafka.Close)
-	resources := provision.Resources(p, provision.Clients{Kafka: w.kafka, DB: w.db, Now: w.clock.Now})
-	found, err := provision.Plan(t.Context(), resources)
+	maker, err := kgo.NewClient(kgo.SeedBrokers(p.Kafka.Brokers...)) // it remembers that the topics were missing
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer maker.Close()
+	declared, err := provision.NewWorld(p, provision.Clients{Kafka: maker, DB: w.db, Now: w.clock.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := declared.Plan(t.Context())
 	if err == nil {
-		err = provision.Apply(t.Context(), resources, found, nil)
+		_, err = declared.Apply(t.Context(), found, provision.Options{})
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -30,7 +30,7 @@ func load(t testing.TB, edit func(string) string, more fstest.MapFS) *spec.Pipel
 		text = []byte(edit(string(text)))
 	}
 	files := fstest.MapFS{"pipeline.hcl": {Data: text}}
-	for _, dir := range []string{"sources", "sql"} {
+	for _, dir := range []string{"sources", "sql", "dashboards"} {
 		entries, err := os.ReadDir(root + "/" + dir)
 		if err != nil {
 			t.Fatal(err)

@@ -1,63 +1,238 @@
 // Package plan is the difference between the world and pipeline.hcl, as a value: read, compare, then print or apply.
+//
+// There is no state file. Three things are compared: what the last apply set (the ledger cryptoviz.managed), what is live,
+// and what pipeline.hcl wants. So what somebody changed outside is told apart from what the file changes, and an object
+// without our mark is adopted after its differences were shown, never overwritten unseen.
 package plan
 
-import "context"
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+)
 
 // Action is what a change does to its object.
 type Action string
 
 // The actions.
 const (
-	None   Action = "none"   // live and wanted agree
-	Create Action = "create" // the object is missing
-	Update Action = "update" // it differs and can be changed in place
-	Report Action = "report" // it differs; this version only says so
-	Block  Action = "block"  // it cannot be done; Reason says why and what to do
+	None    Action = "none"    // live and wanted agree
+	Create  Action = "create"  // the object is missing
+	Update  Action = "update"  // it differs and is changed in place
+	Replace Action = "replace" // it differs and is made anew
+	Delete  Action = "delete"  // a removed block, or destroy, wants it gone
 )
 
-// Resource is one object of the outside world that pipeline.hcl declares.
+// Resource is one object of the outside world.
 type Resource interface {
 	// Address names it as the user does: "topic.binance".
 	Address() string
+	// Where is the place in pipeline.hcl: "pipeline.hcl:41".
+	Where() string
 	// DependsOn lists the addresses that must be applied before it.
 	DependsOn() []string
-	// Plan reads the live object and compares; it changes nothing.
-	Plan(ctx context.Context) (Change, error)
-	// Apply carries out a change that Plan returned.
+	// Want is the wanted state, nil when the object shall be deleted.
+	Want() *State
+	// Read is the live state, nil when there is none. It may answer from a snapshot that all resources of a system share.
+	Read(ctx context.Context) (*State, error)
+	// Judge completes a change: its findings, each with a code and what it costs, and the exact steps. It asks the servers
+	// and changes nothing. It may turn an Update into a Replace.
+	Judge(ctx context.Context, c *Change) error
+	// Apply carries out a change.
 	Apply(ctx context.Context, c Change) error
 }
 
-// Change is what Plan found about one resource.
+// Change is what planning found about one resource.
 type Change struct {
-	Address string      `json:"address"`
-	Action  Action      `json:"action"`
-	Reason  string      `json:"reason,omitempty"` // for Report and Block: what is wrong and the remedy
-	Attrs   []Attribute `json:"attributes,omitempty"`
-	Notes   []string    `json:"notes,omitempty"` // e.g. a degraded feature
-	SQL     []string    `json:"sql,omitempty"`   // statements that Apply will run, in order, where it is SQL
+	Address  string    `json:"address"`
+	Where    string    `json:"where,omitempty"`
+	Action   Action    `json:"action"`
+	Adopt    bool      `json:"adopt,omitempty"` // it exists without our mark: apply sets it
+	Diffs    []Diff    `json:"diffs,omitempty"`
+	Extra    []Attr    `json:"extra,omitempty"` // live attributes that nobody declares; left alone
+	Findings []Finding `json:"findings,omitempty"`
+	Steps    []string  `json:"steps,omitempty"` // the exact statements or requests, in order
+	Notes    []string  `json:"notes,omitempty"`
+	Live     *State    `json:"live,omitempty"`
+	Want     *State    `json:"want,omitempty"`
+	Last     *State    `json:"last,omitempty"`
+	Ours     bool      `json:"ours,omitempty"` // our mark is in the ledger
+	Depends  []string  `json:"depends,omitempty"`
 }
 
-// Attribute is one difference. Old is empty for a create.
-type Attribute struct {
-	Name string `json:"name"`
-	Old  string `json:"old,omitempty"`
-	New  string `json:"new,omitempty"`
+// New compares one resource; Judge completes it. ours tells whether the ledger knows the object.
+func New(r Resource, last *State, ours bool, live *State) Change {
+	c := Change{Address: r.Address(), Where: r.Where(), Action: None, Live: live, Want: r.Want(), Last: last, Ours: ours, Depends: r.DependsOn()}
+	switch {
+	case c.Want == nil && live != nil:
+		c.Action = Delete
+	case c.Want == nil:
+	case live == nil:
+		c.Action = Create
+		for _, w := range c.Want.Attrs {
+			c.Diffs = append(c.Diffs, Diff{Name: w.Name, New: w.Value, NewRaw: w.Raw, Cause: Intent, Secret: w.Secret})
+		}
+	default:
+		c.Adopt = !ours
+		if c.Diffs, c.Extra = Compare(last, live, c.Want); len(c.Diffs) > 0 {
+			c.Action = Update
+		}
+	}
+	return c
+}
+
+// Diff returns the difference of an attribute.
+func (c *Change) Diff(name string) (Diff, bool) {
+	i := slices.IndexFunc(c.Diffs, func(d Diff) bool { return d.Name == name })
+	if i < 0 {
+		return Diff{}, false
+	}
+	return c.Diffs[i], true
+}
+
+// Find adds a finding about an attribute, or about the whole object when attr is "".
+func (c *Change) Find(code, attr, format string, args ...any) *Finding {
+	c.Findings = append(c.Findings, Finding{Code: code, Class: classOf(code), Attr: attr, Text: fmt.Sprintf(format, args...)})
+	return &c.Findings[len(c.Findings)-1]
+}
+
+// Note adds a remark.
+func (c *Change) Note(format string, args ...any) {
+	c.Notes = append(c.Notes, fmt.Sprintf(format, args...))
+}
+
+// Class is the worst class of the findings.
+func (c Change) Class() Class {
+	worst := Safe
+	for _, f := range c.Findings {
+		if severity[f.Class] > severity[worst] {
+			worst = f.Class
+		}
+	}
+	return worst
+}
+
+// Impossible tells whether the change cannot be done.
+func (c Change) Impossible() bool { return c.Class() == Impossible }
+
+// Drifted tells whether somebody changed the object outside.
+func (c Change) Drifted() bool {
+	return slices.ContainsFunc(c.Diffs, func(d Diff) bool { return d.Cause == Drift || d.Cause == Both })
+}
+
+// Changes tells whether apply has something to do with it.
+func (c Change) Changes() bool { return c.Action != None }
+
+// Marks tells whether apply has only the ledger to bring up to date: an object to adopt that agrees already, or a setting that
+// pipeline.hcl now declares as it is.
+func (c Change) Marks() bool {
+	return c.Action == None && c.Want != nil && (!c.Ours || c.Want.Fingerprint() != c.Last.Fingerprint())
+}
+
+// Kind is the first part of the address.
+func (c Change) Kind() string {
+	kind, _, _ := strings.Cut(c.Address, ".")
+	return kind
+}
+
+// Read is what was read of one system.
+type Read struct {
+	System   string  `json:"system"` // "Kafka", "PostgreSQL", "Grafana"
+	Text     string  `json:"text"`   // where and how much: "127.0.0.1:9092: 14 topics"
+	Requests int     `json:"requests"`
+	Seconds  float64 `json:"seconds"`
+}
+
+// ReadError is a resource that could not be read: the rest of the plan stands without it.
+type ReadError struct {
+	Address string `json:"address"`
+	Text    string `json:"text"`
 }
 
 // Plan is all changes, in the order in which they would be applied.
 type Plan struct {
-	Changes []Change `json:"changes"`
+	Reads     []Read      `json:"reads,omitempty"`
+	Changes   []Change    `json:"changes"`
+	Unmanaged []string    `json:"unmanaged,omitempty"` // addresses of objects that exist, that pipeline.hcl does not declare
+	Orphans   []string    `json:"orphans,omitempty"`   // ours once, no block any more: left alone
+	Errors    []ReadError `json:"errors,omitempty"`
 }
 
-// Count returns how many changes have one of the actions.
+// Count returns the number of changes with one of these actions.
 func (p Plan) Count(actions ...Action) int {
 	n := 0
 	for _, c := range p.Changes {
-		for _, a := range actions {
-			if c.Action == a {
-				n++
-			}
+		if slices.Contains(actions, c.Action) {
+			n++
 		}
 	}
 	return n
+}
+
+// Pending returns the number of changes that apply would make, impossible ones included.
+func (p Plan) Pending() int { return p.Count(Create, Update, Replace, Delete) }
+
+// ExitCode is plan's with --detailed-exitcode: 0 nothing, 1 error, 2 changes, 3 changes that destroy data or cannot be done.
+func (p Plan) ExitCode() int {
+	code := 0
+	for _, c := range p.Changes {
+		switch class := c.Class(); {
+		case class == Destroys || class == Impossible:
+			code = 3
+		case c.Changes():
+			code = max(code, 2)
+		}
+	}
+	if len(p.Errors) > 0 {
+		return 1
+	}
+	return code
+}
+
+// Target keeps the changes of these addresses and of what they depend on. An address that the plan lacks is an error.
+func (p Plan) Target(addresses []string) (Plan, error) {
+	byAddress := map[string]Change{}
+	for _, c := range p.Changes {
+		byAddress[c.Address] = c
+	}
+	keep := map[string]bool{}
+	var add func(string)
+	add = func(a string) {
+		if keep[a] {
+			return
+		}
+		keep[a] = true
+		for _, d := range byAddress[a].Depends {
+			add(d)
+		}
+	}
+	for _, a := range addresses {
+		if _, known := byAddress[a]; !known {
+			return p, fmt.Errorf("--target %s: pipeline.hcl declares no such object", a)
+		}
+		add(a)
+	}
+	p.Changes = slices.DeleteFunc(slices.Clone(p.Changes), func(c Change) bool { return !keep[c.Address] })
+	p.Unmanaged, p.Orphans = nil, nil
+	return p, nil
+}
+
+// Consents are the destroying findings that the user agreed to: "CV-K07@topic.binance".
+type Consents []string
+
+// Missing lists the destroying findings that nobody agreed to.
+func (k Consents) Missing(c Change) (out []Finding) {
+	for _, f := range c.Findings {
+		if f.Class == Destroys && !slices.Contains(k, f.Code+"@"+c.Address) {
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+// SortExtra orders what servers return in no order.
+func SortExtra(attrs []Attr) {
+	slices.SortFunc(attrs, func(a, b Attr) int { return cmp.Compare(a.Name, b.Name) })
 }

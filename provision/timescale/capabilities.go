@@ -1,8 +1,10 @@
-// Package timescale makes tables and the engine's own schema match pipeline.hcl, on TimescaleDB or plain PostgreSQL.
+// Package timescale makes tables, views, aggregates, roles and the engine's own schema match pipeline.hcl, on TimescaleDB or
+// plain PostgreSQL.
 package timescale
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
@@ -12,14 +14,22 @@ import (
 // Capabilities is what the database server can do.
 type Capabilities struct {
 	Server    string // PostgreSQL's version
+	Number    int    // the same as a number: 170005
 	Version   string // TimescaleDB's, "" when it is not installed in this database
 	Available string // TimescaleDB's version that CREATE EXTENSION would install, "" for none
 	Edition   string // "community", "apache" or ""
 	ByRange   bool   // create_hypertable(table, by_range(…)): TimescaleDB 2.13 and later
+	Columns   bool   // the names of the columnstore: TimescaleDB 2.18 and later; before, it was called compression
+	Schema    string // where the extension's functions are
+
+	settings string // the view of columnstore settings, "" before TimescaleDB 2.14.1
 }
 
 // Hypertables tells whether tables can be, or after apply will be, hypertables.
 func (c Capabilities) Hypertables() bool { return c.Version != "" || c.Available != "" }
+
+// Policies tells whether the server runs retention and columnstore policies. An edition that is not known yet counts.
+func (c Capabilities) Policies() bool { return c.Hypertables() && c.Edition != "apache" }
 
 // Name describes the backend in a few words.
 func (c Capabilities) Name() string {
@@ -32,23 +42,69 @@ func (c Capabilities) Name() string {
 	return "PostgreSQL " + c.Server + " without TimescaleDB"
 }
 
-// Detect reads the capabilities.
+// fn names a function of the extension in SQL.
+func (c Capabilities) fn(name string) string {
+	if c.Schema == "" || c.Schema == "public" {
+		return name
+	}
+	return quote(c.Schema) + "." + name
+}
+
+// errReadOnly means that nothing can be applied to this server.
+var errReadOnly = errors.New("the server takes no changes")
+
+// Detect reads the capabilities. A server that cannot be changed, or on which TimescaleDB is broken, is an error.
 func Detect(ctx context.Context, db *pgxpool.Pool) (Capabilities, error) {
+	return detect(ctx, db)
+}
+
+func detect(ctx context.Context, db interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+},
+) (Capabilities, error) {
 	var c Capabilities
-	var preloaded bool
-	err := db.QueryRow(ctx, `SELECT current_setting('server_version'),
+	var preloaded, standby, readOnly bool
+	var settings *string
+	// The settings of the library tell whether it is preloaded; shared_preload_libraries itself is for privileged users only.
+	err := db.QueryRow(ctx, `SELECT split_part(current_setting('server_version'), ' ', 1), current_setting('server_version_num')::int,
 		coalesce((SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'), ''),
 		coalesce((SELECT default_version FROM pg_available_extensions WHERE name = 'timescaledb'), ''),
 		CASE coalesce(current_setting('timescaledb.license', true), '') WHEN 'apache' THEN 'apache' WHEN '' THEN '' ELSE 'community' END,
-		coalesce(current_setting('shared_preload_libraries', true), '') LIKE '%timescaledb%',
-		EXISTS (SELECT FROM pg_proc WHERE proname = 'by_range')`).Scan(&c.Server, &c.Version, &c.Available, &c.Edition, &preloaded, &c.ByRange)
-	if err != nil {
+		coalesce(current_setting('timescaledb.max_background_workers', true), current_setting('timescaledb.license', true)) IS NOT NULL,
+		EXISTS (SELECT FROM pg_proc WHERE proname = 'by_range'), EXISTS (SELECT FROM pg_proc WHERE proname = 'add_columnstore_policy'),
+		coalesce((SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'timescaledb'), ''),
+		coalesce(to_regclass('timescaledb_information.hypertable_columnstore_settings'), to_regclass('timescaledb_information.hypertable_compression_settings'))::text,
+		pg_is_in_recovery(), current_setting('default_transaction_read_only')::boolean`).
+		Scan(&c.Server, &c.Number, &c.Version, &c.Available, &c.Edition, &preloaded, &c.ByRange, &c.Columns, &c.Schema, &settings, &standby, &readOnly)
+	switch {
+	case err != nil:
 		return c, fmt.Errorf("read the database's capabilities: %w", err)
+	case standby:
+		return c, fmt.Errorf("%w: it is a standby (in recovery); let database.url name the primary, such as with target_session_attrs=read-write", errReadOnly)
+	case readOnly:
+		return c, fmt.Errorf("%w: transactions are read-only for this user (default_transaction_read_only = on); use a user that may change tables", errReadOnly)
+	case c.Version != "" && !preloaded:
+		return c, fmt.Errorf("TimescaleDB %s is installed in this database and the server does not load it: add timescaledb to shared_preload_libraries and restart the server", c.Version)
+	}
+	if settings != nil {
+		c.settings = *settings
 	}
 	if c.Version == "" && !preloaded {
-		c.Available = "" // CREATE EXTENSION would be refused: the library must be preloaded
+		c.Available = "" // CREATE EXTENSION would end the connection: the library must be preloaded
+	}
+	if c.Version == "" && c.Available != "" {
+		c.ByRange, c.Columns = true, true
 	}
 	return c, nil
 }
 
 func quote(parts ...string) string { return pgx.Identifier(parts).Sanitize() }
+
+// atLeast tells whether TimescaleDB is of this version or later.
+func (c Capabilities) atLeast(major, minor int) bool {
+	var have [2]int
+	if _, err := fmt.Sscanf(c.Version, "%d.%d", &have[0], &have[1]); err != nil {
+		return false
+	}
+	return have[0] > major || have[0] == major && have[1] >= minor
+}

@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/store/schema"
@@ -19,140 +20,234 @@ import (
 // EngineAddress names the engine's own tables.
 const EngineAddress = "engine.schema"
 
-// Engine is the resource of the schema cryptoviz and its list of sources.
+const createExtension = "CREATE EXTENSION IF NOT EXISTS timescaledb"
+
+// Engine is the resource of the schema cryptoviz, its list of sources, and TimescaleDB's extension where the server has it.
 type Engine struct {
 	Pipeline *spec.Pipeline
-	DB       *pgxpool.Pool
+	Catalog  *Catalog
+
+	caps    Capabilities
+	version int                  // of the live schema; 0: there is none
+	sources map[string]sourceRow // live
 }
 
 // Address is engine.schema.
 func (e *Engine) Address() string { return EngineAddress }
 
+// Where is the database block.
+func (e *Engine) Where() string {
+	r := e.Pipeline.Database.Range
+	return fmt.Sprintf("%s:%d", r.Filename, r.Start.Line)
+}
+
 // DependsOn is nothing.
 func (e *Engine) DependsOn() []string { return nil }
 
-// Plan compares the schema's version and the rows of cryptoviz.source.
-func (e *Engine) Plan(ctx context.Context) (plan.Change, error) {
-	c := plan.Change{Address: e.Address(), Action: plan.None}
-	caps, err := Detect(ctx, e.DB)
-	if err != nil {
-		return c, err
-	}
-	if !caps.Hypertables() {
-		c.Notes = append(c.Notes, caps.Name()+": tables become native daily partitions, which the engine makes ahead and drops; no columnstore, no continuous aggregates")
-		if e.Pipeline.Database.OnMissing == "error" {
-			c.Action, c.Reason = plan.Block, "the server has no TimescaleDB and on_missing = \"error\": install and preload it, or set on_missing = \"degrade\" for native partitions"
-			return c, nil
-		}
-	}
-	extension := caps.Version == "" && caps.Available != ""
-	var version string
-	err = e.DB.QueryRow(ctx, "SELECT value FROM cryptoviz.meta WHERE key = 'schema_version'").Scan(&version)
-	if pg, ok := errors.AsType[*pgconn.PgError](err); ok && (pg.Code == "42P01" || pg.Code == "3F000") || errors.Is(err, pgx.ErrNoRows) {
-		c.Action = plan.Create
-		c.Attrs = []plan.Attribute{{Name: "schema_version", New: strconv.Itoa(schema.Version)}}
-		if extension {
-			c.SQL = append(c.SQL, "CREATE EXTENSION IF NOT EXISTS timescaledb")
-			c.Attrs = append(c.Attrs, plan.Attribute{Name: "extension timescaledb", New: caps.Available})
-		}
-		c.SQL = append(c.SQL, schema.SQL)
-		return c, nil
-	}
-	if err != nil {
-		return c, fmt.Errorf("read the engine's tables: %w", err)
-	}
-	if n, _ := strconv.Atoi(version); n > schema.Version {
-		c.Action, c.Reason = plan.Block, fmt.Sprintf("the database was prepared by a newer cryptoviz (schema_version %s, this one knows %d): use that version", version, schema.Version)
-		return c, nil
-	}
-	if c.Attrs, err = e.sources(ctx); err != nil {
-		return c, err
-	}
-	if len(c.Attrs) > 0 {
-		c.Action = plan.Update
-	}
-	return c, nil
-}
-
 type sourceRow struct {
-	enabled            bool
-	every              time.Duration
-	topic, table       string
-	describe, attribut string
+	enabled                  bool
+	every                    time.Duration
+	topic, table             string
+	description, attribution string
 }
 
-func (r sourceRow) String() string {
+func (r sourceRow) attrs(name string) []plan.Attr {
 	state := "enabled"
 	if !r.enabled {
 		state = "disabled"
 	}
-	return fmt.Sprintf("%s, every %s, %s -> %s", state, spec.FormatDuration(r.every), r.topic, r.table)
+	out := []plan.Attr{{Name: "source." + name, Value: fmt.Sprintf("%s, every %s, %s -> %s", state, spec.FormatDuration(r.every), r.topic, r.table)}}
+	if r.description != "" {
+		out = append(out, plan.Attr{Name: "source." + name + " description", Value: r.description})
+	}
+	if r.attribution != "" {
+		out = append(out, plan.Attr{Name: "source." + name + " attribution", Value: r.attribution})
+	}
+	return out
 }
 
-func (e *Engine) want() map[string]sourceRow {
+// declared lists the rows of cryptoviz.source. A source that left pipeline.hcl stays, disabled: its rows may live on.
+func (e *Engine) declared() map[string]sourceRow {
 	out := map[string]sourceRow{}
+	for name, r := range e.sources {
+		r.enabled = false
+		out[name] = r
+	}
 	for _, s := range e.Pipeline.Sources {
 		out[s.Name] = sourceRow{s.Enabled, s.Interval, s.Topic.Name, s.Table.Name, s.Definition.Description, s.Definition.Attribution}
 	}
 	return out
 }
 
-// sources lists the differences of cryptoviz.source. A source that left pipeline.hcl stays, disabled: its rows may live on.
-func (e *Engine) sources(ctx context.Context) ([]plan.Attribute, error) {
-	have := map[string]sourceRow{}
-	rows, err := e.DB.Query(ctx, "SELECT name, enabled, every, topic, table_name, description, attribution FROM cryptoviz.source")
+// Want is the schema of this version, with the sources of pipeline.hcl.
+func (e *Engine) Want() *plan.State {
+	s := &plan.State{}
+	s.Set(plan.Attr{Name: "schema_version", Value: strconv.Itoa(schema.Version)})
+	if e.caps.Hypertables() {
+		s.Set(plan.Attr{Name: "extension", Value: "timescaledb"})
+	}
+	putSources(s, e.declared())
+	return s
+}
+
+func putSources(s *plan.State, rows map[string]sourceRow) {
+	for _, name := range slices.Sorted(maps.Keys(rows)) {
+		for _, a := range rows[name].attrs(name) {
+			s.Set(a)
+		}
+	}
+}
+
+// Read is the live schema, nil when there is none.
+func (e *Engine) Read(ctx context.Context) (*plan.State, error) {
+	var err error
+	if e.caps, err = e.Catalog.Capabilities(ctx); err != nil {
+		return nil, err
+	}
+	e.version, e.sources = 0, nil
+	var version string
+	err = e.Catalog.queryRow(ctx, "SELECT value FROM cryptoviz.meta WHERE key = 'schema_version'").Scan(&version)
+	switch state := sqlState(err); {
+	case missing(state) || errors.Is(err, pgx.ErrNoRows):
+		return nil, nil
+	case state == "42501":
+		return nil, fmt.Errorf("read the engine's tables: %w; GRANT USAGE ON SCHEMA cryptoviz and SELECT on its tables, or use the user that owns it", err)
+	case err != nil:
+		return nil, fmt.Errorf("read the engine's tables: %w", err)
+	}
+	if e.version, err = strconv.Atoi(version); err != nil {
+		return nil, fmt.Errorf("read the engine's tables: schema_version in cryptoviz.meta is %q, which is no number", version)
+	}
+	rows, err := e.Catalog.query(ctx, "SELECT name, enabled, every, topic, table_name, description, attribution FROM cryptoviz.source")
 	if err != nil {
 		return nil, fmt.Errorf("read cryptoviz.source: %w", err)
 	}
+	e.sources = map[string]sourceRow{}
 	var name string
 	var r sourceRow
-	if _, err := pgx.ForEachRow(rows, []any{&name, &r.enabled, &r.every, &r.topic, &r.table, &r.describe, &r.attribut}, func() error {
-		have[name] = r
+	if _, err := pgx.ForEachRow(rows, []any{&name, &r.enabled, &r.every, &r.topic, &r.table, &r.description, &r.attribution}, func() error {
+		e.sources[name] = r
 		return nil
 	}); err != nil {
 		return nil, fmt.Errorf("read cryptoviz.source: %w", err)
 	}
-	var out []plan.Attribute
-	want := e.want()
-	for _, s := range e.Pipeline.Sources {
-		w := want[s.Name]
-		if h, found := have[s.Name]; !found {
-			out = append(out, plan.Attribute{Name: "source." + s.Name, New: w.String()})
-		} else if h != w {
-			out = append(out, plan.Attribute{Name: "source." + s.Name, Old: h.String(), New: w.String()})
-		}
-		delete(have, s.Name)
+	s := &plan.State{}
+	s.Set(plan.Attr{Name: "schema_version", Value: version})
+	if e.caps.Version != "" {
+		s.Set(plan.Attr{Name: "extension", Value: "timescaledb"})
 	}
-	for name, h := range have {
-		if h.enabled {
-			w := h
-			w.enabled = false
-			out = append(out, plan.Attribute{Name: "source." + name, Old: h.String(), New: w.String()})
-		}
-	}
-	return out, nil
+	putSources(s, e.sources)
+	return s, nil
 }
 
-// Apply creates the schema, and writes the sources. Both are safe to repeat.
-func (e *Engine) Apply(ctx context.Context, c plan.Change) error {
-	return pgx.BeginFunc(ctx, e.DB, func(tx pgx.Tx) error {
-		for _, sql := range c.SQL {
-			if _, err := tx.Exec(ctx, sql); err != nil {
-				return fmt.Errorf("create the engine's tables: %w", err)
-			}
+// missing tells whether an SQLSTATE says that a table or its schema is not there.
+func missing(state string) bool { return state == "42P01" || state == "3F000" }
+
+// Judge fills in the statements.
+func (e *Engine) Judge(ctx context.Context, c *plan.Change) error {
+	if c.Want == nil {
+		return e.judgeDelete(ctx, c)
+	}
+	if !e.caps.Hypertables() {
+		if e.Pipeline.Database.OnMissing == "error" {
+			c.Find("CV-T25", "extension", "%s", e.caps.Name())
+		} else {
+			c.Note("%s: tables become native partitions, which the engine makes ahead and drops; no columnstore, no continuous aggregates, no policies", e.caps.Name())
 		}
-		var names []string
-		for name, w := range e.want() {
-			names = append(names, name)
-			if _, err := tx.Exec(ctx, `INSERT INTO cryptoviz.source (name, enabled, every, per_hour, topic, table_name, description, attribution)
-				VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-				ON CONFLICT (name) DO UPDATE SET enabled = excluded.enabled, every = excluded.every, per_hour = excluded.per_hour, topic = excluded.topic,
-				table_name = excluded.table_name, description = excluded.description, attribution = excluded.attribution, updated_at = now()`,
-				name, w.enabled, w.every, max(1, int64(time.Hour/w.every)), w.topic, w.table, w.describe, w.attribut); err != nil {
-				return fmt.Errorf("write source %s: %w", name, err)
-			}
+	}
+	if e.version > schema.Version {
+		c.Find("CV-T34", "schema_version", "schema_version is %d, and this program knows %d", e.version, schema.Version)
+	}
+	if c.Action == plan.None || c.Impossible() {
+		return nil
+	}
+	steps := []string{"BEGIN", fmt.Sprintf("SET LOCAL lock_timeout = '%s'", lockWait)}
+	if e.caps.Version == "" && e.caps.Available != "" {
+		steps = append(steps, createExtension)
+	}
+	if e.version != schema.Version {
+		steps = append(steps, schema.SQL)
+	}
+	want := e.declared()
+	for _, name := range slices.Sorted(maps.Keys(want)) {
+		if w := want[name]; w != e.sources[name] {
+			steps = append(steps, sourceSQL(name, w))
 		}
-		_, err := tx.Exec(ctx, "UPDATE cryptoviz.source SET enabled = false, updated_at = now() WHERE enabled AND NOT name = ANY($1)", names)
+	}
+	if err := e.try(ctx, c, steps[2:]); err != nil || c.Impossible() {
 		return err
+	}
+	c.Steps = append(steps, "COMMIT")
+	return nil
+}
+
+// try runs the statements in a transaction that is rolled back; not the extension's, which loads a library.
+func (e *Engine) try(ctx context.Context, c *plan.Change, steps []string) error {
+	err := e.Catalog.trial(ctx, func(tx pgx.Tx) error {
+		for _, sql := range steps {
+			if sql == createExtension {
+				continue
+			}
+			if _, err := tx.Exec(ctx, sql); err != nil {
+				return &statementError{sql, err}
+			}
+		}
+		return nil
 	})
+	switch state := sqlState(err); {
+	case err == nil:
+	case state == "55P03":
+		c.Note("not tried on the server: another session holds a lock")
+	case state == "42501", refuses(state):
+		c.Find("CV-T28", "", "%v", err)
+	default:
+		return fmt.Errorf("try the engine's tables: %w", err)
+	}
+	return nil
+}
+
+// judgeDelete drops the engine's own tables, and the schema when nothing else is in it: a user named cryptoviz has his tables
+// there. The extension stays.
+func (e *Engine) judgeDelete(ctx context.Context, c *plan.Change) error {
+	if c.Action != plan.Delete {
+		return nil
+	}
+	var slots, dead, bytes int64
+	err := e.Catalog.queryRow(ctx, `SELECT (SELECT count(*) FROM cryptoviz.slot), (SELECT count(*) FROM cryptoviz.dead_letter),
+		(SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint FROM pg_class c WHERE c.relnamespace = 'cryptoviz'::regnamespace AND c.relkind = 'r' AND c.relname::text = ANY($1))`, engineRelations).
+		Scan(&slots, &dead, &bytes)
+	if err != nil {
+		return fmt.Errorf("measure the engine's tables: %w", err)
+	}
+	c.Find("CV-T35", "", "%d slots, %d dead letters, how far each source is stored, and what apply has set", slots, dead).Loss = &plan.Loss{Rows: slots + dead, Bytes: bytes, When: "at once"}
+	c.Steps = []string{"BEGIN", fmt.Sprintf("SET LOCAL lock_timeout = '%s'", lockWait), "DROP VIEW IF EXISTS cryptoviz.mode"}
+	for _, name := range engineRelations {
+		if name != "mode" {
+			c.Steps = append(c.Steps, "DROP TABLE IF EXISTS cryptoviz."+name)
+		}
+	}
+	c.Steps = append(c.Steps, "DO $$ BEGIN DROP SCHEMA IF EXISTS cryptoviz; EXCEPTION WHEN dependent_objects_still_exist THEN NULL; END $$", "COMMIT")
+	return nil
+}
+
+// sourceSQL writes one row of cryptoviz.source.
+func sourceSQL(name string, r sourceRow) string {
+	values := []string{
+		literal(name), strconv.FormatBool(r.enabled), interval(r.every), strconv.FormatInt(max(1, int64(time.Hour/r.every)), 10), literal(r.topic), literal(r.table),
+		literal(r.description), literal(r.attribution),
+	}
+	return "INSERT INTO cryptoviz.source (name, enabled, every, per_hour, topic, table_name, description, attribution) VALUES (" + strings.Join(values, ", ") + `)
+ON CONFLICT (name) DO UPDATE SET enabled = excluded.enabled, every = excluded.every, per_hour = excluded.per_hour, topic = excluded.topic,
+  table_name = excluded.table_name, description = excluded.description, attribution = excluded.attribution, updated_at = now()`
+}
+
+// Apply creates the schema, or brings it up to this version, and writes the sources. All of it is safe to repeat.
+func (e *Engine) Apply(ctx context.Context, c plan.Change) error {
+	if c.Impossible() {
+		return errors.New("prepare the database: it cannot be done, as the plan says")
+	}
+	if err := execute(ctx, e.Catalog.DB, c.Steps); err != nil {
+		return fmt.Errorf("prepare the database: %w", explain(ctx, e.Catalog.DB, err))
+	}
+	return nil
 }

@@ -2,282 +2,281 @@ package timescale
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"slices"
+	"regexp"
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgxpool"
-
 	"github.com/cryptoviz/cryptoviz/engine/spec"
-	"github.com/cryptoviz/cryptoviz/engine/store/partition"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
-// Table is the resource of one table block, with its hypertable or native partitions.
+// Table is the resource of one table block, with its hypertable or native partitions; or of a removed block that names one.
 type Table struct {
-	Spec *spec.Table
-	DB   *pgxpool.Pool
-	Now  func() time.Time
+	Catalog *Catalog
+	Spec    *spec.Table   // nil: the table shall be deleted
+	Removed *spec.Removed // of a table that shall be deleted
+	Now     func() time.Time
+
+	live *snapshot // what Read saw: Want and Judge go by it
+	rel  *relation // nil: there is none
+	expr map[expression]normal
+}
+
+func (t *Table) name() string {
+	if t.Spec == nil {
+		return t.Removed.Name
+	}
+	return t.Spec.Name
 }
 
 // Address is table.NAME.
-func (t *Table) Address() string { return "table." + t.Spec.Name }
+func (t *Table) Address() string { return "table." + t.name() }
+
+// Where is the place of the block.
+func (t *Table) Where() string {
+	r := t.Removed
+	if t.Spec != nil {
+		return fmt.Sprintf("%s:%d", t.Spec.Range.Filename, t.Spec.Range.Start.Line)
+	}
+	return fmt.Sprintf("%s:%d", r.Range.Filename, r.Range.Start.Line)
+}
 
 // DependsOn is the engine's schema: it brings the extension.
 func (t *Table) DependsOn() []string { return []string{EngineAddress} }
 
-// live is a table as the database has it.
-type live struct {
-	kind    string // r: plain, p: partitioned
-	columns []liveColumn
-	key     []string
-	indexes []string
-	hyper   bool
-	chunk   time.Duration
+// Layouts of a table.
+const (
+	plain  = "plain table"
+	hyper  = "hypertable"
+	native = "native partitions"
+)
+
+// layout is the wanted one. A table that has native partitions keeps them, also where TimescaleDB came later.
+func (t *Table) layout() string {
+	switch {
+	case t.Spec.Hypertable == nil:
+		return plain
+	case t.rel != nil && t.rel.kind == "p", t.live != nil && !t.live.caps.Hypertables():
+		return native
+	}
+	return hyper
 }
 
-type liveColumn struct {
-	name, typ         string
-	null              bool
-	defaults, generat bool
-}
-
-// Plan reads the table and compares.
-func (t *Table) Plan(ctx context.Context) (plan.Change, error) {
-	caps, err := Detect(ctx, t.DB)
-	if err != nil {
-		return plan.Change{}, err
-	}
-	have, err := t.read(ctx, caps)
-	if err != nil {
-		return plan.Change{}, fmt.Errorf("read table %s: %w", t.Spec.Name, err)
-	}
-	return Diff(t.Spec, have, caps, t.Now()), nil
-}
-
-// typeNames maps PostgreSQL's long names to the language's.
-var typeNames = map[string]string{"timestamp with time zone": "timestamptz"}
-
-func (t *Table) read(ctx context.Context, caps Capabilities) (*live, error) {
-	var oid uint32
-	out := &live{}
-	err := t.DB.QueryRow(ctx, "SELECT oid, relkind::text FROM pg_class WHERE oid = to_regclass($1)", quote(t.Spec.Name)).Scan(&oid, &out.kind)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	rows, err := t.DB.Query(ctx, `SELECT attname, format_type(atttypid, atttypmod), NOT attnotnull, atthasdef AND attgenerated = '', attgenerated <> ''
-		FROM pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped ORDER BY attnum`, oid)
-	if err != nil {
-		return nil, err
-	}
-	var c liveColumn
-	if _, err := pgx.ForEachRow(rows, []any{&c.name, &c.typ, &c.null, &c.defaults, &c.generat}, func() error {
-		if short := typeNames[c.typ]; short != "" {
-			c.typ = short
-		}
-		out.columns = append(out.columns, c)
+// Want is the declared state, with expressions as the server writes them once Read has asked it.
+func (t *Table) Want() *plan.State {
+	if t.Spec == nil {
 		return nil
-	}); err != nil {
-		return nil, err
 	}
-	if err := t.DB.QueryRow(ctx, `SELECT coalesce((SELECT array_agg(a.attname::text ORDER BY k.n) FROM pg_index i, unnest(i.indkey::int[]) WITH ORDINALITY AS k(att, n), pg_attribute a
-		WHERE i.indrelid = $1 AND i.indisprimary AND a.attrelid = $1 AND a.attnum = k.att), '{}'),
-		coalesce((SELECT array_agg(c.relname::text) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = $1 AND NOT i.indisprimary), '{}')`, oid).
-		Scan(&out.key, &out.indexes); err != nil {
-		return nil, err
+	s := &plan.State{}
+	put := func(name, value string) { s.Set(plan.Attr{Name: name, Value: value}) }
+	if t.Spec.Description != "" {
+		put("description", t.Spec.Description)
 	}
-	if caps.Version != "" {
-		err := t.DB.QueryRow(ctx, `SELECT time_interval FROM timescaledb_information.dimensions WHERE hypertable_schema = (SELECT nspname FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid WHERE c.oid = $1)
-			AND hypertable_name = $2 AND dimension_number = 1`, oid, t.Spec.Name).Scan(&out.chunk)
-		out.hyper = err == nil
-		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
-			return nil, err
+	layout := t.layout()
+	put("layout", layout)
+	if h := t.Spec.Hypertable; h != nil {
+		put("time", h.Time)
+		put("chunk_interval", spec.FormatDuration(h.ChunkInterval))
+		if h.Retention > 0 && layout == hyper {
+			put("retention", spec.FormatDuration(h.Retention))
 		}
-	}
-	return out, nil
-}
-
-// Diff compares; have is nil when the table is missing.
-func Diff(want *spec.Table, have *live, caps Capabilities, now time.Time) plan.Change {
-	c := plan.Change{Address: "table." + want.Name, Action: plan.None}
-	attr := func(name, old, value string) {
-		c.Attrs = append(c.Attrs, plan.Attribute{Name: name, Old: old, New: value})
-	}
-	if have == nil {
-		c.Action, c.SQL = plan.Create, CreateSQL(want, caps, now)
-		for _, col := range want.Columns {
-			attr(col.Name, "", describe(string(col.Type), col.Null, col.Default != "", col.Generated != ""))
-		}
-		attr("primary_key", "", strings.Join(want.PrimaryKey, ", "))
-		for _, idx := range want.Indexes {
-			attr("index "+idx.Name, "", strings.Join(idx.Columns, ", "))
-		}
-		if h := want.Hypertable; h != nil {
-			kind := "hypertable, chunks of "
-			if !caps.Hypertables() {
-				kind = "native partitions of "
+		if c := h.Columnstore; c != nil && layout == hyper {
+			put("columnstore", "after "+spec.FormatDuration(c.After))
+			if len(c.SegmentBy) > 0 {
+				put("columnstore segment_by", strings.Join(c.SegmentBy, ", "))
 			}
-			attr("layout", "", kind+spec.FormatDuration(h.ChunkInterval)+" on "+h.Time)
-		}
-		return c
-	}
-	if have.kind != "r" && have.kind != "p" {
-		c.Action, c.Reason = plan.Block, "there is something of this name that is not a table: rename it or the block"
-		return c
-	}
-	for _, col := range want.Columns {
-		w := describe(string(col.Type), col.Null, col.Default != "", col.Generated != "")
-		i := slices.IndexFunc(have.columns, func(l liveColumn) bool { return l.name == col.Name })
-		if i < 0 {
-			attr(col.Name, "missing", w)
-			continue
-		}
-		l := have.columns[i]
-		if h := describe(l.typ, l.null, l.defaults, l.generat); h != w {
-			attr(col.Name, h, w)
+			if len(c.OrderBy) > 0 {
+				put("columnstore order_by", strings.Join(c.OrderBy, ", "))
+			}
 		}
 	}
-	for _, l := range have.columns {
-		if want.Column(l.name) == nil {
-			attr(l.name, describe(l.typ, l.null, l.defaults, l.generat), "not in pipeline.hcl")
+	for _, c := range t.Spec.Columns {
+		put("column "+c.Name, columnValue(string(c.Type), !c.Null, t.written(declaredExpression(t.Spec, c)), c.Generated != "", false))
+		if c.Description != "" {
+			put("column "+c.Name+" description", c.Description)
 		}
 	}
-	if !slices.Equal(have.key, want.PrimaryKey) {
-		attr("primary_key", strings.Join(have.key, ", "), strings.Join(want.PrimaryKey, ", "))
+	put("primary_key", strings.Join(t.Spec.PrimaryKey, ", "))
+	for _, idx := range t.Spec.Indexes {
+		put("index "+idx.Name, indexValue(idx.Columns, idx.Unique))
 	}
-	for _, idx := range want.Indexes {
-		if !slices.Contains(have.indexes, idx.Name) {
-			attr("index "+idx.Name, "missing", strings.Join(idx.Columns, ", "))
-		}
-	}
-	if h := want.Hypertable; h != nil {
-		switch {
-		case !have.hyper && have.kind == "r":
-			attr("layout", "plain table", "hypertable or native partitions")
-		case have.hyper && have.chunk != h.ChunkInterval:
-			attr("chunk_interval", spec.FormatDuration(have.chunk), spec.FormatDuration(h.ChunkInterval))
-		}
-	} else if have.hyper || have.kind == "p" {
-		attr("layout", "hypertable or native partitions", "plain table")
-	}
-	if len(c.Attrs) > 0 {
-		c.Action, c.Reason = plan.Report, "this version creates what is missing and changes nothing else; change it with ALTER TABLE, or change pipeline.hcl"
-	}
-	return c
+	return s
 }
 
-func describe(typ string, null, defaults, generated bool) string {
-	if !null {
+// written is an expression as the server writes it, if that is known.
+func (t *Table) written(e expression) string {
+	if n, known := t.expr[e]; known && n.err == nil {
+		return n.text
+	}
+	return e.text
+}
+
+func columnValue(typ string, notNull bool, expr string, generated, identity bool) string {
+	if notNull {
 		typ += " not null"
 	}
-	if defaults {
-		typ += " default"
-	}
-	if generated {
-		typ += " generated"
+	switch {
+	case generated:
+		typ += " generated " + expr
+	case expr != "":
+		typ += " default " + expr
+	case identity:
+		typ += " identity"
 	}
 	return typ
 }
 
-// CreateSQL returns the statements that create a table, in order.
-func CreateSQL(t *spec.Table, caps Capabilities, now time.Time) []string {
-	list := func(names []string) string {
-		quoted := make([]string, len(names))
-		for i, n := range names {
-			quoted[i] = quote(n)
-		}
-		return strings.Join(quoted, ", ")
+func indexValue(columns []string, unique bool) string {
+	if unique {
+		return "unique " + strings.Join(columns, ", ")
 	}
-	var lines []string
-	for _, c := range t.Columns {
-		line := quote(c.Name) + " " + string(c.Type)
-		if !c.Null {
-			line += " NOT NULL"
-		}
-		if c.Default != "" {
-			line += " DEFAULT " + c.Default
-		}
-		if c.Generated != "" {
-			line += " GENERATED ALWAYS AS (" + c.Generated + ") STORED"
-		}
-		lines = append(lines, line)
+	return strings.Join(columns, ", ")
+}
+
+// Read is the live state, from the shared snapshot. The server is asked how it writes the declared expressions.
+func (t *Table) Read(ctx context.Context) (*plan.State, error) {
+	live, err := t.Catalog.load(ctx)
+	if err != nil {
+		return nil, err
 	}
-	lines = append(lines, "PRIMARY KEY ("+list(t.PrimaryKey)+")")
-	create := "CREATE TABLE " + quote(t.Name) + " (\n  " + strings.Join(lines, ",\n  ") + "\n)"
-	native := t.Hypertable != nil && !caps.Hypertables()
-	if native {
-		create += " PARTITION BY RANGE (" + quote(t.Hypertable.Time) + ")"
-	}
-	out := []string{create}
-	switch {
-	case native:
-		for _, p := range partition.Ahead(t, now) {
-			out = append(out, p.DDL())
-		}
-	case t.Hypertable != nil:
-		interval := fmt.Sprintf("interval '%d microseconds'", t.Hypertable.ChunkInterval.Microseconds())
-		table, column := literal(quote(t.Name)), literal(t.Hypertable.Time)
-		if caps.ByRange || caps.Version == "" {
-			out = append(out, fmt.Sprintf("SELECT create_hypertable(%s, by_range(%s, %s), create_default_indexes => false)", table, column, interval))
-		} else {
-			out = append(out, fmt.Sprintf("SELECT create_hypertable(%s, %s, chunk_time_interval => %s, create_default_indexes => false)", table, column, interval))
+	t.live, t.rel, t.expr = live, live.relations[t.name()], nil
+	if t.Spec != nil {
+		if t.expr, err = t.Catalog.expressions(ctx, t.Spec); err != nil {
+			return nil, fmt.Errorf("read table %s: %w", t.name(), err)
 		}
 	}
-	for _, idx := range t.Indexes {
-		unique := ""
-		if idx.Unique {
-			unique = "UNIQUE "
-		}
-		out = append(out, "CREATE "+unique+"INDEX "+quote(idx.Name)+" ON "+quote(t.Name)+" ("+list(idx.Columns)+")")
+	if t.rel == nil {
+		return nil, nil
 	}
-	if t.Description != "" {
-		out = append(out, "COMMENT ON TABLE "+quote(t.Name)+" IS "+literal(t.Description))
+	return t.state(t.rel, t.renames()), nil
+}
+
+// renames maps live columns that are declared under a new name to that name.
+func (t *Table) renames() map[string]string {
+	out := map[string]string{}
+	if t.Spec == nil || t.rel == nil {
+		return out
 	}
-	for _, c := range t.Columns {
-		if c.Description != "" {
-			out = append(out, "COMMENT ON COLUMN "+quote(t.Name, c.Name)+" IS "+literal(c.Description))
+	for _, c := range t.Spec.Columns {
+		if c.Was != "" && t.rel.column(c.Name) == nil && t.rel.column(c.Was) != nil && t.Spec.Column(c.Was) == nil {
+			out[c.Was] = c.Name
 		}
 	}
 	return out
 }
 
-func literal(s string) string {
-	return "'" + strings.ReplaceAll(s, "'", "''") + "'"
-}
+var kinds = map[string]string{"v": "view", "m": "materialized view", "f": "foreign table"}
 
-// Apply creates the table in one transaction. Another instance that did it meanwhile is no error.
-func (t *Table) Apply(ctx context.Context, c plan.Change) error {
-	if c.Action != plan.Create {
-		return nil
-	}
-	err := pgx.BeginFunc(ctx, t.DB, func(tx pgx.Tx) error {
-		for _, sql := range c.SQL {
-			if _, err := tx.Exec(ctx, sql); err != nil {
-				return fmt.Errorf("%s: %w", firstLine(sql), err)
+// rangeOver reads PostgreSQL's text of a partition key with one column.
+var rangeOver = regexp.MustCompile(`^RANGE \("?([^"(),]+)"?\)$`)
+
+// state is a table in the language's units. Columns that are to be renamed stand under their new name.
+func (t *Table) state(r *relation, renames map[string]string) *plan.State {
+	s := &plan.State{}
+	put := func(name, value string) { s.Set(plan.Attr{Name: name, Value: value}) }
+	named := func(names []string) string {
+		out := make([]string, len(names))
+		for i, n := range names {
+			column, rest, _ := strings.Cut(n, " ")
+			if to := renames[column]; to != "" {
+				n = strings.TrimSpace(to + " " + rest)
 			}
+			out[i] = n
 		}
-		return nil
-	})
-	if pg, ok := errors.AsType[*pgconn.PgError](err); ok && pg.Code == "42P07" {
-		return nil
+		return strings.Join(out, ", ")
 	}
-	if err != nil {
-		return fmt.Errorf("create table %s: %w", t.Spec.Name, err)
+	if other := kinds[r.kind]; other != "" {
+		put("layout", other)
+		return s
 	}
-	return nil
+	if r.comment != "" {
+		put("description", r.comment)
+	}
+	layout, time, interval := r.cut()
+	put("layout", layout)
+	if time != "" {
+		put("time", named([]string{time}))
+	}
+	if interval > 0 {
+		put("chunk_interval", spec.FormatDuration(interval))
+	}
+	if h := r.hyper; h != nil {
+		if h.retention != nil {
+			put("retention", policyAge(h.retention, h.retention.dropAfter))
+		}
+		switch {
+		case h.conversion != nil:
+			put("columnstore", "after "+policyAge(h.conversion, h.conversion.after))
+		case h.columnar:
+			put("columnstore", "on, without a policy")
+		}
+		if len(h.segmentBy) > 0 {
+			put("columnstore segment_by", named(h.segmentBy))
+		}
+		if len(h.orderBy) > 0 {
+			a := plan.Attr{Name: "columnstore order_by", Value: named(h.orderBy)}
+			if a.Value == named([]string{h.time})+" DESC" { // what TimescaleDB chooses by itself, before 2.22 at once
+				a.Origin = "TimescaleDB's default"
+			}
+			s.Set(a)
+		}
+	}
+	for _, c := range r.columns {
+		name, value := c.name, columnValue(c.typ, c.notNull, t.written(liveExpression(r, c)), c.generated, c.identity)
+		if to := renames[c.name]; to != "" {
+			name, value = to, "named "+c.name+": "+value
+		}
+		put("column "+name, value)
+		if c.comment != "" {
+			put("column "+name+" description", c.comment)
+		}
+	}
+	for _, x := range r.indexes {
+		value := indexValue(strings.Split(named(x.columns), ", "), x.unique)
+		if x.using != "" {
+			value = indexValue([]string{"using " + x.using}, x.unique)
+		}
+		switch {
+		case !x.valid:
+			put("index "+x.name, "invalid: its build was interrupted")
+		case x.primary:
+			put("primary_key", named(x.columns))
+		default:
+			put("index "+x.name, value)
+		}
+	}
+	return s
 }
 
-func firstLine(s string) string {
-	line, _, more := strings.Cut(s, "\n")
-	if more {
-		line += " …"
+// cut tells how a table is cut in time. Partitions of another kind have no time column.
+func (r *relation) cut() (layout, time string, interval time.Duration) {
+	switch {
+	case r.hyper != nil:
+		return hyper, r.hyper.time, r.hyper.interval
+	case r.kind == "r":
+		return plain, "", 0
 	}
-	return line
+	over := rangeOver.FindStringSubmatch(r.partKey)
+	if over == nil {
+		return "partitioned by " + r.partKey, "", 0
+	}
+	for _, p := range r.parts { // in order of time: the last one tells how the next ones are cut
+		if !p.from.IsZero() && !p.to.IsZero() {
+			interval = p.to.Sub(p.from)
+		}
+	}
+	return native, over[1], interval
+}
+
+// policyAge is a policy's age, and whether it runs.
+func policyAge(j *job, after *time.Duration) string {
+	text := "the creation of a chunk"
+	if after != nil {
+		text = spec.FormatDuration(*after)
+	}
+	if !j.scheduled {
+		text += " (paused)"
+	}
+	return text
 }

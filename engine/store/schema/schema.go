@@ -3,10 +3,10 @@ package schema
 
 import _ "embed"
 
-// SQL creates the schema "cryptoviz"; safe to run again.
+// SQL creates the schema "cryptoviz", or brings one of an earlier version up to date; safe to run again.
 //
 //go:embed schema.sql
 var SQL string
 
 // Version is the schema_version that SQL leads to.
-const Version = 1
+const Version = 2

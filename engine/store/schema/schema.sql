@@ -1,7 +1,8 @@
 -- The engine's own tables. Safe to run again; every change of it raises schema_version and comes with its migration.
 CREATE SCHEMA IF NOT EXISTS cryptoviz;
 
--- Facts about this database: schema_version, and mode: live, simulated or recorded, for good.
+-- Facts about this database: schema_version; mode: live, simulated or recorded, for good; salt: of the hashes of secrets in
+-- managed.
 CREATE TABLE IF NOT EXISTS cryptoviz.meta (
   key   text PRIMARY KEY,
   value text NOT NULL
@@ -96,4 +97,15 @@ CREATE TABLE IF NOT EXISTS cryptoviz.rollup_day (
 CREATE OR REPLACE VIEW cryptoviz.mode AS
   SELECT coalesce((SELECT value FROM cryptoviz.meta WHERE key = 'mode'), 'live') AS mode;
 
-INSERT INTO cryptoviz.meta VALUES ('schema_version', '1') ON CONFLICT DO NOTHING;
+-- What the last apply set, object by object: tells what somebody changed outside from what pipeline.hcl changes. Secrets are
+-- hashes. Since version 2.
+CREATE TABLE IF NOT EXISTS cryptoviz.managed (
+  address    text PRIMARY KEY,
+  state      jsonb NOT NULL,
+  applied_at timestamptz NOT NULL DEFAULT now(),
+  applied_by text NOT NULL,
+  version    text NOT NULL
+);
+
+INSERT INTO cryptoviz.meta VALUES ('schema_version', '2')
+  ON CONFLICT (key) DO UPDATE SET value = excluded.value WHERE cryptoviz.meta.value IN ('1');

@@ -1,0 +1,100 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/provision/plan"
+)
+
+func (e *env) newDestroy() *cobra.Command {
+	var confirmed string
+	var targets []string
+	c := &cobra.Command{
+		Use:   "destroy",
+		Short: "Delete everything that pipeline.hcl declares and that carries our mark",
+		Long: `Show what would be deleted and how much data is in it, ask for the amount to be typed, and delete it: dashboards, data
+sources, views, tables, topics, and last the engine's own schema. What exists without our mark is left alone.
+
+There is no way back. In scripts: --confirm "TEXT", with the text that destroy asks for.`,
+		Example: "  cryptoviz destroy --target topic.okx\n  cryptoviz destroy",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx := cmd.Context()
+			w, err := e.world(ctx)
+			if err != nil {
+				return err
+			}
+			defer w.close()
+			for _, address := range targets {
+				if w.Declared(address) != address {
+					return fmt.Errorf("--target %s: pipeline.hcl declares no such object", spec.Clip(address))
+				}
+			}
+			if w.World, err = w.Destroying(ctx, targets); err != nil {
+				return err
+			}
+			found, err := w.plan(ctx, nil)
+			if err != nil {
+				return err
+			}
+			if len(targets) > 0 {
+				found.Unmanaged, found.Orphans = nil, nil
+			}
+			if found.Count(plan.Delete)+len(found.Errors) == 0 {
+				e.print("Nothing to delete: nothing of it is there with our mark.\n")
+				return nil
+			}
+			style := e.style(false)
+			style.Whole = true
+			if err := found.Print(e.Stdout, style); err != nil {
+				return err
+			}
+			if len(found.Errors) > 0 {
+				return errors.Join(errors.New("nothing was deleted"), unread(found))
+			}
+			amount := amountOf(found)
+			ok := confirmed == amount
+			if confirmed == "" {
+				if ok, err = e.confirm("\nThis cannot be undone.", amount); err != nil {
+					return err
+				}
+			}
+			if !ok {
+				return fmt.Errorf("destroy was not confirmed: nothing was deleted. Without a terminal use --confirm %q", amount)
+			}
+			var allow plan.Consents
+			for _, c := range found.Changes {
+				for _, f := range c.Findings {
+					allow = append(allow, f.Code+"@"+c.Address)
+				}
+			}
+			return w.apply(ctx, "destroy", found, allow)
+		},
+	}
+	c.Flags().StringVar(&confirmed, "confirm", "", "the `TEXT` that destroy asks for, for scripts")
+	c.Flags().StringArrayVar(&targets, "target", nil, "delete this `ADDRESS` alone; may be repeated")
+	return c
+}
+
+// amountOf is what a user types to agree: "delete 9 objects, 1,440,000 rows, 120 MiB".
+func amountOf(p plan.Plan) string {
+	var all plan.Loss
+	for _, c := range p.Changes {
+		for _, f := range c.Findings {
+			if f.Loss != nil {
+				all.Records += f.Loss.Records
+				all.Rows += f.Loss.Rows
+				all.Bytes += f.Loss.Bytes
+			}
+		}
+	}
+	out := "delete " + count(p.Count(plan.Delete), "object")
+	if text := all.String(); text != "" {
+		out += ", " + text
+	}
+	return out
+}

@@ -1,0 +1,363 @@
+package grafana
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/provision/plan"
+)
+
+// Judge tells apart what the file changes and what people changed in Grafana since the last apply. What both changed, and what
+// only people changed where the file changes nothing, is overwritten with consent only; where the file changes other places,
+// both are kept.
+func (d *Dashboard) Judge(ctx context.Context, c *plan.Change) error {
+	if c.Action == plan.Delete {
+		return removal{d.Org, "dashboard", d.Spec.UID}.judge(ctx, c)
+	}
+	m, err := d.model()
+	if err != nil {
+		return err
+	}
+	s, err := d.Org.load(ctx)
+	if err != nil {
+		return err
+	}
+	d.moved(c)
+	if c.Action == plan.Create {
+		c.Diffs = slices.DeleteFunc(c.Diffs, func(x plan.Diff) bool { return x.New == "" })
+		d.finish(c, s, nil)
+		return nil
+	}
+	live, err := d.Org.board(ctx, s, d.Spec.UID)
+	if err != nil || live == nil {
+		return err
+	}
+	j := judgement{d: d, c: c, want: m, live: live, last: renamed(c.Last, c.Live, c.Want)}
+	j.compare()
+	if len(c.Diffs) == 0 {
+		c.Action = plan.None
+		return nil
+	}
+	c.Action = plan.Update
+	if live.meta.provisioned() {
+		c.Find("CV-G01", "", "%s is provisioned from %s on Grafana's server: it cannot be saved", c.Address, or(live.meta.External, "a file"))
+		return nil
+	}
+	if live.v2() {
+		c.Find("CV-G14", "", "%s was saved in the layout of schema version 2, by %s, %s", c.Address, or(live.meta.UpdatedBy, "somebody"), moment(live.meta.Updated))
+		return nil
+	}
+	if err := j.conflict(ctx); err != nil {
+		return err
+	}
+	d.finish(c, s, live)
+	return nil
+}
+
+// moved tells of a dashboard that lives under another uid now.
+func (d *Dashboard) moved(c *plan.Change) {
+	if was, known := c.Last.Get("uid"); known && was.Value != d.Spec.UID {
+		c.Find("CV-G11", "uid", "the uid changed from %s: the dashboard of that uid stays, unmanaged, and links to it stay with it", was.Value)
+	}
+}
+
+// finish adds the request and the warnings to a change that is to be made.
+func (d *Dashboard) finish(c *plan.Change, s *snapshot, live *board) {
+	if len(c.Diffs) == 0 {
+		c.Action = plan.None
+		return
+	}
+	body := d.compose(live, *c)
+	at := "new"
+	if live != nil {
+		at = fmt.Sprintf("version %d", live.meta.Version)
+	}
+	c.Steps = []string{fmt.Sprintf("POST /api/dashboards/db uid %s, %s, folder %s, overwrite false: %d bytes, %s",
+		d.Spec.UID, at, or(folderUID(d.Spec.Folder), "root"), len(encode(body)), digest(body))}
+	for _, warning := range append(Lint(d.Spec), d.strangers(s)...) {
+		c.Note("%s", warning)
+	}
+}
+
+// strangers names data sources that the dashboard reads and that will not be there.
+func (d *Dashboard) strangers(s *snapshot) []string {
+	if s.listErr != nil {
+		return nil
+	}
+	known := func(uid string) bool {
+		return slices.ContainsFunc(d.Org.p.DataSources, func(x *spec.DataSource) bool { return x.UID == uid }) ||
+			slices.ContainsFunc(s.sourceUIDs(), func(x string) bool { return x == uid })
+	}
+	var out []string
+	for _, p := range d.file.parts {
+		ref, _ := p.body["datasource"].(map[string]any)
+		if uid := text(ref["uid"]); uid != "" && !strings.ContainsAny(uid, "$[") && !strings.HasPrefix(uid, "-- ") && uid != "grafana" && uid != "__expr__" && !known(uid) {
+			out = append(out, fmt.Sprintf("%s reads the data source %s, which Grafana does not have", p.name, uid))
+		}
+	}
+	return out
+}
+
+func (s *snapshot) sourceUIDs() (out []string) {
+	for _, d := range s.sourceList {
+		out = append(out, d.UID)
+	}
+	return out
+}
+
+// judgement is the three-way comparison of one dashboard that exists.
+type judgement struct {
+	d    *Dashboard
+	c    *plan.Change
+	want *model
+	live *board
+	last *plan.State // with today's names
+}
+
+// compare finds the differences again, with what the last apply had set piece by piece: fields that left a panel's file go,
+// fields that nobody declared are nobody's difference, and the causes are exact.
+func (j *judgement) compare() {
+	c := j.c
+	c.Diffs, c.Extra = plan.Compare(j.last, c.Live, c.Want)
+	for i := range c.Diffs {
+		c.Diffs[i] = j.cause(c.Diffs[i])
+	}
+	for _, w := range c.Want.Attrs {
+		was, known := j.last.Get(w.Name)
+		have, there := c.Live.Get(w.Name)
+		if _, differs := c.Diff(w.Name); differs || !known || !there || was.Raw == "" || w.Raw == "" {
+			continue
+		}
+		if gone := dropped(parsed(have.Raw), parsed(w.Raw), parsed(was.Raw)); len(gone) > 0 {
+			c.Diffs = append(c.Diffs, plan.Diff{Name: w.Name, Old: "with " + some(gone, 3), New: w.Value, OldRaw: have.Raw, NewRaw: w.Raw, Cause: plan.Intent})
+		}
+	}
+}
+
+// cause works out who made a difference in a piece whose earlier content is known.
+func (j *judgement) cause(d plan.Diff) plan.Diff {
+	was, known := j.last.Get(d.Name)
+	have, there := j.c.Live.Get(d.Name)
+	if !known || !there || was.Raw == "" {
+		return d
+	}
+	theirs := !covers(parsed(have.Raw), parsed(was.Raw))
+	if keyOf(d.Name) == "" && d.Name != "layout" {
+		theirs = have.Value != was.Value
+	}
+	switch ours := d.NewRaw != was.Raw; {
+	case d.Cause == plan.Reset:
+		if d.Applied = ""; theirs {
+			d.Applied = was.Value
+		}
+	case theirs && ours:
+		d.Cause, d.Applied = plan.Both, was.Value
+	case theirs:
+		d.Cause, d.Applied = plan.Drift, ""
+	default:
+		d.Cause, d.Applied = plan.Intent, ""
+	}
+	return d
+}
+
+// edition is one version in a dashboard's history.
+type edition struct {
+	Version int64  `json:"version"`
+	Created string `json:"created"`
+	By      string `json:"createdBy"`
+	Message string `json:"message"`
+}
+
+// history lists versions, the newest first. Version 11 answers a bare list, later ones an object.
+func (c *Client) history(ctx context.Context, uid string) ([]edition, error) {
+	var in json.RawMessage
+	err := c.call(ctx, http.MethodGet, []string{"api", "dashboards", "uid", uid, "versions"}, url.Values{"limit": {"20"}}, nil, &in)
+	if err != nil {
+		return nil, err
+	}
+	var page struct {
+		Versions []edition `json:"versions"`
+	}
+	if err := json.Unmarshal(in, &page); err == nil {
+		return page.Versions, nil
+	}
+	if err := json.Unmarshal(in, &page.Versions); err != nil {
+		return nil, fmt.Errorf("the answer about the versions of dashboard %s is of another form than expected", uid)
+	}
+	return page.Versions, nil
+}
+
+// ours tells whether the newest version is one that we saved, and nothing was changed since.
+func (j *judgement) ours(versions []edition) bool {
+	if len(versions) == 0 || versions[0].Version != j.live.meta.Version {
+		return false
+	}
+	return versions[0].Message == mark+j.live.model.fingerprint()
+}
+
+// conflict judges what people changed.
+func (j *judgement) conflict(ctx context.Context) error {
+	c := j.c
+	_, refresh := c.Diff("refresh")
+	if !c.Adopt && !refresh && !slices.ContainsFunc(c.Diffs, func(d plan.Diff) bool { return d.Cause != plan.Intent }) {
+		j.wording("", nil)
+		return nil
+	}
+	versions, err := j.d.Org.client.history(ctx, j.d.Spec.UID)
+	if err != nil && status(err) != http.StatusForbidden && !missing(err) {
+		return err
+	}
+	if j.ours(versions) {
+		j.untouched()
+		return nil
+	}
+	ours, theirs, both := j.split()
+	who := j.who(versions)
+	switch {
+	case len(theirs)+len(both) == 0:
+		j.wording(who, nil)
+	case len(both) == 0 && len(ours) > 0:
+		c.Find("CV-G03", "", "%s: %s: these edits are kept, and the file's changes are made in the other places", who, some(names(theirs), 8))
+		for _, d := range theirs {
+			c.Note("kept %s as it is in Grafana: %s", d.Name, some(j.edits(d), 6))
+		}
+		c.Diffs = slices.DeleteFunc(c.Diffs, func(d plan.Diff) bool { return slices.Contains(names(theirs), d.Name) })
+		j.wording(who, nil)
+	default:
+		lost := append(both, theirs...)
+		c.Find("CV-G02", "", "%s: these edits of %s would be lost", who, some(names(lost), 12)).Loss = &plan.Loss{When: "at once"}
+		j.wording(who, names(lost))
+	}
+	return nil
+}
+
+// untouched is a dashboard that is as we saved it: nothing in it is anybody else's, and a longer refresh is Grafana's minimum.
+func (j *judgement) untouched() {
+	c := j.c
+	for i := range c.Diffs {
+		if c.Diffs[i].Name != "folder" && (c.Diffs[i].Cause == plan.Drift || c.Diffs[i].Cause == plan.Both) { // a move makes no version
+			c.Diffs[i].Cause, c.Diffs[i].Applied = plan.Intent, ""
+		}
+	}
+	if d, differs := c.Diff("refresh"); differs && d.Cause != plan.Reset && shorter(d.New, d.Old) && j.asked(d.New) {
+		c.Note("Grafana raises the refresh of %s to %s, its min_refresh_interval", d.New, d.Old)
+		c.Diffs = slices.DeleteFunc(c.Diffs, func(x plan.Diff) bool { return x.Name == "refresh" })
+	}
+	j.wording("", nil)
+}
+
+// asked tells whether the last apply had asked for this refresh already.
+func (j *judgement) asked(refresh string) bool {
+	was, known := j.last.Get("refresh")
+	return !known || was.Value == refresh
+}
+
+func shorter(a, b string) bool {
+	x, errA := spec.ParseDuration(a)
+	y, errB := spec.ParseDuration(b)
+	return errA == nil && errB == nil && x < y
+}
+
+// split sorts the differences: ours, those of people in panels, variables and annotation queries that the file does not touch,
+// and those that both touched. Without the ledger, all that differs there is theirs.
+func (j *judgement) split() (ours, theirs, both []plan.Diff) {
+	for _, d := range j.c.Diffs {
+		piece := keyOf(d.Name) != ""
+		switch {
+		case piece && d.Old != "" && j.last == nil, piece && d.Old != "" && d.Cause == plan.Both, piece && d.Cause == plan.Reset && d.Applied != "":
+			both = append(both, d)
+		case piece && d.Old != "" && d.Cause == plan.Drift:
+			theirs = append(theirs, d)
+		case d.Cause != plan.Drift:
+			ours = append(ours, d)
+		}
+	}
+	return ours, theirs, both
+}
+
+func names(diffs []plan.Diff) (out []string) {
+	for _, d := range diffs {
+		out = append(out, d.Name)
+	}
+	return out
+}
+
+// editors are those whose work a dashboard may hold: who saved it since our last version, and whose edits that version kept.
+// last is who saved the newest version, should the history not be readable.
+func editors(versions []edition, last string) []string {
+	var out []string
+	add := func(name string) {
+		if name != "" && !slices.Contains(out, name) {
+			out = append(out, name)
+		}
+	}
+	for _, v := range versions {
+		if strings.HasPrefix(v.Message, mark) {
+			_, names, _ := strings.Cut(v.Message, kept)
+			for name := range strings.SplitSeq(names, ", ") {
+				add(name)
+			}
+			break
+		}
+		add(v.By)
+	}
+	if len(out) == 0 {
+		add(or(last, "somebody"))
+	}
+	return out
+}
+
+// who tells who saved the dashboard last, and since which version of ours.
+func (j *judgement) who(versions []edition) string {
+	meta, own := j.live.meta, ""
+	by := strings.Join(editors(versions, meta.UpdatedBy), ", before by ")
+	for _, v := range versions {
+		if !strings.HasPrefix(v.Message, mark) {
+			continue
+		}
+		if v.Version == meta.Version {
+			return fmt.Sprintf("edited in Grafana by %s, and kept by the last apply (version %d)", by, meta.Version)
+		}
+		own = fmt.Sprintf(" (the last apply's is %d)", v.Version)
+		break
+	}
+	return fmt.Sprintf("saved in Grafana by %s, %s, version %d%s", by, moment(meta.Updated), meta.Version, own)
+}
+
+// wording notes which fields differ inside of each piece.
+func (j *judgement) wording(who string, lost []string) {
+	for _, d := range j.c.Diffs {
+		if d.Old == "" || d.New == "" || d.OldRaw == "" || d.NewRaw == "" || d.Name == "tags" || d.Name == "time" {
+			continue
+		}
+		list := differences(project(parsed(d.OldRaw), parsed(d.NewRaw)), parsed(d.NewRaw))
+		if gone := dropped(parsed(d.OldRaw), parsed(d.NewRaw), j.before(d.Name)); len(gone) > 0 {
+			list = append(list, "without "+some(gone, 4))
+		}
+		if len(list) == 0 || keyOf(d.Name) == "" && d.Name != "layout" && len(d.Old) <= 60 && len(d.New) <= 60 && !strings.HasPrefix(d.OldRaw, "{") && !strings.HasPrefix(d.OldRaw, "[") {
+			continue
+		}
+		tail := ""
+		if who != "" && slices.Contains(lost, d.Name) && j.last != nil {
+			tail = fmt.Sprintf("; in Grafana it was changed: %s", some(j.edits(d), 6))
+		}
+		j.c.Note("%s: %s%s", d.Name, some(list, 6), tail)
+	}
+}
+
+func (j *judgement) before(attr string) any {
+	a, _ := j.last.Get(attr)
+	return parsed(a.Raw)
+}
+
+// edits are what people changed in a piece since the last apply.
+func (j *judgement) edits(d plan.Diff) []string {
+	was, have := j.before(d.Name), parsed(d.OldRaw)
+	return differences(was, project(have, was))
+}

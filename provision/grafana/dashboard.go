@@ -1,0 +1,298 @@
+package grafana
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	gapi "github.com/grafana/grafana-api-golang-client"
+
+	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/provision/plan"
+)
+
+// board is a dashboard as Grafana has it.
+type board struct {
+	model *model
+	meta  boardMeta
+}
+
+type boardMeta struct {
+	Version     int64  `json:"version"`
+	Updated     string `json:"updated"`
+	UpdatedBy   string `json:"updatedBy"`
+	Provisioned bool   `json:"provisioned"`
+	External    string `json:"provisionedExternalId"`
+	FolderUID   string `json:"folderUid"`
+	APIVersion  string `json:"apiVersion"`
+}
+
+func (m boardMeta) provisioned() bool { return m.Provisioned || m.External != "" }
+
+// v2 tells whether the dashboard was last saved in schema version 2, which the classic JSON of a file cannot say.
+func (b *board) v2() bool {
+	_, elements := b.model.raw["elements"]
+	return elements || strings.HasPrefix(b.meta.APIVersion, "v2")
+}
+
+func (c *Client) board(ctx context.Context, uid string) (*board, error) {
+	var in struct {
+		Dashboard map[string]any `json:"dashboard"`
+		Meta      boardMeta      `json:"meta"`
+	}
+	err := c.call(ctx, http.MethodGet, []string{"api", "dashboards", "uid", uid}, nil, nil, &in)
+	if missing(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if in.Dashboard == nil {
+		return nil, fmt.Errorf("the answer about dashboard %s holds no dashboard", uid)
+	}
+	if in.Meta.Version == 0 {
+		in.Meta.Version = integer(in.Dashboard["version"])
+	}
+	raw := canonical(in.Dashboard).(map[string]any)
+	identify(raw)
+	return &board{model: take(raw), meta: in.Meta}, nil
+}
+
+// Dashboard is the resource of a dashboard block.
+type Dashboard struct {
+	Spec *spec.Dashboard
+	Org  *Org
+
+	once sync.Once
+	file *model
+	err  error
+}
+
+// Address is dashboard.NAME.
+func (d *Dashboard) Address() string { return "dashboard." + d.Spec.Name }
+
+// Where is its place in pipeline.hcl.
+func (d *Dashboard) Where() string { return where(d.Spec.Range) }
+
+// DependsOn is its folder and its data source.
+func (d *Dashboard) DependsOn() []string {
+	var out []string
+	if d.Spec.Folder != nil {
+		out = append(out, "folder."+d.Spec.Folder.Name)
+	}
+	if d.Spec.DataSource != nil {
+		out = append(out, "datasource."+d.Spec.DataSource.Name)
+	}
+	return out
+}
+
+// model is the file, read once.
+func (d *Dashboard) model() (*model, error) {
+	d.once.Do(func() { d.file, d.err = file(d.Spec) })
+	return d.file, d.err
+}
+
+// Want is what the file and the block say.
+func (d *Dashboard) Want() *plan.State {
+	m, err := d.model()
+	if err != nil {
+		return &plan.State{Attrs: []plan.Attr{{Name: "uid", Value: d.Spec.UID}}} // Read tells why
+	}
+	return m.state(d.Spec.UID, d.Org.folderName(folderUID(d.Spec.Folder)), m)
+}
+
+// Read is the live dashboard.
+func (d *Dashboard) Read(ctx context.Context) (*plan.State, error) {
+	if _, err := d.model(); err != nil {
+		return nil, err
+	}
+	s, err := d.Org.load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	live, err := d.Org.board(ctx, s, d.Spec.UID)
+	if err != nil {
+		return nil, err
+	}
+	return d.state(live), nil
+}
+
+func (d *Dashboard) state(live *board) *plan.State {
+	if live == nil {
+		return nil
+	}
+	return live.model.state(d.Spec.UID, d.Org.folderName(live.meta.FolderUID), d.file)
+}
+
+func (d *Dashboard) fresh(ctx context.Context) (*plan.State, error) {
+	live, err := d.Org.client.board(ctx, d.Spec.UID)
+	return d.state(live), err
+}
+
+// A version that we save has a message. With the fingerprint of its content it tells later whether anybody changed it; a version
+// that keeps edits of others says whose.
+const (
+	mark = "cryptoviz apply "
+	kept = ", kept edits of "
+)
+
+func (d *Dashboard) message(ctx context.Context, live *board, body map[string]any, c plan.Change) (string, error) {
+	out := mark + take(canonical(body).(map[string]any)).fingerprint()
+	if !slices.ContainsFunc(c.Findings, func(f plan.Finding) bool { return f.Code == "CV-G03" }) {
+		return out, nil
+	}
+	versions, err := d.Org.client.history(ctx, d.Spec.UID)
+	if err != nil && status(err) != http.StatusForbidden && !missing(err) {
+		return "", err
+	}
+	return clip(out+kept+strings.Join(editors(versions, live.meta.UpdatedBy), ", "), 400), nil
+}
+
+// fingerprint is of all that people can change in a dashboard. The refresh is left out, which Grafana may raise.
+func (m *model) fingerprint() string {
+	return digest(without(m.raw, append([]string{"refresh", "schemaVersion"}, serverKeys...)...))
+}
+
+// Apply saves the dashboard: what is live, with the planned differences over it.
+func (d *Dashboard) Apply(ctx context.Context, c plan.Change) error {
+	if c.Action == plan.Delete {
+		return removal{d.Org, "dashboard", d.Spec.UID}.apply(ctx, c)
+	}
+	if _, err := d.model(); err != nil {
+		return err
+	}
+	s, err := d.Org.load(ctx)
+	if err != nil {
+		return err
+	}
+	live, err := d.Org.board(ctx, s, d.Spec.UID)
+	if err != nil {
+		return err
+	}
+	if live == nil && c.Action != plan.Create {
+		return fmt.Errorf("%s is gone: plan again", c.Address)
+	}
+	if c.Action == plan.Create {
+		live = nil
+	}
+	lib, err := d.Org.client.library(ctx)
+	if err != nil {
+		return err
+	}
+	body := d.compose(live, c)
+	message, err := d.message(ctx, live, body, c)
+	if err != nil {
+		return err
+	}
+	defer s.boards.forget(d.Spec.UID)
+	_, err = lib.NewDashboard(gapi.Dashboard{Model: body, FolderUID: folderUID(d.Spec.Folder), Message: message})
+	if err == nil {
+		return nil
+	}
+	if err = d.Org.settled(ctx, d, c.Address, clean(err)); err == nil {
+		return nil
+	}
+	return d.refused(ctx, s, c.Address, err)
+}
+
+// refused adds what the user needs to know about a refusal.
+func (d *Dashboard) refused(ctx context.Context, s *snapshot, address string, err error) error {
+	e, ok := errors.AsType[*Error](err)
+	if !ok {
+		return err
+	}
+	lower := strings.ToLower(e.Message)
+	switch {
+	case conflict(e):
+		before, _ := s.boards.get(d.Spec.UID, func() (*board, error) { return nil, nil })
+		now, rerr := d.Org.client.board(ctx, d.Spec.UID)
+		if rerr != nil || now == nil {
+			return err
+		}
+		return fmt.Errorf("%s was saved by %s in the meantime (version %d, %s)%s: nothing was overwritten; plan again",
+			address, or(now.meta.UpdatedBy, "somebody"), now.meta.Version, moment(now.meta.Updated), since(before, now))
+	case strings.Contains(lower, "folder") && strings.Contains(lower, "not found"):
+		return fmt.Errorf("the folder of %s is missing: apply makes it first, plan again (%w)", address, err)
+	case strings.Contains(lower, "refresh interval"):
+		return fmt.Errorf("%s: its refresh is shorter than this Grafana allows (min_refresh_interval): write a longer one in %s (%w)", address, d.Spec.File, err)
+	}
+	return err
+}
+
+// since words what changed between two states of a dashboard.
+func since(before, now *board) string {
+	if before == nil {
+		return ""
+	}
+	var out []string
+	for _, p := range now.model.parts {
+		if was := before.model.part(p.key); was == nil || !same(was.body, p.body) {
+			out = append(out, p.name)
+		}
+	}
+	for _, p := range before.model.parts {
+		if now.model.part(p.key) == nil {
+			out = append(out, p.name+" deleted")
+		}
+	}
+	if len(out) == 0 {
+		return ""
+	}
+	return ": " + some(out, 8)
+}
+
+// moment shows a time of Grafana's.
+func moment(s string) string {
+	at, err := time.Parse(time.RFC3339, s)
+	if err != nil {
+		return or(s, "time unknown")
+	}
+	return at.UTC().Format("2006-01-02 15:04 UTC")
+}
+
+// compose is the dashboard to save: live with the differences of c over it. What nobody declares stays; without a live one it
+// is the file.
+func (d *Dashboard) compose(live *board, c plan.Change) map[string]any {
+	if live == nil {
+		out := without(d.file.raw, serverKeys...)
+		out["uid"] = d.Spec.UID
+		return out
+	}
+	m := mixing{want: d.file, live: live.model, c: c, last: renamed(c.Last, c.Live, c.Want)}
+	out := m.keys()
+	out["uid"], out["version"] = d.Spec.UID, jsonInt(live.meta.Version)
+	if list := m.list("variable"); len(list) > 0 {
+		out["templating"] = map[string]any{"list": list}
+	}
+	annotations := m.list("annotation")
+	for _, a := range slices.Concat(objects(live.model.raw, "annotations", "list"), objects(d.file.raw, "annotations", "list")) {
+		if a["builtIn"] != nil { // Grafana's own, once
+			annotations = append([]any{a}, annotations...)
+			break
+		}
+	}
+	if len(annotations) > 0 {
+		out["annotations"] = map[string]any{"list": annotations}
+	}
+	if panels := m.panels(); len(panels) > 0 {
+		out["panels"] = panels
+	}
+	return out
+}
+
+// removeBoard deletes a dashboard.
+func (o *Org) removeBoard(ctx context.Context, uid string) error {
+	lib, err := o.client.library(ctx)
+	if err != nil {
+		return err
+	}
+	if err := clean(lib.DeleteDashboardByUID(uid)); err != nil && !missing(err) {
+		return err
+	}
+	return nil
+}

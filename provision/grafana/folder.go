@@ -1,0 +1,280 @@
+package grafana
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	gapi "github.com/grafana/grafana-api-golang-client"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/provision/plan"
+)
+
+// folder is a folder as Grafana has it.
+type folder struct {
+	UID       string `json:"uid"`
+	Title     string `json:"title"`
+	ParentUID string `json:"parentUid"`
+	Version   int64  `json:"version"`
+}
+
+func (c *Client) folder(ctx context.Context, uid string) (*folder, error) {
+	var f folder
+	err := c.call(ctx, http.MethodGet, []string{"api", "folders", uid}, nil, nil, &f)
+	if missing(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &f, nil
+}
+
+// Folder is the resource of a folder block.
+type Folder struct {
+	Spec *spec.Folder
+	Org  *Org
+}
+
+// Address is folder.NAME.
+func (f *Folder) Address() string { return "folder." + f.Spec.Name }
+
+// Where is its place in pipeline.hcl.
+func (f *Folder) Where() string { return where(f.Spec.Range) }
+
+func where(r hcl.Range) string {
+	if r.Filename == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s:%d", r.Filename, r.Start.Line)
+}
+
+// DependsOn is its parent.
+func (f *Folder) DependsOn() []string {
+	if f.Spec.Parent == nil {
+		return nil
+	}
+	return []string{"folder." + f.Spec.Parent.Name}
+}
+
+func (f *Folder) uid() string { return uidOf(f.Spec.Name) }
+
+// Want is what the block says.
+func (f *Folder) Want() *plan.State {
+	return f.Org.folderState(&folder{UID: f.uid(), Title: f.Spec.Title, ParentUID: folderUID(f.Spec.Parent)})
+}
+
+func (o *Org) folderState(f *folder) *plan.State {
+	if f == nil {
+		return nil
+	}
+	return &plan.State{Attrs: []plan.Attr{
+		{Name: "uid", Value: f.UID}, {Name: "title", Value: f.Title}, {Name: "parent", Value: o.folderName(f.ParentUID), Raw: f.ParentUID},
+	}}
+}
+
+// Read is the live folder.
+func (f *Folder) Read(ctx context.Context) (*plan.State, error) {
+	return f.Org.object(ctx, "folder", f.uid())
+}
+
+// Judge tells what a move means, and lists the requests.
+func (f *Folder) Judge(ctx context.Context, c *plan.Change) error {
+	if c.Action == plan.Delete {
+		return removal{f.Org, "folder", f.uid()}.judge(ctx, c)
+	}
+	switch c.Action {
+	case plan.Create:
+		c.Steps = []string{"POST /api/folders " + encode(f.body())}
+	case plan.Update:
+		if d, titled := c.Diff("title"); titled {
+			c.Steps = append(c.Steps, fmt.Sprintf("PUT /api/folders/%s %s", f.uid(), encode(map[string]any{"title": d.New})))
+		}
+		if d, moved := c.Diff("parent"); moved {
+			c.Find("CV-G10", "parent", "%s moves from %s to %s: who may see and edit it follows from there", c.Address, d.Old, d.New)
+			c.Steps = append(c.Steps, fmt.Sprintf("POST /api/folders/%s/move %s", f.uid(), encode(map[string]any{"parentUid": d.NewRaw})))
+		}
+	default:
+	}
+	return nil
+}
+
+func (f *Folder) body() map[string]any {
+	out := map[string]any{"uid": f.uid(), "title": f.Spec.Title}
+	if f.Spec.Parent != nil {
+		out["parentUid"] = folderUID(f.Spec.Parent)
+	}
+	return out
+}
+
+// Apply creates, renames or moves it.
+func (f *Folder) Apply(ctx context.Context, c plan.Change) error {
+	if c.Action == plan.Delete {
+		return removal{f.Org, "folder", f.uid()}.apply(ctx, c)
+	}
+	s, err := f.Org.load(ctx)
+	if err != nil {
+		return err
+	}
+	if err := f.apply(ctx, s, c); err != nil {
+		return f.Org.settled(ctx, f, c.Address, err)
+	}
+	return nil
+}
+
+func (f *Folder) apply(ctx context.Context, s *snapshot, c plan.Change) error {
+	path := []string{"api", "folders", f.uid()}
+	defer s.folders.forget(f.uid())
+	if c.Action == plan.Create {
+		return f.Org.client.call(ctx, http.MethodPost, path[:2], nil, f.body(), nil)
+	}
+	live, err := f.Org.folder(ctx, s, f.uid())
+	if err != nil {
+		return err
+	}
+	if live == nil {
+		return fmt.Errorf("%s is gone: plan again", c.Address)
+	}
+	if _, titled := c.Diff("title"); titled {
+		in := map[string]any{"title": f.Spec.Title, "version": live.Version}
+		if err := f.Org.client.call(ctx, http.MethodPut, path, nil, in, nil); err != nil {
+			return err
+		}
+	}
+	if _, moved := c.Diff("parent"); moved {
+		in := map[string]any{"parentUid": folderUID(f.Spec.Parent)}
+		if err := f.Org.client.call(ctx, http.MethodPost, append(path, "move"), nil, in, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fresh reads the one object again, past the snapshot.
+func (f *Folder) fresh(ctx context.Context) (*plan.State, error) {
+	live, err := f.Org.client.folder(ctx, f.uid())
+	return f.Org.folderState(live), err
+}
+
+// object is what settled needs of a resource.
+type object interface {
+	Want() *plan.State
+	fresh(ctx context.Context) (*plan.State, error)
+}
+
+// settled judges a write that failed: an answer may be lost, or the same write may have been made before. If the object is as
+// it is wanted, all is well; if it changed underneath, the error says so.
+func (o *Org) settled(ctx context.Context, r object, address string, failure error) error {
+	if s := status(failure); !conflict(failure) && s != 0 && s < 500 || ctx.Err() != nil {
+		return failure
+	}
+	live, err := r.fresh(ctx)
+	if err != nil || live == nil {
+		return failure
+	}
+	diffs, _ := plan.Compare(nil, live, r.Want())
+	diffs = slices.DeleteFunc(diffs, func(d plan.Diff) bool { return d.Secret })
+	if len(diffs) == 0 {
+		return nil
+	}
+	if !conflict(failure) {
+		return failure
+	}
+	var names []string
+	for _, d := range diffs {
+		names = append(names, fmt.Sprintf("%s is %s", d.Name, or(d.Old, "none")))
+	}
+	return fmt.Errorf("%s was changed by somebody else in the meantime (%s): plan again (%w)", address, some(names, 6), failure)
+}
+
+func or(s, other string) string {
+	if s == "" {
+		return other
+	}
+	return s
+}
+
+// contents lists what a folder holds, and what the folders in it hold, as names that people know.
+func (o *Org) contents(ctx context.Context, uid string) (names []string, rules bool, err error) {
+	inside := []string{uid}
+	for i := 0; i < len(inside); i++ {
+		var children []folder
+		if err := o.client.call(ctx, http.MethodGet, []string{"api", "folders"}, url.Values{"parentUid": {inside[i]}}, nil, &children); err != nil {
+			return nil, false, err
+		}
+		for _, f := range children {
+			names, inside = append(names, fmt.Sprintf("folder %q", f.Title)), append(inside, f.UID)
+		}
+	}
+	hits, err := o.client.search(ctx, url.Values{"folderUIDs": inside, "type": {"dash-db"}})
+	if err != nil {
+		return nil, false, err
+	}
+	for _, h := range hits {
+		names = append(names, fmt.Sprintf("dashboard %q", h.Title))
+	}
+	list, err := o.client.rules(ctx)
+	if noAccess(err) != nil {
+		return nil, false, err
+	}
+	for _, r := range list {
+		if slices.Contains(inside, text(r["folderUID"])) {
+			names, rules = append(names, fmt.Sprintf("alert rule %q", text(r["title"]))), true
+		}
+	}
+	slices.Sort(names)
+	return names, rules, nil
+}
+
+// judgeFolder is the judgement on a folder that a removed block wants gone.
+func (o *Org) judgeFolder(ctx context.Context, uid string, c *plan.Change) error {
+	names, rules, err := o.contents(ctx, uid)
+	if err != nil {
+		return err
+	}
+	c.Steps = []string{deleteFolder(uid, rules)}
+	if len(names) > 0 {
+		c.Find("CV-G04", "", "with it go %s", some(names, 12)).Loss = &plan.Loss{When: "at once"}
+		c.Steps = append(c.Steps, "holding "+strings.Join(names, ", "))
+	}
+	return nil
+}
+
+func deleteFolder(uid string, rules bool) string {
+	return fmt.Sprintf("DELETE /api/folders/%s?forceDeleteRules=%t", uid, rules)
+}
+
+// removeFolder deletes a folder, if it holds what the plan said it holds, or less.
+func (o *Org) removeFolder(ctx context.Context, uid string, c plan.Change) error {
+	names, rules, err := o.contents(ctx, uid)
+	if err != nil {
+		if missing(err) {
+			return nil
+		}
+		return err
+	}
+	planned := strings.Join(c.Steps, "\n")
+	for _, n := range names {
+		if !strings.Contains(planned, n) {
+			return fmt.Errorf("%s holds something new, %s: plan again", c.Address, n)
+		}
+	}
+	lib, err := o.client.library(ctx)
+	if err != nil {
+		return err
+	}
+	var force []url.Values
+	if rules {
+		force = append(force, gapi.ForceDeleteFolderRules())
+	}
+	if err := lib.DeleteFolder(uid, force...); err != nil && !missing(clean(err)) {
+		return clean(err)
+	}
+	return nil
+}

@@ -1,0 +1,200 @@
+package grafana
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/provision/plan"
+)
+
+// Removed is the resource of a removed block for something in Grafana.
+type Removed struct {
+	Spec *spec.Removed
+	Org  *Org
+	// Last is the ledger: its entry has the uid, which a file or a block may have chosen. nil: the one that the name makes.
+	Last func(ctx context.Context) (map[string]plan.State, error)
+}
+
+// Address is the object's own.
+func (r *Removed) Address() string { return r.Spec.Address() }
+
+// Where is the block's place in pipeline.hcl.
+func (r *Removed) Where() string { return where(r.Spec.Range) }
+
+// DependsOn is nothing.
+func (r *Removed) DependsOn() []string { return nil }
+
+// Want is nothing: it shall be deleted.
+func (r *Removed) Want() *plan.State { return nil }
+
+// uid finds out which object is meant.
+func (r *Removed) uid(ctx context.Context) (string, error) {
+	if r.Last != nil {
+		last, err := r.Last(ctx)
+		if err != nil {
+			return "", err
+		}
+		state := last[r.Address()]
+		if a, known := state.Get("uid"); known {
+			return a.Value, nil
+		}
+	}
+	return uidOf(r.Spec.Name), nil
+}
+
+// Read is the live object.
+func (r *Removed) Read(ctx context.Context) (*plan.State, error) {
+	uid, err := r.uid(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return r.Org.object(ctx, r.Spec.Kind, uid)
+}
+
+// object reads any object, declared or not.
+func (o *Org) object(ctx context.Context, kind, uid string) (*plan.State, error) {
+	s, err := o.load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	switch kind {
+	case "folder":
+		live, err := o.folder(ctx, s, uid)
+		return o.folderState(live), err
+	case "datasource":
+		live, err := o.source(ctx, s, uid)
+		return live.state(), err
+	case "dashboard":
+		live, err := o.board(ctx, s, uid)
+		if err != nil || live == nil {
+			return nil, err
+		}
+		return live.model.state(uid, o.folderName(live.meta.FolderUID), live.model), nil
+	case "alert":
+		if err := o.listRules(ctx, s); err != nil {
+			return nil, err
+		}
+		live, err := o.rule(ctx, s, uid)
+		return o.ruleState(live, nil), err
+	}
+	return nil, fmt.Errorf("a %s is no object of Grafana", kind)
+}
+
+// listRules reads the alert rules, where no alert block has made it necessary.
+func (o *Org) listRules(ctx context.Context, s *snapshot) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if s.ruleList == nil && s.rulesErr == nil {
+		s.ruleList, s.rulesErr = o.client.rules(ctx)
+	}
+	return s.rulesErr
+}
+
+// Judge tells what goes with it.
+func (r *Removed) Judge(ctx context.Context, c *plan.Change) error {
+	uid, err := r.uid(ctx)
+	if err != nil {
+		return err
+	}
+	return removal{r.Org, r.Spec.Kind, uid}.judge(ctx, c)
+}
+
+// Apply deletes the object; one that is gone already is no error.
+func (r *Removed) Apply(ctx context.Context, c plan.Change) error {
+	uid, err := r.uid(ctx)
+	if err != nil {
+		return err
+	}
+	return removal{r.Org, r.Spec.Kind, uid}.apply(ctx, c)
+}
+
+// removal is the deletion of one object, which a removed block or destroy wants.
+type removal struct {
+	*Org
+	kind, uid string
+}
+
+func (r removal) judge(ctx context.Context, c *plan.Change) error {
+	if c.Action != plan.Delete {
+		return nil
+	}
+	s, err := r.load(ctx)
+	if err != nil {
+		return err
+	}
+	switch r.kind {
+	case "folder":
+		return r.judgeFolder(ctx, r.uid, c)
+	case "datasource":
+		live, err := r.source(ctx, s, r.uid)
+		if err != nil || live == nil {
+			return err
+		}
+		if live.ReadOnly {
+			c.Find("CV-G01", "", "%s is provisioned from a file on Grafana's server, and read-only", c.Address)
+			return nil
+		}
+		c.Find("CV-G06", "", "what reads the data source %s fails from then on", r.uid)
+		c.Steps = []string{"DELETE /api/datasources/uid/" + r.uid}
+	case "dashboard":
+		return r.judgeBoard(ctx, s, c)
+	case "alert":
+		live, err := r.rule(ctx, s, r.uid)
+		if err != nil || live == nil {
+			return err
+		}
+		if p := text(live.body["provenance"]); p != "" && p != "api" {
+			c.Find("CV-G01", "", "%s is provisioned by another way (%s) than this API", c.Address, p)
+			return nil
+		}
+		c.Find("CV-G07", "", "nobody is told any more")
+		c.Steps = []string{"DELETE /api/v1/provisioning/alert-rules/" + r.uid}
+	}
+	return nil
+}
+
+// judgeBoard tells a dashboard that is as we saved it from one that holds other people's work.
+func (r removal) judgeBoard(ctx context.Context, s *snapshot, c *plan.Change) error {
+	live, err := r.board(ctx, s, r.uid)
+	if err != nil || live == nil {
+		return err
+	}
+	if live.meta.provisioned() {
+		c.Find("CV-G01", "", "%s is provisioned from %s on Grafana's server: it cannot be deleted", c.Address, or(live.meta.External, "a file"))
+		return nil
+	}
+	c.Steps = []string{fmt.Sprintf("DELETE /api/dashboards/uid/%s (version %d)", r.uid, live.meta.Version)}
+	versions, err := r.client.history(ctx, r.uid)
+	if noAccess(err) != nil {
+		return err
+	}
+	j := judgement{c: c, live: live}
+	if j.ours(versions) {
+		c.Find("CV-G05", "", "its links and its history go with it")
+		return nil
+	}
+	c.Find("CV-G02", "", "it is not as the last apply saved it: %s", j.who(versions)).Loss = &plan.Loss{When: "at once"}
+	return nil
+}
+
+func (r removal) apply(ctx context.Context, c plan.Change) error {
+	s, err := r.load(ctx)
+	if err != nil {
+		return err
+	}
+	switch r.kind {
+	case "folder":
+		defer s.folders.forget(r.uid)
+		return r.removeFolder(ctx, r.uid, c)
+	case "datasource":
+		defer s.sources.forget(r.uid)
+		return r.removeSource(ctx, r.uid)
+	case "dashboard":
+		defer s.boards.forget(r.uid)
+		return r.removeBoard(ctx, r.uid)
+	default:
+		defer s.rules.forget(r.uid)
+		return r.removeRule(ctx, s, r.uid)
+	}
+}

@@ -1,0 +1,292 @@
+package kafka
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/provision/plan"
+)
+
+// Bounds of what Apply waits for.
+const (
+	settleWait    = 30 * time.Second // until every broker knows the change, and new partitions have leaders
+	quotaWait     = 5 * time.Minute  // for Kafka's quota on changes
+	brokerTimeout = 15_000           // milliseconds in which the controller is to answer
+)
+
+// Apply sends the requests of the plan, each of which may be repeated, and waits until every broker shows the result.
+func (t *Topic) Apply(ctx context.Context, c plan.Change) error {
+	for _, text := range c.Steps {
+		s, err := parseStep(text)
+		if err == nil && s.Topic != t.name {
+			err = fmt.Errorf("the plan holds a request for topic %s", s.Topic)
+		}
+		if err == nil {
+			err = t.cluster.send(ctx, s)
+		}
+		if err != nil {
+			return fmt.Errorf("topic %s: %w", t.name, err)
+		}
+	}
+	if len(c.Steps) == 0 {
+		return nil
+	}
+	if err := t.settle(ctx, c); err != nil {
+		return fmt.Errorf("topic %s: %w", t.name, err)
+	}
+	return nil
+}
+
+func (c *Cluster) send(ctx context.Context, s step) error {
+	switch s.api {
+	case createTopics:
+		return c.sendCreate(ctx, s)
+	case deleteTopics:
+		return c.sendDelete(ctx, s)
+	case createPartitions:
+		return c.sendPartitions(ctx, s)
+	case alterConfigs:
+		return c.sendConfig(ctx, s)
+	case alterReplicas:
+		return c.sendReplicas(ctx, s)
+	}
+	return fmt.Errorf("the plan holds a request that is not known: %s", s.api)
+}
+
+// answer is one topic's part of a response.
+type answer struct {
+	throttle int32
+	err      error
+}
+
+// change sends a request for one topic, and waits where a quota wants it.
+func change[R kmsg.Response](ctx context.Context, c *Cluster, req kmsg.Request, of func(R) answer) error {
+	return throttled(ctx, func() (time.Duration, error) {
+		resp, err := ask[R](ctx, c, req)
+		if err != nil {
+			return 0, err
+		}
+		a := of(resp)
+		return wait(a.throttle), a.err
+	})
+}
+
+var errNoAnswer = errors.New("the broker's answer lacks the topic")
+
+func (c *Cluster) sendCreate(ctx context.Context, s step) error {
+	req := kmsg.NewPtrCreateTopicsRequest()
+	req.TimeoutMillis = brokerTimeout
+	req.Topics = append(req.Topics, creation(s.Topic, s.Partitions, s.Replication, s.Set))
+	create := func(ctx context.Context) error {
+		err := change(ctx, c, req, func(resp *kmsg.CreateTopicsResponse) answer {
+			for _, r := range resp.Topics {
+				return answer{resp.ThrottleMillis, refused(r.ErrorCode, r.ErrorMessage)}
+			}
+			return answer{0, errNoAnswer}
+		})
+		return denied(err, "create", grant("Create", s.Topic))
+	}
+	err := create(ctx)
+	if !errors.Is(err, kerr.TopicAlreadyExists) {
+		return err
+	}
+	// Another instance was faster, or this request was sent before and its answer was lost. Or the name is still taken by a
+	// topic that was deleted: some brokers delete later than they say.
+	err = until(ctx, settleWait, func(ctx context.Context) (done bool, err error) {
+		if there, err := c.exists(ctx, s.Topic); there || err != nil {
+			return true, err
+		}
+		if err = create(ctx); errors.Is(err, kerr.TopicAlreadyExists) {
+			return false, nil
+		}
+		return true, err
+	})
+	if errors.Is(err, errWaited) {
+		return fmt.Errorf("the name is still taken after %s, by a topic that is being deleted: apply again later", spec.FormatDuration(settleWait))
+	}
+	return err
+}
+
+func (c *Cluster) sendDelete(ctx context.Context, s step) error {
+	req := kmsg.NewPtrDeleteTopicsRequest()
+	req.TimeoutMillis, req.TopicNames = brokerTimeout, []string{s.Topic}
+	rt := kmsg.NewDeleteTopicsRequestTopic()
+	rt.Topic = new(s.Topic)
+	req.Topics = append(req.Topics, rt)
+	err := change(ctx, c, req, func(resp *kmsg.DeleteTopicsResponse) answer {
+		for _, r := range resp.Topics {
+			return answer{resp.ThrottleMillis, refused(r.ErrorCode, r.ErrorMessage)}
+		}
+		return answer{0, errNoAnswer}
+	})
+	switch {
+	case errors.Is(err, kerr.UnknownTopicOrPartition):
+		return nil
+	case errors.Is(err, kerr.TopicDeletionDisabled):
+		return errors.New("the brokers forbid to delete topics: set delete.topic.enable=true on the controllers")
+	}
+	return denied(err, "delete", grant("Delete", s.Topic))
+}
+
+func (c *Cluster) sendPartitions(ctx context.Context, s step) error {
+	req := kmsg.NewPtrCreatePartitionsRequest()
+	req.TimeoutMillis = brokerTimeout
+	rt := kmsg.NewCreatePartitionsRequestTopic()
+	rt.Topic, rt.Count = s.Topic, s.Partitions
+	req.Topics = append(req.Topics, rt)
+	err := change(ctx, c, req, func(resp *kmsg.CreatePartitionsResponse) answer {
+		for _, r := range resp.Topics {
+			return answer{resp.ThrottleMillis, refused(r.ErrorCode, r.ErrorMessage)}
+		}
+		return answer{0, errNoAnswer}
+	})
+	if errors.Is(err, kerr.InvalidPartitions) && strings.Contains(err.Error(), fmt.Sprintf("already has %d ", s.Partitions)) {
+		return nil // this request, or another instance's, came through before
+	}
+	return denied(err, "add partitions to", grant("Alter", s.Topic))
+}
+
+func (c *Cluster) sendConfig(ctx context.Context, s step) error {
+	req := kmsg.NewPtrIncrementalAlterConfigsRequest()
+	req.Resources = append(req.Resources, alteration(s.Topic, s.Set, s.Delete))
+	err := change(ctx, c, req, func(resp *kmsg.IncrementalAlterConfigsResponse) answer {
+		for _, r := range resp.Resources {
+			return answer{resp.ThrottleMillis, refused(r.ErrorCode, r.ErrorMessage)}
+		}
+		return answer{0, errNoAnswer}
+	})
+	return denied(err, "change the config of", grant("AlterConfigs", s.Topic))
+}
+
+func (c *Cluster) sendReplicas(ctx context.Context, s step) error {
+	req := kmsg.NewPtrAlterPartitionAssignmentsRequest()
+	req.TimeoutMillis = brokerTimeout
+	rt := kmsg.NewAlterPartitionAssignmentsRequestTopic()
+	rt.Topic = s.Topic
+	for _, id := range slices.Sorted(maps.Keys(s.Replicas)) {
+		rp := kmsg.NewAlterPartitionAssignmentsRequestTopicPartition()
+		rp.Partition, rp.Replicas = id, s.Replicas[id]
+		rt.Partitions = append(rt.Partitions, rp)
+	}
+	req.Topics = append(req.Topics, rt)
+	err := change(ctx, c, req, func(resp *kmsg.AlterPartitionAssignmentsResponse) answer {
+		err := refused(resp.ErrorCode, resp.ErrorMessage)
+		for _, t := range resp.Topics {
+			for _, p := range t.Partitions {
+				if e := refused(p.ErrorCode, p.ErrorMessage); e != nil && err == nil {
+					err = fmt.Errorf("partition %d: %w", p.Partition, e)
+				}
+			}
+		}
+		return answer{resp.ThrottleMillis, err}
+	})
+	if err != nil {
+		return denied(err, "move the replicas of", errors.New("grant it with kafka-acls --add --allow-principal User:NAME --operation Alter --cluster"))
+	}
+	return c.copied(ctx, s)
+}
+
+// copied waits until the replicas of a topic are where they were sent. Kafka goes on by itself when the wait ends, and the
+// next plan shows the change until it is done.
+func (c *Cluster) copied(ctx context.Context, s step) error {
+	req := kmsg.NewPtrListPartitionReassignmentsRequest()
+	rt := kmsg.NewListPartitionReassignmentsRequestTopic()
+	rt.Topic, rt.Partitions = s.Topic, slices.Sorted(maps.Keys(s.Replicas))
+	req.Topics = append(req.Topics, rt)
+	left := 0
+	err := until(ctx, c.moveWait, func(ctx context.Context) (bool, error) {
+		resp, err := ask[*kmsg.ListPartitionReassignmentsResponse](ctx, c, req)
+		if err == nil {
+			err = refused(resp.ErrorCode, resp.ErrorMessage)
+		}
+		if err != nil {
+			return false, fmt.Errorf("ask which replicas are still being copied: %w", err)
+		}
+		left = 0
+		for _, t := range resp.Topics {
+			left += len(t.Partitions)
+		}
+		return left == 0, nil
+	})
+	if errors.Is(err, errWaited) {
+		return fmt.Errorf("replicas of %d of %s are still being copied after %s: Kafka goes on by itself, and the next apply waits again", left, counted(len(s.Replicas), "partition"), spec.FormatDuration(c.moveWait))
+	}
+	return err
+}
+
+// denied adds the remedy where a right is missing.
+func denied(err error, what string, remedy error) error {
+	if errors.Is(err, kerr.TopicAuthorizationFailed) || errors.Is(err, kerr.ClusterAuthorizationFailed) {
+		return fmt.Errorf("this Kafka user may not %s it: %w", what, remedy)
+	}
+	return err
+}
+
+var errWaited = errors.New("it did not happen in time")
+
+// until repeats f until it is done, fails, or the time is over: then the error is errWaited.
+func until(ctx context.Context, bound time.Duration, f func(context.Context) (done bool, err error)) error {
+	within, cancel := context.WithTimeoutCause(ctx, bound, errWaited)
+	defer cancel()
+	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		done, err := f(within)
+		if within.Err() != nil && ctx.Err() == nil {
+			return errWaited
+		}
+		if done || err != nil {
+			return err
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-within.Done():
+			timer.Stop()
+			return context.Cause(within)
+		case <-timer.C:
+		}
+	}
+}
+
+// throttled repeats f while Kafka's quota on changes refuses it, after the time that Kafka wants.
+func throttled(ctx context.Context, f func() (time.Duration, error)) error {
+	within, cancel := context.WithTimeout(ctx, quotaWait)
+	defer cancel()
+	for {
+		pause, err := f()
+		if !errors.Is(err, kerr.ThrottlingQuotaExceeded) {
+			return err
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-within.Done():
+			timer.Stop()
+			return fmt.Errorf("the quota controller_mutation_rate lets no more changes through: raise it for this Kafka user, or apply again later: %w", cmp.Or(ctx.Err(), err))
+		case <-timer.C:
+		}
+	}
+}
+
+// wait is how long Kafka wants to be left alone.
+func wait(milliseconds int32) time.Duration {
+	return max(50*time.Millisecond, time.Duration(milliseconds)*time.Millisecond)
+}
+
+// oldPartitions is how many partitions the topic had when the plan was made.
+func oldPartitions(c plan.Change) int32 {
+	a, _ := c.Live.Get(partitionsAttr)
+	n, err := strconv.ParseInt(a.Value, 10, 32)
+	if err != nil {
+		return 0
+	}
+	return int32(n)
+}

@@ -1,0 +1,267 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/sasl/scram"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/testkit"
+	"github.com/cryptoviz/cryptoviz/provision/plan"
+)
+
+// Instances that plan at the same time all create the topic, and none fails.
+func TestCreatedByAnotherMeanwhile(t *testing.T) {
+	w := oneBroker(t)
+	s := topicOf("binance", 3, 1, retentionMs, "604800000")
+	var group sync.WaitGroup
+	errs := make([]error, 4)
+	for i := range errs {
+		other := newWorld(t, w.client)
+		r := other.cluster.Topic(s)
+		c := other.plan(r)
+		group.Go(func() { errs[i] = r.Apply(t.Context(), c) })
+	}
+	group.Wait()
+	if err := errors.Join(errs...); err != nil {
+		t.Error(err)
+	}
+	w.ledger["topic.binance"] = w.cluster.Topic(s).Want()
+	w.empty(w.cluster.Topic(s))
+}
+
+func TestDeletionForbidden(t *testing.T) {
+	w := oneBroker(t, "delete.topic.enable=false")
+	w.converge(topicOf("binance", 1, 1))
+	r := w.cluster.Removed(removedTopic("binance"))
+	if err := r.Apply(t.Context(), w.plan(r)); err == nil || !strings.Contains(err.Error(), "set delete.topic.enable=true") {
+		t.Error(err)
+	}
+}
+
+// A quota on changes is waited for, in the plan and in apply.
+func TestQuotaIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	w := oneBroker(t)
+	anonymous := "ANONYMOUS"
+	if _, err := w.admin.AlterClientQuotas(t.Context(), []kadm.AlterClientQuotaEntry{{
+		Entity: kadm.ClientQuotaEntity{{Type: "user", Name: &anonymous}},
+		Ops:    []kadm.AlterClientQuotaOp{{Key: "controller_mutation_rate", Value: 6}},
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	throttled := false
+	for i := range 3 {
+		begun := time.Now()
+		w.converge(topicOf(fmt.Sprint("t", i), 24, 1))
+		throttled = throttled || time.Since(begun) > 2*time.Second
+	}
+	if !throttled {
+		t.Error("the quota refused nothing: this tests nothing")
+	}
+}
+
+// Without rights a topic is not taken for a missing one, and the error names the right that is missing.
+func TestRightsAreNamed(t *testing.T) {
+	b := testkit.KafkaSecured(t)
+	root := newWorld(t, newClient(t, kgo.SeedBrokers(b.Addr())))
+	if _, err := root.admin.AlterUserSCRAMs(t.Context(), nil, []kadm.UpsertSCRAM{{User: "ann", Mechanism: kadm.ScramSha512, Iterations: 4096, Password: "secret"}}); err != nil {
+		t.Fatal(err)
+	}
+	ann := newWorld(t, newClient(t, kgo.SeedBrokers(b.SecureAddr()), kgo.SASL(scram.Auth{User: "ann", Pass: "secret"}.AsSha512Mechanism())))
+	there := topicOf("there", 1, 1, retentionMs, "604800000")
+	root.converge(there)
+	root.produce("there", 10, time.Now().Add(-time.Minute))
+	allow := func(op kadm.ACLOperation) {
+		t.Helper()
+		acl := kadm.NewACLs().Topics("there").ResourcePatternType(kadm.ACLPatternLiteral).Operations(op).Allow("User:ann").AllowHosts("*")
+		if _, err := root.admin.CreateACLs(t.Context(), acl); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refused := func(r *Topic, operation string) {
+		t.Helper()
+		want := "grant it with kafka-acls --add --allow-principal User:NAME --operation " + operation
+		var err error
+		ann.eventually(func() bool { // new rights are in force a moment later
+			_, err = ann.try(t.Context(), r)
+			return err == nil || strings.Contains(err.Error(), want)
+		})
+		if err == nil {
+			t.Errorf("want %s", want)
+		}
+	}
+	shorter := topicOf("there", 1, 1, retentionMs, "120000")
+	refused(ann.cluster.Topic(there), "Describe --topic there")
+	refused(ann.cluster.Topic(topicOf("missing", 1, 1)), "Describe --topic missing")
+	refused(ann.cluster.Removed(removedTopic("there")), "Describe --topic there")
+	if names, err := ann.cluster.Unmanaged(t.Context()); err != nil || len(names) > 0 {
+		t.Errorf("%v, %v", names, err)
+	}
+	allow(kadm.OpDescribe)
+	refused(ann.cluster.Topic(there), "DescribeConfigs --topic there")
+	allow(kadm.OpDescribeConfigs)
+	refused(ann.cluster.Topic(shorter), "AlterConfigs --topic there")
+	refused(ann.cluster.Topic(topicOf("there", 2, 1)), "Alter --topic there")
+	refused(ann.cluster.Removed(removedTopic("there")), "Delete --topic there")
+	allow(kadm.OpAlterConfigs)
+	var c plan.Change
+	ann.eventually(func() bool {
+		var err error
+		c, err = ann.try(t.Context(), ann.cluster.Topic(shorter))
+		return err == nil
+	})
+	// ann may not look at the disks: the bytes are not known, the records are. Who may not create cannot learn defaults.
+	if codes(c) != "CV-K13@retention" {
+		t.Errorf("%s", text(c))
+	}
+	ann.ledger["topic.there"] = ann.cluster.Topic(there).Want()
+	if c = ann.plan(ann.cluster.Topic(topicOf("there", 1, 1))); codes(c) != "CV-K07@retention" || c.Findings[0].Loss.Records != 0 || !strings.Contains(c.Findings[0].Text, "not known") {
+		t.Errorf("%s", text(c))
+	}
+	delete(ann.ledger, "topic.there")
+	ann.converge(shorter)
+	if c = ann.plan(ann.cluster.Topic(with(shorter, func(s *spec.Topic) { s.Config[retentionBytes] = "10" }))); codes(c) != "CV-K07@retention_bytes" || !strings.Contains(c.Findings[0].Text, "not known") {
+		t.Errorf("%s", text(c))
+	}
+	// What was allowed in the plan may be forbidden in apply.
+	r := ann.cluster.Topic(shorter)
+	for request, operation := range map[string]string{
+		`DeleteTopics {"topic":"there"}`: "Delete --topic", `CreatePartitions {"topic":"there","partitions":9}`: "Alter --topic",
+		`AlterPartitionReassignments {"topic":"there","replicas":{"0":[1]}}`: "Alter --cluster",
+	} {
+		if err := r.Apply(t.Context(), plan.Change{Steps: []string{request}}); err == nil || !strings.Contains(err.Error(), "--operation "+operation) {
+			t.Errorf("%s: %v", request, err)
+		}
+	}
+	if err := r.Apply(t.Context(), plan.Change{Steps: []string{`CreateTopics {"topic":"other"}`}}); err == nil {
+		t.Error("a step of another topic was sent")
+	}
+}
+
+// A broker that deletes later than it says: the name is taken for a while, and its topic is not there.
+func TestCreateWaitsForDeletion(t *testing.T) {
+	f, err := kfake.NewCluster(kfake.NumBrokers(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	refusals := 3
+	f.ControlKey(int16(kmsg.CreateTopics), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		f.KeepControl()
+		if req.(*kmsg.CreateTopicsRequest).ValidateOnly || refusals == 0 {
+			return nil, nil, false
+		}
+		refusals--
+		resp := req.ResponseKind().(*kmsg.CreateTopicsResponse)
+		resp.Topics = []kmsg.CreateTopicsResponseTopic{{Topic: "binance", ErrorCode: 36}}
+		return resp, nil, true
+	})
+	w := newWorld(t, newClient(t, kgo.SeedBrokers(f.ListenAddrs()...)))
+	w.converge(topicOf("binance", 2, 1, retentionMs, "604800000"))
+	if refusals != 0 {
+		t.Error("the name was not taken")
+	}
+}
+
+// The embedded Kafka of `up` is no real one; plans converge there all the same.
+func TestConvergesOnTheEmbeddedKafka(t *testing.T) {
+	f, err := kfake.NewCluster(kfake.NumBrokers(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	w := newWorld(t, newClient(t, kgo.SeedBrokers(f.ListenAddrs()...)))
+	s := topicOf("binance", 1, 1, retentionMs, "604800000", cleanupPolicy, "delete", retentionBytes, "-1")
+	w.converge(s)
+	s = with(s, func(s *spec.Topic) {
+		s.Partitions = 3
+		s.Config[retentionMs] = "86400000"
+		s.Config[maxMessage] = "2000000"
+	})
+	w.converge(s)
+	if c := w.converge(with(s, func(s *spec.Topic) { delete(s.Config, retentionMs) })); codes(c) != "" {
+		t.Errorf("back to the default, which is longer: %s", text(c))
+	}
+	w.produce("binance", 9, time.Now())
+	r := w.cluster.Removed(removedTopic("binance"))
+	c := w.plan(r)
+	if codes(c) != "CV-K11@" || c.Findings[0].Loss.Records != 9 {
+		t.Errorf("%s", text(c))
+	}
+	w.apply(r, c)
+	w.empty(r)
+}
+
+// Eight at a time, as provision plans: what concerns all topics is asked once, whatever their number.
+func TestManyTopicsTakeFewRequests(t *testing.T) {
+	f, err := kfake.NewCluster(kfake.NumBrokers(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	w := newWorld(t, newClient(t, kgo.SeedBrokers(f.ListenAddrs()...)))
+	all := func(f func(*Topic) error, resources []*Topic) {
+		t.Helper()
+		group := errgroup.Group{}
+		group.SetLimit(8)
+		for _, r := range resources {
+			group.Go(func() error { return f(r) })
+		}
+		if err := group.Wait(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	round := func(retention string, most int64) {
+		t.Helper()
+		w.cluster.Reset()
+		var resources []*Topic
+		changes := map[*Topic]*plan.Change{}
+		for i := range 100 {
+			r := w.cluster.Topic(topicOf(fmt.Sprint("t", i), 1, 1, retentionMs, retention))
+			resources, changes[r] = append(resources, r), &plan.Change{}
+		}
+		before := w.cluster.requests.Load()
+		all(func(r *Topic) error {
+			live, err := r.Read(t.Context())
+			if err != nil {
+				return err
+			}
+			*changes[r] = plan.New(r, nil, true, live)
+			return r.Judge(t.Context(), changes[r])
+		}, resources)
+		if n := w.cluster.requests.Load() - before; n > most {
+			t.Errorf("%d requests, want at most %d", n, most)
+		}
+		all(func(r *Topic) error { return r.Apply(t.Context(), *changes[r]) }, resources)
+	}
+	round("604800000", 3) // the list, the missing ones by name, whether they can be made
+	round("604800000", 2) // the list, the configs
+	round("60000", 9)     // and whether they can be changed; five about offsets, one about disks
+}
+
+// Apply ends with its context, and within its own bound when nobody answers.
+func TestApplyEnds(t *testing.T) {
+	w := oneBroker(t)
+	s := topicOf("binance", 1, 1)
+	r := w.cluster.Topic(s)
+	c := w.plan(r)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := r.Apply(ctx, c); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	w.apply(r, c)
+	w.empty(r)
+}

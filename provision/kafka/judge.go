@@ -1,0 +1,253 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/cryptoviz/cryptoviz/provision/plan"
+)
+
+// Judge says what a change costs, asks Kafka whether it can be made, and writes the requests that make it.
+func (t *Topic) Judge(ctx context.Context, c *plan.Change) error {
+	live, err := t.cluster.topic(ctx, t.name)
+	if err != nil {
+		return err
+	}
+	if reservedName(t.name) || live != nil && live.internal {
+		c.Find("CV-K12", "", "%s belongs to Kafka itself, or to the schema registry", t.name)
+		return nil
+	}
+	switch c.Action {
+	case plan.Create:
+		return t.judgeCreate(ctx, c)
+	case plan.Update:
+		return t.judgeUpdate(ctx, c, live)
+	case plan.Delete:
+		return t.judgeDelete(ctx, c, live)
+	default:
+		return nil
+	}
+}
+
+func (t *Topic) judgeCreate(ctx context.Context, c *plan.Change) error {
+	if other := t.cluster.collides(t.name); other != "" {
+		c.Find("CV-K06", "", "it and topic %s cannot both exist: in the names of Kafka's metrics . and _ are the same", other)
+		return nil
+	}
+	refusals, err := t.cluster.validated(ctx)
+	if err != nil {
+		return err
+	}
+	switch err := refusals.create[t.name]; {
+	case err == nil, errors.Is(err, kerr.TopicAlreadyExists): // somebody was faster
+	case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.ClusterAuthorizationFailed):
+		return fmt.Errorf("this Kafka user may not create it: %w", grant("Create", t.name))
+	case errors.Is(err, kerr.InvalidReplicationFactor):
+		c.Find("CV-K02", replicationAttr, "replication = %d: %v", t.spec.Replication, err)
+		return nil
+	default:
+		return t.refuse(c, err)
+	}
+	config := refusals.effective[t.name]
+	t.judgeInsync(c, config[minInsync], int64(t.spec.Replication))
+	if slices.Contains(list(config[cleanupPolicy]), "compact") {
+		c.Note("compacted: Kafka keeps the newest record of each key, and refuses records without a key")
+	}
+	return add(c, step{api: createTopics, Topic: t.name, Partitions: t.spec.Partitions, Replication: t.spec.Replication, Set: t.spec.Config})
+}
+
+// refuse reports the broker's no. What may be otherwise the next time is an error.
+func (t *Topic) refuse(c *plan.Change, err error) error {
+	if kerr.IsRetriable(err) || errors.Is(err, kerr.TopicAuthorizationFailed) || errors.Is(err, kerr.ClusterAuthorizationFailed) {
+		return err
+	}
+	attr := ""
+	for _, d := range c.Diffs {
+		if strings.Contains(err.Error(), " "+keyOf(d.Name)) {
+			attr = d.Name
+		}
+	}
+	c.Find("CV-K05", attr, "Kafka refuses it: %v", err)
+	return nil
+}
+
+func (t *Topic) judgeUpdate(ctx context.Context, c *plan.Change, live *topic) error {
+	refusals, err := t.cluster.validated(ctx)
+	if err != nil {
+		return err
+	}
+	if err := t.judgePartitions(c, refusals.partitions[t.name]); err != nil {
+		return err
+	}
+	if err := t.judgeReplication(ctx, c, live); err != nil {
+		return err
+	}
+	switch err := refusals.config[t.name]; {
+	case err == nil:
+	case errors.Is(err, kerr.TopicAuthorizationFailed):
+		return fmt.Errorf("this Kafka user may not change its config: %w", grant("AlterConfigs", t.name))
+	default:
+		if err := t.refuse(c, err); err != nil {
+			return err
+		}
+	}
+	after, err := t.after(ctx, c, live)
+	if err != nil {
+		return err
+	}
+	_, replicated := c.Diff(replicationAttr)
+	_, insync := c.Diff(minInsync)
+	if replicated || insync {
+		t.judgeInsync(c, after(minInsync), int64(t.spec.Replication))
+	}
+	if d, changed := c.Diff(maxMessage); changed && lowered(live.config[maxMessage].value, after(maxMessage)) {
+		c.Find("CV-K10", maxMessage, "larger batches are refused from now on: %s -> %s bytes", orUnset(d.Old), after(maxMessage))
+	}
+	if err := t.judgeRetention(ctx, c, live, after); err != nil {
+		return err
+	}
+	if c.Impossible() {
+		return nil
+	}
+	return t.steps(ctx, c)
+}
+
+func orUnset(value string) string {
+	if value == "" {
+		return "unset"
+	}
+	return value
+}
+
+// after returns the config as it will be. What is reset gets the brokers' default; "" when this user cannot learn it.
+func (t *Topic) after(ctx context.Context, c *plan.Change, live *topic) (func(key string) string, error) {
+	config := map[string]string{}
+	for key, s := range live.config {
+		config[key] = s.value
+	}
+	for _, d := range c.Diffs {
+		if d.Name == partitionsAttr || d.Name == replicationAttr {
+			continue
+		}
+		key := keyOf(d.Name)
+		if d.Cause != plan.Reset {
+			config[key] = canonical(key, t.spec.Config[key])
+			continue
+		}
+		value, known, err := t.cluster.afterReset(ctx, live, key)
+		if err != nil {
+			return nil, err
+		}
+		config[key] = value
+		if known {
+			c.Note("%s becomes %s, the default of the brokers", d.Name, friendly(key, value))
+		} else {
+			c.Note("%s becomes the default of the brokers, which this Kafka user may not see", d.Name)
+		}
+	}
+	return func(key string) string { return config[key] }, nil
+}
+
+// afterReset is reset for those who do not hold the lock.
+func (c *Cluster) afterReset(ctx context.Context, live *topic, key string) (value string, known bool, err error) {
+	defer c.lock()()
+	if _, err := c.load(ctx); err != nil {
+		return "", false, err
+	}
+	return c.reset(ctx, live, key)
+}
+
+func (t *Topic) judgePartitions(c *plan.Change, refused error) error {
+	d, changed := c.Diff(partitionsAttr)
+	if !changed {
+		return nil
+	}
+	have, err := strconv.Atoi(d.Old)
+	if err != nil {
+		return fmt.Errorf("partitions: %w", err)
+	}
+	switch want := int(t.spec.Partitions); {
+	case want < have:
+		c.Find("CV-K01", partitionsAttr, "Kafka cannot take partitions away: keep %d, or use a topic of another name", have)
+	case errors.Is(refused, kerr.TopicAuthorizationFailed):
+		return fmt.Errorf("this Kafka user may not add partitions: %w", grant("Alter", t.name))
+	case refused != nil:
+		return t.refuse(c, refused)
+	default:
+		c.Find("CV-K03", partitionsAttr, "keys move to other partitions, so the order of a key's records breaks once; it cannot be undone")
+	}
+	return nil
+}
+
+func (t *Topic) judgeReplication(ctx context.Context, c *plan.Change, live *topic) error {
+	if _, changed := c.Diff(replicationAttr); !changed {
+		return nil
+	}
+	brokers, may, err := t.cluster.brokers(ctx)
+	switch {
+	case err != nil:
+		return err
+	case int(t.spec.Replication) > brokers:
+		c.Find("CV-K02", replicationAttr, "replication = %d, and %s up", t.spec.Replication, map[bool]string{true: "1 broker is", false: fmt.Sprintf("%d brokers are", brokers)}[brokers == 1])
+		return nil
+	case !may:
+		return errors.New("this Kafka user may not move replicas: grant it with kafka-acls --add --allow-principal User:NAME --operation Alter --cluster")
+	}
+	moves, err := t.cluster.planned(ctx, t.name)
+	if err != nil {
+		return err
+	}
+	holdings, _, err := t.cluster.holds(ctx, t.name)
+	if err != nil {
+		return err
+	}
+	var copies int
+	var bytes int64
+	for i, p := range live.partitions {
+		for _, b := range moves[p.id] {
+			if !slices.Contains(p.replicas, b) || slices.Contains(p.adding, b) {
+				copies++
+				bytes += holdings[i].bytes
+			}
+		}
+	}
+	switch {
+	case copies > 0 && bytes > 0:
+		c.Find("CV-K04", replicationAttr, "%s to copy, %s over the network", counted(copies, "replica"), plan.Bytes(bytes))
+	case copies > 0:
+		c.Find("CV-K04", replicationAttr, "%s to copy", counted(copies, "replica"))
+	default:
+		c.Find("CV-K04", replicationAttr, "replicas of %s are given up: fewer brokers may fail before records are lost", counted(len(moves), "partition"))
+	}
+	return nil
+}
+
+func (t *Topic) judgeInsync(c *plan.Change, least string, replicas int64) {
+	if n, err := strconv.ParseInt(least, 10, 64); err == nil && n > replicas {
+		attr := minInsync
+		if _, changed := c.Diff(minInsync); !changed {
+			attr = replicationAttr
+		}
+		c.Find("CV-K09", attr, "writes stop: they need %s in sync, and a partition has %d", counted(int(n), "replica"), replicas)
+	}
+}
+
+func (t *Topic) judgeDelete(ctx context.Context, c *plan.Change, live *topic) error {
+	const mayDelete = 1 << 6 // Kafka's number of the operation
+	if live.operations > 0 && live.operations&mayDelete == 0 {
+		return fmt.Errorf("this Kafka user may not delete it: %w", grant("Delete", t.name))
+	}
+	holdings, _, err := t.cluster.holds(ctx, t.name)
+	if err != nil {
+		return err
+	}
+	gone := everything(holdings)
+	c.Find("CV-K11", "", "all records go%s", gone.doubt()).Loss = gone.finish("at once")
+	return add(c, step{api: deleteTopics, Topic: t.name})
+}

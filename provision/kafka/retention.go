@@ -1,0 +1,104 @@
+package kafka
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/cryptoviz/cryptoviz/provision/plan"
+)
+
+// soon is when Kafka deletes: it looks every five minutes, unless set otherwise.
+const soon = "within minutes"
+
+// judgeRetention says which records go because of a shorter retention or of another cleanup policy.
+func (t *Topic) judgeRetention(ctx context.Context, c *plan.Change, live *topic, after func(string) string) error {
+	was, will := list(live.config[cleanupPolicy].value), list(after(cleanupPolicy))
+	begins := func(policy string) bool { return slices.Contains(will, policy) && !slices.Contains(was, policy) }
+	deletes := slices.Contains(will, "delete")
+	_, policy := c.Diff(attrOf(cleanupPolicy))
+	for _, key := range []string{retentionMs, retentionBytes} {
+		if _, changed := c.Diff(attrOf(key)); !changed || begins("delete") {
+			continue // the whole retention begins with the policy
+		}
+		unknown := after(key) == ""
+		if !deletes || !unknown && !lowered(live.config[key].value, after(key)) {
+			continue
+		}
+		if err := t.shorter(ctx, c, attrOf(key), "CV-K07", map[string]string{key: after(key)}); err != nil {
+			return err
+		}
+	}
+	if policy && begins("delete") {
+		limits := map[string]string{retentionMs: after(retentionMs), retentionBytes: after(retentionBytes)}
+		if err := t.shorter(ctx, c, attrOf(cleanupPolicy), "CV-K08", limits); err != nil {
+			return err
+		}
+	}
+	if policy && begins("compact") {
+		holdings, _, err := t.cluster.holds(ctx, t.name)
+		if err != nil {
+			return err
+		}
+		gone := everything(holdings)
+		if gone.nothing() {
+			c.Find("CV-K13", attrOf(cleanupPolicy), "it holds no records now; of later ones only the newest of each key stays, and Kafka refuses records without a key")
+		} else {
+			c.Find("CV-K08", attrOf(cleanupPolicy), "only the newest record of each key stays, and Kafka refuses records without a key; at most these go%s", gone.doubt()).Loss = gone.finish("from now on, as the log is cleaned")
+		}
+	}
+	return nil
+}
+
+// shorter finds what is beyond limits: CV-K13 when it is certain that nothing is, now.
+func (t *Topic) shorter(ctx context.Context, c *plan.Change, attr, code string, limits map[string]string) error {
+	holdings, cut, err := t.cluster.holds(ctx, t.name)
+	if err != nil {
+		return err
+	}
+	worst := &loss{}
+	var beyond string
+	for _, key := range []string{retentionMs, retentionBytes} {
+		value, limited := limits[key]
+		if !limited {
+			continue
+		}
+		n, err := strconv.ParseInt(value, 10, 64)
+		var l *loss
+		var what string
+		switch {
+		case value == "":
+			l, what = everything(holdings), "records beyond the default of the brokers"
+			l.unknown, l.Records, l.Bytes, l.from, l.to = len(holdings), 0, 0, 0, 0
+		case err != nil || n < 0:
+			continue // Kafka refuses the value, or it is no limit
+		case key == retentionMs:
+			l, what = before(holdings, cut), "records older than "+friendly(key, value)
+		default:
+			l, what = above(holdings, n), "the oldest records, where a partition is larger than "+friendly(key, value)
+		}
+		if beyond == "" || l.Records > worst.Records || l.unknown > worst.unknown {
+			worst, beyond = l, what
+		}
+	}
+	switch {
+	case beyond == "":
+	case worst.nothing():
+		c.Find("CV-K13", attr, "nothing goes now; later %s go sooner", beyond)
+	default:
+		c.Find(code, attr, "%s go, at most these%s", beyond, worst.doubt()).Loss = worst.finish(soon)
+	}
+	return nil
+}
+
+// doubt says that a figure is not the whole.
+func (l *loss) doubt() string {
+	if l.unknown == 0 {
+		return ""
+	}
+	if l.Records == 0 {
+		return "; how many is not known"
+	}
+	return fmt.Sprintf(", and more in %s that cannot be read", counted(l.unknown, "partition"))
+}

@@ -1,0 +1,95 @@
+package kafka
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/cryptoviz/cryptoviz/provision/plan"
+)
+
+// step is one request that changes a topic. As text it is the request's name and its content: the plan shows it, and Apply
+// sends exactly that.
+type step struct {
+	api         string
+	Topic       string            `json:"topic"`
+	Partitions  int32             `json:"partitions,omitempty"`
+	Replication int16             `json:"replication,omitempty"`
+	Set         map[string]string `json:"set,omitempty"`
+	Delete      []string          `json:"delete,omitempty"`
+	Replicas    map[int32][]int32 `json:"replicas,omitempty"` // brokers by partition, the preferred leader first
+}
+
+// The requests, by Kafka's names.
+const (
+	createTopics     = "CreateTopics"
+	deleteTopics     = "DeleteTopics"
+	createPartitions = "CreatePartitions"
+	alterConfigs     = "IncrementalAlterConfigs"
+	alterReplicas    = "AlterPartitionReassignments"
+)
+
+// add writes steps into a change.
+func add(c *plan.Change, steps ...step) error {
+	for _, s := range steps {
+		var text bytes.Buffer
+		out := json.NewEncoder(&text)
+		out.SetEscapeHTML(false)
+		if err := out.Encode(s); err != nil {
+			return err
+		}
+		c.Steps = append(c.Steps, s.api+" "+strings.TrimSpace(text.String()))
+	}
+	return nil
+}
+
+func parseStep(text string) (s step, err error) {
+	api, content, _ := strings.Cut(text, " ")
+	if err := json.Unmarshal([]byte(content), &s); err != nil {
+		return s, fmt.Errorf("the plan holds a step that is no request to Kafka: %w", err)
+	}
+	s.api = api
+	return s, nil
+}
+
+// steps writes the requests of an update. Replicas come before partitions, because new partitions get as many as the others
+// have; a higher min.insync.replicas comes last, because writes stop until there are as many.
+func (t *Topic) steps(ctx context.Context, c *plan.Change) error {
+	first := step{api: alterConfigs, Topic: t.name, Set: map[string]string{}}
+	last := step{api: alterConfigs, Topic: t.name, Set: map[string]string{}}
+	var middle []step
+	if _, changed := c.Diff(replicationAttr); changed {
+		moves, err := t.cluster.planned(ctx, t.name)
+		if err != nil {
+			return err
+		}
+		middle = append(middle, step{api: alterReplicas, Topic: t.name, Replicas: moves})
+	}
+	if _, changed := c.Diff(partitionsAttr); changed {
+		middle = append(middle, step{api: createPartitions, Topic: t.name, Partitions: t.spec.Partitions})
+	}
+	for _, d := range c.Diffs {
+		key := keyOf(d.Name)
+		switch {
+		case d.Name == partitionsAttr, d.Name == replicationAttr:
+		case d.Cause == plan.Reset:
+			first.Delete = append(first.Delete, key)
+		case key == minInsync && len(middle) > 0 && more(d.Old, d.New):
+			last.Set[key] = t.spec.Config[key]
+		default:
+			first.Set[key] = t.spec.Config[key]
+		}
+	}
+	all := slices.Concat([]step{first}, middle, []step{last})
+	return add(c, slices.DeleteFunc(all, func(s step) bool { return s.api == alterConfigs && len(s.Set)+len(s.Delete) == 0 })...)
+}
+
+func more(before, after string) bool {
+	b, berr := strconv.Atoi(before)
+	a, aerr := strconv.Atoi(after)
+	return berr == nil && aerr == nil && a > b
+}

@@ -1,0 +1,74 @@
+package plan
+
+import (
+	"slices"
+	"strings"
+)
+
+// Class says what a change means for data and service.
+type Class string
+
+// The classes, from harmless to worst.
+const (
+	Safe       Class = "safe"       // at once, and nothing else happens
+	Future     Class = "future"     // only what is written from now on
+	Slow       Class = "slow"       // rewrites, locks or moves data
+	Risky      Class = "risky"      // the meaning of data or of running programs changes
+	Destroys   Class = "destroys"   // data is lost; needs consent of its own
+	Impossible Class = "impossible" // the server cannot do it
+)
+
+var severity = map[Class]int{Safe: 0, Future: 1, Slow: 2, Risky: 3, Destroys: 4, Impossible: 5}
+
+// Finding is what is to be known about a change before it is made.
+type Finding struct {
+	Code  string `json:"code"`
+	Class Class  `json:"class"`
+	Attr  string `json:"attr,omitempty"` // "": the whole object
+	Text  string `json:"text"`
+	Loss  *Loss  `json:"loss,omitempty"` // destroys: how much
+}
+
+// Loss is what would be lost, as far as the server can tell. Zero means unknown, not none.
+type Loss struct {
+	Records int64  `json:"records,omitempty"`
+	Bytes   int64  `json:"bytes,omitempty"`
+	Rows    int64  `json:"rows,omitempty"`
+	Chunks  int    `json:"chunks,omitempty"`
+	From    string `json:"from,omitempty"` // RFC 3339, of the oldest and the newest that go
+	To      string `json:"to,omitempty"`
+	When    string `json:"when,omitempty"` // "at once", "when the policy job runs: 2026-01-09 03:00 UTC"
+}
+
+// Code explains one kind of finding. Codes are stable: scripts and consents name them.
+type Code struct {
+	ID      string
+	Class   Class
+	Title   string
+	Text    string   // what happens and why
+	Choices []string // what the user can do
+}
+
+// Codes lists all codes, by system and number.
+func Codes() []Code {
+	return slices.Concat(kafkaCodes, tableCodes, viewCodes, roleCodes, queryCodes, grafanaCodes)
+}
+
+// Explain returns a code; case does not matter.
+func Explain(id string) (Code, bool) {
+	all := Codes()
+	i := slices.IndexFunc(all, func(c Code) bool { return strings.EqualFold(c.ID, id) })
+	if i < 0 {
+		return Code{}, false
+	}
+	return all[i], true
+}
+
+// classOf panics for a code that is not listed: a mistake in this program.
+func classOf(id string) Class {
+	c, ok := Explain(id)
+	if !ok {
+		panic("plan: code " + id + " is not listed")
+	}
+	return c.Class
+}

@@ -1,0 +1,45 @@
+package plan
+
+// roleCodes are findings about role objects.
+var roleCodes = []Code{
+	{
+		ID: "CV-R01", Class: Impossible, Title: "No right to make or alter roles",
+		Text:    "Making, altering and dropping roles needs CREATEROLE, from PostgreSQL 16 on with the ADMIN option on the role. The user of database.url has it not.",
+		Choices: []string{"a superuser runs ALTER ROLE … CREATEROLE for that user", "a superuser makes the role, and apply gives it its grants", "apply with a user that has the right"},
+	},
+	{
+		ID: "CV-R02", Class: Impossible, Title: "No right to grant",
+		Text:    "Only the owner of a table or view, or a member of the owning role, gives privileges on it.",
+		Choices: []string{"apply with the user that owns it", "make the user of database.url its owner: ALTER TABLE … OWNER TO …"},
+	},
+	{
+		ID: "CV-R03", Class: Impossible, Title: "Superuser or owner",
+		Text:    "A superuser, a role that owns objects, and the user of database.url itself are never altered: a wrong step would lock everybody out, and grants mean nothing to an owner.",
+		Choices: []string{"a role of another name for programs", "take the block away"},
+	},
+	{
+		ID: "CV-R04", Class: Impossible, Title: "Role that still has something",
+		Text:    "PostgreSQL drops a role only when nothing belongs to it and no privileges hang on it anywhere on the server. What it owns is never given to another by apply.",
+		Choices: []string{"REASSIGN OWNED BY … TO … in each database, by hand", "revoke what it has in other databases"},
+	},
+	{
+		ID: "CV-R05", Class: Risky, Title: "Role in use",
+		Text:    "Programs are connected with it, or others gave it privileges that pipeline.hcl does not know. Programs that use it can connect no more.",
+		Choices: []string{"stop these programs first", "keep the role"},
+	},
+	{
+		ID: "CV-R06", Class: Risky, Title: "Role that other databases use",
+		Text:    "A role belongs to the whole server. This one exists already and has privileges in other databases; its login and password change there, too.",
+		Choices: []string{"a role of another name", "declare what it has now"},
+	},
+	{
+		ID: "CV-R07", Class: Impossible, Title: "Password with other signs than ASCII",
+		Text:    "Clients differ in how they normalize such signs, so some could not log in.",
+		Choices: []string{"a password of printable ASCII"},
+	},
+	{
+		ID: "CV-R08", Class: Risky, Title: "Privileges taken back",
+		Text:    "The last apply gave them and the block declares them no more. Programs that still use them fail.",
+		Choices: []string{"make sure that no program needs them", "declare them again"},
+	},
+}

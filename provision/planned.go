@@ -1,0 +1,329 @@
+package provision
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/store/schema"
+	"github.com/cryptoviz/cryptoviz/provision/grafana"
+	"github.com/cryptoviz/cryptoviz/provision/plan"
+	"github.com/cryptoviz/cryptoviz/provision/timescale"
+)
+
+// prepare reads what the last apply set, and finds the tables that this plan makes or gives other columns: queries are judged
+// by those.
+func (w *World) prepare(ctx context.Context) error {
+	var err error
+	if w.last, err = w.Ledger.All(ctx); err != nil {
+		return err
+	}
+	if w.caps, err = w.catalog.Capabilities(ctx); err != nil {
+		return err
+	}
+	live, err := w.liveColumns(ctx)
+	if err != nil {
+		return fmt.Errorf("read the tables' columns: %w", err)
+	}
+	w.planned, w.queries.Planned = nil, nil
+	for _, t := range w.p.Tables {
+		if p := withColumns(t, live[t.Name], w.last["table."+t.Name]); p != nil {
+			w.planned = append(w.planned, p)
+		}
+	}
+	if len(w.planned) > 0 {
+		w.queries.Planned = w.makePlanned
+	}
+	return nil
+}
+
+// makePlanned makes the planned tables in the schema that comes first in the search path of tx. The caller rolls tx back: the
+// live tables are neither touched nor locked.
+func (w *World) makePlanned(ctx context.Context, tx pgx.Tx) error {
+	caps := w.caps
+	if caps.Version == "" {
+		caps = timescale.Capabilities{Server: caps.Server} // the extension is not there yet: partitions do for a query
+	}
+	for _, t := range w.planned {
+		for _, sql := range timescale.CreateSQL(t, caps, w.now()) {
+			if _, err := tx.Exec(ctx, sql); err != nil {
+				return fmt.Errorf("try table %s: %w", t.Name, err)
+			}
+		}
+	}
+	return nil
+}
+
+type liveColumn struct {
+	name, typ string
+	generated bool
+}
+
+// liveColumns reads the columns of the declared tables that exist, in their order.
+func (w *World) liveColumns(ctx context.Context) (map[string][]liveColumn, error) {
+	names := make([]string, len(w.p.Tables))
+	for i, t := range w.p.Tables {
+		names[i] = t.Name
+	}
+	rows, err := w.db.Query(ctx, `SELECT c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod), a.attgenerated <> '' FROM unnest($1::text[]) AS n
+		JOIN pg_class c ON c.oid = to_regclass(quote_ident(n)) JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum`, names)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string][]liveColumn{}
+	var table string
+	var c liveColumn
+	_, err = pgx.ForEachRow(rows, []any{&table, &c.name, &c.typ, &c.generated}, func() error {
+		out[table] = append(out[table], c)
+		return nil
+	})
+	return out, err
+}
+
+// withColumns is a table as a query will see it after apply: what is declared, and what is there undeclared; in the order that
+// SELECT * will have. It is nil when that is what is there now.
+func withColumns(t *spec.Table, live []liveColumn, last plan.State) *spec.Table {
+	if live == nil {
+		return t
+	}
+	same := true
+	out := *t
+	out.Indexes, out.Columns = nil, nil
+	stays := map[*spec.Column]bool{}
+	for _, l := range live {
+		c := declaredAs(t, l, live)
+		if c == nil {
+			if _, ours := last.Get("column " + l.name); ours { // apply drops it
+				same = false
+				continue
+			}
+			c = &spec.Column{Name: l.name, Type: spec.ColumnType(l.typ), Null: true}
+		}
+		same = same && c.Name == l.name && l.typ == serverType(c.Type)
+		if c.Generated != "" && (!l.generated || l.typ != serverType(c.Type)) { // apply makes it anew
+			continue
+		}
+		stays[c] = true
+		out.Columns = append(out.Columns, &spec.Column{Name: c.Name, Type: c.Type, Null: c.Null})
+	}
+	for _, generated := range []bool{false, true} {
+		for _, c := range t.Columns {
+			if !stays[c] && generated == (c.Generated != "") {
+				same = false
+				out.Columns = append(out.Columns, &spec.Column{Name: c.Name, Type: c.Type, Null: c.Null})
+			}
+		}
+	}
+	if same {
+		return nil
+	}
+	return &out
+}
+
+// declaredAs is the declaration of a live column, under its name or under the one that it gets; nil when there is none.
+func declaredAs(t *spec.Table, l liveColumn, live []liveColumn) *spec.Column {
+	if c := t.Column(l.name); c != nil {
+		return c
+	}
+	for _, c := range t.Columns {
+		if c.Was == l.name && !slices.ContainsFunc(live, func(o liveColumn) bool { return o.name == c.Name }) {
+			return c
+		}
+	}
+	return nil
+}
+
+func serverType(t spec.ColumnType) string {
+	if t == spec.Timestamptz {
+		return "timestamp with time zone"
+	}
+	return string(t)
+}
+
+// asked is one query that somebody will run on the planned schema.
+type asked struct {
+	address, what, sql string
+	params             bool // it has $1 and $2
+}
+
+// explain has the server read the SQL of rollups, dashboards and alerts against the planned schema. What it refuses becomes
+// a finding of the rollup, dashboard or alert: so a dropped column names the panels that read it.
+func (w *World) explain(ctx context.Context, p *plan.Plan) error {
+	queries := w.askedOf(p)
+	if len(queries) == 0 {
+		return nil
+	}
+	tx, err := w.db.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
+	name := "cryptoviz_plan_" + strings.ToLower(rand.Text()[:10])
+	for _, sql := range []string{
+		"SET LOCAL lock_timeout = '2s'", "SET LOCAL statement_timeout = '15s'", "CREATE SCHEMA " + name,
+		"SELECT set_config('search_path', '" + name + ", ' || current_setting('search_path'), true)",
+	} {
+		if _, err := tx.Exec(ctx, sql); err != nil {
+			if refusal(err) == "" {
+				return err
+			}
+			return nil // this user may make no schema: the queries go unchecked
+		}
+	}
+	if err := w.makeAll(ctx, tx); err != nil {
+		if refusal(err) == "" {
+			return err
+		}
+		return nil // the table's own change says what is wrong with it
+	}
+	w.makeViews(ctx, tx, p)
+	for _, q := range queries {
+		text, err := try(ctx, tx, q)
+		if err != nil {
+			return fmt.Errorf("check the SQL of %s: %w", q.address, err)
+		}
+		if text != "" {
+			w.objection(p, q, text)
+		}
+	}
+	return nil
+}
+
+// makeAll makes the planned tables, and the engine's own where they are missing: rollups and dashboards read those too.
+func (w *World) makeAll(ctx context.Context, tx pgx.Tx) error {
+	var engine bool
+	if err := tx.QueryRow(ctx, "SELECT to_regclass('cryptoviz.meta') IS NOT NULL").Scan(&engine); err != nil {
+		return err
+	}
+	if !engine {
+		if _, err := tx.Exec(ctx, schema.SQL); err != nil {
+			return err
+		}
+	}
+	return w.makePlanned(ctx, tx)
+}
+
+// askedOf lists the queries of the plan's rollups, dashboards and alerts.
+func (w *World) askedOf(p *plan.Plan) (out []asked) {
+	for _, r := range w.p.Rollups {
+		out = append(out, asked{"rollup." + r.Name, r.QueryAt, strings.TrimSuffix(strings.TrimSpace(r.Query), ";"), true})
+	}
+	if w.org == nil {
+		return out
+	}
+	declared := func(address string) bool {
+		return slices.ContainsFunc(p.Changes, func(c plan.Change) bool { return c.Address == address && c.Want != nil })
+	}
+	for _, d := range w.p.Dashboards {
+		address := "dashboard." + d.Name
+		list, err := grafana.SQL(d)
+		if err != nil || !declared(address) {
+			continue
+		}
+		for _, q := range list {
+			if q.Problem == "" {
+				out = append(out, asked{address, q.Panel, q.SQL, false})
+			}
+		}
+	}
+	for _, a := range w.p.Alerts {
+		if q := grafana.AlertSQL(a); q.Problem == "" && declared("alert."+a.Name) {
+			out = append(out, asked{"alert." + a.Name, a.QueryAt, q.SQL, false})
+		}
+	}
+	return out
+}
+
+// makeViews makes the views that the plan makes or changes, for the queries that read them. Which reads which is found by
+// trying: one round a level.
+func (w *World) makeViews(ctx context.Context, tx pgx.Tx, p *plan.Plan) {
+	var left []asked
+	for _, c := range p.Changes {
+		if c.Action != plan.Create && c.Action != plan.Update && c.Action != plan.Replace {
+			continue
+		}
+		for _, v := range w.p.Views {
+			if c.Address == "view."+v.Name {
+				left = append(left, asked{what: v.Name, sql: v.Query})
+			}
+		}
+		for _, a := range w.p.Aggregates {
+			if c.Address == "aggregate."+a.Name {
+				left = append(left, asked{what: a.Name, sql: a.Query})
+			}
+		}
+	}
+	for round := len(left); round > 0 && len(left) > 0; round-- {
+		left = slices.DeleteFunc(left, func(v asked) bool {
+			return inSavepoint(ctx, tx, func() error {
+				_, err := tx.Exec(ctx, "CREATE VIEW "+pgx.Identifier{v.what}.Sanitize()+" AS\n"+v.sql, pgx.QueryExecModeExec)
+				return err
+			}) == nil
+		})
+	}
+}
+
+// try has the server read one query; the text is what it says against it.
+func try(ctx context.Context, tx pgx.Tx, q asked) (string, error) {
+	err := inSavepoint(ctx, tx, func() error {
+		if q.params {
+			_, err := tx.Conn().PgConn().Prepare(ctx, "", q.sql, nil)
+			return err
+		}
+		// With its options in brackets: of "ANALYZE DELETE …" a plain EXPLAIN would run it.
+		return tx.Conn().PgConn().ExecParams(ctx, "EXPLAIN (ANALYZE false) "+q.sql, nil, nil, nil, nil).Read().Err
+	})
+	if text := refusal(err); text != "" || err == nil {
+		return text, nil
+	}
+	return "", err
+}
+
+func inSavepoint(ctx context.Context, tx pgx.Tx, f func() error) error {
+	if _, err := tx.Exec(ctx, "SAVEPOINT attempt"); err != nil {
+		return err
+	}
+	err := f()
+	_, back := tx.Exec(ctx, "ROLLBACK TO SAVEPOINT attempt")
+	if err == nil && back == nil {
+		return nil
+	}
+	return errors.Join(err, back)
+}
+
+// refusal is what the server says against a statement; "" when the error is of another kind.
+func refusal(err error) string {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok || !slices.Contains([]string{"42", "22", "0A", "2B"}, pg.Code[:2]) {
+		return ""
+	}
+	text := pg.Message
+	if pg.Hint != "" {
+		text += ". " + strings.TrimSuffix(pg.Hint, ".")
+	}
+	return text
+}
+
+func (w *World) objection(p *plan.Plan, q asked, text string) {
+	for i := range p.Changes {
+		if p.Changes[i].Address == q.address {
+			p.Changes[i].Find("CV-Q01", "", "%s: %s", q.what, text)
+			return
+		}
+	}
+	c := plan.Change{Address: q.address, Action: plan.None}
+	for _, r := range w.p.Rollups {
+		if q.address == "rollup."+r.Name {
+			c.Where = fmt.Sprintf("%s:%d", r.Range.Filename, r.Range.Start.Line)
+		}
+	}
+	c.Find("CV-Q02", "", "%s: %s", q.what, text)
+	p.Changes = append(p.Changes, c)
+}

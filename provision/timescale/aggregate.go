@@ -1,0 +1,212 @@
+package timescale
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/provision/plan"
+)
+
+// Aggregate is the resource of one aggregate block: a continuous aggregate of TimescaleDB with its policies.
+//
+// Apply makes it WITH NO DATA, together with its policies, in one transaction. The first refresh comes after that, outside of
+// a transaction as TimescaleDB wants it, and over all data of the source: a policy only ever looks at its window. When it
+// fails, Apply fails, the aggregate stays, and the next plan finds it empty and refreshes again.
+type Aggregate struct {
+	Queries *Queries
+	Spec    *spec.Aggregate // nil: the aggregate shall be deleted
+	Removed *spec.Removed   // of an aggregate that shall be deleted
+
+	query string   // as the server writes it, known after Read
+	reads []string // of an aggregate that goes
+}
+
+func (a *Aggregate) name() string {
+	if a.Spec == nil {
+		return a.Removed.Name
+	}
+	return a.Spec.Name
+}
+
+// Address is aggregate.NAME.
+func (a *Aggregate) Address() string { return "aggregate." + a.name() }
+
+// Where is the place of the block.
+func (a *Aggregate) Where() string {
+	if a.Spec == nil {
+		return place(a.Removed.Range)
+	}
+	return place(a.Spec.Range)
+}
+
+// DependsOn lists what the query reads; of an aggregate that goes: what it reads now, known after Read.
+func (a *Aggregate) DependsOn() []string {
+	if a.Spec == nil {
+		return a.reads
+	}
+	return a.Queries.dependsOn(a.name())
+}
+
+// Want is the declared state. The query is as the server writes it once Read has asked for that.
+func (a *Aggregate) Want() *plan.State {
+	if a.Spec == nil {
+		return nil
+	}
+	query := a.query
+	if query == "" {
+		query = statement(a.Spec.Query)
+	}
+	s := &plan.State{}
+	s.Set(plan.Attr{Name: "query", Value: query, Raw: statement(a.Spec.Query)})
+	s.Set(plan.Attr{Name: "real_time", Value: fmt.Sprint(a.Spec.RealTime)})
+	if r := a.Spec.Refresh; r != nil {
+		setRefresh(s, &r.Start, &r.End, spec.FormatDuration(r.Every))
+	}
+	if a.Spec.Retention > 0 {
+		s.Set(plan.Attr{Name: "retention", Value: spec.FormatDuration(a.Spec.Retention)})
+	}
+	if a.Spec.Description != "" {
+		s.Set(plan.Attr{Name: "description", Value: a.Spec.Description})
+	}
+	return s
+}
+
+func setRefresh(s *plan.State, start, end *time.Duration, every string) {
+	s.Set(plan.Attr{Name: "refresh.start", Value: spanOrOpen(start)})
+	s.Set(plan.Attr{Name: "refresh.end", Value: spanOrOpen(end)})
+	s.Set(plan.Attr{Name: "refresh.every", Value: every})
+}
+
+func spanOrOpen(d *time.Duration) string {
+	if d == nil {
+		return "open"
+	}
+	return spec.FormatDuration(*d)
+}
+
+// liveAggregate is a continuous aggregate with its policies.
+type liveAggregate struct {
+	*liveView
+	ref       *aggregateRef
+	refresh   *job // the policy that the block means
+	retention *job
+	more      []*job // other policies on it
+}
+
+// live finds an aggregate. Of several refresh policies the block means the one with its window, else the oldest.
+func (q *Queries) live(ctx context.Context, name string, r *spec.Refresh) (*liveAggregate, error) {
+	s, err := q.Catalog.load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	v, err := q.Catalog.views(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ref, view := s.aggregates[name], v.views[name]
+	if ref == nil || view == nil {
+		return nil, nil
+	}
+	out := &liveAggregate{liveView: view, ref: ref}
+	for _, j := range ref.refresh {
+		if r != nil && j.start != nil && j.end != nil && *j.start == r.Start && *j.end == r.End {
+			out.refresh = j
+		}
+	}
+	if out.refresh == nil && len(ref.refresh) > 0 {
+		out.refresh = ref.refresh[0]
+	}
+	for i := range s.jobs {
+		j := &s.jobs[i]
+		on := j.schema == ref.schema && j.name == ref.name || j.schema == ref.storedSchema && j.name == ref.storedName
+		switch {
+		case !on || j == out.refresh:
+		case j.proc == "policy_retention":
+			out.retention = j
+		default:
+			out.more = append(out.more, j)
+		}
+	}
+	return out, nil
+}
+
+// Read is the live aggregate, nil when the name is free or another object has it.
+func (a *Aggregate) Read(ctx context.Context) (*plan.State, error) {
+	var refresh *spec.Refresh
+	if a.Spec != nil {
+		answers, err := a.Queries.answers(ctx)
+		if err != nil {
+			return nil, err
+		}
+		a.query, refresh = answers.by[a.name()].text, a.Spec.Refresh
+	}
+	l, err := a.Queries.live(ctx, a.name(), refresh)
+	if err != nil || l == nil {
+		return nil, err
+	}
+	if a.Spec == nil {
+		if a.reads, err = a.Queries.Catalog.readBy(ctx, a.Address()); err != nil {
+			return nil, err
+		}
+	}
+	out := &plan.State{}
+	out.Set(plan.Attr{Name: "query", Value: l.query})
+	out.Set(plan.Attr{Name: "real_time", Value: fmt.Sprint(l.real)})
+	if j := l.refresh; j != nil {
+		setRefresh(out, j.start, j.end, policyAge(j, &j.every))
+	}
+	if j := l.retention; j != nil {
+		out.Set(plan.Attr{Name: "retention", Value: policyAge(j, j.dropAfter)})
+	}
+	if l.comment != "" {
+		out.Set(plan.Attr{Name: "description", Value: l.comment})
+	}
+	if l.columnar {
+		out.Set(plan.Attr{Name: "columnstore", Value: "on"})
+	}
+	for _, j := range l.more {
+		out.Set(plan.Attr{Name: fmt.Sprintf("policy %d", j.id), Value: describeJob(j)})
+	}
+	return out, nil
+}
+
+func describeJob(j *job) string {
+	switch {
+	case j.proc == "policy_compression" && j.after != nil:
+		return "columnstore after " + spec.FormatDuration(*j.after)
+	case j.proc == "policy_refresh_continuous_aggregate":
+		return fmt.Sprintf("refresh from %s to %s, every %s", spanOrOpen(j.start), spanOrOpen(j.end), spec.FormatDuration(j.every))
+	}
+	return j.proc
+}
+
+// aggregatesOn tells whether a server has continuous aggregates, or will have them once its TimescaleDB is installed.
+func aggregatesOn(caps Capabilities) bool { return caps.Hypertables() && caps.Edition != "apache" }
+
+// leftOut returns the first aggregate that is left out here and that a query reads; "" for none.
+func (q *Queries) leftOut(name string, caps Capabilities) string {
+	if aggregatesOn(caps) || q.Pipeline.Database.OnMissing != "degrade" {
+		return ""
+	}
+	for _, x := range q.ancestors(name) {
+		if x.aggregate != nil {
+			return x.address
+		}
+	}
+	return ""
+}
+
+// Apply carries out the steps. All of them may be repeated; a column that is there already is no error.
+func (a *Aggregate) Apply(ctx context.Context, c plan.Change) error {
+	err := carryOut(ctx, a.Queries.Catalog.DB, c)
+	if sqlState(err) != "42701" {
+		return err
+	}
+	a.Queries.Catalog.Reset()
+	if live, readErr := a.Read(ctx); readErr == nil && reached(c, live) {
+		return nil
+	}
+	return err
+}

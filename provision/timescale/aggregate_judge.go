@@ -1,0 +1,279 @@
+package timescale
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/provision/plan"
+)
+
+// Judge completes the change.
+func (a *Aggregate) Judge(ctx context.Context, c *plan.Change) error {
+	caps, err := a.Queries.Catalog.Capabilities(ctx)
+	if err != nil {
+		return err
+	}
+	var refresh *spec.Refresh
+	if a.Spec != nil {
+		refresh = a.Spec.Refresh
+	}
+	l, err := a.Queries.live(ctx, a.name(), refresh)
+	if err != nil {
+		return err
+	}
+	switch {
+	case l != nil && !l.mine && c.Changes():
+		c.Find("CV-V07", "", "its owner is %s", l.owner)
+		return nil
+	case c.Action == plan.Delete:
+		return a.judgeDelete(ctx, c, l)
+	case c.Want == nil: // and there is none
+		return nil
+	case !aggregatesOn(caps):
+		a.judgeMissing(c, caps)
+		return nil
+	case c.Action == plan.Create:
+		return a.judgeCreate(ctx, c, caps)
+	}
+	answers, err := a.Queries.answers(ctx)
+	if err != nil {
+		return err
+	}
+	return a.judgeUpdate(ctx, c, l, answers, caps)
+}
+
+// judgeMissing is about a server without continuous aggregates.
+func (a *Aggregate) judgeMissing(c *plan.Change, caps Capabilities) {
+	if c.Action == plan.None {
+		return
+	}
+	if c.Action == plan.Create && a.Queries.Pipeline.Database.OnMissing == "degrade" {
+		c.Action, c.Diffs = plan.None, nil
+		c.Note("left out: %s has no continuous aggregates, and on_missing is \"degrade\"", caps.Name())
+		return
+	}
+	c.Find("CV-A01", "", "%s has no continuous aggregates", caps.Name())
+}
+
+func (a *Aggregate) judgeCreate(ctx context.Context, c *plan.Change, caps Capabilities) error {
+	v, err := a.Queries.Catalog.views(ctx)
+	if err != nil {
+		return err
+	}
+	s, err := a.Queries.Catalog.load(ctx)
+	if err != nil {
+		return err
+	}
+	if what := v.taken(a.name(), s); what != "" {
+		c.Find("CV-V01", "", "the name belongs to a %[1]s: give the block another one, or rename the %[1]s", what)
+		return nil
+	}
+	answers, err := a.Queries.answers(ctx)
+	if err != nil {
+		return err
+	}
+	answer, query := answers.by[a.name()], a.query
+	switch {
+	case answer.refusal == nil:
+	case caps.Version == "": // time_bucket is missing, for one
+		query = statement(a.Spec.Query)
+		c.Note("not checked: the same apply installs TimescaleDB first")
+	default:
+		a.refused(c, answer, answers)
+		return nil
+	}
+	if answer.untried != "" {
+		c.Note("the aggregate could not be tried out: %s", answer.untried)
+	}
+	a.warnOfWindow(c)
+	if r := s.relations[a.Spec.From.Name]; r != nil && r.hyper != nil && r.hyper.chunks > 0 {
+		c.Find("CV-A10", "", "it reads %s: %s", a.Spec.From.Name, extent(r))
+	}
+	name := quote(a.name())
+	c.Steps = append(transaction(aggregateSQL(name, query, a.Spec, caps)...), refreshSQL(name, "", a.Spec.Refresh, false, caps))
+	return nil
+}
+
+func extent(r *relation) string {
+	text := fmt.Sprintf("%d chunks", r.hyper.chunks)
+	if r.rows > 0 {
+		text += fmt.Sprintf(", about %d rows", r.rows)
+	}
+	return text
+}
+
+// refused tells what the server has against the query, or against the aggregate with its policies.
+func (a *Aggregate) refused(c *plan.Change, answer *answer, answers *answers) {
+	code := "CV-V02"
+	if answer.text != "" { // the query itself was fine
+		code = "CV-A04"
+	}
+	text := answer.refusal.String()
+	if answers.unplanned != "" && answer.refusal.code == "42P01" {
+		text += ". The tables that this plan makes could not be tried out: " + answers.unplanned
+	}
+	c.Find(code, "query", "%s", text)
+}
+
+// warnOfWindow tells of a refresh window that reaches to where the source's rows are gone.
+func (a *Aggregate) warnOfWindow(c *plan.Change) {
+	r := a.Spec.Refresh
+	if r == nil {
+		return
+	}
+	warn := func(from string, lives time.Duration, why string) {
+		if r.Start > lives {
+			c.Find("CV-A05", "refresh.start", "refresh starts %s back, and rows of %s go after %s (%s)", spec.FormatDuration(r.Start), from, spec.FormatDuration(lives), why)
+		}
+	}
+	p := a.Queries.Pipeline
+	for _, t := range p.Tables {
+		if len(mentions(a.Spec.Query, []string{t.Name})) == 0 {
+			continue
+		}
+		if t.Hypertable != nil && t.Hypertable.Retention > 0 {
+			warn(t.Name, t.Hypertable.Retention, "retention")
+		}
+		for _, roll := range p.Rollups {
+			if roll.From == t {
+				warn(t.Name, roll.KeepRaw, "keep_raw of rollup."+roll.Name)
+			}
+		}
+	}
+	for _, from := range p.Aggregates {
+		if from.Retention > 0 && from.Name != a.name() && len(mentions(a.Spec.Query, []string{from.Name})) > 0 {
+			warn(from.Name, from.Retention, "retention")
+		}
+	}
+}
+
+func (a *Aggregate) judgeUpdate(ctx context.Context, c *plan.Change, l *liveAggregate, answers *answers, caps Capabilities) error {
+	answer := answers.by[a.name()]
+	if answer.refusal != nil {
+		a.refused(c, answer, answers)
+		return nil
+	}
+	if parent, rebuilt := answers.rebuilt[a.name()]; rebuilt {
+		if answer.untried != "" {
+			c.Note("the aggregate could not be tried out: %s", answer.untried)
+		}
+		a.warnOfWindow(c)
+		return a.judgeRebuild(ctx, c, l, parent, answers, caps)
+	}
+	name := quote(l.schema, l.name)
+	steps, after := slices.Clone(answer.inPlace), []string(nil)
+	if steps != nil {
+		forced, err := a.judgeInPlace(ctx, c, l, answer, caps)
+		if err != nil {
+			return err
+		}
+		after = forced
+	}
+	if d, changed := c.Diff("real_time"); changed {
+		steps = append(steps, fmt.Sprintf("ALTER MATERIALIZED VIEW %s SET (timescaledb.materialized_only = %t)", name, d.New != "true"))
+	}
+	policies, err := a.judgePolicies(ctx, c, l, caps)
+	if err != nil {
+		return err
+	}
+	steps = append(steps, policies...)
+	if d, changed := c.Diff("description"); changed {
+		steps = append(steps, commentOnView(name, d.New))
+	}
+	last, _ := c.Last.Get("query")
+	if unfinished := !c.Ours || last.Value != answer.text; unfinished && !l.filled && after == nil {
+		waits, err := a.sourceWaits(ctx, l)
+		if err != nil {
+			return err
+		}
+		if waits {
+			c.Action = plan.Update
+			c.Find("CV-A10", "", "it is empty, and its source has data: its first refresh did not come to an end")
+			after = append(after, refreshSQL(name, "", a.Spec.Refresh, false, caps))
+		}
+	}
+	c.Steps = append(transaction(steps...), after...)
+	return nil
+}
+
+// judgePolicies changes policies: an old job goes, a new one comes.
+func (a *Aggregate) judgePolicies(ctx context.Context, c *plan.Change, l *liveAggregate, caps Capabilities) ([]string, error) {
+	name := quote(l.schema, l.name)
+	var steps []string
+	if slices.ContainsFunc(c.Diffs, func(d plan.Diff) bool { return strings.HasPrefix(d.Name, "refresh.") }) {
+		if l.refresh != nil {
+			steps = append(steps, deleteJobSQL(l.refresh, caps))
+		}
+		if a.Spec.Refresh != nil {
+			steps = append(steps, addRefreshSQL(name, a.Spec.Refresh, caps))
+			a.warnOfWindow(c)
+		}
+	}
+	if _, changed := c.Diff("retention"); changed {
+		if l.retention != nil {
+			steps = append(steps, deleteJobSQL(l.retention, caps))
+		}
+		if a.Spec.Retention > 0 {
+			steps = append(steps, retainSQL(name, a.Spec.Retention, caps))
+			if err := a.judgeRetention(ctx, c, l, caps); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if len(steps) == 0 {
+		return nil, nil
+	}
+	var no *objection
+	err := a.Queries.Catalog.trial(ctx, func(tx pgx.Tx) error {
+		err := attempt(ctx, tx, func() error {
+			for _, sql := range steps {
+				if err := single(ctx, tx, sql); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if no = refused(err); no != nil {
+			return nil
+		}
+		return err
+	})
+	switch {
+	case no != nil:
+		c.Find("CV-A04", "", "%s", no)
+		return nil, nil
+	case err != nil && sqlState(err) != "":
+		c.Note("the policies could not be tried out: %v", err)
+	case err != nil:
+		return nil, err
+	}
+	return steps, nil
+}
+
+// judgeInPlace is about columns that the server adds to the aggregate as it is. It returns the refresh that fills them where
+// the source still has the data; further back it would compute buckets from nothing.
+func (a *Aggregate) judgeInPlace(ctx context.Context, c *plan.Change, l *liveAggregate, answer *answer, caps Capabilities) ([]string, error) {
+	cover, err := a.Queries.coverage(ctx, l, nil)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, col := range answer.columns[len(l.columns):] {
+		names = append(names, col.name)
+	}
+	text := "column " + strings.Join(names, ", ") + " is added in place"
+	if cover.rows > 0 {
+		text += fmt.Sprintf("; %d rows before %s keep NULL", cover.rows, moment(cover.source))
+	}
+	c.Find("CV-A06", "query", "%s", text)
+	if cover.source == nil || !cover.holds(a.Spec.Refresh) {
+		return nil, nil
+	}
+	return []string{refreshSQL(quote(l.schema, l.name), cover.source.Format(time.RFC3339Nano), a.Spec.Refresh, true, caps)}, nil
+}

@@ -1,0 +1,70 @@
+package timescale
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/cryptoviz/cryptoviz/engine/spec"
+)
+
+// span writes a duration as an interval literal that reads well.
+func span(d time.Duration) string {
+	const day = 24 * time.Hour
+	for _, u := range []struct {
+		unit time.Duration
+		name string
+	}{{day, "day"}, {time.Hour, "hour"}, {time.Minute, "minute"}, {time.Second, "second"}} {
+		if n := d / u.unit; d%u.unit == 0 {
+			if n != 1 {
+				u.name += "s"
+			}
+			return fmt.Sprintf("INTERVAL '%d %s'", n, u.name)
+		}
+	}
+	return fmt.Sprintf("INTERVAL '%d microseconds'", d.Microseconds())
+}
+
+// aggregateSQL makes an aggregate without data and with its policies; name is quoted. The first statement makes it.
+func aggregateSQL(name, query string, a *spec.Aggregate, caps Capabilities) []string {
+	out := []string{fmt.Sprintf("CREATE MATERIALIZED VIEW IF NOT EXISTS %s WITH (timescaledb.continuous, timescaledb.materialized_only = %t) AS\n%s\nWITH NO DATA", name, !a.RealTime, query)}
+	if a.Refresh != nil {
+		out = append(out, addRefreshSQL(name, a.Refresh, caps))
+	}
+	if a.Retention > 0 {
+		out = append(out, retainSQL(name, a.Retention, caps))
+	}
+	if a.Description != "" {
+		out = append(out, commentOnView(name, a.Description))
+	}
+	return out
+}
+
+func addRefreshSQL(name string, r *spec.Refresh, caps Capabilities) string {
+	return fmt.Sprintf("SELECT %s(%s, start_offset => %s, end_offset => %s, schedule_interval => %s, if_not_exists => true)",
+		caps.fn("add_continuous_aggregate_policy"), literal(name), span(r.Start), span(r.End), span(r.Every))
+}
+
+func retainSQL(name string, keep time.Duration, caps Capabilities) string {
+	return fmt.Sprintf("SELECT %s(%s, drop_after => %s, if_not_exists => true)", caps.fn("add_retention_policy"), literal(name), span(keep))
+}
+
+// deleteJobSQL deletes a policy's job, if it is still there.
+func deleteJobSQL(j *job, caps Capabilities) string {
+	return fmt.Sprintf("SELECT %s(job_id) FROM timescaledb_information.jobs WHERE job_id = %d", caps.fn("delete_job"), j.id)
+}
+
+// refreshSQL computes an aggregate from a time, "" for the beginning, up to where its policy ends. force computes again what
+// is computed already.
+func refreshSQL(name, from string, r *spec.Refresh, force bool, caps Capabilities) string {
+	start, end, more := "NULL", "now()", ""
+	if from != "" {
+		start = literal(from)
+	}
+	if r != nil && r.End > 0 {
+		end += " - " + span(r.End)
+	}
+	if force {
+		more = ", force => true"
+	}
+	return fmt.Sprintf("CALL %s(%s, %s, %s%s)", caps.fn("refresh_continuous_aggregate"), literal(name), start, end, more)
+}

@@ -1,0 +1,230 @@
+package timescale
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/dustin/go-humanize/english"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/provision/plan"
+)
+
+// Catalog is what the database holds: one snapshot for all resources, read on first use in a few queries, whatever the number
+// of objects. Safe for any number of goroutines.
+type Catalog struct {
+	DB       *pgxpool.Pool
+	Pipeline *spec.Pipeline // what is declared: lets one request serve all tables; nil is slower, and nothing else
+
+	mu       sync.Mutex // guards requests, seconds and kept
+	requests int
+	seconds  float64
+	kept     map[string]*cell
+}
+
+// NewCatalog returns a catalog that has not read anything yet.
+func NewCatalog(db *pgxpool.Pool) *Catalog { return &Catalog{DB: db} }
+
+// Reset forgets everything that was read: the next use reads again.
+func (c *Catalog) Reset() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.kept = nil
+}
+
+// Describe tells what was read, where, and in how many requests.
+func (c *Catalog) Describe() plan.Read {
+	c.mu.Lock()
+	r := plan.Read{System: "PostgreSQL", Requests: c.requests, Seconds: c.seconds}
+	cell := c.kept["snapshot"]
+	c.mu.Unlock()
+	host := c.DB.Config().ConnConfig
+	r.Text = fmt.Sprintf("%s@%s:%d/%s", host.User, host.Host, host.Port, host.Database)
+	if cell == nil {
+		return r
+	}
+	cell.mu.Lock()
+	defer cell.mu.Unlock()
+	if s, loaded := cell.value.(*snapshot); loaded {
+		r.Text += fmt.Sprintf(", %s: %s, %s, %s", s.caps.Name(), english.Plural(s.count("r", "p"), "table", ""),
+			english.Plural(s.count("v", "m")-len(s.aggregates), "view", ""), english.Plural(len(s.aggregates), "aggregate", ""))
+	}
+	return r
+}
+
+// Capabilities tells what the server can do.
+func (c *Catalog) Capabilities(ctx context.Context) (Capabilities, error) {
+	s, err := c.load(ctx)
+	if err != nil {
+		return Capabilities{}, err
+	}
+	return s.caps, nil
+}
+
+// Unmanaged lists the addresses of all tables, views and aggregates, and of roles where the pipeline declares some, so that
+// the caller takes off what is declared. The
+// engine's own tables, chunks and partitions are none.
+func (c *Catalog) Unmanaged(ctx context.Context) ([]string, error) {
+	s, err := c.load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for name, r := range s.relations {
+		switch {
+		case s.aggregates[name] != nil:
+			out = append(out, "aggregate."+name)
+		case r.kind == "r" || r.kind == "p":
+			out = append(out, "table."+name)
+		case r.kind == "v":
+			out = append(out, "view."+name)
+		}
+	}
+	if c.Pipeline != nil && len(c.Pipeline.Roles) > 0 {
+		roles, err := c.UnmanagedRoles(ctx)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, roles...)
+	}
+	slices.Sort(out)
+	return out, nil
+}
+
+// load returns the snapshot, and reads it the first time.
+func (c *Catalog) load(ctx context.Context) (*snapshot, error) {
+	return cached(ctx, c, "snapshot", c.read)
+}
+
+// cell is something read once. Its mutex lets the second caller wait for the first.
+type cell struct {
+	mu    sync.Mutex
+	value any
+}
+
+// cached returns what load read for a key since the last Reset; an error is not kept. The time of load counts as reading.
+func cached[T any](ctx context.Context, c *Catalog, key string, load func(context.Context) (T, error)) (T, error) {
+	c.mu.Lock()
+	if c.kept == nil {
+		c.kept = map[string]*cell{}
+	}
+	if c.kept[key] == nil {
+		c.kept[key] = &cell{}
+	}
+	cell := c.kept[key]
+	c.mu.Unlock()
+
+	cell.mu.Lock()
+	defer cell.mu.Unlock()
+	if v, there := cell.value.(T); there {
+		return v, nil
+	}
+	started := time.Now()
+	v, err := load(ctx)
+	c.mu.Lock()
+	c.seconds += time.Since(started).Seconds()
+	c.mu.Unlock()
+	if err == nil {
+		cell.value = v
+	}
+	return v, err
+}
+
+func (c *Catalog) count() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.requests++
+}
+
+// query runs one query, and counts it.
+func (c *Catalog) query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	c.count()
+	return c.DB.Query(ctx, sql, args...)
+}
+
+// queryRow runs one query with one row, and counts it.
+func (c *Catalog) queryRow(ctx context.Context, sql string, args ...any) pgx.Row {
+	c.count()
+	return c.DB.QueryRow(ctx, sql, args...)
+}
+
+// errRollback ends a trial.
+var errRollback = errors.New("roll back")
+
+// trial runs f in a transaction that is always rolled back: planning asks the server, and changes nothing. It waits for no
+// lock longer than a moment, and for no statement longer than half a minute.
+func (c *Catalog) trial(ctx context.Context, f func(pgx.Tx) error) error {
+	c.count()
+	err := pgx.BeginFunc(ctx, c.DB, func(tx pgx.Tx) error {
+		counted := &countedTx{tx, c}
+		if err := setLocal(ctx, counted, "lock_timeout", "500ms", "statement_timeout", "30s", "TimeZone", "UTC", "jit", "off"); err != nil {
+			return err
+		}
+		if err := f(counted); err != nil {
+			return err
+		}
+		c.count()
+		return errRollback
+	})
+	if errors.Is(err, errRollback) {
+		return nil
+	}
+	return err
+}
+
+// setLocal sets settings for the rest of a transaction, in one request.
+func setLocal(ctx context.Context, tx pgx.Tx, pairs ...string) error {
+	var calls []string
+	for i := 0; i < len(pairs); i += 2 {
+		calls = append(calls, "set_config("+literal(pairs[i])+", "+literal(pairs[i+1])+", true)")
+	}
+	_, err := tx.Exec(ctx, "SELECT "+strings.Join(calls, ", "))
+	return err
+}
+
+// plainText makes the server's texts of expressions, bounds and intervals independent of the session's settings.
+func plainText(ctx context.Context, tx pgx.Tx) error {
+	return setLocal(ctx, tx, "search_path", "pg_catalog", "TimeZone", "UTC", "IntervalStyle", "postgres", "DateStyle", "ISO", "extra_float_digits", "1", "quote_all_identifiers", "off")
+}
+
+// countedTx counts its requests.
+type countedTx struct {
+	pgx.Tx
+	catalog *Catalog
+}
+
+func (t *countedTx) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
+	t.catalog.count()
+	return t.Tx.Exec(ctx, sql, args...)
+}
+
+func (t *countedTx) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	t.catalog.count()
+	return t.Tx.Query(ctx, sql, args...)
+}
+
+func (t *countedTx) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
+	t.catalog.count()
+	return t.Tx.QueryRow(ctx, sql, args...)
+}
+
+func (t *countedTx) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
+	t.catalog.count()
+	return t.Tx.SendBatch(ctx, b)
+}
+
+// sqlState returns the SQLSTATE of an error, or "".
+func sqlState(err error) string {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return pg.Code
+	}
+	return ""
+}

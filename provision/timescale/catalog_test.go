@@ -1,0 +1,254 @@
+package timescale
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/store/schema"
+	"github.com/cryptoviz/cryptoviz/engine/testkit"
+	"github.com/cryptoviz/cryptoviz/provision/plan"
+)
+
+func TestCatalogOnPostgres(t *testing.T) { catalogs(t, newTableWorld(t, testkit.Postgres(t))) }
+
+func catalogs(t *testing.T, w *tableWorld) {
+	w.exec(schema.SQL)
+	w.apply(w.table(sample("m", false)))
+	w.fill("m")
+	w.exec(`CREATE VIEW direct AS SELECT price, time FROM m; CREATE VIEW counted AS SELECT count(*) AS n FROM m; CREATE VIEW second AS SELECT price AS p FROM direct`)
+	w.exec(`CREATE MATERIALIZED VIEW kept AS SELECT price + bid AS x FROM m`)
+	w.exec(`CREATE SCHEMA other; CREATE TABLE other.hidden (a int); CREATE VIEW other.far AS SELECT note FROM m`)
+	want, reads := []string{"table.m", "view.counted", "view.direct", "view.second"}, "materialized view "+w.text("SELECT current_schema()::text")+".kept, view.direct"
+	caps, err := w.cat.Capabilities(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if caps.Version != "" {
+		w.exec(`CREATE MATERIALIZED VIEW hours WITH (timescaledb.continuous) AS SELECT time_bucket('1 hour', time) AS hour, max(price) AS high FROM m GROUP BY 1 WITH NO DATA`)
+		w.exec(`CREATE MATERIALIZED VIEW days WITH (timescaledb.continuous) AS SELECT time_bucket('1 day', hour) AS day, max(high) AS high FROM hours GROUP BY 1 WITH NO DATA`)
+		want, reads = append([]string{"aggregate.days", "aggregate.hours"}, want...), "aggregate.hours, "+reads
+	}
+	w.cat.Reset()
+	if got, err := w.cat.Unmanaged(t.Context()); err != nil || !slices.Equal(got, want) {
+		t.Errorf("%q %v, want %q", got, err, want)
+	}
+	for _, test := range []struct{ table, column, readers string }{
+		{"m", "price", reads},
+		{"m", "note", "view other.far"},
+		{"m", "source", ""},
+		{"direct", "price", "view.second"},
+		{"second", "", ""},
+	} {
+		if got, err := w.cat.Reads(t.Context(), test.table, test.column); err != nil || strings.Join(got, ", ") != test.readers {
+			t.Errorf("%s.%s is read by %q %v, want %q", test.table, test.column, got, err, test.readers)
+		}
+	}
+	if got, _ := w.cat.Reads(t.Context(), "m", ""); !slices.Contains(got, "view.counted") {
+		t.Errorf("the table is read by %q", got)
+	}
+	if caps.Version != "" {
+		if got, _ := w.cat.Reads(t.Context(), "hours", "high"); !slices.Equal(got, []string{"aggregate.days"}) {
+			t.Errorf("aggregate.hours is read by %q", got)
+		}
+	}
+	d := w.cat.Describe()
+	if d.System != "PostgreSQL" || !strings.Contains(d.Text, "1 table, 4 views") || strings.Contains(d.Text, "password") || d.Requests == 0 || d.Seconds <= 0 {
+		t.Errorf("%+v", d)
+	}
+}
+
+// A database user named cryptoviz has the engine's schema first in its path: its tables are made there, and the engine's own
+// are not taken for them.
+func TestCatalogOfUserCryptoviz(t *testing.T) {
+	w := newTableWorld(t, testkit.Postgres(t))
+	cfg := w.cat.DB.Config()
+	cfg.ConnConfig.RuntimeParams["search_path"] = "cryptoviz, public"
+	pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	w.cat = NewCatalog(pool)
+	w.exec(schema.SQL)
+	if got, err := w.cat.Unmanaged(t.Context()); err != nil || len(got) > 0 {
+		t.Errorf("%q %v: the engine's own tables are missing in engineRelations", got, err)
+	}
+	w.apply(w.table(sample("m", false)))
+	if got := w.text("SELECT schemaname FROM pg_tables WHERE tablename = 'm'"); got != "cryptoviz" {
+		t.Error(got)
+	}
+	// A table with the name of an engine's own is not taken for done.
+	s := sample("slot", false)
+	c := w.plan(w.table(s))
+	if c.Action != plan.Create || !c.Impossible() {
+		t.Errorf("%s %+v", c.Action, c.Findings)
+	}
+}
+
+// The same user before the first apply, when he may make nothing in the schema public: the plan must not call it impossible.
+func TestTableInTheEngineSchema(t *testing.T) {
+	w := newTableWorld(t, testkit.Postgres(t))
+	w.exec("DROP SCHEMA IF EXISTS cryptoviz CASCADE")
+	database := quote(w.text("SELECT current_database()"))
+	theirs := w.as("CREATE ROLE %[1]s LOGIN; GRANT CREATE ON DATABASE " + database + " TO %[1]s; ALTER DATABASE " + database + " SET search_path = cryptoviz, public")
+	if c := theirs.plan(theirs.table(sample("m", false))); c.Impossible() {
+		t.Errorf("%+v", c.Findings)
+	}
+	theirs.apply(&Engine{Pipeline: theirs.cat.Pipeline, Catalog: theirs.cat})
+	theirs.apply(theirs.table(sample("m", false)))
+	w.exec("ALTER DATABASE " + database + " RESET search_path")
+	nobody := w.as("CREATE ROLE %s LOGIN")
+	if c := nobody.plan(nobody.table(sample("n", false))); strings.Join(codes(c), " ") != "CV-T28" {
+		t.Errorf("%+v", c.Findings)
+	}
+}
+
+func TestServerThatTakesNoChanges(t *testing.T) {
+	url := testkit.Postgres(t)
+	pool, err := pgxpool.New(t.Context(), url+"&default_transaction_read_only=on")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	if _, err := NewCatalog(pool).Capabilities(t.Context()); err == nil || !strings.Contains(err.Error(), "default_transaction_read_only") {
+		t.Error(err)
+	}
+}
+
+// A standby answers queries, and the error says where to apply instead.
+func TestStandby(t *testing.T) {
+	server := testkit.StartPostgres(t, nil)
+	pool, err := pgxpool.New(t.Context(), server.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	if _, err := NewCatalog(pool).Capabilities(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var data string
+	if err := pool.QueryRow(t.Context(), "SHOW data_directory").Scan(&data); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(data, "standby.signal"), nil, 0o644); err != nil { //nolint:gosec // the server's account reads it
+		t.Fatal(err)
+	}
+	if err := server.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	pool.Reset()
+	_, err = NewCatalog(pool).Capabilities(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "standby") {
+		t.Error(err)
+	}
+}
+
+// many makes n tables of the kinds that a pipeline has.
+func many(n int) *spec.Pipeline {
+	p := &spec.Pipeline{Database: spec.Database{OnMissing: "degrade"}}
+	for i := range n {
+		s := sample(fmt.Sprintf("m%04d", i), false)
+		if i%2 == 1 {
+			s.Hypertable = nil
+		} else {
+			s.Hypertable.ChunkInterval = 30 * 24 * time.Hour
+		}
+		p.Tables = append(p.Tables, s)
+	}
+	return p
+}
+
+// The whole catalog takes the same number of requests whatever the number of tables.
+func TestCatalogRequests(t *testing.T) {
+	w := newTableWorld(t, testkit.Postgres(t))
+	requests := map[int]int{}
+	for _, n := range []int{2, 30} {
+		w.cat = NewCatalog(w.cat.DB)
+		w.cat.Pipeline = many(n)
+		for _, s := range w.cat.Pipeline.Tables {
+			w.apply(w.table(s))
+		}
+		w.cat = NewCatalog(w.cat.DB)
+		w.cat.Pipeline = many(n)
+		w.converged()
+		requests[n] = w.cat.Describe().Requests
+	}
+	if requests[2] != requests[30] || requests[30] > 20 {
+		t.Errorf("requests by number of tables: %v", requests)
+	}
+}
+
+// converged plans all tables with one snapshot, as plan does, and demands that nothing differs.
+func (w *tableWorld) converged() {
+	w.t.Helper()
+	for _, s := range w.cat.Pipeline.Tables {
+		r := w.table(s)
+		live, err := r.Read(w.t.Context())
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		c := plan.New(r, nil, false, live)
+		if err := r.Judge(w.t.Context(), &c); err != nil {
+			w.t.Fatal(err)
+		}
+		if c.Action != plan.None {
+			w.t.Fatalf("%s differs: %+v", c.Address, c.Diffs)
+		}
+	}
+}
+
+// TestCatalogSpeed measures; it runs only when asked for.
+func TestCatalogSpeed(t *testing.T) {
+	if os.Getenv("CRYPTOVIZ_BENCH") == "" {
+		t.Skip("set CRYPTOVIZ_BENCH=1 to measure")
+	}
+	for name, url := range map[string]func(testing.TB) string{"PostgreSQL": testkit.Postgres, "TimescaleDB": testkit.Timescale} {
+		w := newTableWorld(t, url(t))
+		have := 0
+		for _, n := range []int{200, 1000} {
+			p := many(n)
+			w.cat = NewCatalog(w.cat.DB)
+			w.cat.Pipeline = p
+			started := time.Now()
+			for _, s := range p.Tables[have:] {
+				r := w.table(s)
+				if _, err := r.Read(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				c := plan.New(r, nil, false, nil)
+				if err := r.Judge(t.Context(), &c); err != nil {
+					t.Fatal(err)
+				}
+				if err := r.Apply(t.Context(), c); err != nil {
+					t.Fatal(err)
+				}
+			}
+			made := time.Since(started)
+			have = n
+			for range 3 {
+				w.cat = NewCatalog(w.cat.DB)
+				w.cat.Pipeline = p
+				started = time.Now()
+				if _, err := w.cat.load(context.Background()); err != nil {
+					t.Fatal(err)
+				}
+				loaded := time.Since(started)
+				requests := w.cat.Describe().Requests
+				w.converged()
+				t.Logf("%s: %d tables: made in %s; catalog %s in %d requests; whole plan %s in %d requests", name, n, made.Round(time.Millisecond), loaded.Round(time.Millisecond), requests, time.Since(started).Round(time.Millisecond), w.cat.Describe().Requests)
+			}
+		}
+	}
+}

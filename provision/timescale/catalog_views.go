@@ -1,0 +1,181 @@
+package timescale
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// viewSnapshot is what the catalog knows of views and continuous aggregates beyond their names.
+type viewSnapshot struct {
+	schema string            // where an unqualified new object is made
+	user   string            // the session's
+	temp   bool              // who may make temporary views
+	kinds  map[string]string // of everything in that schema that takes a name among relations
+	views  map[string]*liveView
+}
+
+// liveView is a view as the database has it, or what the user sees of a continuous aggregate.
+type liveView struct {
+	oid      uint32
+	schema   string
+	name     string
+	owner    string
+	mine     bool // the session's user may change it
+	comment  string
+	query    string // as the server writes it with an empty search_path; of an aggregate: what it was declared with
+	options  []string
+	columns  []viewColumn
+	real     bool // of an aggregate: rows that are not materialized yet are added when it is read
+	columnar bool // of an aggregate: the columnstore is on
+	filled   bool // of an aggregate: it holds something
+}
+
+// viewColumn is a column of a view or a query.
+type viewColumn struct{ name, typ, collation string }
+
+// views returns what is known of views, and reads it the first time.
+func (c *Catalog) views(ctx context.Context) (*viewSnapshot, error) {
+	return cached(ctx, c, "views", c.readViews)
+}
+
+const (
+	// A user named cryptoviz has the engine's schema first in its path by default, as soon as there is one.
+	sessionSQL = `SELECT coalesce(CASE WHEN current_user = 'cryptoviz' AND split_part(current_setting('search_path'), ',', 1) = '"$user"' THEN current_user::text END, current_schema()::text, ''), current_user::text,
+		has_database_privilege(current_database(), 'TEMPORARY')`
+
+	kindsSQL = `SELECT c.relname::text, c.relkind::text FROM pg_class c WHERE c.relnamespace = to_regnamespace(quote_ident($1)) AND c.relkind NOT IN ('i', 'I', 't') AND NOT c.relispartition`
+
+	viewsSQL = `SELECT c.oid, n.nspname::text, c.relname::text, pg_get_userbyid(c.relowner)::text, pg_has_role(c.relowner, 'USAGE'), coalesce(obj_description(c.oid, 'pg_class'), ''), pg_get_viewdef(c.oid), coalesce(c.reloptions, '{}'),
+		coalesce((SELECT array_agg(ARRAY[a.attname::text, format_type(a.atttypid, a.atttypmod), coalesce(l.collname::text, '')] ORDER BY a.attnum)
+			FROM pg_attribute a LEFT JOIN pg_collation l ON l.oid = a.attcollation WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '{}')::text[]
+		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE c.relkind = 'v' AND n.nspname <> 'information_schema' AND n.nspname !~ '^(pg_|_?timescaledb)'
+		AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e')`
+
+	aggregatesSQL = `SELECT view_schema::text, view_name::text, view_owner::text, NOT materialized_only, compression_enabled, view_definition,
+		EXISTS (SELECT FROM timescaledb_information.chunks k WHERE k.hypertable_schema = a.materialization_hypertable_schema AND k.hypertable_name = a.materialization_hypertable_name)
+		FROM timescaledb_information.continuous_aggregates a`
+)
+
+// readViews reads everything about views in one transaction with two requests.
+func (c *Catalog) readViews(ctx context.Context) (*viewSnapshot, error) {
+	s, err := c.load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	v := &viewSnapshot{kinds: map[string]string{}, views: map[string]*liveView{}}
+	err = c.trial(ctx, func(tx pgx.Tx) error {
+		if err := tx.QueryRow(ctx, sessionSQL).Scan(&v.schema, &v.user, &v.temp); err != nil {
+			return err
+		}
+		if v.schema == "" {
+			return fmt.Errorf("the search_path of %s names no schema that exists: tables and views would have no place", v.user)
+		}
+		if err := plainText(ctx, tx); err != nil {
+			return err
+		}
+		var b pgx.Batch
+		b.Queue(kindsSQL, v.schema).Query(v.scanKinds)
+		b.Queue(viewsSQL).Query(func(rows pgx.Rows) error { return v.scanViews(rows, s) })
+		if s.caps.Version != "" {
+			b.Queue(aggregatesSQL).Query(v.scanAggregates)
+		}
+		c.count()
+		return tx.SendBatch(ctx, &b).Close()
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the database's views: %w", err)
+	}
+	return v, nil
+}
+
+func (v *viewSnapshot) scanKinds(rows pgx.Rows) error {
+	var name, kind string
+	_, err := pgx.ForEachRow(rows, []any{&name, &kind}, func() error {
+		v.kinds[name] = kind
+		return nil
+	})
+	return err
+}
+
+// scanViews keeps the views that an unqualified name means.
+func (v *viewSnapshot) scanViews(rows pgx.Rows, s *snapshot) error {
+	var one liveView
+	var columns [][]string
+	_, err := pgx.ForEachRow(rows, []any{&one.oid, &one.schema, &one.name, &one.owner, &one.mine, &one.comment, &one.query, &one.options, &columns}, func() error {
+		r := s.relations[one.name]
+		if r == nil || r.oid != one.oid {
+			return nil
+		}
+		l := one
+		l.query, l.columns = tidy(l.query), nil
+		for _, c := range columns {
+			l.columns = append(l.columns, viewColumn{c[0], c[1], c[2]})
+		}
+		v.views[l.name] = &l
+		return nil
+	})
+	return err
+}
+
+func (v *viewSnapshot) scanAggregates(rows pgx.Rows) error {
+	var schema, name, owner, query string
+	var real, columnar, filled bool
+	_, err := pgx.ForEachRow(rows, []any{&schema, &name, &owner, &real, &columnar, &query, &filled}, func() error {
+		if l := v.views[name]; l != nil && l.schema == schema {
+			l.owner, l.real, l.columnar, l.query, l.filled = owner, real, columnar, tidy(query), filled
+		}
+		return nil
+	})
+	return err
+}
+
+// readBy lists the addresses of what a view or an aggregate reads now.
+func (c *Catalog) readBy(ctx context.Context, address string) ([]string, error) {
+	s, err := c.load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all, err := cached(ctx, c, "reads", c.readings)
+	if err != nil {
+		return nil, fmt.Errorf("read what %s reads: %w", address, err)
+	}
+	var out []string
+	for _, r := range all {
+		if r.reader != address {
+			continue
+		}
+		kind := map[string]string{"r": "table.", "p": "table.", "v": "view."}[s.relations[r.relation].kind]
+		if s.aggregates[r.relation] != nil {
+			kind = "aggregate."
+		}
+		if source := kind + r.relation; kind != "" && !slices.Contains(out, source) {
+			out = append(out, source)
+		}
+	}
+	slices.Sort(out)
+	return out, nil
+}
+
+// taken tells what keeps a name from a new view or aggregate, "" for nothing.
+func (v *viewSnapshot) taken(name string, s *snapshot) string {
+	kind := v.kinds[name]
+	if r := s.relations[name]; kind == "" && r != nil {
+		kind = r.kind
+	}
+	if s.aggregates[name] != nil {
+		return "aggregate"
+	}
+	return map[string]string{
+		"r": "table", "p": "partitioned table", "v": "view", "m": "materialized view", "f": "foreign table", "S": "sequence", "c": "type",
+	}[kind]
+}
+
+// tidy makes a query that the server wrote ready for use in a statement.
+func tidy(query string) string {
+	return strings.TrimSuffix(strings.TrimSpace(query), ";")
+}

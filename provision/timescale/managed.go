@@ -1,0 +1,173 @@
+package timescale
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/cryptoviz/cryptoviz/provision/plan"
+)
+
+// Ledger is cryptoviz.managed: what the last apply set, by address.
+type Ledger struct{ DB *pgxpool.Pool }
+
+// All returns every object's state. Without the table, before the first apply, there is none.
+func (l *Ledger) All(ctx context.Context) (map[string]plan.State, error) {
+	out := map[string]plan.State{}
+	rows, err := l.DB.Query(ctx, "SELECT address, state::text FROM cryptoviz.managed")
+	if err == nil {
+		var address, text string
+		_, err = pgx.ForEachRow(rows, []any{&address, &text}, func() error {
+			var s plan.State
+			if err := json.Unmarshal([]byte(text), &s); err != nil {
+				return fmt.Errorf("state of %s: %w", address, err)
+			}
+			out[address] = s
+			return nil
+		})
+	}
+	switch state := sqlState(err); {
+	case missing(state):
+		return map[string]plan.State{}, nil
+	case state == "42501":
+		return nil, fmt.Errorf("read the ledger cryptoviz.managed: %w; GRANT USAGE ON SCHEMA cryptoviz and SELECT on its tables, or use the user that owns it", err)
+	case err != nil:
+		return nil, fmt.Errorf("read the ledger cryptoviz.managed: %w", err)
+	}
+	return out, nil
+}
+
+// Put writes down what apply has set on an object.
+func (l *Ledger) Put(ctx context.Context, address string, s plan.State, by, version string) error {
+	text, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	salt, err := l.Salt(ctx)
+	if err != nil {
+		return err
+	}
+	err = pgx.BeginFunc(ctx, l.DB, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `INSERT INTO cryptoviz.managed (address, state, applied_at, applied_by, version) VALUES ($1, $2::text::jsonb, now(), $3, $4)
+			ON CONFLICT (address) DO UPDATE SET state = excluded.state, applied_at = excluded.applied_at, applied_by = excluded.applied_by, version = excluded.version`,
+			address, string(text), by, version); err != nil {
+			return err
+		}
+		// From here on it stays, also when the database moves to another server.
+		_, err := tx.Exec(ctx, "INSERT INTO cryptoviz.meta VALUES ('salt', $1) ON CONFLICT DO NOTHING", salt)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("write %s into the ledger cryptoviz.managed: %w", address, err)
+	}
+	return nil
+}
+
+// Forget removes an object that is deleted.
+func (l *Ledger) Forget(ctx context.Context, address string) error {
+	if _, err := l.DB.Exec(ctx, "DELETE FROM cryptoviz.managed WHERE address = $1", address); err != nil && !missing(sqlState(err)) {
+		return fmt.Errorf("remove %s from the ledger cryptoviz.managed: %w", address, err)
+	}
+	return nil
+}
+
+// Salt goes into the hashes of secrets. Before the first apply it follows from the server's and the database's identity, so
+// that a saved plan and its apply agree; Put keeps it.
+func (l *Ledger) Salt(ctx context.Context) (string, error) {
+	var salt string
+	err := l.DB.QueryRow(ctx, "SELECT value FROM cryptoviz.meta WHERE key = 'salt'").Scan(&salt)
+	if err == nil {
+		return salt, nil
+	}
+	if !missing(sqlState(err)) && !errors.Is(err, pgx.ErrNoRows) {
+		return "", fmt.Errorf("read the salt in cryptoviz.meta: %w", err)
+	}
+	var identity string
+	if err := l.DB.QueryRow(ctx, "SELECT s.system_identifier::text || ' ' || d.oid::text || ' ' || d.datname FROM pg_control_system() s, pg_database d WHERE d.datname = current_database()").Scan(&identity); err != nil {
+		return "", fmt.Errorf("read the database's identity: %w", err)
+	}
+	sum := sha256.Sum256([]byte("cryptoviz salt " + identity))
+	return hex.EncodeToString(sum[:16]), nil
+}
+
+// lockKey is the advisory lock that apply holds, one a database.
+const lockKey int64 = 0x6372_7970_746f_0001
+
+// errLocked means that another apply is under way.
+var errLocked = errors.New("another apply is under way")
+
+// ErrLockLost means that PostgreSQL ended the session that held the lock, so that another apply may have begun.
+var ErrLockLost = errors.New("the lock of apply was lost, since PostgreSQL or something on the way ended its session: another apply may have begun, so this one stopped; apply again")
+
+// Lock takes the lock of apply: a session's advisory lock, which dies with its connection, so that a killed apply leaves none.
+// The context that comes with it ends when the lock is lost, with ErrLockLost as its cause. When another process holds the lock,
+// the error tells which. A pooler in transaction mode does not keep sessions: apply past it.
+func Lock(ctx context.Context, pool *pgxpool.Pool) (held context.Context, release func(), err error) {
+	acquired, err := pool.Acquire(ctx)
+	if err != nil {
+		return nil, nil, fmt.Errorf("lock the database for apply: %w", err)
+	}
+	conn := acquired.Hijack() // never handed out again: the lock must not outlive apply in an idle connection
+	closing := func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		_, _ = conn.Exec(ctx, "SELECT pg_advisory_unlock($1)", lockKey)
+		_ = conn.Close(ctx)
+	}
+	var got bool
+	if _, err := conn.Exec(ctx, "SET idle_session_timeout = 0"); err != nil {
+		closing()
+		return nil, nil, fmt.Errorf("lock the database for apply: %w", err)
+	}
+	// The session's last statement is this one until apply ends: since when it is idle tells since when it holds the lock.
+	if err := conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1)", lockKey).Scan(&got); err != nil {
+		closing()
+		return nil, nil, fmt.Errorf("lock the database for apply: %w", err)
+	}
+	if got {
+		held, release = watch(ctx, conn, closing)
+		return held, release, nil
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	var pid int
+	var app, user, since string
+	err = conn.QueryRow(ctx, `SELECT a.pid, coalesce(a.application_name, ''), coalesce(a.usename::text, ''), coalesce(to_char(a.state_change AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"'), 'an unknown time')
+		FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid WHERE l.locktype = 'advisory' AND l.granted
+		AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND (l.classid::bigint << 32 | l.objid::bigint) = $1 AND l.objsubid = 1`, lockKey).Scan(&pid, &app, &user, &since)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return nil, nil, fmt.Errorf("%w; it has just ended: apply again", errLocked)
+	case err != nil:
+		return nil, nil, fmt.Errorf("%w: %w", errLocked, err)
+	}
+	return nil, nil, fmt.Errorf("%w: process %d (%q, user %s) holds the lock since %s; wait for it, or end it with SELECT pg_terminate_backend(%d)", errLocked, pid, app, user, since, pid)
+}
+
+// watch listens on the lock's connection, where nothing ever comes but its end.
+func watch(ctx context.Context, conn *pgx.Conn, closing func()) (held context.Context, release func()) {
+	held, lose := context.WithCancelCause(ctx)
+	listen, stop := context.WithCancel(context.WithoutCancel(ctx))
+	ended := make(chan struct{})
+	go func() { // ends with release
+		defer close(ended)
+		for listen.Err() == nil {
+			if _, err := conn.WaitForNotification(listen); err != nil && listen.Err() == nil {
+				lose(ErrLockLost)
+				return
+			}
+		}
+	}()
+	return held, func() {
+		stop()
+		<-ended
+		closing()
+		lose(context.Canceled)
+	}
+}

@@ -1,0 +1,182 @@
+package timescale
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/cryptoviz/cryptoviz/provision/plan"
+)
+
+const (
+	// lockWait bounds one wait for a lock: who waits for a table's lock makes everybody behind him wait, too.
+	lockWait = 2 * time.Second
+	// lockTries is how often the lock is asked for, lockPause apart.
+	lockTries = 5
+	lockPause = time.Second
+)
+
+// Apply carries out the statements of a change: all in one transaction, and after it those that cannot be in one. Done already,
+// by an earlier call or another instance, is no error.
+func (t *Table) Apply(ctx context.Context, c plan.Change) error {
+	if c.Impossible() {
+		return fmt.Errorf("change table %s: it cannot be done, as the plan says", t.name())
+	}
+	err := execute(ctx, t.Catalog.DB, c.Steps)
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() == nil && refuses(sqlState(err)) {
+		t.Catalog.Reset()
+		if live, readErr := t.Read(ctx); readErr == nil && reached(c, live) {
+			return nil
+		}
+	}
+	verb := map[plan.Action]string{plan.Create: "create", plan.Delete: "drop"}[c.Action]
+	if verb == "" {
+		verb = "change"
+	}
+	return fmt.Errorf("%s table %s: %w", verb, t.name(), explain(ctx, t.Catalog.DB, err))
+}
+
+// reached tells whether the live object is as the change wants it.
+func reached(c plan.Change, live *plan.State) bool {
+	if c.Want == nil || live == nil {
+		return c.Want == nil && live == nil
+	}
+	diffs, _ := plan.Compare(c.Last, live, c.Want)
+	return len(diffs) == 0
+}
+
+// inTransaction makes the steps of statements: one transaction with a bounded wait for locks, and after it what cannot be in one.
+// Heavy statements may take their time.
+func inTransaction(steps []step) (out []string) {
+	if len(steps) == 0 {
+		return nil
+	}
+	out = append(out, "BEGIN", fmt.Sprintf("SET LOCAL lock_timeout = '%s'", lockWait))
+	if slices.ContainsFunc(steps, func(s step) bool { return s.heavy }) {
+		out = append(out, "SET LOCAL statement_timeout = 0")
+	}
+	var after []string
+	for _, s := range steps {
+		if s.phase == outside {
+			after = append(after, s.sql)
+		} else {
+			out = append(out, s.sql)
+		}
+	}
+	if len(after) == len(steps) {
+		return after
+	}
+	return append(append(out, "COMMIT"), after...)
+}
+
+// execute runs steps. A transaction is repeated when a lock in it was not to be had.
+func execute(ctx context.Context, db *pgxpool.Pool, steps []string) error {
+	for i := 0; i < len(steps); i++ {
+		if steps[i] != "BEGIN" {
+			if err := patiently(ctx, func() error { return alone(ctx, db, steps[i]) }); err != nil {
+				return err
+			}
+			continue
+		}
+		end := i + slices.Index(steps[i:], "COMMIT")
+		if end < i {
+			return errors.New("the plan's steps have a BEGIN without its COMMIT")
+		}
+		if err := patiently(ctx, func() error {
+			return pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
+				for _, sql := range steps[i+1 : end] {
+					if _, err := tx.Exec(ctx, sql); err != nil {
+						return &statementError{sql, err}
+					}
+				}
+				return nil
+			})
+		}); err != nil {
+			return err
+		}
+		i = end
+	}
+	return nil
+}
+
+// alone runs one statement outside of a transaction.
+func alone(ctx context.Context, db *pgxpool.Pool, sql string) error {
+	conn, err := db.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	var before string
+	if err := conn.QueryRow(ctx, "SHOW statement_timeout").Scan(&before); err != nil {
+		return err
+	}
+	if _, err := conn.Exec(ctx, "SET statement_timeout = 0"); err != nil {
+		return err
+	}
+	_, err = conn.Exec(ctx, sql)
+	if _, back := conn.Exec(context.WithoutCancel(ctx), "SELECT set_config('statement_timeout', "+literal(before)+", false)"); back != nil {
+		_ = conn.Conn().Close(context.WithoutCancel(ctx))
+	}
+	if err != nil {
+		return &statementError{sql, err}
+	}
+	return nil
+}
+
+// patiently repeats f while a lock is not to be had or a deadlock ended it.
+func patiently(ctx context.Context, f func() error) error {
+	for try := 1; ; try++ {
+		err := f()
+		if state := sqlState(err); state != "55P03" && state != "40P01" || try == lockTries {
+			return err
+		}
+		pause := time.NewTimer(lockPause) // others, who waited behind us, go on
+		select {
+		case <-ctx.Done():
+			pause.Stop()
+			return errors.Join(ctx.Err(), err)
+		case <-pause.C:
+		}
+	}
+}
+
+// statementError is a statement that failed.
+type statementError struct {
+	sql string
+	err error
+}
+
+func (e *statementError) Error() string { return firstLine(e.sql) + ": " + serverText(e.err) }
+func (e *statementError) Unwrap() error { return e.err }
+
+// explain adds the remedy where there is one.
+func explain(ctx context.Context, db *pgxpool.Pool, err error) error {
+	switch sqlState(err) {
+	case "55P03":
+		return fmt.Errorf("others use it, and the lock was not to be had in %d tries: %w%s; stop them or wait, then apply again", lockTries, err, longest(ctx, db))
+	case "42501":
+		return fmt.Errorf("%w: use a user that may, such as the owner", err)
+	case "25006":
+		return fmt.Errorf("%w: %w", errReadOnly, err)
+	}
+	return err
+}
+
+// longest names the oldest open transaction: the likely holder of a lock.
+func longest(ctx context.Context, db *pgxpool.Pool) string {
+	var pid int
+	var app, since string
+	if err := db.QueryRow(ctx, `SELECT pid, coalesce(application_name, ''), to_char(xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"') FROM pg_stat_activity
+		WHERE datname = current_database() AND xact_start IS NOT NULL AND pid <> pg_backend_pid() AND backend_type = 'client backend' ORDER BY xact_start LIMIT 1`).Scan(&pid, &app, &since); err != nil {
+		return ""
+	}
+	return fmt.Sprintf(" (the oldest transaction is of process %d, %q, since %s)", pid, app, since)
+}

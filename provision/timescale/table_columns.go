@@ -1,0 +1,257 @@
+package timescale
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/dustin/go-humanize"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/provision/plan"
+)
+
+// column judges the difference of one column: missing, dropped or changed.
+func (d *draft) column(ctx context.Context, name string) error {
+	w := d.Spec.Column(name)
+	if w == nil {
+		return d.dropColumn(ctx, name)
+	}
+	if l := d.liveColumn(w); l != nil {
+		return d.changeColumn(ctx, w, l)
+	}
+	return d.addColumn(ctx, w)
+}
+
+// liveColumn is the live column of a declared one, under its name or the one it had before.
+func (d *draft) liveColumn(w *spec.Column) *liveColumn {
+	if l := d.rel.column(w.Name); l != nil || w.Was == "" || d.renames()[w.Was] != w.Name {
+		return l
+	}
+	return d.rel.column(w.Was)
+}
+
+// isTime tells whether a live column is the one that chunks or partitions are cut by.
+func (d *draft) isTime(l *liveColumn) bool {
+	_, time, _ := d.rel.cut()
+	return time == l.name
+}
+
+func (d *draft) addColumn(ctx context.Context, w *spec.Column) error {
+	s, err := d.size(ctx)
+	if err != nil {
+		return err
+	}
+	attr := "column " + w.Name
+	rewrites := w.Generated != ""
+	if w.Default != "" && !s.empty && d.expr[declaredExpression(d.Spec, w)].err == nil {
+		if rewrites, err = d.rewrites(ctx, w); err != nil {
+			return err
+		}
+	}
+	switch {
+	case s.empty:
+	case !w.Null && w.Default == "" && w.Generated == "":
+		d.change.Find("CV-T02", attr, "%s is not null and has no default, and the table has %s", w.Name, s)
+	case rewrites && d.rel.hyper != nil && d.rel.hyper.columnar:
+		d.change.Find("CV-T12", attr, "TimescaleDB adds no generated column, and no default that differs from row to row, while the columnstore is on")
+	case rewrites:
+		d.change.Find("CV-T03", attr, "%s are written anew", s)
+	}
+	when := addingColumns
+	if w.Generated != "" { // it may read columns that change
+		when = generating
+	}
+	d.step(when, rewrites, "ALTER TABLE %s ADD COLUMN IF NOT EXISTS %s", d.table(), columnSQL(w))
+	return nil
+}
+
+// rewrites tells whether a new column's default is written into every row: the server is asked with a temporary table, whose
+// file then is another one.
+func (d *draft) rewrites(ctx context.Context, w *spec.Column) (yes bool, err error) {
+	err = d.Catalog.trial(ctx, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "CREATE TEMPORARY TABLE cryptoviz_rewrites AS SELECT 1 AS cryptoviz_first"); err != nil {
+			return err
+		}
+		var before int64
+		const file = "SELECT pg_relation_filenode('pg_temp.cryptoviz_rewrites')::bigint"
+		if err := tx.QueryRow(ctx, file).Scan(&before); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, "ALTER TABLE pg_temp.cryptoviz_rewrites ADD COLUMN "+columnSQL(w)); err != nil {
+			return err
+		}
+		return tx.QueryRow(ctx, "SELECT pg_relation_filenode('pg_temp.cryptoviz_rewrites')::bigint <> $1", before).Scan(&yes)
+	})
+	if refuses(sqlState(err)) { // the default does not suit the type, or such: trying the statement tells
+		return false, nil
+	}
+	return yes, err
+}
+
+func (d *draft) dropColumn(ctx context.Context, name string) error {
+	l, attr := d.rel.column(name), "column "+name
+	if l == nil {
+		return nil
+	}
+	if d.isTime(l) {
+		d.change.Find("CV-T08", attr, "%s is the time column", name)
+		return nil
+	}
+	if err := d.blockedByReaders(ctx, l, attr); err != nil {
+		return err
+	}
+	var rows, bytes int64
+	sure, err := d.ask(ctx, "SELECT count("+quote(name)+"), coalesce(sum(pg_column_size("+quote(name)+")), 0)::bigint FROM "+d.table(), &rows, &bytes)
+	if err != nil {
+		return err
+	}
+	text := humanize.Comma(rows) + " rows have a value in it"
+	if !sure {
+		text = "it is too large to count its values"
+	}
+	for _, w := range d.Spec.Columns {
+		if d.rel.column(w.Name) == nil && string(w.Type) == l.typ && w.Generated == "" {
+			text += "; if " + w.Name + " takes its place, say was = \"" + name + "\" there"
+		}
+	}
+	for _, x := range d.rel.indexes {
+		if _, changes := d.change.Diff("index " + x.name); !changes && !x.primary && slices.Contains(x.columns, name) {
+			d.change.Note("index %s goes with column %s", x.name, name)
+		}
+	}
+	d.change.Find("CV-T06", attr, "%s", text).Loss = &plan.Loss{Rows: rows, Bytes: bytes, When: "at once"}
+	d.step(droppingColumns, false, "ALTER TABLE %s DROP COLUMN IF EXISTS %s", d.table(), quote(name))
+	return nil
+}
+
+// blockedByReaders adds the finding that views or aggregates read a column.
+func (d *draft) blockedByReaders(ctx context.Context, l *liveColumn, attr string) error {
+	readers, err := d.Catalog.Reads(ctx, d.name(), l.name)
+	if err == nil && len(readers) > 0 {
+		d.change.Find("CV-T20", attr, "%s read %s", strings.Join(readers, ", "), l.name)
+	}
+	return err
+}
+
+func (d *draft) changeColumn(ctx context.Context, w *spec.Column, l *liveColumn) error {
+	attr, differs := "column "+w.Name, d.written(declaredExpression(d.Spec, w)) != d.written(liveExpression(d.rel, *l))
+	alter := "ALTER TABLE " + d.table() + " ALTER COLUMN " + quote(w.Name) + " "
+	if l.name != w.Name {
+		readers, err := d.Catalog.Reads(ctx, d.name(), l.name)
+		if err != nil {
+			return err
+		}
+		text := l.name + " is called " + w.Name + " from now on"
+		if len(readers) > 0 {
+			text += "; " + strings.Join(readers, ", ") + " follow"
+		}
+		d.change.Find("CV-T19", attr, "%s", text)
+		d.step(renaming, false, "ALTER TABLE %s RENAME COLUMN %s TO %s", d.table(), quote(l.name), quote(w.Name))
+	}
+	if l.identity {
+		d.step(alteringColumns, false, "%sDROP IDENTITY IF EXISTS", alter)
+	}
+	switch {
+	case w.Generated != "" && (!l.generated || differs || l.typ != string(w.Type)):
+		return d.generate(ctx, w, l)
+	case w.Generated == "" && l.generated:
+		d.step(alteringColumns, false, "%sDROP EXPRESSION IF EXISTS", alter)
+	}
+	retyped := l.typ != string(w.Type)
+	if retyped {
+		if l.expr != "" && !l.generated { // it need not suit the new type
+			d.step(alteringColumns, false, "%sDROP DEFAULT", alter)
+		}
+		if err := d.retype(ctx, w, l); err != nil {
+			return err
+		}
+	}
+	if w.Generated == "" && (retyped || l.generated || differs) {
+		if w.Default != "" {
+			d.step(alteringColumns, false, "%sSET DEFAULT %s", alter, w.Default)
+		} else if l.expr != "" && !l.generated && !retyped {
+			d.step(alteringColumns, false, "%sDROP DEFAULT", alter)
+		}
+	}
+	if w.Null && l.notNull {
+		if d.isTime(l) {
+			d.change.Find("CV-T08", attr, "%s is the time column, and cannot be null", l.name)
+		}
+		d.step(alteringColumns, false, "%sDROP NOT NULL", alter)
+	}
+	if !w.Null && !l.notNull {
+		return d.setNotNull(ctx, w, l, alter)
+	}
+	return nil
+}
+
+func (d *draft) setNotNull(ctx context.Context, w *spec.Column, l *liveColumn, alter string) error {
+	s, err := d.size(ctx)
+	if err != nil {
+		return err
+	}
+	attr := "column " + w.Name
+	d.step(alteringColumns, !s.empty, "%sSET NOT NULL", alter)
+	if s.empty {
+		return nil
+	}
+	var nulls int64
+	sure, err := d.ask(ctx, "SELECT count(*) FROM "+d.table()+" WHERE "+quote(l.name)+" IS NULL", &nulls)
+	switch {
+	case err != nil:
+		return err
+	case nulls > 0:
+		d.change.Find("CV-T13", attr, "%s rows have no value in %s", humanize.Comma(nulls), l.name)
+	case !sure:
+		d.change.Find("CV-T14", attr, "%s are read; it is too large to say now whether each has a value", s)
+	default:
+		d.change.Find("CV-T14", attr, "%s are read; each has a value", s)
+	}
+	return nil
+}
+
+// generate makes a column generated, or gives it another expression or type. PostgreSQL 17 has a statement for the expression;
+// otherwise the column is made anew.
+func (d *draft) generate(ctx context.Context, w *spec.Column, l *liveColumn) error {
+	s, err := d.size(ctx)
+	if err != nil {
+		return err
+	}
+	attr := "column " + w.Name
+	switch {
+	case !l.generated:
+		var rows int64
+		if _, err := d.ask(ctx, "SELECT count("+quote(l.name)+") FROM "+d.table(), &rows); err != nil {
+			return err
+		}
+		if !s.empty {
+			d.change.Find("CV-T33", attr, "%s rows have a stored value in it", humanize.Comma(rows)).Loss = &plan.Loss{Rows: rows, When: "at once"}
+		}
+	case !s.empty:
+		d.change.Find("CV-T32", attr, "%s are written anew", s)
+	}
+	if h := d.rel.hyper; h != nil && h.columnar {
+		d.change.Find("CV-T12", attr, "TimescaleDB changes no generated column while the columnstore is on")
+		return nil
+	}
+	if l.generated && l.typ == string(w.Type) && w.Null != l.notNull && d.live.caps.Number >= 170000 && len(d.retyped) == 0 {
+		d.step(generating, true, "ALTER TABLE %s ALTER COLUMN %s SET EXPRESSION AS (%s)", d.table(), quote(w.Name), w.Generated)
+		return nil
+	}
+	if err := d.blockedByReaders(ctx, l, attr); err != nil {
+		return err
+	}
+	d.step(droppingColumns, false, "ALTER TABLE %s DROP COLUMN IF EXISTS %s", d.table(), quote(w.Name))
+	d.step(generating, true, "ALTER TABLE %s ADD COLUMN IF NOT EXISTS %s", d.table(), columnSQL(w))
+	for _, idx := range d.Spec.Indexes { // they went with the column
+		if slices.Contains(idx.Columns, w.Name) && d.rel.index(idx.Name) != nil {
+			d.step(addingIndexes, true, "%s", indexSQL(d.name(), idx, ifMissing))
+		}
+	}
+	if w.Description != "" {
+		d.step(comments, false, "%s", columnCommentSQL(d.name(), w.Name, w.Description))
+	}
+	return nil
+}

@@ -1,0 +1,188 @@
+package timescale
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/cryptoviz/cryptoviz/engine/spec"
+)
+
+// expression is a column's default, or what it is generated from: then it reads the other columns of its table.
+type expression struct {
+	typ, text string
+	columns   string // of a generated one: "price double precision, n integer"
+}
+
+// normal is how the server writes an expression; or why it does not take it.
+type normal struct {
+	text string
+	err  error
+}
+
+// expressionsOf lists the expressions of a table, as declared and as live.
+func expressionsOf(t *spec.Table, r *relation) []expression {
+	var out []expression
+	for _, c := range t.Columns {
+		if e := declaredExpression(t, c); e.text != "" {
+			out = append(out, e)
+		}
+	}
+	if r == nil {
+		return out
+	}
+	for _, c := range r.columns {
+		if e := liveExpression(r, c); e.text != "" {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+func declaredExpression(t *spec.Table, c *spec.Column) expression {
+	e := expression{typ: string(c.Type), text: c.Default}
+	if c.Generated == "" {
+		return e
+	}
+	var columns []string
+	for _, o := range t.Columns {
+		if o.Generated == "" {
+			columns = append(columns, quote(o.Name)+" "+string(o.Type))
+		}
+	}
+	e.text, e.columns = c.Generated, strings.Join(columns, ", ")
+	return e
+}
+
+func liveExpression(r *relation, c liveColumn) expression {
+	e := expression{typ: c.typ, text: c.expr}
+	if !c.generated {
+		return e
+	}
+	var columns []string
+	for _, o := range r.columns {
+		if !o.generated {
+			columns = append(columns, quote(o.name)+" "+o.typ)
+		}
+	}
+	e.columns = strings.Join(columns, ", ")
+	return e
+}
+
+// expressions returns how this server writes a table's expressions. All tables of the pipeline are asked for at once.
+func (c *Catalog) expressions(ctx context.Context, t *spec.Table) (map[expression]normal, error) {
+	live, err := c.load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if c.Pipeline == nil || !slices.Contains(c.Pipeline.Tables, t) {
+		return c.normalize(ctx, expressionsOf(t, live.relations[t.Name]))
+	}
+	return cached(ctx, c, "expressions", func(ctx context.Context) (map[expression]normal, error) {
+		var all []expression
+		for _, t := range c.Pipeline.Tables {
+			all = append(all, expressionsOf(t, live.relations[t.Name])...)
+		}
+		return c.normalize(ctx, all)
+	})
+}
+
+// normalize asks the server how it writes expressions. It says so of a temporary table's defaults, in a transaction that is
+// rolled back. The cast to the column's type, which PostgreSQL adds or leaves out, is always written: 0.0 and
+// 0.0::double precision come out the same.
+func (c *Catalog) normalize(ctx context.Context, all []expression) (map[expression]normal, error) {
+	out := map[expression]normal{}
+	seen := map[expression]bool{}
+	all = slices.DeleteFunc(slices.Clone(all), func(e expression) bool {
+		again := seen[e]
+		seen[e] = true
+		return again
+	})
+	if len(all) == 0 {
+		return out, nil
+	}
+	slices.SortFunc(all, func(a, b expression) int { return strings.Compare(a.columns, b.columns) })
+	err := c.trial(ctx, func(tx pgx.Tx) error { return readNormal(ctx, tx, all, out) })
+	switch state := sqlState(err); {
+	case err == nil:
+		return out, nil
+	case !refuses(state):
+		return nil, fmt.Errorf("ask the server how it writes expressions: %w", err)
+	case len(all) == 1:
+		return map[expression]normal{all[0]: {err: err}}, nil
+	}
+	out = map[expression]normal{}
+	for _, half := range [][]expression{all[:len(all)/2], all[len(all)/2:]} { // one of them is wrong: which?
+		some, err := c.normalize(ctx, half)
+		if err != nil {
+			return nil, err
+		}
+		maps.Copy(out, some)
+	}
+	return out, nil
+}
+
+// widest is how many columns a temporary table gets; PostgreSQL allows 1,600.
+const widest = 1000
+
+func readNormal(ctx context.Context, tx pgx.Tx, all []expression, out map[expression]normal) error {
+	batch := &pgx.Batch{}
+	for start := 0; start < len(all); {
+		var lines []string
+		end := start
+		for ; end < len(all) && all[end].columns == all[start].columns && end-start < widest; end++ {
+			e, word := all[end], "DEFAULT"
+			if e.columns != "" {
+				word = "GENERATED ALWAYS AS"
+			}
+			line := fmt.Sprintf("cryptoviz_%d %s %s (CAST((%s) AS %s))", end, e.typ, word, e.text, e.typ)
+			if e.columns != "" {
+				line += " STORED"
+			}
+			lines = append(lines, line)
+		}
+		if all[start].columns != "" {
+			lines = append(lines, all[start].columns)
+		}
+		batch.Queue("CREATE TEMPORARY TABLE cryptoviz_" + strconv.Itoa(start) + " (" + strings.Join(lines, ", ") + ") ON COMMIT DROP")
+		start = end
+	}
+	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+		return err
+	}
+	if err := plainText(ctx, tx); err != nil {
+		return err
+	}
+	for _, e := range all {
+		out[e] = normal{} // of DEFAULT NULL PostgreSQL keeps nothing
+	}
+	var column, text string
+	return forEach(ctx, tx, `SELECT a.attname::text, pg_get_expr(e.adbin, e.adrelid) FROM pg_attrdef e JOIN pg_class c ON c.oid = e.adrelid
+		JOIN pg_attribute a ON a.attrelid = e.adrelid AND a.attnum = e.adnum
+		WHERE c.relnamespace = pg_my_temp_schema() AND c.relname LIKE 'cryptoviz\_%' AND a.attname LIKE 'cryptoviz\_%'`, nil,
+		[]any{&column, &text}, func() error {
+			i, err := strconv.Atoi(strings.TrimPrefix(column, "cryptoviz_"))
+			if err != nil || i >= len(all) {
+				return fmt.Errorf("temporary column %s: not ours", column)
+			}
+			out[all[i]] = normal{text: text}
+			return nil
+		})
+}
+
+// refuses tells whether an SQLSTATE is about the statement itself, and not about the connection, a lock or a privilege.
+func refuses(state string) bool {
+	if state == "42501" || len(state) != 5 {
+		return false
+	}
+	switch state[:2] {
+	case "0A", "21", "22", "23", "2B", "42", "TS": // TS is TimescaleDB's own
+		return true
+	}
+	return state == "55000" || state == "P0001"
+}

@@ -1,0 +1,379 @@
+package timescale
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/dustin/go-humanize"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/provision/plan"
+)
+
+// phase orders the statements of one table.
+type phase int
+
+const (
+	renaming phase = iota
+	droppingIndexes
+	droppingKey
+	droppingColumns
+	addingColumns
+	alteringColumns
+	generating
+	cutting // into chunks
+	addingKey
+	addingIndexes
+	policies
+	comments
+	outside // after the transaction: CONCURRENTLY
+)
+
+// step is one statement. A heavy one reads or writes all rows: planning tries it on small tables only.
+type step struct {
+	phase phase
+	sql   string
+	heavy bool
+}
+
+// draft is a change of one table in the making.
+type draft struct {
+	*Table
+	change  *plan.Change
+	steps   []step
+	known   *size
+	inside  *columnar
+	untried bool     // what it needs is done by the same apply
+	retyped []string // live names of stored columns that get another type
+}
+
+func (d *draft) step(p phase, heavy bool, format string, args ...any) {
+	d.steps = append(d.steps, step{p, fmt.Sprintf(format, args...), heavy})
+}
+
+// table is the quoted name.
+func (d *draft) table() string { return quote(d.name()) }
+
+// Judge completes a change: what it costs, whether the server would do it, and with which statements.
+func (t *Table) Judge(ctx context.Context, c *plan.Change) error {
+	d := &draft{Table: t, change: c}
+	var err error
+	switch c.Action {
+	case plan.None:
+		if c.Want != nil {
+			d.features()
+		}
+		return nil
+	case plan.Delete:
+		err = d.dropTable(ctx)
+	case plan.Create:
+		d.features()
+		d.retentionAgainstOthers()
+		for _, sql := range CreateSQL(t.Spec, t.live.caps, t.Now()) {
+			d.step(renaming, false, "%s", sql)
+		}
+	case plan.Update, plan.Replace:
+		d.features()
+		err = d.update(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	if c.Action == plan.Create || c.Action == plan.Update {
+		for _, w := range t.Spec.Columns {
+			if e := declaredExpression(t.Spec, w); t.expr[e].err != nil {
+				c.Find("CV-T28", "column "+w.Name, "%s: %s", e.text, serverText(t.expr[e].err))
+			}
+		}
+	}
+	if c.Impossible() {
+		return nil
+	}
+	slices.SortStableFunc(d.steps, func(a, b step) int { return cmp.Compare(a.phase, b.phase) })
+	if err := d.try(ctx); err != nil || c.Impossible() {
+		return err
+	}
+	c.Steps = inTransaction(d.steps)
+	return nil
+}
+
+func (d *draft) update(ctx context.Context) error {
+	if other := kinds[d.rel.kind]; other != "" {
+		d.change.Find("CV-T01", "layout", "%s is a %s", d.name(), other)
+		return nil
+	}
+	indexes := d.renamedIndexes()
+	for _, w := range d.Spec.Columns {
+		if l := d.liveColumn(w); l != nil && l.typ != string(w.Type) && !l.generated && w.Generated == "" {
+			d.retyped = append(d.retyped, l.name)
+		}
+	}
+	for _, diff := range d.change.Diffs {
+		kind, rest, _ := strings.Cut(diff.Name, " ")
+		column, described := strings.CutSuffix(rest, " description")
+		var err error
+		switch {
+		case diff.Name == "description":
+			d.step(comments, false, "%s", commentSQL(d.name(), diff.New))
+		case kind == "column" && described:
+			if d.Spec.Column(column) != nil { // else it goes with its column, or is nobody's
+				d.step(comments, false, "%s", columnCommentSQL(d.name(), column, diff.New))
+			}
+		case kind == "column":
+			err = d.column(ctx, rest)
+		case diff.Name == "primary_key":
+			err = d.key(ctx)
+		case kind == "index":
+			err = d.index(ctx, rest, indexes)
+		case diff.Name == "layout":
+			err = d.cut(ctx)
+		case diff.Name == "time":
+			d.timeColumn(diff)
+		case diff.Name == "chunk_interval":
+			err = d.chunkInterval(ctx, diff)
+		case diff.Name == "retention":
+			err = d.retention(ctx)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err := d.regenerate(ctx); err != nil {
+		return err
+	}
+	return d.columnstore(ctx)
+}
+
+// dropTable is what a removed block asks for.
+func (d *draft) dropTable(ctx context.Context) error {
+	c := d.change
+	if other := kinds[d.rel.kind]; other != "" {
+		c.Find("CV-T01", "layout", "%s is a %s, and the removed block says table", d.name(), other)
+		return nil
+	}
+	readers, err := d.Catalog.Reads(ctx, d.name(), "")
+	if err != nil {
+		return err
+	}
+	all := len(readers)
+	readers = slices.DeleteFunc(readers, d.goesBefore)
+	d.untried = len(readers) < all
+	if len(readers) > 0 {
+		c.Find("CV-T20", "", "%s read it", strings.Join(readers, ", "))
+	}
+	s, err := d.size(ctx)
+	if err != nil {
+		return err
+	}
+	loss := &plan.Loss{Rows: max(s.rows, 0), Bytes: s.bytes, Chunks: d.chunks(), When: "at once"}
+	c.Find("CV-T29", "", "%s", s).Loss = loss
+	d.step(renaming, false, "DROP TABLE IF EXISTS %s", d.table())
+	return nil
+}
+
+// goesBefore tells whether a view or aggregate goes before the table does: it is removed, too; or all that is declared is
+// destroyed.
+func (d *draft) goesBefore(reader string) bool {
+	p := d.Catalog.Pipeline
+	if p == nil {
+		return false
+	}
+	if d.Spec == nil {
+		return slices.ContainsFunc(p.Removed, func(r *spec.Removed) bool { return r.Address() == reader })
+	}
+	return slices.ContainsFunc(p.Views, func(v *spec.View) bool { return "view."+v.Name == reader }) ||
+		slices.ContainsFunc(p.Aggregates, func(a *spec.Aggregate) bool { return "aggregate."+a.Name == reader })
+}
+
+func (d *draft) chunks() int {
+	if d.rel.hyper != nil {
+		return d.rel.hyper.chunks
+	}
+	return len(d.rel.parts)
+}
+
+// size is how large a table is.
+type size struct {
+	empty bool
+	rows  int64 // -1: unknown
+	about bool  // rows is an estimate
+	bytes int64
+}
+
+// small tables are tried out: their rows are rewritten in no time.
+const small = 16 << 20
+
+// countable is up to how many bytes rows are counted; above, the server's estimate does.
+const countable = 256 << 20
+
+func (s size) String() string {
+	rows := humanize.Comma(s.rows) + " rows"
+	switch {
+	case s.rows < 0:
+		rows = "an unknown number of rows"
+	case s.rows == 1:
+		rows = "1 row"
+	case s.about:
+		rows = "about " + rows
+	}
+	return rows + ", " + humanize.IBytes(uint64(max(s.bytes, 0))) //nolint:gosec // not negative
+}
+
+// size asks how large the table is, once.
+func (d *draft) size(ctx context.Context) (size, error) {
+	if d.known != nil {
+		return *d.known, nil
+	}
+	name := literal(quote(d.rel.schema, d.rel.name)) + "::regclass"
+	bytes := "pg_total_relation_size(" + name + ")"
+	switch {
+	case d.rel.hyper != nil:
+		bytes = d.live.caps.fn("hypertable_size") + "(" + name + ")"
+	case d.rel.kind == "p":
+		bytes = "(SELECT sum(pg_total_relation_size(relid)) FROM pg_partition_tree(" + name + "))"
+	}
+	s := size{rows: d.rel.rows, about: true}
+	sure, err := d.ask(ctx, "SELECT coalesce("+bytes+", 0)::bigint, NOT EXISTS (SELECT FROM "+d.table()+")", &s.bytes, &s.empty)
+	if err != nil {
+		return s, err
+	}
+	if !sure {
+		s.bytes = d.rel.bytes
+	}
+	switch {
+	case s.empty:
+		s.rows, s.about = 0, false
+	case sure && s.bytes <= countable:
+		var n int64
+		if sure, err = d.ask(ctx, "SELECT count(*) FROM "+d.table(), &n); err != nil {
+			return s, err
+		}
+		if sure {
+			s.rows, s.about = n, false
+		}
+	}
+	d.known = &s
+	return s, nil
+}
+
+// ask runs a query with one row over the table's data, with a bounded wait. It returns false when that took too long.
+func (d *draft) ask(ctx context.Context, sql string, into ...any) (bool, error) {
+	err := d.Catalog.trial(ctx, func(tx pgx.Tx) error {
+		if err := setLocal(ctx, tx, "statement_timeout", "10s"); err != nil {
+			return err
+		}
+		return tx.QueryRow(ctx, sql).Scan(into...)
+	})
+	switch sqlState(err) {
+	case "57014", "55P03":
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// try runs the statements in a transaction that is rolled back, as far as that costs nothing: heavy ones on small tables only.
+// Their effect on columns is tried on an empty copy otherwise.
+func (d *draft) try(ctx context.Context) error {
+	if d.untried {
+		return nil
+	}
+	if d.live.caps.Version == "" && d.live.caps.Available != "" && d.change.Want != nil && d.Spec.Hypertable != nil {
+		d.change.Note("not tried on the server: TimescaleDB is installed by the same apply")
+		return nil
+	}
+	cheap := slices.IndexFunc(d.steps, func(s step) bool { return s.heavy || s.phase == outside })
+	if cheap < 0 {
+		cheap = len(d.steps)
+	}
+	var copied []step
+	if cheap < len(d.steps) {
+		s, err := d.size(ctx)
+		if err != nil {
+			return err
+		}
+		if s.bytes <= small {
+			cheap = slices.IndexFunc(d.steps, func(s step) bool { return s.phase == outside })
+			if cheap < 0 {
+				cheap = len(d.steps)
+			}
+		} else {
+			copied = slices.DeleteFunc(slices.Clone(d.steps), func(s step) bool {
+				return s.phase != renaming && s.phase != droppingColumns && s.phase != addingColumns && s.phase != alteringColumns && s.phase != generating
+			})
+			d.change.Note("tried on an empty copy only, because the table is large: %s", s)
+		}
+	}
+	if err := d.run(ctx, nil, d.steps[:cheap]); err != nil || len(copied) == 0 || d.change.Impossible() {
+		return err
+	}
+	// A temporary table of the same name comes first in the search_path: the same statements meet it.
+	return d.run(ctx, []string{"CREATE TEMPORARY TABLE " + d.table() + " (LIKE " + quote(d.rel.schema, d.rel.name) + " INCLUDING GENERATED) ON COMMIT DROP"}, copied)
+}
+
+func (d *draft) run(ctx context.Context, before []string, steps []step) error {
+	if len(steps) == 0 {
+		return nil
+	}
+	var at string
+	err := d.Catalog.trial(ctx, func(tx pgx.Tx) error {
+		for _, sql := range before {
+			if _, err := tx.Exec(ctx, sql); err != nil {
+				return err
+			}
+		}
+		for _, s := range steps {
+			at = s.sql
+			if _, err := tx.Exec(ctx, s.sql); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	switch state := sqlState(err); {
+	case err == nil:
+	case state == "42501" && d.change.Action == plan.Create && before == nil:
+		// Where the search_path begins with the engine's schema, as it does for a user named cryptoviz, the table is made in it.
+		return d.run(ctx, []string{"CREATE SCHEMA IF NOT EXISTS cryptoviz"}, steps)
+	case state == "55P03":
+		d.change.Note("not tried on the server: another session holds a lock on it")
+	case state == "57014":
+		d.change.Note("not tried on the server to the end: it took too long")
+	case state == "0A000" && d.live.caps.Edition == "apache":
+		d.change.Find("CV-T24", "", "%s: %s", firstLine(at), serverText(err))
+	case state == "42501", refuses(state), state == "42P07":
+		d.change.Find("CV-T28", "", "%s: %s", firstLine(at), serverText(err))
+	default:
+		return fmt.Errorf("try the change of table %s: %w", d.name(), err)
+	}
+	return nil
+}
+
+// serverText is the server's own message, with its hint.
+func serverText(err error) string {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok {
+		return err.Error()
+	}
+	text := pg.Message
+	if pg.Detail != "" {
+		text += ": " + pg.Detail
+	}
+	if pg.Hint != "" {
+		text += " (" + pg.Hint + ")"
+	}
+	return text
+}
+
+func firstLine(s string) string {
+	line, _, more := strings.Cut(s, "\n")
+	if more {
+		line += " …"
+	}
+	return line
+}

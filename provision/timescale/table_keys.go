@@ -1,0 +1,150 @@
+package timescale
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/dustin/go-humanize"
+
+	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/provision/plan"
+)
+
+// key judges another primary key.
+func (d *draft) key(ctx context.Context) error {
+	name := d.name() + "_pkey"
+	if k := d.rel.key(); k != nil {
+		name = k.constraint
+	}
+	s, err := d.size(ctx)
+	if err != nil {
+		return err
+	}
+	d.step(droppingKey, false, "ALTER TABLE %s DROP CONSTRAINT IF EXISTS %s", d.table(), quote(name))
+	d.step(addingKey, !s.empty, "ALTER TABLE %s ADD CONSTRAINT %s PRIMARY KEY (%s)", d.table(), quote(name), list(d.Spec.PrimaryKey))
+	if err := d.unique(ctx, "primary_key", d.Spec.PrimaryKey, s); err != nil || s.empty {
+		return err
+	}
+	d.change.Find("CV-T16", "primary_key", "built over %s", s)
+	return nil
+}
+
+// unique looks for what forbids that columns are unique: duplicates, and chunks that are cut by another column.
+func (d *draft) unique(ctx context.Context, attr string, columns []string, s size) error {
+	if h := d.Spec.Hypertable; h != nil && !slices.Contains(columns, h.Time) {
+		d.change.Find("CV-T17", attr, "it lacks the time column %s", h.Time)
+		return nil
+	}
+	var live []string // a new column has one value in all rows
+	for _, name := range columns {
+		w := d.Spec.Column(name)
+		switch {
+		case d.rel.column(name) != nil:
+			live = append(live, name)
+		case w != nil && d.renames()[w.Was] == name:
+			live = append(live, w.Was)
+		}
+	}
+	if s.empty || s.rows == 1 {
+		return nil
+	}
+	by, where := "true", ""
+	if len(live) > 0 {
+		by = list(live)
+		where = " WHERE (" + by + ") IS NOT NULL"
+		if len(live) > 1 {
+			where = " WHERE num_nulls(" + by + ") = 0"
+		}
+	}
+	var groups int64
+	sure, err := d.ask(ctx, "SELECT count(*) FROM (SELECT FROM "+d.table()+where+" GROUP BY "+by+" HAVING count(*) > 1) x", &groups)
+	switch {
+	case err != nil:
+		return err
+	case !sure:
+		d.change.Note("%s: it is too large to look for duplicates now; with some, apply stops and changes nothing", attr)
+	case groups > 0:
+		d.change.Find("CV-T15", attr, "%s values of (%s) are there more than once", humanize.Comma(groups), strings.Join(live, ", "))
+	}
+	return nil
+}
+
+// renamedIndexes pairs an index that the last apply made, and that is not declared any more, with a declared one over the same
+// columns: it is renamed, not built again. The result maps both names to each other.
+func (d *draft) renamedIndexes() map[string]string {
+	out := map[string]string{}
+	for _, gone := range d.change.Diffs {
+		old, is := strings.CutPrefix(gone.Name, "index ")
+		if x := d.rel.index(old); !is || gone.Cause != plan.Reset || x == nil || !x.valid || x.constraint != "" {
+			continue
+		}
+		for _, made := range d.change.Diffs {
+			name, is := strings.CutPrefix(made.Name, "index ")
+			if is && made.Old == "" && made.New == gone.Old && out[name] == "" && d.rel.index(name) == nil {
+				out[old], out[name] = name, old
+				break
+			}
+		}
+	}
+	return out
+}
+
+// index judges a missing, another, or no more wanted index.
+func (d *draft) index(ctx context.Context, name string, renamed map[string]string) error {
+	var w *spec.Index
+	if i := slices.IndexFunc(d.Spec.Indexes, func(x *spec.Index) bool { return x.Name == name }); i >= 0 {
+		w = d.Spec.Indexes[i]
+	}
+	x, attr := d.rel.index(name), "index "+name
+	if other := renamed[name]; other != "" {
+		if w != nil {
+			d.step(renaming, false, "ALTER INDEX %s RENAME TO %s", quote(other), quote(name))
+		}
+		return nil
+	}
+	if x != nil {
+		if x.constraint != "" {
+			d.step(droppingIndexes, false, "ALTER TABLE %s DROP CONSTRAINT IF EXISTS %s", d.table(), quote(x.constraint))
+		} else {
+			d.step(droppingIndexes, false, "DROP INDEX IF EXISTS %s", quote(x.name))
+		}
+	}
+	if w == nil {
+		return nil
+	}
+	if x == nil {
+		for _, r := range d.live.relations {
+			if r.schema == d.rel.schema && (r.name == name || r.index(name) != nil) {
+				d.change.Find("CV-T30", attr, "%s has it", r.name)
+				return nil
+			}
+		}
+	}
+	s, err := d.size(ctx)
+	if err != nil {
+		return err
+	}
+	if w.Unique {
+		if err := d.unique(ctx, attr, w.Columns, s); err != nil {
+			return err
+		}
+	}
+	for _, y := range d.rel.indexes {
+		if y.name != name && y.valid && y.using == "" && y.unique == w.Unique && slices.Equal(y.columns, w.Columns) {
+			d.change.Note("index %s is over the same columns as %s, which is there: name = %q in the index block would take it", name, y.name, y.name)
+		}
+	}
+	switch {
+	case s.empty:
+		d.step(addingIndexes, false, "%s", indexSQL(d.name(), w, ifMissing))
+		return nil
+	case d.rel.kind == "r" && d.rel.hyper == nil && d.Spec.Hypertable == nil && s.bytes > small:
+		d.step(outside, true, "%s", indexSQL(d.name(), w, concurrently))
+		d.change.Find("CV-T18", attr, "built over %s, CONCURRENTLY: readers and writers go on", s)
+	default:
+		d.step(addingIndexes, true, "%s", indexSQL(d.name(), w, ifMissing))
+		d.change.Find("CV-T18", attr, "built over %s; writers wait meanwhile", s)
+	}
+	return nil
+}

@@ -1,0 +1,216 @@
+package timescale
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+
+	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/provision/plan"
+)
+
+// features tells what is declared and this server does not have.
+func (d *draft) features() {
+	h, caps := d.Spec.Hypertable, d.live.caps
+	if h == nil {
+		return
+	}
+	var asked []string
+	if h.Retention > 0 {
+		asked = append(asked, "retention")
+	}
+	if h.Columnstore != nil {
+		asked = append(asked, "columnstore")
+	}
+	switch {
+	case d.layout() == native && !caps.Hypertables():
+		if p := d.Catalog.Pipeline; p != nil && p.Database.OnMissing == "error" {
+			d.change.Find("CV-T25", "layout", "%s: %s needs it", caps.Name(), strings.Join(append([]string{"hypertable"}, asked...), ", "))
+		} else if len(asked) > 0 {
+			d.change.Note("%s: no %s; old days go only by a rollup with keep_raw", caps.Name(), strings.Join(asked, ", no "))
+		}
+	case d.layout() == native && (len(asked) > 0 || d.change.Action != plan.None):
+		d.change.Note("it keeps its native partitions, which were there before TimescaleDB: to have a hypertable, rename it aside, apply, and copy the rows")
+	case d.layout() == hyper && !caps.Policies():
+		for _, attr := range asked {
+			d.change.Find("CV-T24", attr, "this server has the Apache edition (timescaledb.license = apache)")
+		}
+	}
+}
+
+// retentionAgainstOthers compares the wanted retention with what needs the rows longer.
+func (d *draft) retentionAgainstOthers() {
+	h := d.Spec.Hypertable
+	if h == nil || h.Retention == 0 || d.layout() != hyper {
+		return
+	}
+	declared := map[string]bool{}
+	if p := d.Catalog.Pipeline; p != nil {
+		for _, a := range p.Aggregates {
+			declared[a.Name] = true
+			if a.From != nil && a.From.Name == d.name() && a.Refresh != nil && a.Refresh.Start > h.Retention {
+				d.change.Find("CV-T26", "retention", "aggregate.%s refreshes the last %s, and retention keeps %s", a.Name, spec.FormatDuration(a.Refresh.Start), spec.FormatDuration(h.Retention))
+			}
+		}
+		for _, r := range p.Rollups {
+			if r.From != nil && r.From.Name == d.name() && h.Retention < r.KeepRaw+2*24*time.Hour {
+				d.change.Find("CV-T27", "retention", "rollup %s needs each day's rows until it has run, and keeps them %s; retention is %s", r.Name, spec.FormatDuration(r.KeepRaw), spec.FormatDuration(h.Retention))
+			}
+		}
+	}
+	for name, a := range d.live.aggregates {
+		if d.rel == nil || declared[name] || a.fromSchema != d.rel.schema || a.fromName != d.rel.name {
+			continue
+		}
+		for _, j := range a.refresh {
+			switch {
+			case j.start == nil:
+				d.change.Find("CV-T26", "retention", "aggregate.%s refreshes all of history, and retention keeps %s", name, spec.FormatDuration(h.Retention))
+			case *j.start > h.Retention:
+				d.change.Find("CV-T26", "retention", "aggregate.%s refreshes the last %s, and retention keeps %s", name, spec.FormatDuration(*j.start), spec.FormatDuration(h.Retention))
+			}
+		}
+	}
+}
+
+// retention judges another retention policy. Policies are set exactly: if_not_exists would leave another value in force.
+func (d *draft) retention(ctx context.Context) error {
+	if d.Spec.Hypertable == nil || d.layout() != hyper || !d.live.caps.Policies() {
+		return nil
+	}
+	want, caps := d.Spec.Hypertable.Retention, d.live.caps
+	var have *job
+	if d.rel.hyper != nil {
+		have = d.rel.hyper.retention
+	}
+	if want == 0 {
+		d.step(policies, false, "%s", removeRetentionSQL(d.name(), caps))
+		return nil
+	}
+	d.retentionAgainstOthers()
+	runs := "when the new policy runs: within a minute of apply"
+	switch {
+	case have != nil && have.dropAfter != nil:
+		d.step(policies, false, "%s", alterPolicySQL(have, "drop_after", want, caps))
+		runs = "when the policy runs next"
+		if have.next != nil && have.scheduled {
+			runs += ": " + have.next.UTC().Format("2006-01-02 15:04 UTC")
+		}
+	default:
+		if have != nil {
+			d.step(policies, false, "%s", removeRetentionSQL(d.name(), caps))
+		}
+		d.step(policies, false, "%s", addRetentionSQL(d.name(), want, caps))
+	}
+	return d.retentionLoss(ctx, want, runs)
+}
+
+// retentionLoss tells what would go. Of a table that is to become a hypertable, the old rows count.
+func (d *draft) retentionLoss(ctx context.Context, want time.Duration, runs string) error {
+	loss := plan.Loss{When: runs}
+	var from, to *time.Time
+	older := quote(d.Spec.Hypertable.Time) + " < now() - " + interval(want)
+	if d.rel.hyper != nil {
+		name := literal(quote(d.rel.schema, d.rel.name)) + "::regclass"
+		err := d.Catalog.queryRow(ctx, `SELECT count(*)::int, min(c.range_start), max(c.range_end), coalesce(sum(s.total_bytes), 0)::bigint
+			FROM timescaledb_information.chunks c LEFT JOIN `+d.live.caps.fn("chunks_detailed_size")+`(`+name+`) s ON s.chunk_schema = c.chunk_schema AND s.chunk_name = c.chunk_name
+			WHERE c.hypertable_schema = $1 AND c.hypertable_name = $2 AND c.range_end <= now() - `+interval(want), d.rel.schema, d.rel.name).
+			Scan(&loss.Chunks, &from, &to, &loss.Bytes)
+		if err != nil {
+			return err
+		}
+		if loss.Chunks > 0 {
+			older = quote(d.rel.hyper.time) + " < " + literal(to.UTC().Format(time.RFC3339Nano))
+		}
+	} else if _, err := d.ask(ctx, "SELECT min("+quote(d.Spec.Hypertable.Time)+"), max("+quote(d.Spec.Hypertable.Time)+") FROM "+d.table()+" WHERE "+older, &from, &to); err != nil {
+		if sqlState(err) == "42703" { // the time column is new
+			return nil
+		}
+		return err
+	}
+	if from == nil || to == nil {
+		d.change.Find("CV-T31", "retention", "no chunk is older than %s", spec.FormatDuration(want))
+		return nil
+	}
+	if _, err := d.ask(ctx, "SELECT count(*) FROM "+d.table()+" WHERE "+older, &loss.Rows); err != nil {
+		return err
+	}
+	loss.From, loss.To = from.UTC().Format(time.RFC3339), to.UTC().Format(time.RFC3339)
+	text := humanize.Comma(loss.Rows) + " rows older than " + spec.FormatDuration(want) + " go"
+	if loss.Chunks > 0 {
+		text = humanize.Comma(int64(loss.Chunks)) + " chunks go, with " + humanize.Comma(loss.Rows) + " rows, " + humanize.IBytes(uint64(max(loss.Bytes, 0))) //nolint:gosec // not negative
+	}
+	d.change.Find("CV-T07", "retention", "%s (%s .. %s), %s", text, loss.From, loss.To, runs).Loss = &loss
+	return nil
+}
+
+// columnstore judges its three attributes together.
+func (d *draft) columnstore(ctx context.Context) error {
+	_, policy := d.change.Diff("columnstore")
+	_, segmentDiffers := d.change.Diff("columnstore segment_by")
+	_, orderDiffers := d.change.Diff("columnstore order_by")
+	if !policy && !segmentDiffers && !orderDiffers || d.Spec.Hypertable == nil || d.layout() != hyper || !d.live.caps.Policies() {
+		return nil
+	}
+	in, err := d.stored(ctx)
+	if err != nil {
+		return err
+	}
+	h, caps, want := d.rel.hyper, d.live.caps, d.Spec.Hypertable.Columnstore
+	if h == nil {
+		h = &hypertable{}
+	}
+	if want == nil {
+		d.step(policies, false, "%s", removeConversionSQL(d.name(), caps))
+		if in.chunks == 0 {
+			d.step(policies, false, "%s", columnstoreOffSQL(d.name(), caps))
+		}
+		d.change.Find("CV-T23", "columnstore", "the %d chunks in the columnstore stay there, and no more follow", in.chunks)
+		return nil
+	}
+	if !h.columnar || segmentDiffers || orderDiffers {
+		var segmentBy, orderBy []string // nil: as it is
+		if segmentDiffers || len(want.SegmentBy) > 0 {
+			segmentBy = append([]string{}, want.SegmentBy...)
+		}
+		if len(want.OrderBy) > 0 {
+			orderBy = want.OrderBy
+		} else if orderDiffers {
+			if caps.atLeast(2, 22) {
+				d.step(policies, false, "ALTER TABLE %s RESET (timescaledb.orderby)", d.table())
+			} else { // what TimescaleDB chose by itself until then
+				orderBy = []string{d.Spec.Hypertable.Time + " DESC"}
+			}
+		}
+		d.step(policies, false, "%s", columnstoreSettingsSQL(d.name(), segmentBy, orderBy, caps))
+		if in.chunks > 0 {
+			attr := "columnstore segment_by"
+			if !segmentDiffers {
+				attr = "columnstore order_by"
+			}
+			d.change.Find("CV-T23", attr, "the %d chunks in the columnstore stay as they are", in.chunks)
+		}
+	}
+	switch {
+	case !policy:
+		return nil
+	case h.conversion != nil && h.conversion.after != nil:
+		d.step(policies, false, "%s", alterPolicySQL(h.conversion, "compress_after", want.After, caps))
+	default:
+		if h.conversion != nil {
+			d.step(policies, false, "%s", removeConversionSQL(d.name(), caps))
+		}
+		d.step(policies, false, "%s", addConversionSQL(d.name(), want.After, caps))
+	}
+	var old int
+	if d.rel.hyper != nil {
+		err = d.Catalog.queryRow(ctx, "SELECT count(*)::int FROM timescaledb_information.chunks WHERE hypertable_schema = $1 AND hypertable_name = $2 AND NOT is_compressed AND range_end <= now() - "+interval(want.After),
+			d.rel.schema, d.rel.name).Scan(&old)
+	}
+	if err == nil && old > 0 {
+		d.change.Find("CV-T23", "columnstore", "%d chunks are older than %s: they are converted when the policy runs; rows in them stay, and changing them costs more", old, spec.FormatDuration(want.After))
+	}
+	return err
+}

@@ -1,0 +1,177 @@
+package timescale
+
+import (
+	"context"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/dustin/go-humanize"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/provision/plan"
+)
+
+// lossless lists conversions that keep every value, so that none need be looked at.
+var lossless = map[string][]string{
+	"smallint": {"integer", "bigint", "numeric", "double precision", "text"},
+	"integer":  {"bigint", "numeric", "double precision", "text"},
+	"bigint":   {"numeric", "text"},
+	"real":     {"double precision"},
+	"boolean":  {"text"},
+}
+
+// retype judges another type for a column, and adds its statement.
+func (d *draft) retype(ctx context.Context, w *spec.Column, l *liveColumn) error {
+	attr := "column " + w.Name
+	if d.isTime(l) {
+		d.change.Find("CV-T08", attr, "%s is the time column", l.name)
+		return nil
+	}
+	if err := d.blockedByReaders(ctx, l, attr); err != nil {
+		return err
+	}
+	if blocked, err := d.blockedByColumnstore(ctx, attr); err != nil || blocked {
+		return err
+	}
+	s, err := d.size(ctx)
+	if err != nil {
+		return err
+	}
+	d.step(alteringColumns, false, "SET LOCAL TimeZone = 'UTC'") // of times that become texts, and back
+	d.step(alteringColumns, true, "ALTER TABLE %s ALTER COLUMN %s TYPE %s USING %s::%s", d.table(), quote(w.Name), w.Type, quote(w.Name), w.Type)
+	there, back, err := d.casts(ctx, l.typ, string(w.Type))
+	if err != nil {
+		return err
+	}
+	if !there {
+		d.change.Find("CV-T11", attr, "there is no conversion from %s to %s", l.typ, w.Type)
+		return nil
+	}
+	if s.empty {
+		return nil
+	}
+	base, _, _ := strings.Cut(l.typ, "(") // numeric(18,8) fits into numeric, character varying(9) into text
+	kept := slices.Contains(lossless[l.typ], string(w.Type)) || base == string(w.Type) || base == "character varying" && w.Type == spec.Text
+	var changed, failing int64
+	sure := true
+	if !kept {
+		if changed, failing, sure, err = d.convert(ctx, l, w, back); err != nil {
+			return err
+		}
+	}
+	switch {
+	case failing > 0:
+		d.change.Find("CV-T11", attr, "%s values of %s are no %s", humanize.Comma(failing), l.name, w.Type)
+	case changed > 0:
+		d.change.Find("CV-T10", attr, "%s values of %s come out different as %s", humanize.Comma(changed), l.name, w.Type).Loss = &plan.Loss{Rows: changed, When: "at once"}
+	case !sure:
+		d.change.Find("CV-T10", attr, "it is too large to look at every value: %s", s).Loss = &plan.Loss{When: "at once"}
+	default:
+		d.change.Find("CV-T09", attr, "%s are written anew; every value fits", s)
+	}
+	return nil
+}
+
+// regenerate makes generated columns anew that read a column with a new type: PostgreSQL refuses to change what they read.
+func (d *draft) regenerate(ctx context.Context) error {
+	for _, w := range d.Spec.Columns {
+		l := d.rel.column(w.Name)
+		if _, changes := d.change.Diff("column " + w.Name); changes || w.Generated == "" || l == nil || !l.generated {
+			continue
+		}
+		if slices.ContainsFunc(d.retyped, func(name string) bool {
+			return regexp.MustCompile(`\b` + regexp.QuoteMeta(name) + `\b`).MatchString(l.expr)
+		}) {
+			if err := d.generate(ctx, w, l); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// casts tells whether there is a conversion between two types, and one back.
+func (d *draft) casts(ctx context.Context, from, to string) (there, back bool, err error) {
+	for _, way := range []struct {
+		from, to string
+		yes      *bool
+	}{{from, to, &there}, {to, from, &back}} {
+		err := d.Catalog.trial(ctx, func(tx pgx.Tx) error {
+			_, err := tx.Exec(ctx, "SELECT NULL::"+way.from+"::"+way.to)
+			return err
+		})
+		if *way.yes = err == nil; err != nil && sqlState(err) != "42846" {
+			return there, back, err
+		}
+	}
+	return there, back, nil
+}
+
+// convert counts the values that the new type cannot hold, and those that come back different. Without a way back, every value
+// counts as different.
+func (d *draft) convert(ctx context.Context, l *liveColumn, w *spec.Column, back bool) (changed, failing int64, sure bool, err error) {
+	same := "false"
+	if back {
+		same = "(v::" + string(w.Type) + ")::" + l.typ + " IS NOT DISTINCT FROM v"
+	}
+	err = d.Catalog.trial(ctx, func(tx pgx.Tx) error {
+		if err := setLocal(ctx, tx, "statement_timeout", "10s"); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, "CREATE FUNCTION pg_temp.cryptoviz_convert(v "+l.typ+") RETURNS integer LANGUAGE plpgsql AS $f$ BEGIN PERFORM v::"+string(w.Type)+
+			"; IF "+same+" THEN RETURN 0; END IF; RETURN 1; EXCEPTION WHEN data_exception OR integrity_constraint_violation THEN RETURN 2; END $f$"); err != nil {
+			return err
+		}
+		return tx.QueryRow(ctx, "SELECT count(*) FILTER (WHERE r = 1), count(*) FILTER (WHERE r = 2) FROM (SELECT pg_temp.cryptoviz_convert("+quote(l.name)+") AS r FROM "+
+			d.table()+" WHERE "+quote(l.name)+" IS NOT NULL OFFSET 0) x").Scan(&changed, &failing)
+	})
+	switch sqlState(err) {
+	case "57014", "55P03":
+		return 0, 0, false, nil
+	}
+	return changed, failing, err == nil, err
+}
+
+// columnar is what is in the columnstore.
+type columnar struct {
+	chunks int // in it
+	all    int
+}
+
+// stored counts the chunks in the columnstore, once.
+func (d *draft) stored(ctx context.Context) (columnar, error) {
+	if d.inside != nil {
+		return *d.inside, nil
+	}
+	var c columnar
+	if d.rel.hyper != nil {
+		err := d.Catalog.queryRow(ctx, "SELECT count(*) FILTER (WHERE is_compressed), count(*) FROM timescaledb_information.chunks WHERE hypertable_schema = $1 AND hypertable_name = $2",
+			d.rel.schema, d.rel.name).Scan(&c.chunks, &c.all)
+		if err != nil {
+			return c, err
+		}
+	}
+	d.inside = &c
+	return c, nil
+}
+
+// blockedByColumnstore adds the finding that the columnstore forbids to rewrite a column.
+func (d *draft) blockedByColumnstore(ctx context.Context, attr string) (bool, error) {
+	if d.rel.hyper == nil || !d.rel.hyper.columnar {
+		return false, nil
+	}
+	in, err := d.stored(ctx)
+	switch {
+	case err != nil:
+		return false, err
+	case in.chunks > 0:
+		d.change.Find("CV-T12", attr, "%d of %d chunks are in the columnstore", in.chunks, in.all)
+	case !d.live.caps.atLeast(2, 24):
+		d.change.Find("CV-T12", attr, "the columnstore is on, and TimescaleDB %s allows no rewrite then", d.live.caps.Version)
+	default:
+		return false, nil
+	}
+	return true, nil
+}

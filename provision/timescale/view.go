@@ -1,0 +1,318 @@
+package timescale
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/provision/plan"
+)
+
+// View is the resource of one view block, or of a removed block that names a view.
+type View struct {
+	Queries *Queries
+	Spec    *spec.View    // nil: the view shall be deleted
+	Removed *spec.Removed // of a view that shall be deleted
+
+	query string   // as the server writes it, known after Read
+	reads []string // of a view that goes
+}
+
+func (v *View) name() string {
+	if v.Spec == nil {
+		return v.Removed.Name
+	}
+	return v.Spec.Name
+}
+
+// Address is view.NAME.
+func (v *View) Address() string { return "view." + v.name() }
+
+// Where is the place of the block.
+func (v *View) Where() string {
+	if v.Spec == nil {
+		return place(v.Removed.Range)
+	}
+	return place(v.Spec.Range)
+}
+
+func place(r hcl.Range) string { return fmt.Sprintf("%s:%d", r.Filename, r.Start.Line) }
+
+// DependsOn lists what the query reads; of a view that goes: what it reads now, known after Read.
+func (v *View) DependsOn() []string {
+	if v.Spec == nil {
+		return v.reads
+	}
+	return v.Queries.dependsOn(v.name())
+}
+
+// Want is the declared state. The query is as the server writes it once Read has asked for that.
+func (v *View) Want() *plan.State {
+	if v.Spec == nil {
+		return nil
+	}
+	s := &plan.State{}
+	query := v.query
+	if query == "" {
+		query = statement(v.Spec.Query)
+	}
+	s.Set(plan.Attr{Name: "query", Value: query, Raw: statement(v.Spec.Query)})
+	if v.Spec.Description != "" {
+		s.Set(plan.Attr{Name: "description", Value: v.Spec.Description})
+	}
+	return s
+}
+
+// Read is the live view, nil when the name is free or another object has it.
+func (v *View) Read(ctx context.Context) (*plan.State, error) {
+	s, err := v.Queries.Catalog.load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	live, err := v.Queries.Catalog.views(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if v.Spec != nil {
+		a, err := v.Queries.answers(ctx)
+		if err != nil {
+			return nil, err
+		}
+		v.query = a.by[v.name()].text
+	}
+	l := live.views[v.name()]
+	if l == nil || s.aggregates[v.name()] != nil {
+		return nil, nil
+	}
+	if v.Spec == nil {
+		if v.reads, err = v.Queries.Catalog.readBy(ctx, v.Address()); err != nil {
+			return nil, err
+		}
+	}
+	out := &plan.State{}
+	out.Set(plan.Attr{Name: "query", Value: l.query})
+	if l.comment != "" {
+		out.Set(plan.Attr{Name: "description", Value: l.comment})
+	}
+	for _, o := range l.options {
+		name, value, _ := strings.Cut(o, "=")
+		out.Set(plan.Attr{Name: "option " + name, Value: value})
+	}
+	return out, nil
+}
+
+// Judge completes the change.
+func (v *View) Judge(ctx context.Context, c *plan.Change) error {
+	if c.Action == plan.None {
+		return nil
+	}
+	s, err := v.Queries.Catalog.load(ctx)
+	if err != nil {
+		return err
+	}
+	live, err := v.Queries.Catalog.views(ctx)
+	if err != nil {
+		return err
+	}
+	l := live.views[v.name()]
+	if c.Action != plan.Create && !l.mine {
+		c.Find("CV-V07", "", "its owner is %s", l.owner)
+		return nil
+	}
+	if c.Action == plan.Delete {
+		return v.judgeDelete(ctx, c, l)
+	}
+	answers, err := v.Queries.answers(ctx)
+	if err != nil {
+		return err
+	}
+	a := answers.by[v.name()]
+	if c.Action == plan.Create {
+		if what := live.taken(v.name(), s); what != "" {
+			c.Find("CV-V01", "", "the name belongs to a %[1]s: give the block another one, or rename the %[1]s", what)
+			return nil
+		}
+	}
+	if a.refusal != nil {
+		return v.judgeRefusal(ctx, c, a.refusal, answers)
+	}
+	name := quote(v.name())
+	if l != nil {
+		name = quote(l.schema, l.name)
+	}
+	var steps []string
+	if _, changed := c.Diff("query"); changed {
+		options := ""
+		if l != nil && len(l.options) > 0 { // they would be taken off with the old query
+			options = " WITH (" + strings.Join(l.options, ", ") + ")"
+		}
+		create := "CREATE OR REPLACE VIEW " + name + options + " AS\n" + a.text
+		if l == nil || prefix(l.columns, a.columns) {
+			steps = append(steps, create)
+		} else {
+			remade, err := v.remake(ctx, c, l, a, create)
+			if err != nil {
+				return err
+			}
+			steps = append(steps, remade...)
+		}
+	}
+	if d, changed := c.Diff("description"); changed {
+		steps = append(steps, commentOnView(name, d.New))
+	}
+	c.Steps = transaction(steps...)
+	return nil
+}
+
+// remake drops a view and makes it again with what hung on it: PostgreSQL replaces a view only when it keeps its columns.
+func (v *View) remake(ctx context.Context, c *plan.Change, l *liveView, a *answer, create string) ([]string, error) {
+	var gone []string
+	for _, have := range l.columns {
+		i := slices.IndexFunc(a.columns, func(n viewColumn) bool { return n.name == have.name })
+		switch {
+		case i < 0:
+			gone = append(gone, have.name+" goes")
+		case a.columns[i] != have:
+			gone = append(gone, have.name+" becomes "+a.columns[i].typ)
+		}
+	}
+	if gone == nil {
+		gone = []string{"their order changes"}
+	}
+	what := strings.Join(gone, ", ")
+	readers, err := v.Queries.Catalog.hanging(ctx, v.name(), l.oid)
+	if err != nil {
+		return nil, err
+	}
+	if len(readers) > 0 {
+		c.Find("CV-V03", "query", "its columns change (%s), and %s", what, areHanging(readers))
+		return nil, nil
+	}
+	c.Action = plan.Replace
+	c.Find("CV-V04", "query", "its columns change: %s", what)
+	kept, err := v.Queries.Catalog.keep(ctx, l)
+	if err != nil {
+		return nil, err
+	}
+	steps := []string{"DROP VIEW IF EXISTS " + quote(l.schema, l.name), create}
+	if _, changed := c.Diff("description"); !changed && l.comment != "" {
+		steps = append(steps, commentOnView(quote(l.schema, l.name), l.comment))
+	}
+	return append(steps, kept.statements(a.columns)...), nil
+}
+
+// judgeRefusal tells of a query that the server did not take; unless it reads what is left out here.
+func (v *View) judgeRefusal(ctx context.Context, c *plan.Change, r *objection, answers *answers) error {
+	caps, err := v.Queries.Catalog.Capabilities(ctx)
+	if err != nil {
+		return err
+	}
+	switch missing := v.Queries.leftOut(v.name(), caps); {
+	case missing != "" && slices.Contains([]string{"42P01", "42883"}, r.code):
+		c.Action, c.Diffs = plan.None, nil
+		c.Note("left out: it reads %s, which is left out on %s", missing, caps.Name())
+	case caps.Version == "" && caps.Available != "" && (r.code == "42883" || r.code == "42P01" && (answers.unplanned != "" || v.Queries.overAggregate(v.name()))):
+		steps := []string{"CREATE OR REPLACE VIEW " + quote(v.name()) + " AS\n" + statement(v.Spec.Query)}
+		if v.Spec.Description != "" {
+			steps = append(steps, commentOnView(quote(v.name()), v.Spec.Description))
+		}
+		c.Steps = transaction(steps...)
+		c.Note("not checked: the same apply installs TimescaleDB first")
+	case answers.unplanned != "" && r.code == "42P01":
+		c.Find("CV-V02", "query", "%s. The tables that this plan makes could not be tried out: %s", r, answers.unplanned)
+	default:
+		c.Find("CV-V02", "query", "%s", r)
+	}
+	return nil
+}
+
+func (v *View) judgeDelete(ctx context.Context, c *plan.Change, l *liveView) error {
+	readers, err := v.Queries.Catalog.hanging(ctx, v.name(), l.oid)
+	if err != nil {
+		return err
+	}
+	readers = slices.DeleteFunc(readers, v.Queries.removed)
+	if len(readers) > 0 {
+		c.Find("CV-V05", "", "%s", areHanging(readers))
+		return nil
+	}
+	kept, err := v.Queries.Catalog.keep(ctx, l)
+	if err != nil {
+		return err
+	}
+	if others := kept.grantees(); len(others) > 0 {
+		c.Find("CV-V06", "", "%s may read it", strings.Join(others, ", "))
+	}
+	c.Steps = transaction("DROP VIEW IF EXISTS " + quote(l.schema, l.name))
+	return nil
+}
+
+// Apply carries out the steps. All of them may be repeated.
+func (v *View) Apply(ctx context.Context, c plan.Change) error {
+	return carryOut(ctx, v.Queries.Catalog.DB, c)
+}
+
+// carryOut applies a change that is all in its steps.
+func carryOut(ctx context.Context, db *pgxpool.Pool, c plan.Change) error {
+	if c.Impossible() {
+		return fmt.Errorf("change %s: it cannot be done, as the plan says", c.Address)
+	}
+	if err := execute(ctx, db, c.Steps); err != nil {
+		return fmt.Errorf("%s %s: %w", c.Action, c.Address, explain(ctx, db, err))
+	}
+	return nil
+}
+
+// overAggregate tells whether a query reads an aggregate, directly or not.
+func (q *Queries) overAggregate(name string) bool {
+	return slices.ContainsFunc(q.ancestors(name), func(x *query) bool { return x.aggregate != nil })
+}
+
+// removed tells whether a removed block takes an object away in the same plan.
+func (q *Queries) removed(address string) bool {
+	return slices.ContainsFunc(q.Pipeline.Removed, func(r *spec.Removed) bool { return r.Address() == address })
+}
+
+func commentOnView(name, text string) string {
+	return "COMMENT ON VIEW " + name + " IS " + literalOrNull(text)
+}
+
+// transaction puts statements into one transaction that waits for no lock for long.
+func transaction(statements ...string) []string {
+	if len(statements) == 0 {
+		return nil
+	}
+	return slices.Concat([]string{"BEGIN", fmt.Sprintf("SET LOCAL lock_timeout = '%s'", lockWait)}, statements, []string{"COMMIT"})
+}
+
+// hanging lists what stands in the way of dropping a view: what reads it, triggers on it, functions that need it.
+func (c *Catalog) hanging(ctx context.Context, name string, oid uint32) ([]string, error) {
+	readers, err := c.Reads(ctx, name, "")
+	if err != nil {
+		return nil, err
+	}
+	rows, err := c.query(ctx, `SELECT 'trigger ' || quote_ident(tgname) FROM pg_trigger WHERE tgrelid = $1 AND NOT tgisinternal
+		UNION SELECT 'function ' || p.oid::regprocedure::text FROM pg_depend d JOIN pg_proc p ON p.oid = d.objid
+		WHERE d.classid = 'pg_proc'::regclass AND d.refobjid = $1 AND d.refclassid = 'pg_class'::regclass ORDER BY 1`, oid)
+	if err != nil {
+		return nil, fmt.Errorf("read what depends on %s: %w", name, err)
+	}
+	more, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("read what depends on %s: %w", name, err)
+	}
+	return append(readers, more...), nil
+}
+
+func areHanging(readers []string) string {
+	if len(readers) == 1 {
+		return readers[0] + " hangs on it"
+	}
+	return strings.Join(readers, ", ") + " hang on it"
+}

@@ -1,0 +1,80 @@
+package timescale
+
+import (
+	"slices"
+	"testing"
+)
+
+func TestStatement(t *testing.T) {
+	for _, c := range []struct{ in, want string }{
+		{"SELECT 1", "SELECT 1"},
+		{" SELECT 1 ;; -- end; \n", "SELECT 1"},
+		{"-- first\nSELECT 1 /* a ; /* b */ ; */;", "-- first\nSELECT 1"},
+		{"SELECT ';' AS a, \"x;--\" FROM t;", "SELECT ';' AS a, \"x;--\" FROM t"},
+		{"SELECT $$a;$$, $q$;$q$ ;", "SELECT $$a;$$, $q$;$q$"},
+		{`SELECT E'it\'s;' ; --`, `SELECT E'it\'s;'`},
+		{`SELECT 'a\' ;`, `SELECT 'a\'`},
+		{"SELECT 'open ; -- ", "SELECT 'open ; --"},
+		{"SELECT $1, a$b FROM t;", "SELECT $1, a$b FROM t"},
+		{"-- nothing", ""},
+		{"/* open", ""},
+	} {
+		if have := statement(c.in); have != c.want {
+			t.Errorf("statement(%q) = %q, want %q", c.in, have, c.want)
+		}
+	}
+}
+
+func TestMentions(t *testing.T) {
+	names := []string{"base", "coins", "top", "it's"}
+	for _, c := range []struct {
+		in   string
+		want []string
+	}{
+		{"SELECT * FROM Base JOIN public.\"coins\"", []string{"base", "coins"}},
+		{"SELECT 'base' FROM bases -- top\n /* coins */", nil},
+		{"SELECT $$ base $$ FROM \"Base\"", nil},
+		{"SELECT * FROM \"it's\"", []string{"it's"}},
+	} {
+		if have := mentions(c.in, names); !slices.Equal(have, c.want) {
+			t.Errorf("mentions(%q) = %q, want %q", c.in, have, c.want)
+		}
+	}
+}
+
+func TestAppended(t *testing.T) {
+	const have = "SELECT bucket,\n    max(price) AS high\n   FROM t\n  GROUP BY bucket"
+	for _, c := range []struct {
+		want  string
+		names []string
+		exprs []string
+	}{
+		{"SELECT bucket,\n    max(price) AS high,\n    min(price) AS low\n   FROM t\n  GROUP BY bucket", []string{"low"}, []string{"min(price)"}},
+		{"SELECT bucket,\n    max(price) AS high,\n    first(price, t) AS \"First\",\n        CASE\n            WHEN (a > ','::text) THEN sum(b)\n        END AS c\n   FROM t\n  GROUP BY bucket", []string{"First", "c"}, []string{"first(price, t)", "CASE\n            WHEN (a > ','::text) THEN sum(b)\n        END"}},
+		{"SELECT bucket,\n    min(price) AS low,\n    max(price) AS high\n   FROM t\n  GROUP BY bucket", []string{"low"}, nil},
+		{"SELECT bucket,\n    max(price) AS high,\n    min(price) AS low\n   FROM t\n  GROUP BY bucket, x", []string{"low"}, nil},
+		{"SELECT bucket,\n    max(price) AS high,\n    low\n   FROM t\n  GROUP BY bucket", []string{"low"}, nil},
+		{have, nil, nil},
+	} {
+		exprs, ok := appended(have, c.want, c.names)
+		if ok != (c.exprs != nil) || !slices.Equal(exprs, c.exprs) {
+			t.Errorf("appended(%q) = %q, %t", c.want, exprs, ok)
+		}
+	}
+}
+
+func FuzzTokens(f *testing.F) {
+	for _, s := range []string{"SELECT 'a'", `E'\'`, "$a$", "/* /*", "\"", "--", "€", "$"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, sql string) {
+		end := 0
+		for _, k := range tokens(sql) {
+			if k.start < end || k.end <= k.start || k.end > len(sql) {
+				t.Fatalf("%q: %+v after %d", sql, k, end)
+			}
+			end = k.end
+		}
+		statement(sql)
+	})
+}

@@ -1,0 +1,302 @@
+package timescale
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/cryptoviz/cryptoviz/engine/spec"
+)
+
+// trial makes what a plan will make, in a schema of its own and in one transaction that is rolled back, so that each query
+// meets what it will meet, and the live relations are not locked.
+type trial struct {
+	q      *Queries
+	s      *snapshot
+	v      *viewSnapshot
+	open   []*query // what it is about, in order
+	out    *answers
+	shadow string // the schema; "" when the database's user may make none
+}
+
+func (t *trial) run(ctx context.Context, tx pgx.Tx) error {
+	shadow := "cryptoviz_plan_" + strings.ToLower(rand.Text()[:10])
+	err := attempt(ctx, tx, func() error {
+		_, err := tx.Exec(ctx, "CREATE SCHEMA "+shadow)
+		return err
+	})
+	switch {
+	case err == nil:
+		t.shadow = shadow
+		if _, err := tx.Exec(ctx, "SELECT set_config('search_path', '"+shadow+", ' || current_setting('search_path'), true)"); err != nil {
+			return err
+		}
+	case sqlState(err) == "":
+		return err
+	}
+	if t.q.Planned != nil {
+		if err := attempt(ctx, tx, func() error { return t.q.Planned(ctx, tx) }); err != nil {
+			if sqlState(err) == "" {
+				return err
+			}
+			t.out.unplanned = err.Error()
+		}
+	}
+	for i, x := range t.open {
+		a, err := t.read(ctx, tx, i, x)
+		if err != nil {
+			return err
+		}
+		t.out.by[x.name] = a
+		l := t.v.views[x.name]
+		same := l != nil && l.query == a.text && (t.s.aggregates[x.name] != nil) == (x.aggregate != nil)
+		if a.refusal == nil && !same {
+			if err := t.make(ctx, tx, x, a); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// read has the server read one query.
+func (t *trial) read(ctx context.Context, tx pgx.Tx, i int, x *query) (*answer, error) {
+	out := &answer{}
+	sql, name, lead := tempView(i, x.text)
+	err := attempt(ctx, tx, func() error {
+		if err := readAnswers(ctx, tx, []string{sql}, []string{name}, func(_ string, a *answer) { out = a }); err != nil {
+			return err
+		}
+		return errRollback
+	})
+	if errors.Is(err, errRollback) {
+		out.text = t.unshadow(out.text)
+		return out, nil
+	}
+	if out.refusal = refused(err); out.refusal == nil {
+		return nil, err
+	}
+	out.refusal.where = t.q.where(x.at, x.text, out.refusal.position-lead)
+	return out, nil
+}
+
+// make makes a view or an aggregate for those that read it, and hears what the server says to that.
+func (t *trial) make(ctx context.Context, tx pgx.Tx, x *query, a *answer) error {
+	name := quote(t.shadow, x.name)
+	switch {
+	case t.shadow == "" && t.v.kinds[x.name] != "":
+		return nil // not without locking what is there
+	case t.shadow == "":
+		name = quote(x.name)
+	}
+	if x.aggregate == nil {
+		err := attempt(ctx, tx, func() error { return single(ctx, tx, "CREATE VIEW "+name+" AS\n"+x.text) })
+		return t.refuse(a, err)
+	}
+	if t.s.caps.Version == "" || t.s.caps.Edition != "community" {
+		return nil
+	}
+	if l := t.v.views[x.name]; l != nil && t.s.aggregates[x.name] != nil {
+		if err := t.inPlace(ctx, tx, x, a, l); err != nil {
+			return err
+		}
+	}
+	err := attempt(ctx, tx, func() error {
+		for _, sql := range aggregateSQL(name, x.text, x.aggregate, t.s.caps) {
+			if err := single(ctx, tx, sql); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return t.refuse(a, err)
+}
+
+// inPlace finds out whether the server can add the new columns of an aggregate without making it anew.
+func (t *trial) inPlace(ctx context.Context, tx pgx.Tx, x *query, a *answer, l *liveView) error {
+	if t.shadow == "" || !atLeast(t.s.caps.Version, 2, 28) || !prefix(l.columns, a.columns) {
+		return nil
+	}
+	var names []string
+	for _, c := range a.columns[len(l.columns):] {
+		names = append(names, c.name)
+	}
+	exprs, ok := appended(l.query, a.text, names)
+	if !ok {
+		return nil
+	}
+	name, definition := quote(t.shadow, x.name), ""
+	statements := []string{aggregateSQL(name, l.query, &spec.Aggregate{RealTime: l.real}, t.s.caps)[0]}
+	var steps []string
+	for i, c := range a.columns[len(l.columns):] {
+		add := " ADD COLUMN " + quote(c.name) + " " + c.typ + " GENERATED ALWAYS AS (" + exprs[i] + ") STORED"
+		statements = append(statements, "ALTER MATERIALIZED VIEW "+name+add)
+		steps = append(steps, "ALTER MATERIALIZED VIEW "+quote(l.schema, l.name)+add)
+	}
+	err := attempt(ctx, tx, func() error {
+		for _, sql := range statements {
+			if err := single(ctx, tx, sql); err != nil {
+				return err
+			}
+		}
+		return attempt(ctx, tx, func() error {
+			if err := plainText(ctx, tx); err != nil {
+				return err
+			}
+			err := tx.QueryRow(ctx, "SELECT view_definition FROM timescaledb_information.continuous_aggregates WHERE view_schema = $1 AND view_name = $2", t.shadow, x.name).Scan(&definition)
+			return errors.Join(err, errRollback)
+		})
+	})
+	switch {
+	case refused(err) != nil || errors.Is(err, errRollback) && t.unshadow(tidy(definition)) != a.text:
+		return nil // no: it is made anew
+	case errors.Is(err, errRollback):
+		a.inPlace = steps
+		return nil
+	}
+	return err
+}
+
+func (t *trial) refuse(a *answer, err error) error {
+	if err == nil {
+		return nil
+	}
+	if slices.Contains([]string{"55P03", "40P01", "57014"}, sqlState(err)) { // a lock, a deadlock, the time
+		a.untried = err.Error()
+		return nil
+	}
+	if a.refusal = refused(err); a.refusal == nil {
+		return err
+	}
+	return nil
+}
+
+// unshadow names live schemas where the server wrote the trial's.
+func (t *trial) unshadow(text string) string {
+	if t.shadow == "" || !strings.Contains(text, t.shadow) {
+		return text
+	}
+	var out strings.Builder
+	at := 0
+	all := tokens(text)
+	for i, k := range all {
+		if k.text != t.shadow || i+2 >= len(all) {
+			continue
+		}
+		schema := t.v.schema
+		if r := t.s.relations[all[i+2].text]; r != nil {
+			schema = r.schema
+		}
+		out.WriteString(text[at:k.start])
+		out.WriteString(ident(schema))
+		at = k.end
+	}
+	return out.String() + text[at:]
+}
+
+var plainName = regexp.MustCompile(`^[a-z_][a-z0-9_$]*$`)
+
+// ident quotes a name as the server does in what it writes: only when it must.
+func ident(name string) string {
+	if plainName.MatchString(name) {
+		return name
+	}
+	return quote(name)
+}
+
+// attempt runs f inside a savepoint, and takes back what it did when it fails.
+func attempt(ctx context.Context, tx pgx.Tx, f func() error) error {
+	if _, err := tx.Exec(ctx, "SAVEPOINT attempt"); err != nil {
+		return err
+	}
+	err := f()
+	end := "RELEASE SAVEPOINT attempt"
+	if err != nil {
+		end = "ROLLBACK TO SAVEPOINT attempt; " + end
+	}
+	if _, sql := tx.Exec(ctx, end); sql != nil && err == nil {
+		err = sql
+	}
+	return err
+}
+
+// single runs one statement, and refuses a text with several: a query comes from a file.
+func single(ctx context.Context, tx pgx.Tx, sql string) error {
+	if counted, ok := tx.(*countedTx); ok {
+		counted.catalog.count()
+	}
+	_, err := tx.Conn().PgConn().ExecParams(ctx, sql, nil, nil, nil, nil).Close()
+	return err
+}
+
+// objection is what the server says against a query.
+type objection struct {
+	code     string
+	text     string
+	position int    // in the statement, in characters from 1; 0: unknown
+	where    string // file, line and column
+}
+
+func (r *objection) String() string {
+	if r.where == "" {
+		return r.text
+	}
+	return r.where + ": " + r.text
+}
+
+// refused tells what the server has against a statement; nil when the error is another: a lost connection, a lock, a timeout.
+func refused(err error) *objection {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok || !slices.Contains([]string{"0A", "21", "22", "23", "2B", "2F", "3F", "42", "54", "55", "P0", "XX"}, pg.Code[:min(2, len(pg.Code))]) || pg.Code == "55P03" {
+		return nil
+	}
+	r := &objection{code: pg.Code, text: pg.Message, position: int(pg.Position)}
+	for _, more := range []string{pg.Detail, pg.Hint} {
+		if more != "" {
+			r.text += ". " + strings.TrimSuffix(more, ".")
+		}
+	}
+	r.text += " (SQLSTATE " + pg.Code + ")"
+	return r
+}
+
+// where turns a position in a query into a place in the file that it came from.
+func (q *Queries) where(at, text string, position int) string {
+	if position < 1 {
+		return at
+	}
+	runes := []rune(text)
+	before := string(runes[:min(position-1, len(runes))])
+	line, column := 1+strings.Count(before, "\n"), len([]rune(before[strings.LastIndex(before, "\n")+1:]))+1
+	if strings.Contains(at, ":") {
+		return fmt.Sprintf("%s, line %d, column %d of the query", at, line, column)
+	}
+	if file, err := fs.ReadFile(q.Pipeline.FS, at); err == nil {
+		if skipped, _, found := strings.Cut(string(file), text); found {
+			line += strings.Count(skipped, "\n")
+		}
+	}
+	return fmt.Sprintf("%s:%d:%d", at, line, column)
+}
+
+// atLeast compares TimescaleDB's versions.
+func atLeast(version string, major, minor int) bool {
+	var a, b int
+	if _, err := fmt.Sscanf(version, "%d.%d", &a, &b); err != nil {
+		return false
+	}
+	return a > major || a == major && b >= minor
+}
+
+// prefix tells whether columns are the first ones of others.
+func prefix(columns, of []viewColumn) bool {
+	return len(columns) <= len(of) && slices.Equal(columns, of[:len(columns)])
+}

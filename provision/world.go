@@ -1,0 +1,201 @@
+package provision
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/provision/grafana"
+	"github.com/cryptoviz/cryptoviz/provision/kafka"
+	"github.com/cryptoviz/cryptoviz/provision/plan"
+	"github.com/cryptoviz/cryptoviz/provision/timescale"
+)
+
+// Clients reach the outside world. Grafana is reached by what the pipeline says of it.
+type Clients struct {
+	Kafka *kgo.Client
+	DB    *pgxpool.Pool
+	Now   func() time.Time // for the first partitions; nil is the machine's clock
+}
+
+// World is everything that a pipeline declares, and where it lives.
+type World struct {
+	Resources []plan.Resource // THE list, in apply order
+	Systems   []System
+	Ledger    Ledger
+	Notes     []string // what is left out, and why
+
+	// What prepare found.
+	last    map[string]plan.State
+	caps    timescale.Capabilities
+	planned []*spec.Table
+	queries *timescale.Queries
+
+	p       *spec.Pipeline
+	db      *pgxpool.Pool
+	now     func() time.Time
+	catalog *timescale.Catalog
+	cluster *kafka.Cluster
+	org     *grafana.Org // nil: Grafana is left out
+	client  *grafana.Client
+}
+
+// NewWorld lists what a pipeline declares. It opens no connection.
+func NewWorld(p *spec.Pipeline, c Clients) (*World, error) {
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	w := &World{p: p, db: c.DB, now: c.Now, Ledger: &timescale.Ledger{DB: c.DB}}
+	w.cluster = kafka.NewCluster(c.Kafka)
+	w.catalog = timescale.NewCatalog(c.DB)
+	w.catalog.Pipeline = p
+	w.Systems = []System{w.cluster, w.catalog}
+	switch {
+	case p.Grafana == nil:
+	case p.Grafana.Auth.Reveal() == "":
+		w.Notes = append(w.Notes, "Grafana is left out: grafana.auth is empty. Set GRAFANA_AUTH to a service-account token.")
+	default:
+		var err error
+		if w.client, err = grafana.NewClient(p.Grafana); err != nil {
+			return nil, err
+		}
+		w.org = grafana.NewOrg(w.client, p)
+		w.Systems = append(w.Systems, w.org)
+	}
+	w.Resources = w.resources()
+	return w, nil
+}
+
+// Close ends what NewWorld opened.
+func (w *World) Close() {
+	if w.client != nil {
+		w.client.Close()
+	}
+}
+
+// resources is THE list.
+func (w *World) resources() []plan.Resource {
+	out := []plan.Resource{&timescale.Engine{Pipeline: w.p, Catalog: w.catalog}}
+	for _, t := range w.p.Topics {
+		out = append(out, w.cluster.Topic(t))
+	}
+	for _, t := range w.p.Tables {
+		out = append(out, &timescale.Table{Catalog: w.catalog, Spec: t, Now: w.now})
+	}
+	w.queries = &timescale.Queries{Pipeline: w.p, Catalog: w.catalog}
+	for _, v := range w.p.Views {
+		out = append(out, &timescale.View{Queries: w.queries, Spec: v})
+	}
+	for _, a := range w.p.Aggregates {
+		out = append(out, &timescale.Aggregate{Queries: w.queries, Spec: a})
+	}
+	for _, r := range w.p.Roles {
+		out = append(out, &timescale.Role{Queries: w.queries, Spec: r})
+	}
+	if w.org != nil {
+		for _, f := range w.p.Folders {
+			out = append(out, &grafana.Folder{Org: w.org, Spec: f})
+		}
+		for _, d := range w.p.DataSources {
+			out = append(out, &grafana.DataSource{Org: w.org, Spec: d})
+		}
+		for _, d := range w.p.Dashboards {
+			out = append(out, &grafana.Dashboard{Org: w.org, Spec: d})
+		}
+		for _, a := range w.p.Alerts {
+			out = append(out, &grafana.Alert{Org: w.org, Spec: a})
+		}
+	}
+	for _, r := range w.p.Removed {
+		if gone := w.removed(r); gone != nil {
+			out = append(out, gone)
+		}
+	}
+	return out
+}
+
+// removed is the resource of a removed block; nil when its system is left out.
+func (w *World) removed(r *spec.Removed) plan.Resource {
+	switch r.Kind {
+	case "topic":
+		return w.cluster.Removed(r)
+	case "table":
+		return &timescale.Table{Catalog: w.catalog, Removed: r, Now: w.now}
+	case "view":
+		return &timescale.View{Queries: w.queries, Removed: r}
+	case "aggregate":
+		return &timescale.Aggregate{Queries: w.queries, Removed: r}
+	case "role":
+		return &timescale.Role{Queries: w.queries, Removed: r}
+	}
+	if w.org == nil {
+		return nil
+	}
+	return &grafana.Removed{Org: w.org, Spec: r, Last: w.Ledger.All}
+}
+
+// lock takes the advisory lock: one apply at a time. The context ends when it is lost.
+func (w *World) lock(ctx context.Context) (held context.Context, release func(), err error) {
+	return timescale.Lock(ctx, w.db)
+}
+
+// deleting wants a resource gone. An object without our mark is somebody else's and stays.
+type deleting struct {
+	plan.Resource
+	where string
+	ours  bool
+}
+
+func (d *deleting) Where() string { return d.where }
+
+func (d *deleting) Want() *plan.State { return nil }
+
+func (d *deleting) Read(ctx context.Context) (*plan.State, error) {
+	if !d.ours {
+		return nil, nil
+	}
+	return d.Resource.Read(ctx)
+}
+
+// Destroying is the world whose plan deletes everything that carries our mark, or the targets alone.
+func (w *World) Destroying(ctx context.Context, targets []string) (*World, error) {
+	last, err := w.Ledger.All(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out, p := *w, *w.p
+	out.Resources, p.Removed, p.Rollups = nil, nil, nil
+	for _, r := range w.Resources {
+		address := r.Address()
+		if len(targets) > 0 && !slices.Contains(targets, address) {
+			continue
+		}
+		_, ours := last[address]
+		kind, name, _ := strings.Cut(address, ".")
+		gone := &spec.Removed{Kind: kind, Name: name}
+		if ours {
+			p.Removed = append(p.Removed, gone) // so that what reads it is known to go too
+		}
+		where := r.Where()
+		switch kind {
+		case "table", "view", "aggregate", "role": // what they hang on is what is live, not what is declared
+			r = w.removed(gone)
+		}
+		out.Resources = append(out.Resources, &deleting{r, where, ours})
+	}
+	out.p, out.catalog.Pipeline, out.queries.Pipeline = &p, &p, &p
+	return &out, nil
+}
+
+// Annotate leaves a mark of an apply in Grafana, where there is one.
+func (w *World) Annotate(ctx context.Context, text string) error {
+	if w.org == nil {
+		return nil
+	}
+	return w.org.Annotate(ctx, text, []string{"cryptoviz", "apply"})
+}
