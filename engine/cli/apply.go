@@ -244,14 +244,15 @@ func (w *openWorld) report(found plan.Plan, results []provision.Result) {
 		if !tried || r.Outcome == provision.Done {
 			continue
 		}
-		text := fmt.Sprintf("%s %s: %s", r.Address, r.Outcome, r.Reason)
+		text := plan.Visible(fmt.Sprintf("%s %s: %s", r.Address, r.Outcome, r.Reason))
 		w.print("  %s\n", strings.ReplaceAll(fold(text, int(w.width(w.Stdout))-4), "\n", "\n    "))
 		for _, d := range r.Since {
-			from, to := d.Old, d.New
-			if d.Secret {
-				from, to = "(sensitive)", "(sensitive)"
+			from, to := plan.Attr{Value: d.Old, Raw: d.OldRaw, Secret: d.Secret}, plan.Attr{Value: d.New, Raw: d.NewRaw, Secret: d.Secret}
+			moved := orNone(from.Text()) + " -> " + orNone(to.Text())
+			if from.Text() == to.Text() {
+				moved = "changed"
 			}
-			w.print("      since your plan: %s  %s -> %s\n", d.Name, orNone(from), orNone(to))
+			w.print("      since your plan: %s  %s\n", plan.Visible(d.Name), moved)
 		}
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
 // World is everything outside that the commands touch.
@@ -50,7 +51,7 @@ func Main(ctx context.Context, args []string, w World) int {
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
 		_, _ = fmt.Fprintln(w.Stderr, "Interrupted.")
 	default:
-		_, _ = fmt.Fprintln(w.Stderr, "Error: "+err.Error())
+		_, _ = fmt.Fprintln(w.Stderr, "Error: "+plan.Visible(err.Error()))
 	}
 	return int(code)
 }
@@ -106,7 +107,9 @@ func (e *env) root() *cobra.Command {
 
 Everything on this machine, with nothing installed:   cryptoviz up
 The same without a network:                           cryptoviz up --simulate
-Against your own Kafka and PostgreSQL:                cryptoviz plan, cryptoviz apply, cryptoviz run`,
+Against your own Kafka and PostgreSQL:                cryptoviz plan, cryptoviz apply, cryptoviz run
+
+Flags may be written with one dash, as in Terraform: -out is --out.`,
 		SilenceErrors: true, SilenceUsage: true,
 		Version:           strings.TrimPrefix(e.Version, "v"),
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},

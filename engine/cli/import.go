@@ -77,7 +77,7 @@ func (w *openWorld) listUnmanaged(ctx context.Context) error {
 		return err
 	}
 	for _, address := range found.Unmanaged {
-		w.print("%s\n", address)
+		w.print("%s\n", plan.Visible(address))
 	}
 	if len(found.Unmanaged) == 0 {
 		w.note("Everything that exists is declared.")

@@ -173,7 +173,7 @@ func (o *printer) change(c Change) {
 	case c.Drifted():
 		symbol, color = "≠", yellow
 	}
-	head := strings.TrimSpace(visible(c.Address) + " " + c.headline())
+	head := strings.TrimSpace(Visible(c.Address) + " " + c.headline())
 	if pad := o.Width - len(c.Where) - utf8.RuneCountInString(head) - utf8.RuneCountInString(symbol) - 3; pad > 0 {
 		o.line("  %s %s%s%s", o.paint(color, symbol), head, strings.Repeat(" ", pad), o.paint(dim, c.Where))
 	} else {
@@ -188,7 +188,7 @@ func (o *printer) change(c Change) {
 	}
 	if o.Verbose {
 		for _, e := range c.Extra {
-			o.line("      %s", o.paint(dim, fmt.Sprintf("%s = %s   not in pipeline.hcl, left alone", visible(e.Name), shown(e.Value, e.Secret))))
+			o.line("      %s", o.paint(dim, fmt.Sprintf("%s = %s   not in pipeline.hcl, left alone", Visible(e.Name), shown(e.Value, e.Secret))))
 		}
 	}
 }
@@ -239,7 +239,7 @@ func (o *printer) attrs(c Change) {
 	}
 	width := 0
 	for _, d := range diffs {
-		width = max(width, utf8.RuneCountInString(visible(d.Name)))
+		width = max(width, utf8.RuneCountInString(Visible(d.Name)))
 	}
 	width = min(width, 32)
 	for _, d := range diffs {
@@ -250,7 +250,7 @@ func (o *printer) attrs(c Change) {
 		if d.Cause == Drift && !c.onlyDrifted() {
 			text += " (changed outside)"
 		}
-		o.wrap("      ", fmt.Sprintf("%-*s  ", width, visible(d.Name)), "    ", text)
+		o.wrap("      ", fmt.Sprintf("%-*s  ", width, Visible(d.Name)), "    ", text)
 		o.findings(c, d.Name)
 	}
 	if hidden := len(c.Diffs) - len(diffs); hidden > 0 {
@@ -285,7 +285,7 @@ func (o *printer) left(p Plan) {
 		}
 		what := fmt.Sprintf("%d %s", len(names), map[bool]string{true: one, false: many}[len(names) == 1])
 		if o.Verbose || len(names) <= listed {
-			what += ": " + visible(strings.Join(names, ", "))
+			what += ": " + Visible(strings.Join(names, ", "))
 		}
 		o.wrap("", "", "  ", what+".")
 	}
@@ -360,7 +360,7 @@ func (o *printer) blocked(changes []Change) {
 		o.wrap("", "", "  ", "Destroys data. Apply leaves "+map[bool]string{true: "this", false: "each of these"}[len(destroys) == 1]+" out unless it is allowed:")
 	}
 	for _, consent := range destroys {
-		o.line("  --allow %s", visible(consent))
+		o.line("  --allow %s", Visible(consent))
 	}
 }
 

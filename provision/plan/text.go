@@ -76,7 +76,7 @@ func (o *printer) wrap(indent, head, hang, text string) {
 	line := indent + head
 	used := utf8.RuneCountInString(indent) + width(head)
 	started := false
-	for word := range strings.FieldsSeq(visible(text)) {
+	for word := range strings.FieldsSeq(Visible(text)) {
 		n := utf8.RuneCountInString(word)
 		switch {
 		case !started:
@@ -107,8 +107,8 @@ func width(s string) int {
 	return n
 }
 
-// visible replaces control characters that come from outside.
-func visible(s string) string {
+// Visible replaces control characters that come from outside.
+func Visible(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r != '\n' && unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) {
 			return '�'

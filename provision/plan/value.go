@@ -64,7 +64,7 @@ func shown(v string, secret bool) string {
 	if secret && v != "" {
 		return "(sensitive)"
 	}
-	return visible(v)
+	return Visible(v)
 }
 
 // pieces cuts two long texts down to where they differ, with some words around it.
