@@ -21,7 +21,7 @@ func lost(err error) error {
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
-	case answered && (strings.HasPrefix(pg.Code, "57P") || strings.HasPrefix(pg.Code, "08")):
+	case answered && (strings.HasPrefix(pg.Code, "57P") || strings.HasPrefix(pg.Code, "08") && pg.Code != "08P01"):
 		what = "PostgreSQL ended the session"
 	case answered:
 		return err

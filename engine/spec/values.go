@@ -3,6 +3,7 @@ package spec
 import (
 	"math"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
@@ -105,8 +106,28 @@ func (b *block) value(name string, ty cty.Type) (cty.Value, bool) {
 		b.l.fail(r, "Wrong type", "%s.%s must be %s, not %s.", b.what, name, typeName(ty), kindName(v.Type()))
 		return cty.NilVal, false
 	}
+	if holdsNUL(out) {
+		b.l.fail(r, "NUL in a text", "%s.%s holds the character NUL, which no PostgreSQL keeps. Take it out.", b.what, name)
+		return cty.NilVal, false
+	}
 	b.good[name] = true
 	return out, true
+}
+
+// holdsNUL tells whether a text in a value, or a name in it, has the character NUL.
+func holdsNUL(v cty.Value) (found bool) {
+	_ = cty.Walk(v, func(path cty.Path, v cty.Value) (bool, error) {
+		for _, s := range path {
+			if step, ok := s.(cty.IndexStep); ok && step.Key.Type() == cty.String && strings.ContainsRune(step.Key.AsString(), 0) {
+				found = true
+			}
+		}
+		if v.Type() == cty.String && v.IsKnown() && !v.IsNull() && strings.ContainsRune(v.AsString(), 0) {
+			found = true
+		}
+		return !found, nil
+	})
+	return found
 }
 
 // typeName names a wanted type in the words of the language.

@@ -85,14 +85,14 @@ func (a *Alert) rule() map[string]any {
 	for k, v := range x.Labels {
 		labels[k] = v
 	}
-	return map[string]any{
+	return canonical(map[string]any{
 		"uid": uidOf(x.Name), "title": x.Title, "folderUID": folderUID(x.Folder), "ruleGroup": uidOf(x.Name), "condition": "B",
 		"data": []any{
 			stage("A", a.source(), map[string]any{"datasource": source, "editorMode": "code", "rawQuery": true, "format": "table", "rawSql": tidy(x.Query)}),
 			stage("B", "__expr__", map[string]any{"datasource": expression, "type": "threshold", "expression": "A", "conditions": []any{map[string]any{"evaluator": evaluator}}}),
 		},
 		"noDataState": states[x.NoData], "execErrState": "Error", "for": spec.FormatDuration(x.For), "labels": labels, "annotations": notes,
-	}
+	}).(map[string]any)
 }
 
 // states are Grafana's words for what an empty result means.

@@ -212,11 +212,13 @@ func forEach(ctx context.Context, tx pgx.Tx, sql string, args []any, into []any,
 	return err
 }
 
+// readRelations asks for nothing that locks a relation: pg_get_partkeydef and pg_total_relation_size do, and wait for who holds it.
 func (s *snapshot) readRelations(ctx context.Context, tx pgx.Tx) (map[uint32]*relation, error) {
 	byOID := map[uint32]*relation{}
 	var r relation
 	err := forEach(ctx, tx, `SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text, coalesce(d.description, ''),
-		CASE WHEN c.relkind = 'p' THEN pg_get_partkeydef(c.oid) ELSE '' END,
+		coalesce((SELECT CASE p.partstrat WHEN 'r' THEN 'RANGE' WHEN 'l' THEN 'LIST' ELSE 'HASH' END || ' (' || string_agg(coalesce(quote_ident(a.attname), 'an expression'), ', ' ORDER BY k.i) || ')'
+			FROM pg_partitioned_table p, unnest(p.partattrs::int2[]) WITH ORDINALITY k(num, i) LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.num WHERE p.partrelid = c.oid GROUP BY p.partstrat), ''),
 		CASE WHEN k.n > 0 AND k.known THEN k.rows WHEN k.n > 0 THEN -1 ELSE c.reltuples::bigint END,
 		(coalesce(k.pages, 0) + greatest(c.relpages, 0)) * current_setting('block_size')::bigint
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -234,10 +236,11 @@ func (s *snapshot) readRelations(ctx context.Context, tx pgx.Tx) (map[uint32]*re
 	return byOID, err
 }
 
+// readColumns and readPartitions name the relation to pg_get_expr only where it must: it locks it, and would wait for who holds it.
 func readColumns(ctx context.Context, tx pgx.Tx, byOID map[uint32]*relation, oids []int64) error {
 	var oid uint32
 	var c liveColumn
-	return forEach(ctx, tx, `SELECT a.attrelid, a.attnum, a.attname::text, format_type(a.atttypid, a.atttypmod), a.attnotnull, coalesce(pg_get_expr(e.adbin, e.adrelid), ''),
+	return forEach(ctx, tx, `SELECT a.attrelid, a.attnum, a.attname::text, format_type(a.atttypid, a.atttypmod), a.attnotnull, coalesce(pg_get_expr(e.adbin, CASE WHEN a.attgenerated = '' THEN 0 ELSE e.adrelid END), ''),
 		a.attgenerated <> '', a.attidentity <> '', coalesce(d.description, '')
 		FROM pg_attribute a LEFT JOIN pg_attrdef e ON e.adrelid = a.attrelid AND e.adnum = a.attnum
 		LEFT JOIN pg_description d ON d.objoid = a.attrelid AND d.classoid = 'pg_class'::regclass AND d.objsubid = a.attnum
@@ -281,7 +284,7 @@ func readPartitions(ctx context.Context, tx pgx.Tx, byOID map[uint32]*relation, 
 	return forEach(ctx, tx, `SELECT i.inhparent, n.nspname::text, c.relname::text, c.reltuples::bigint,
 		CASE WHEN k.times THEN substring(k.bound FROM 'FROM \(''([^'']+)''\)')::timestamptz END, CASE WHEN k.times THEN substring(k.bound FROM 'TO \(''([^'']+)''\)')::timestamptz END
 		FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON n.oid = c.relnamespace,
-		LATERAL (SELECT pg_get_expr(c.relpartbound, c.oid) AS bound, EXISTS (SELECT FROM pg_partitioned_table t JOIN pg_attribute a ON a.attrelid = t.partrelid AND a.attnum = t.partattrs[0]
+		LATERAL (SELECT pg_get_expr(c.relpartbound, 0) AS bound, EXISTS (SELECT FROM pg_partitioned_table t JOIN pg_attribute a ON a.attrelid = t.partrelid AND a.attnum = t.partattrs[0]
 			WHERE t.partrelid = i.inhparent AND t.partstrat = 'r' AND t.partnatts = 1 AND a.atttypid = 'timestamptz'::regtype) AS times) k
 		WHERE i.inhparent = ANY($1::bigint[]::oid[]) ORDER BY 1, 5 NULLS FIRST`, []any{oids},
 		[]any{&oid, &p.schema, &p.name, &p.rows, &from, &to}, func() error {

@@ -1,0 +1,174 @@
+package provision_test
+
+import (
+	"bytes"
+	"context"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cryptoviz/cryptoviz/engine/testkit"
+	"github.com/cryptoviz/cryptoviz/provision"
+	"github.com/cryptoviz/cryptoviz/provision/plan"
+	"github.com/cryptoviz/cryptoviz/provision/timescale"
+)
+
+// A plan file that is not as it was written is refused, and it holds no secret.
+func TestPlanFileIsDamaged(t *testing.T) {
+	f := newFaulty(t, freshDatabase(t), testkit.Kafka(t).Addr())
+	var file bytes.Buffer
+	if err := (plan.Saved{Tool: "1.2.3", Pipeline: "pipeline.hcl", Plan: f.plan()}).Write(&file); err != nil {
+		t.Fatal(err)
+	}
+	good := file.String()
+	for _, s := range []string{secret, f.grafana.Token, "SCRAM-SHA-256"} {
+		if strings.Contains(good, s) {
+			t.Errorf("the plan file holds %q", s)
+		}
+	}
+	for _, test := range []struct{ name, text, says string }{
+		{"empty", "", "it is no plan"},
+		{"other text", "terraform", "it is no plan"},
+		{"other JSON", `{"a": 1}`, "it is no plan"},
+		{"a list", `[1, 2]`, "it is no plan"},
+		{"half", good[:len(good)/2], "it is cut short or damaged"},
+		{"no last byte", strings.TrimSpace(good)[:len(strings.TrimSpace(good))-1], "it is cut short or damaged"},
+		{"other format", strings.Replace(good, `"format": 1,`, `"format": 2,`, 1), "it is of format 2 (cryptoviz 1.2.3), and this cryptoviz reads format 1: plan again"},
+		{"edited step", strings.Replace(good, "CREATE TABLE", "DROP TABLE", 1), "it was edited or damaged"},
+		{"edited want", strings.Replace(good, `"value": "7d"`, `"value": "1d"`, 1), "it was edited or damaged"},
+		{"no sum", regexp.MustCompile(`"sum": "[0-9a-f]+"`).ReplaceAllString(good, `"sum": ""`), "it is no plan"},
+		{"other sum", regexp.MustCompile(`"sum": "[0-9a-f]`).ReplaceAllString(good, `"sum": "x`), "it was edited or damaged"},
+		{"type", strings.Replace(good, `"changes": [`, `"changes": [7, `, 1), "it is cut short or damaged"},
+		{"twice", good + good, "it is cut short or damaged"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := plan.ReadFile(strings.NewReader(test.text))
+			if err == nil || !strings.Contains(err.Error(), test.says) {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+	s, err := plan.ReadFile(strings.NewReader(good))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range f.apply(s.Plan) {
+		if r.Outcome != provision.Done {
+			t.Errorf("%+v", r)
+		}
+	}
+	f.empty("the whole plan from its file")
+}
+
+// pipeline.hcl changed after the plan was saved: what it says otherwise now is refused, and the rest goes on.
+func TestPipelineChangedMeanwhile(t *testing.T) {
+	f := newFaulty(t, freshDatabase(t), testkit.Kafka(t).Addr())
+	found := saved(t, f.plan())
+	f.p.Topics[0].Config["retention.ms"] = "3600000"
+	f.p.Tables[1].Description = "Other."
+	f.p.Views[0].Query += " LIMIT 1"
+	f.p.Alerts = nil
+	results, err := f.tried(found, nil)
+	t.Log(said(results, err))
+	done := outcomes(results)
+	for address, moved := range map[string]string{"topic.ticks": "pipeline.hcl", "table.markets": "pipeline.hcl", "view.latest": "pipeline.hcl", "alert.stale": "block"} {
+		if r := done[address]; r.Outcome != provision.Refused || len(r.Since) != 1 || r.Since[0].Name != moved {
+			t.Errorf("%+v", r)
+		}
+	}
+	for address, want := range map[string]provision.Outcome{"topic.trades": provision.Done, "table.ticks": provision.Done, "dashboard.board": provision.Done, "role." + f.p.Roles[0].Name: provision.Skipped} {
+		if done[address].Outcome != want {
+			t.Errorf("%+v", done[address])
+		}
+	}
+	f.recovers("planned again")
+}
+
+// A second apply is told who is at work and how to end it; that way the first one stops.
+func TestSecondApply(t *testing.T) {
+	url := freshDatabase(t)
+	f, other := newFaulty(t, url, testkit.Kafka(t).Addr()), database(t, url)
+	found := f.plan()
+	once := false
+	results, err := f.tried(found, func(provision.Event) {
+		if once {
+			return
+		}
+		once = true
+		second, err := f.open().Apply(t.Context(), found, provision.Options{})
+		if err == nil || len(second) > 0 {
+			t.Fatalf("%v %+v", err, second)
+		}
+		t.Log(err)
+		remedy := regexp.MustCompile(`SELECT pg_terminate_backend\(\d+\)`).FindString(err.Error())
+		if remedy == "" || !strings.Contains(err.Error(), `"cryptoviz", user `) || !strings.Contains(err.Error(), time.Now().UTC().Format("2006-01-02")) {
+			t.Fatal("it does not tell who, since when, and what to do")
+		}
+		if _, err := other.Exec(t.Context(), remedy); err != nil {
+			t.Error(err)
+		}
+		release := take(t, f)
+		release()
+	})
+	if text := said(results, err); !strings.Contains(text, timescale.ErrLockLost.Error()) {
+		t.Error(text)
+	}
+	f.recovers("afterwards")
+}
+
+// take takes the lock of apply as soon as it is free.
+func take(t *testing.T, f *faulty) (release func()) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for {
+		_, release, err := timescale.Lock(t.Context(), f.db)
+		if err == nil {
+			return release
+		}
+		if ctx.Err() != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Somebody holds a table: the plan ends soon and says what it could not look at.
+func TestTableIsHeld(t *testing.T) {
+	url := freshDatabase(t)
+	f, other := newFaulty(t, url, testkit.Kafka(t).Addr()), database(t, url)
+	f.recovers("at first")
+	tx, err := other.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback(t.Context()) }()
+	if _, err := tx.Exec(t.Context(), "LOCK TABLE ticks, markets IN ACCESS EXCLUSIVE MODE"); err != nil {
+		t.Fatal(err)
+	}
+	f.p.Tables[0].Columns[2].Null = false
+	f.p.Tables[1].Description = "Other."
+	f.p.Views[0].Query += " LIMIT 1"
+	f.p.Topics[0].Config["retention.ms"] = "3600000"
+	started := time.Now()
+	found, err := f.open().Plan(t.Context())
+	if took := time.Since(started); err != nil || took > 15*time.Second {
+		t.Fatalf("%v after %s", err, took)
+	}
+	for _, e := range found.Errors { // their queries cannot be read without the table
+		if e.Address != "view.latest" && !strings.HasPrefix(e.Address, "role.") || !strings.Contains(e.Text, "lock timeout") {
+			t.Errorf("%+v", e)
+		}
+	}
+	all := changes(found)
+	for _, address := range []string{"table.ticks", "table.markets", "dashboard.board", "alert.stale"} {
+		if !strings.Contains(strings.Join(all[address].Notes, " "), "another session holds a lock") {
+			t.Errorf("%s: %q", address, all[address].Notes)
+		}
+	}
+	if all["topic.ticks"].Action != plan.Update {
+		t.Errorf("%s", told(all["topic.ticks"]))
+	}
+	_ = tx.Rollback(t.Context())
+	f.recovers("when it is free")
+}

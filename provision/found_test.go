@@ -1,0 +1,139 @@
+package provision_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"github.com/cryptoviz/cryptoviz/engine/testkit"
+	"github.com/cryptoviz/cryptoviz/provision"
+	"github.com/cryptoviz/cryptoviz/provision/plan"
+)
+
+// What TestProperty and the faults found, each made small.
+
+// small is a world on PostgreSQL alone, with a topic since there must be one.
+func small(t *testing.T, hcl string) *world {
+	t.Helper()
+	w := &world{t: t, db: database(t, freshDatabase(t)), kafka: client(t, testkit.Kafka(t).Addr())}
+	w.says(hcl)
+	return w
+}
+
+// says gives the world another pipeline. READER is the name of a role of this database.
+func (w *world) says(hcl string) {
+	w.t.Helper()
+	const head = "kafka {\n  brokers = [\"localhost:9092\"]\n}\ndatabase {\n  url        = \"postgres://x@x/x\"\n  on_missing = \"degrade\"\n}\n"
+	hcl = strings.ReplaceAll(hcl, "READER", "reader_of_"+w.db.Config().ConnConfig.Database)
+	w.p = load(w.t, fstest.MapFS{"pipeline.hcl": &fstest.MapFile{Data: []byte(head + hcl)}}, nil)
+}
+
+// done applies everything, and wants nothing left.
+func (w *world) done(when string) {
+	w.t.Helper()
+	found := w.plan()
+	for _, r := range w.apply(found, everything(found)...) {
+		if r.Outcome != provision.Done {
+			w.t.Errorf("%s: %s %s", when, r.Address, r.Reason)
+		}
+	}
+	w.empty(when)
+}
+
+const idTable = `
+table "x" {
+  column "id" {
+    type = "bigint"
+  }
+  primary_key = ["id"]
+}
+`
+
+// A view with * follows its table in one apply, also when the new column is not declared as the last one.
+func TestFoundViewOfAll(t *testing.T) {
+	const view = "\nview \"v\" {\n  query = \"SELECT * FROM x\"\n}\n"
+	w := small(t, idTable+view)
+	w.done("at first")
+	w.says(`
+table "x" {
+  column "made" {
+    type      = "bigint"
+    null      = true
+    generated = "id + 1"
+  }
+  column "more" {
+    type = "text"
+    null = true
+  }
+  column "id" {
+    type = "bigint"
+  }
+  primary_key = ["id"]
+}
+` + view)
+	w.done("with more columns")
+	if got := collect(t, w.db, "SELECT string_agg(attname, ' ' ORDER BY attnum) FROM pg_attribute WHERE attrelid = 'v'::regclass")[0]; got != "id more made" {
+		t.Error(got)
+	}
+}
+
+// PostgreSQL keeps no default that is NULL.
+func TestFoundDefaultNull(t *testing.T) {
+	w := small(t, strings.Replace(idTable, "  primary_key", "  column \"a\" {\n    type    = \"text\"\n    null    = true\n    default = \"NULL\"\n  }\n  primary_key", 1))
+	w.done("at first")
+	w.says(strings.Replace(idTable, "  primary_key", "  column \"a\" {\n    type    = \"text\"\n    null    = true\n    default = \"NULL::text\"\n  }\n  column \"b\" {\n    type    = \"integer\"\n    null    = true\n    default = \"NULL::bigint\"\n  }\n  primary_key", 1))
+	w.done("with a cast")
+}
+
+// Many roles with grants on the same schema and tables are made at once, and taken away again together with the table.
+func TestFoundManyRoles(t *testing.T) {
+	role := "\nrole \"READER_N\" {\n  grant {\n    privileges = [\"select\"]\n    on         = [table.x, cryptoviz]\n  }\n}\n"
+	var roles, gone string
+	for n := range 12 {
+		roles += strings.ReplaceAll(role, "READER_N", fmt.Sprint("READER_", n))
+		gone += fmt.Sprintf("removed {\n  object = role.READER_%d\n}\n", n)
+	}
+	w := small(t, idTable+roles)
+	w.done("at first")
+	w.says(idTable + gone + "removed {\n  object = view.other\n}\n")
+	w.p.Tables = nil
+	w.p.Removed[len(w.p.Removed)-1].Kind, w.p.Removed[len(w.p.Removed)-1].Name = "table", "x"
+	w.done("when all goes")
+	if n := collect(t, w.db, "SELECT count(*)::text FROM pg_roles WHERE rolname LIKE 'reader_of_' || current_database() || '_%'")[0]; n != "0" {
+		t.Errorf("%s roles are left", n)
+	}
+}
+
+// Destroy goes by what hangs on what now: a view may read another table than its block says, when that could not be applied.
+func TestFoundDestroyOfWhatIsLive(t *testing.T) {
+	hcl := ""
+	for i := range 8 {
+		hcl += strings.Replace(idTable, `"x"`, fmt.Sprintf("\"x_%d\"", i), 1) + fmt.Sprintf("view \"v_%d\" {\n  query = \"SELECT id FROM x_%d\"\n}\n", i, i)
+	}
+	w := small(t, hcl+"role \"READER\" {\n  grant {\n    privileges = [\"select\"]\n    on         = [table.x_0, view.v_0]\n  }\n}\n")
+	w.done("at first")
+	for _, v := range w.p.Views {
+		v.Query = "SELECT one FROM nothing"
+	}
+	going, err := w.open().Destroying(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := going.Plan(t.Context())
+	if err != nil || len(found.Errors) > 0 {
+		t.Fatalf("%v %+v", err, found.Errors)
+	}
+	for _, c := range found.Changes {
+		if c.Action != plan.Delete || c.Impossible() || c.Where == "" || strings.HasPrefix(c.Where, ":") {
+			t.Errorf("%s at %q", told(c), c.Where)
+		}
+	}
+	results, err := going.Apply(t.Context(), found, provision.Options{Allow: everything(found)})
+	if err != nil {
+		t.Errorf("%s", said(results, err))
+	}
+	if left := collect(t, w.db, "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace"); len(left) > 0 {
+		t.Errorf("%q are left", left)
+	}
+}
