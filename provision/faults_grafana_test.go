@@ -13,11 +13,18 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/grafana/grafanatest"
 )
 
+func TestGrafanaFaults(t *testing.T) {
+	t.Parallel()
+	broker := testkit.Kafka(t).Addr()
+	t.Run("fails", func(t *testing.T) { grafanaFails(t, broker) })
+	t.Run("loses_answers", func(t *testing.T) { grafanaLosesAnswers(t, broker) })
+	t.Run("moves_meanwhile", func(t *testing.T) { grafanaMovesMeanwhile(t, broker) })
+}
+
 // Grafana fails, while plan reads or while apply writes. The other systems are planned and applied all the same, what failed
 // says why, and a later apply does the rest.
-func TestGrafanaFails(t *testing.T) {
+func grafanaFails(t *testing.T, broker string) {
 	const page = "<!DOCTYPE html><html><head><title>Sign in</title></head><body>Please log in.</body></html>"
-	broker := testkit.Kafka(t).Addr()
 	for _, test := range []struct {
 		name  string
 		fault grafanatest.Fault
@@ -36,17 +43,25 @@ func TestGrafanaFails(t *testing.T) {
 		{"page", grafanatest.Fault{Status: 200, Body: page}, "may be a login page", "may be a login page"},
 		{"other_json", grafanatest.Fault{Status: 200, Body: `["a"]`}, "another form", "another form"},
 		{"cut", grafanatest.Fault{Cut: true}, "was closed before its answer", "was closed before its answer"},
-		{"slow", grafanatest.Fault{Delay: 1500 * time.Millisecond}, "no answer from Grafana", "no answer from Grafana"},
+		{"slow", grafanatest.Fault{Delay: 1500 * time.Millisecond, Cut: true}, "no answer from Grafana", "no answer from Grafana"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			f := newFaulty(t, freshDatabase(t), broker)
 			inGrafana := []string{"folder.crypto", "datasource.main", "dashboard.board", "alert.stale"}
+			patience := f.p.Grafana.Timeout
+			impatient := func() {
+				if test.fault.Delay > 0 {
+					f.p.Grafana.Timeout = time.Second
+				}
+			}
 			// While plan reads.
+			impatient()
 			read := test.fault
 			read.Path = "/api/"
 			stop := f.grafana.Fail(read)
 			found, err := f.open().Plan(t.Context())
 			stop()
+			f.p.Grafana.Timeout = patience
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -69,7 +84,9 @@ func TestGrafanaFails(t *testing.T) {
 				write.Method = method
 				stops = append(stops, f.grafana.Fail(write))
 			}
+			impatient()
 			results, err := f.tried(whole, nil)
+			f.p.Grafana.Timeout = patience
 			for _, stop := range stops {
 				stop()
 			}
@@ -89,8 +106,7 @@ func TestGrafanaFails(t *testing.T) {
 }
 
 // Answers are lost after the request was carried out: nothing is made twice.
-func TestGrafanaLosesAnswers(t *testing.T) {
-	broker := testkit.Kafka(t).Addr()
+func grafanaLosesAnswers(t *testing.T, broker string) {
 	for n := range 4 {
 		t.Run(fmt.Sprint("write_", n), func(t *testing.T) {
 			f := newFaulty(t, freshDatabase(t), broker)
@@ -108,8 +124,8 @@ func TestGrafanaLosesAnswers(t *testing.T) {
 }
 
 // Somebody else saves the dashboard between plan and apply: apply does not overwrite it.
-func TestGrafanaMovesMeanwhile(t *testing.T) {
-	f := newFaulty(t, freshDatabase(t), testkit.Kafka(t).Addr())
+func grafanaMovesMeanwhile(t *testing.T, broker string) {
+	f := newFaulty(t, freshDatabase(t), broker)
 	f.recovers("at first")
 	f.p.Dashboards[0].JSON = []byte(strings.Replace(smallBoard, "Latest", "Newest", 1))
 	f.p.Folders[0].Title = "Other"

@@ -16,14 +16,24 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
+func TestKafkaFaults(t *testing.T) {
+	t.Parallel()
+	t.Run("one_broker", func(t *testing.T) {
+		broker := testkit.Kafka(t).Addr()
+		t.Run("cut", func(t *testing.T) { kafkaIsCut(t, broker) })
+		t.Run("gone", func(t *testing.T) { kafkaIsGone(t, broker) })
+	})
+	t.Run("one_of_three_down", brokerIsDown)
+}
+
 // The connections to Kafka are cut at one request after the other. A cut for a moment is not even noticed: the client sends
 // its requests again.
-func TestKafkaIsCut(t *testing.T) {
-	f := newFaulty(t, freshDatabase(t), testkit.Kafka(t).Addr())
+func kafkaIsCut(t *testing.T, broker string) {
+	f := newFaulty(t, freshDatabase(t), broker)
 	f.recovers("at first")
 	n := 0
 	for i, how := range []struct{ late, stay bool }{{false, false}, {true, false}, {false, true}, {true, true}} {
-		for request := 1 + i; ; request += 9 {
+		for request := 1 + i; ; request += 12 {
 			for _, topic := range f.p.Topics {
 				n++
 				topic.Partitions++
@@ -50,9 +60,8 @@ func TestKafkaIsCut(t *testing.T) {
 }
 
 // Kafka is gone entirely: the plan ends soon, with errors for the topics alone; apply does the rest.
-func TestKafkaIsGone(t *testing.T) {
-	broker := testkit.Kafka(t)
-	f := newFaulty(t, freshDatabase(t), broker.Addr())
+func kafkaIsGone(t *testing.T, broker string) {
+	f := newFaulty(t, freshDatabase(t), broker)
 	for i := range 20 {
 		f.p.Topics = append(f.p.Topics, &spec.Topic{Name: fmt.Sprint("more_", i), Partitions: 1, Replication: 1, Config: map[string]string{}})
 	}
@@ -91,7 +100,7 @@ func TestKafkaIsGone(t *testing.T) {
 }
 
 // One of three brokers is down: what needs it is impossible, the rest is done; when it is back, all is.
-func TestBrokerIsDown(t *testing.T) {
+func brokerIsDown(t *testing.T) {
 	brokers := testkit.KafkaCluster(t, 3)
 	f := newFaulty(t, freshDatabase(t), brokers[0].Addr(), brokers[1].Addr(), brokers[2].Addr())
 	f.p.Topics[0].Replication = 3

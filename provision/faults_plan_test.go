@@ -14,9 +14,17 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/timescale"
 )
 
+func TestPlanFaults(t *testing.T) {
+	t.Parallel()
+	broker := testkit.Kafka(t).Addr()
+	t.Run("file_damaged", func(t *testing.T) { planFileIsDamaged(t, broker) })
+	t.Run("pipeline_changed", func(t *testing.T) { pipelineChangedMeanwhile(t, broker) })
+	t.Run("second_apply", func(t *testing.T) { secondApply(t, broker) })
+}
+
 // A plan file that is not as it was written is refused, and it holds no secret.
-func TestPlanFileIsDamaged(t *testing.T) {
-	f := newFaulty(t, freshDatabase(t), testkit.Kafka(t).Addr())
+func planFileIsDamaged(t *testing.T, broker string) {
+	f := newFaulty(t, freshDatabase(t), broker)
 	var file bytes.Buffer
 	if err := (plan.Saved{Tool: "1.2.3", Pipeline: "pipeline.hcl", Plan: f.plan()}).Write(&file); err != nil {
 		t.Fatal(err)
@@ -62,8 +70,8 @@ func TestPlanFileIsDamaged(t *testing.T) {
 }
 
 // pipeline.hcl changed after the plan was saved: what it says otherwise now is refused, and the rest goes on.
-func TestPipelineChangedMeanwhile(t *testing.T) {
-	f := newFaulty(t, freshDatabase(t), testkit.Kafka(t).Addr())
+func pipelineChangedMeanwhile(t *testing.T, broker string) {
+	f := newFaulty(t, freshDatabase(t), broker)
 	found := saved(t, f.plan())
 	f.p.Topics[0].Config["retention.ms"] = "3600000"
 	f.p.Tables[1].Description = "Other."
@@ -86,9 +94,9 @@ func TestPipelineChangedMeanwhile(t *testing.T) {
 }
 
 // A second apply is told who is at work and how to end it; that way the first one stops.
-func TestSecondApply(t *testing.T) {
+func secondApply(t *testing.T, broker string) {
 	url := freshDatabase(t)
-	f, other := newFaulty(t, url, testkit.Kafka(t).Addr()), database(t, url)
+	f, other := newFaulty(t, url, broker), database(t, url)
 	found := f.plan()
 	once := false
 	results, err := f.tried(found, func(provision.Event) {
@@ -131,44 +139,4 @@ func take(t *testing.T, f *faulty) (release func()) {
 			t.Fatal(err)
 		}
 	}
-}
-
-// Somebody holds a table: the plan ends soon and says what it could not look at.
-func TestTableIsHeld(t *testing.T) {
-	url := freshDatabase(t)
-	f, other := newFaulty(t, url, testkit.Kafka(t).Addr()), database(t, url)
-	f.recovers("at first")
-	tx, err := other.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = tx.Rollback(t.Context()) }()
-	if _, err := tx.Exec(t.Context(), "LOCK TABLE ticks, markets IN ACCESS EXCLUSIVE MODE"); err != nil {
-		t.Fatal(err)
-	}
-	f.p.Tables[0].Columns[2].Null = false
-	f.p.Tables[1].Description = "Other."
-	f.p.Views[0].Query += " LIMIT 1"
-	f.p.Topics[0].Config["retention.ms"] = "3600000"
-	started := time.Now()
-	found, err := f.open().Plan(t.Context())
-	if took := time.Since(started); err != nil || took > 15*time.Second {
-		t.Fatalf("%v after %s", err, took)
-	}
-	for _, e := range found.Errors { // their queries cannot be read without the table
-		if e.Address != "view.latest" && !strings.HasPrefix(e.Address, "role.") || !strings.Contains(e.Text, "lock timeout") {
-			t.Errorf("%+v", e)
-		}
-	}
-	all := changes(found)
-	for _, address := range []string{"table.ticks", "table.markets", "dashboard.board", "alert.stale"} {
-		if !strings.Contains(strings.Join(all[address].Notes, " "), "another session holds a lock") {
-			t.Errorf("%s: %q", address, all[address].Notes)
-		}
-	}
-	if all["topic.ticks"].Action != plan.Update {
-		t.Errorf("%s", told(all["topic.ticks"]))
-	}
-	_ = tx.Rollback(t.Context())
-	f.recovers("when it is free")
 }

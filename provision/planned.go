@@ -53,7 +53,7 @@ func (w *World) makePlanned(ctx context.Context, tx pgx.Tx) error {
 	}
 	for _, t := range w.planned {
 		for _, sql := range timescale.CreateSQL(t, caps, w.now()) {
-			if _, err := tx.Exec(ctx, sql); err != nil {
+			if err := timescale.Single(ctx, tx, sql); err != nil {
 				return fmt.Errorf("try table %s: %w", t.Name, err)
 			}
 		}
@@ -265,8 +265,7 @@ func (w *World) makeViews(ctx context.Context, tx pgx.Tx, p *plan.Plan) {
 	for round := len(left); round > 0 && len(left) > 0; round-- {
 		left = slices.DeleteFunc(left, func(v asked) bool {
 			return inSavepoint(ctx, tx, func() error {
-				_, err := tx.Exec(ctx, "CREATE VIEW "+pgx.Identifier{v.what}.Sanitize()+" AS\n"+v.sql, pgx.QueryExecModeExec)
-				return err
+				return timescale.Single(ctx, tx, "CREATE VIEW "+pgx.Identifier{v.what}.Sanitize()+" AS\n"+v.sql)
 			}) == nil
 		})
 	}

@@ -20,13 +20,14 @@ import (
 )
 
 var (
-	seeds = flag.Int("seeds", 8, "random pipelines of TestProperty on PostgreSQL; a quarter of it on TimescaleDB")
+	seeds = flag.Int("seeds", 8, "random pipelines of TestProperty on PostgreSQL, and a quarter of it on TimescaleDB; also how closely TestDatabaseFaults cuts")
 	first = flag.Uint64("seed", 1, "the first of them: -seeds 1 -seed N repeats one")
 )
 
-// TestProperty makes random pipelines, changes them at random, and holds apply to its law: after it, a plan is empty, but for
+// TestPropertyOnPostgres makes random pipelines, changes them at random, and holds apply to its law: after it, a plan is empty, but for
 // what the plan had said to be impossible. A plan changes nothing. Destroy leaves nothing behind.
 func TestPropertyOnPostgres(t *testing.T) {
+	t.Parallel()
 	kafka := client(t, testkit.Kafka(t).Addr())
 	for i := range *seeds {
 		seed := *first + uint64(i)
@@ -37,6 +38,7 @@ func TestPropertyOnPostgres(t *testing.T) {
 }
 
 func TestPropertyOnTimescale(t *testing.T) {
+	t.Parallel()
 	kafka := client(t, testkit.Kafka(t).Addr())
 	for i := range (*seeds + 3) / 4 {
 		seed := *first + uint64(i)

@@ -233,7 +233,7 @@ func (a *Aggregate) judgePolicies(ctx context.Context, c *plan.Change, l *liveAg
 	err := a.Queries.Catalog.trial(ctx, func(tx pgx.Tx) error {
 		err := attempt(ctx, tx, func() error {
 			for _, sql := range steps {
-				if err := single(ctx, tx, sql); err != nil {
+				if err := Single(ctx, tx, sql); err != nil {
 					return err
 				}
 			}

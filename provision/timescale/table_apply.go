@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/cryptoviz/cryptoviz/engine/store/schema"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
@@ -93,7 +94,7 @@ func execute(ctx context.Context, db *pgxpool.Pool, steps []string) error {
 		if err := patiently(ctx, func() error {
 			return pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
 				for _, sql := range steps[i+1 : end] {
-					if _, err := tx.Exec(ctx, sql); err != nil {
+					if err := one(ctx, tx, sql); err != nil {
 						return &statementError{sql, err}
 					}
 				}
@@ -105,6 +106,15 @@ func execute(ctx context.Context, db *pgxpool.Pool, steps []string) error {
 		i = end
 	}
 	return nil
+}
+
+// one runs a step of a transaction. Only our own schema holds several statements.
+func one(ctx context.Context, tx pgx.Tx, sql string) error {
+	if sql != schema.SQL {
+		return Single(ctx, tx, sql)
+	}
+	_, err := tx.Exec(ctx, sql)
+	return err
 }
 
 // alone runs one statement outside of a transaction.
@@ -121,7 +131,7 @@ func alone(ctx context.Context, db *pgxpool.Pool, sql string) error {
 	if _, err := conn.Exec(ctx, "SET statement_timeout = 0"); err != nil {
 		return err
 	}
-	_, err = conn.Exec(ctx, sql)
+	_, err = conn.Conn().PgConn().ExecParams(ctx, sql, nil, nil, nil, nil).Close()
 	if _, back := conn.Exec(context.WithoutCancel(ctx), "SELECT set_config('statement_timeout', "+literal(before)+", false)"); back != nil {
 		_ = conn.Conn().Close(context.WithoutCancel(ctx))
 	}

@@ -79,7 +79,7 @@ func (d *draft) rewrites(ctx context.Context, w *spec.Column) (yes bool, err err
 		if err := tx.QueryRow(ctx, file).Scan(&before); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, "ALTER TABLE pg_temp.cryptoviz_rewrites ADD COLUMN "+columnSQL(w)); err != nil {
+		if err := Single(ctx, tx, "ALTER TABLE pg_temp.cryptoviz_rewrites ADD COLUMN "+columnSQL(w)); err != nil {
 			return err
 		}
 		return tx.QueryRow(ctx, "SELECT pg_relation_filenode('pg_temp.cryptoviz_rewrites')::bigint <> $1", before).Scan(&yes)

@@ -329,7 +329,7 @@ func (d *draft) run(ctx context.Context, before []string, steps []step) error {
 		}
 		for _, s := range steps {
 			at = s.sql
-			if _, err := tx.Exec(ctx, s.sql); err != nil {
+			if err := Single(ctx, tx, s.sql); err != nil {
 				return err
 			}
 		}

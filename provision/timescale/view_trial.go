@@ -98,7 +98,7 @@ func (t *trial) make(ctx context.Context, tx pgx.Tx, x *query, a *answer) error 
 		name = quote(x.name)
 	}
 	if x.aggregate == nil {
-		err := attempt(ctx, tx, func() error { return single(ctx, tx, "CREATE VIEW "+name+" AS\n"+x.text) })
+		err := attempt(ctx, tx, func() error { return Single(ctx, tx, "CREATE VIEW "+name+" AS\n"+x.text) })
 		return t.refuse(a, err)
 	}
 	if t.s.caps.Version == "" || t.s.caps.Edition != "community" {
@@ -111,7 +111,7 @@ func (t *trial) make(ctx context.Context, tx pgx.Tx, x *query, a *answer) error 
 	}
 	err := attempt(ctx, tx, func() error {
 		for _, sql := range aggregateSQL(name, x.text, x.aggregate, t.s.caps) {
-			if err := single(ctx, tx, sql); err != nil {
+			if err := Single(ctx, tx, sql); err != nil {
 				return err
 			}
 		}
@@ -143,7 +143,7 @@ func (t *trial) inPlace(ctx context.Context, tx pgx.Tx, x *query, a *answer, l *
 	}
 	err := attempt(ctx, tx, func() error {
 		for _, sql := range statements {
-			if err := single(ctx, tx, sql); err != nil {
+			if err := Single(ctx, tx, sql); err != nil {
 				return err
 			}
 		}
@@ -228,8 +228,9 @@ func attempt(ctx context.Context, tx pgx.Tx, f func() error) error {
 	return err
 }
 
-// single runs one statement, and refuses a text with several: a query comes from a file.
-func single(ctx context.Context, tx pgx.Tx, sql string) error {
+// Single runs one statement. What comes from pipeline.hcl goes through here: Exec without arguments would run every statement
+// of a text, and one of "…; COMMIT; DROP TABLE x" would outlive the transaction that is rolled back.
+func Single(ctx context.Context, tx pgx.Tx, sql string) error {
 	if counted, ok := tx.(*countedTx); ok {
 		counted.catalog.count()
 	}
