@@ -220,6 +220,9 @@ func (w *openWorld) apply(ctx context.Context, command string, found plan.Plan, 
 			remedy = "Plan again"
 		}
 		return fmt.Errorf("%s made in %s, %d not. %s", count(done, "change"), took, len(results)-done, remedy)
+	case err != nil && len(results) > 0:
+		w.report(found, results)
+		return fmt.Errorf("%s made in %s, %d not: %w", count(done, "change"), took, len(results)-done, err)
 	case err != nil:
 		return err
 	}

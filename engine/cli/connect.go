@@ -74,8 +74,8 @@ func plainly(err error) string {
 	return strings.TrimSpace(lines[len(lines)-1])
 }
 
-// brokers opens a client of the pipeline's Kafka and looks whether it answers.
-func (e *env) brokers(ctx context.Context, p *spec.Pipeline) (*kgo.Client, error) {
+// kafkaClient opens a client of the pipeline's Kafka. It connects when it is used.
+func kafkaClient(p *spec.Pipeline) (*kgo.Client, error) {
 	opts, err := connect.Kafka(p.Kafka)
 	if err != nil {
 		return nil, err
@@ -83,6 +83,15 @@ func (e *env) brokers(ctx context.Context, p *spec.Pipeline) (*kgo.Client, error
 	client, err := kgo.NewClient(append(opts, kgo.RetryTimeout(15*time.Second))...)
 	if err != nil {
 		return nil, fmt.Errorf("open a Kafka client: %w", err)
+	}
+	return client, nil
+}
+
+// brokers opens a client of the pipeline's Kafka and looks whether it answers.
+func (e *env) brokers(ctx context.Context, p *spec.Pipeline) (*kgo.Client, error) {
+	client, err := kafkaClient(p)
+	if err != nil {
+		return nil, err
 	}
 	ping, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()

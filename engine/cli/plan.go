@@ -115,7 +115,7 @@ func (e *env) worldOf(ctx context.Context, p *spec.Pipeline, now func() time.Tim
 	if err != nil {
 		return nil, err
 	}
-	kafka, err := e.brokers(ctx, p)
+	kafka, err := kafkaClient(p)
 	if err != nil {
 		db.Close()
 		return nil, err

@@ -82,11 +82,7 @@ func (c *Cluster) Describe() plan.Read {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	r := plan.Read{System: "Kafka", Text: "not read", Requests: int(c.requests.Load()), Seconds: c.seconds}
-	seeds, _ := c.client.OptValue(kgo.SeedBrokers).([]string)
-	where := strings.Join(seeds, ",")
-	if len(seeds) > 1 {
-		where = seeds[0] + ",…"
-	}
+	where := c.where()
 	if s := c.read.snapshot; s != nil {
 		visible := 0
 		for _, t := range s.topics {
@@ -99,6 +95,15 @@ func (c *Cluster) Describe() plan.Read {
 		r.Text = where + ": not read"
 	}
 	return r
+}
+
+// where names the brokers that the client was given.
+func (c *Cluster) where() string {
+	seeds, _ := c.client.OptValue(kgo.SeedBrokers).([]string)
+	if len(seeds) > 1 {
+		return seeds[0] + ",…"
+	}
+	return strings.Join(seeds, ",")
 }
 
 // Unmanaged lists the addresses of all topics that this Kafka user can see, so that the caller takes off what is declared.
@@ -141,7 +146,7 @@ func ask[R kmsg.Response](ctx context.Context, c *Cluster, req kmsg.Request) (R,
 	defer cancel()
 	resp, err := c.client.Request(within, req)
 	r, _ := resp.(R)
-	return r, answered(ctx, err)
+	return r, c.answered(ctx, err)
 }
 
 // askAll sends a request that is cut by broker, and returns the answers of those that answer.
@@ -151,7 +156,7 @@ func askAll[R kmsg.Response](ctx context.Context, c *Cluster, req kmsg.Request) 
 	for _, shard := range c.client.RequestSharded(within, req) {
 		c.requests.Add(1)
 		if shard.Err != nil {
-			err = errors.Join(err, answered(ctx, shard.Err))
+			err = errors.Join(err, c.answered(ctx, shard.Err))
 			continue
 		}
 		out = append(out, from[R]{shard.Meta.NodeID, shard.Resp.(R)})
@@ -165,14 +170,14 @@ type from[R any] struct {
 }
 
 // answered words that no answer came, unless it is the caller's context that ended.
-func answered(ctx context.Context, err error) error {
+func (c *Cluster) answered(ctx context.Context, err error) error {
 	switch {
 	case err == nil || ctx.Err() != nil:
 		return err
 	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("no answer from Kafka within %s: are enough brokers up?", spec.FormatDuration(answerWait))
+		return fmt.Errorf("no answer from Kafka at %s within %s: are enough brokers up?", c.where(), spec.FormatDuration(answerWait))
 	}
-	return fmt.Errorf("no answer from Kafka: %w", err)
+	return fmt.Errorf("no answer from Kafka at %s (start it, or correct kafka.brokers): %w", c.where(), err)
 }
 
 // topic returns a topic with its config, or nil when there is none. An error when this Kafka user may not see it.
