@@ -38,14 +38,24 @@ func (w *World) prepare(ctx context.Context) error {
 			w.planned = append(w.planned, p)
 		}
 	}
-	if len(w.planned) > 0 {
+	if len(w.planned) > 0 || len(w.leaving()) > 0 {
 		w.queries.Planned = w.makePlanned
 	}
 	return nil
 }
 
-// makePlanned makes the planned tables in the schema that comes first in the search path of tx. The caller rolls tx back: the
-// live tables are neither touched nor locked.
+// leaving lists the relations that this plan removes.
+func (w *World) leaving() (names []string) {
+	for _, r := range w.p.Removed {
+		if _, ours := w.last[r.Address()]; ours && slices.Contains([]string{"table", "view", "aggregate"}, r.Kind) {
+			names = append(names, r.Name)
+		}
+	}
+	return names
+}
+
+// makePlanned makes the planned tables in the schema that comes first in the search path of tx, and hides what leaves behind
+// types, which no query can read. The caller rolls tx back: the live tables are neither touched nor locked.
 func (w *World) makePlanned(ctx context.Context, tx pgx.Tx) error {
 	caps := w.caps
 	if caps.Version == "" {
@@ -56,6 +66,11 @@ func (w *World) makePlanned(ctx context.Context, tx pgx.Tx) error {
 			if err := timescale.Single(ctx, tx, sql); err != nil {
 				return fmt.Errorf("try table %s: %w", t.Name, err)
 			}
+		}
+	}
+	for _, name := range w.leaving() {
+		if err := timescale.Single(ctx, tx, "CREATE TYPE "+pgx.Identifier{name}.Sanitize()+" AS ()"); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -182,7 +197,7 @@ func (w *World) explain(ctx context.Context, p *plan.Plan) error {
 	}
 	w.makeViews(ctx, tx, p)
 	for _, q := range queries {
-		text, err := try(ctx, tx, q)
+		text, err := w.try(ctx, tx, q)
 		switch {
 		case busy(err) && ctx.Err() == nil:
 			note(p, q, "not checked, since another session holds a lock on what it reads, or the server is slow")
@@ -272,13 +287,17 @@ func (w *World) makeViews(ctx context.Context, tx pgx.Tx, p *plan.Plan) {
 }
 
 // try has the server read one query; the text is what it says against it.
-func try(ctx context.Context, tx pgx.Tx, q asked) (string, error) {
+func (w *World) try(ctx context.Context, tx pgx.Tx, q asked) (string, error) {
 	err := inSavepoint(ctx, tx, func() error {
 		// Prepared, not explained: whatever stands in a file, nothing of it is run.
 		_, err := tx.Conn().PgConn().Prepare(ctx, "", q.sql, nil)
 		return err
 	})
-	if text := refusal(err); text != "" || err == nil {
+	text := refusal(err)
+	switch address := timescale.Leaving(w.p, err); {
+	case address != "":
+		return "it reads " + address + ", which this plan removes", nil
+	case text != "" || err == nil:
 		return text, nil
 	}
 	return "", err

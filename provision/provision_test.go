@@ -305,6 +305,33 @@ func TestReadersOfAColumn(t *testing.T) {
 	}
 }
 
+// Whatever reads an object that goes is named before it goes, also what has not been made yet.
+func TestReadersOfWhatIsRemoved(t *testing.T) {
+	w := newWorld(t, testkit.Postgres(t))
+	table := &spec.Table{Name: "spreads", Columns: []*spec.Column{{Name: "id", Type: spec.Bigint}}, PrimaryKey: []string{"id"}}
+	w.p.Tables = append(w.p.Tables, table)
+	w.p.Views = []*spec.View{{Name: "wide", Query: "SELECT base, price FROM raw_crypto_data"}, {Name: "stays", Query: "SELECT price AS wide FROM raw_crypto_data"}}
+	source, zero := w.p.DataSources[0], 0.0
+	w.p.Alerts = []*spec.Alert{{Name: "far", Title: "Far", Folder: w.p.Folders[0], DataSource: source, Query: "SELECT count(*) FROM wide", Above: &zero, Every: time.Minute, NoData: "ok"}}
+	w.apply(w.plan())
+	w.empty("before")
+	w.p.Tables, w.p.Views = w.p.Tables[:len(w.p.Tables)-1], append(w.p.Views[1:], &spec.View{Name: "later", Query: "SELECT base FROM wide"}, &spec.View{Name: "after", Query: "SELECT wide.id FROM spreads AS wide"})
+	w.p.Removed = []*spec.Removed{{Kind: "view", Name: "wide"}, {Kind: "table", Name: "spreads"}}
+	got := changes(w.plan())
+	for address, want := range map[string]string{
+		"view.later": "CV-V02: :1:18: it reads view.wide, which this plan removes", "view.after": "CV-V02: :1:21: it reads table.spreads, which this plan removes",
+		"alert.far": "it reads view.wide, which this plan removes", "view.stays": "",
+	} {
+		c, text := got[address], ""
+		for _, f := range c.Findings {
+			text += f.Code + ": " + f.Text
+		}
+		if !strings.Contains(text, want) || want == "" && text != "" {
+			t.Errorf("%s: %q, want %q", address, text, want)
+		}
+	}
+}
+
 // Interrupted at any point, the next apply does the rest.
 func TestInterrupted(t *testing.T) {
 	w := newWorld(t, testkit.Postgres(t))

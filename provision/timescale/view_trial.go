@@ -84,6 +84,9 @@ func (t *trial) read(ctx context.Context, tx pgx.Tx, i int, x *query) (*answer, 
 	if out.refusal = refused(err); out.refusal == nil {
 		return nil, err
 	}
+	if address := Leaving(t.q.Pipeline, err); address != "" {
+		out.refusal.text = "it reads " + address + ", which this plan removes"
+	}
 	out.refusal.where = t.q.where(x.at, x.text, out.refusal.position-lead)
 	return out, nil
 }
@@ -267,6 +270,20 @@ func refused(err error) *objection {
 	}
 	r.text += " (SQLSTATE " + pg.Code + ")"
 	return r
+}
+
+// Leaving tells which removed object a query was refused for: a trial hides those behind types of the same names. "" when it
+// was refused for something else.
+func Leaving(p *spec.Pipeline, err error) (address string) {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok || pg.Code != "42809" { // wrong object type
+		return ""
+	}
+	i := slices.IndexFunc(p.Removed, func(r *spec.Removed) bool { return strings.Contains(pg.Message, `"`+r.Name+`"`) })
+	if i < 0 {
+		return ""
+	}
+	return p.Removed[i].Address()
 }
 
 // where turns a position in a query into a place in the file that it came from.
