@@ -279,7 +279,7 @@ func (w *World) makeViews(ctx context.Context, tx pgx.Tx, p *plan.Plan) {
 	}
 	for round := len(left); round > 0 && len(left) > 0; round-- {
 		left = slices.DeleteFunc(left, func(v asked) bool {
-			return inSavepoint(ctx, tx, func() error {
+			return timescale.Attempt(ctx, tx, func() error {
 				return timescale.Single(ctx, tx, "CREATE VIEW "+pgx.Identifier{v.what}.Sanitize()+" AS\n"+v.sql)
 			}) == nil
 		})
@@ -288,7 +288,7 @@ func (w *World) makeViews(ctx context.Context, tx pgx.Tx, p *plan.Plan) {
 
 // try has the server read one query; the text is what it says against it.
 func (w *World) try(ctx context.Context, tx pgx.Tx, q asked) (string, error) {
-	err := inSavepoint(ctx, tx, func() error {
+	err := timescale.Attempt(ctx, tx, func() error {
 		// Prepared, not explained: whatever stands in a file, nothing of it is run.
 		_, err := tx.Conn().PgConn().Prepare(ctx, "", q.sql, nil)
 		return err
@@ -307,18 +307,6 @@ func (w *World) try(ctx context.Context, tx pgx.Tx, q asked) (string, error) {
 func busy(err error) bool {
 	pg, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && (pg.Code == "55P03" || pg.Code == "57014")
-}
-
-func inSavepoint(ctx context.Context, tx pgx.Tx, f func() error) error {
-	if _, err := tx.Exec(ctx, "SAVEPOINT attempt"); err != nil {
-		return err
-	}
-	err := f()
-	_, back := tx.Exec(ctx, "ROLLBACK TO SAVEPOINT attempt")
-	if err == nil && back == nil {
-		return nil
-	}
-	return errors.Join(err, back)
 }
 
 // refusal is what the server says against a statement; "" when the error is of another kind.

@@ -313,7 +313,11 @@ func TestReadersOfWhatIsRemoved(t *testing.T) {
 	w.p.Views = []*spec.View{{Name: "wide", Query: "SELECT base, price FROM raw_crypto_data"}, {Name: "stays", Query: "SELECT price AS wide FROM raw_crypto_data"}}
 	source, zero := w.p.DataSources[0], 0.0
 	w.p.Alerts = []*spec.Alert{{Name: "far", Title: "Far", Folder: w.p.Folders[0], DataSource: source, Query: "SELECT count(*) FROM wide", Above: &zero, Every: time.Minute, NoData: "ok"}}
-	w.apply(w.plan())
+	first := w.plan()
+	if c := changes(first)["alert.far"]; len(c.Findings) > 0 { // the view that it reads is made with it
+		t.Errorf("%+v", c.Findings)
+	}
+	w.apply(first)
 	w.empty("before")
 	w.p.Tables, w.p.Views = w.p.Tables[:len(w.p.Tables)-1], append(w.p.Views[1:], &spec.View{Name: "later", Query: "SELECT base FROM wide"}, &spec.View{Name: "after", Query: "SELECT wide.id FROM spreads AS wide"})
 	w.p.Removed = []*spec.Removed{{Kind: "view", Name: "wide"}, {Kind: "table", Name: "spreads"}}

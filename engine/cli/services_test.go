@@ -155,7 +155,7 @@ func ownSettings(r kadm.ResourceConfig) string {
 
 func cmdGrafana(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
-		ts.Fatalf("usage: grafana folder|put|edit|provision|fault|mended|annotations ...")
+		ts.Fatalf("usage: grafana folder|put|edit|rule|provision|fault|mended|annotations ...")
 	}
 	o := world(ts)
 	switch what, args := args[0], args[1:]; {
@@ -176,6 +176,8 @@ func cmdGrafana(ts *testscript.TestScript, neg bool, args []string) {
 		if !found {
 			ts.Fatalf("no panel %s", args[1])
 		}
+	case what == "rule" && len(args) == 3:
+		o.grafana.Rule(args[0], func(body map[string]any, _, _, _ *string) { body[args[1]] = args[2] })
 	case what == "folder" && len(args) == 2:
 		body, err := json.Marshal(map[string]string{"uid": args[0], "title": args[1]})
 		ts.Check(err)

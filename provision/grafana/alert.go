@@ -117,7 +117,7 @@ func (a *Alert) Judge(ctx context.Context, c *plan.Change) error {
 	}
 	a.regroup(c, now)
 	for _, d := range c.Diffs {
-		if d.Name == "model" || d.Name == "query" {
+		if d.Name == "model" {
 			c.Note("%s: %s", d.Name, some(wording(d), 6))
 		}
 	}

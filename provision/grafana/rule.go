@@ -123,7 +123,7 @@ func (o *Org) ruleState(r *rule, want map[string]any) *plan.State {
 		{Name: "folder", Value: o.folderName(text(b["folderUID"])), Raw: text(b["folderUID"])},
 		{Name: "group", Value: text(b["ruleGroup"])},
 		{Name: "datasource", Value: o.sourceName(source), Raw: source},
-		{Name: "query", Value: clip(strings.Join(strings.Fields(sql), " "), 60) + " #" + digest(sql)[:6], Raw: sql},
+		{Name: "query", Value: strings.Join(strings.Fields(sql), " ") + " " + digest(sql), Raw: sql},
 		{Name: "threshold", Value: threshold},
 		{Name: "for", Value: lasting(text(b["for"]))},
 		{Name: "every", Value: spec.FormatDuration(time.Duration(r.interval) * time.Second)},

@@ -225,13 +225,17 @@ func (c Change) onlyDrifted() bool {
 const createdLines = 16
 
 func (o *printer) attrs(c Change) {
-	diffs := c.Diffs
 	if c.Action == Delete {
 		return
 	}
+	all := c.Diffs
+	if c.Action == Create { // what is a digest alone tells nobody anything
+		all = slices.DeleteFunc(slices.Clone(all), func(d Diff) bool { return d.New != "" && content(d.New, d.NewRaw) == "" })
+	}
+	diffs := all
 	if c.Action == Create && !o.Verbose && len(diffs) > createdLines {
 		diffs = slices.Clone(diffs[:createdLines-1])
-		for _, d := range c.Diffs[createdLines-1:] {
+		for _, d := range all[createdLines-1:] {
 			if slices.ContainsFunc(c.Findings, func(f Finding) bool { return f.Attr == d.Name }) {
 				diffs = append(diffs, d)
 			}
@@ -253,7 +257,7 @@ func (o *printer) attrs(c Change) {
 		o.wrap("      ", fmt.Sprintf("%-*s  ", width, Visible(d.Name)), "    ", text)
 		o.findings(c, d.Name)
 	}
-	if hidden := len(c.Diffs) - len(diffs); hidden > 0 {
+	if hidden := len(all) - len(diffs); hidden > 0 {
 		o.line("      %s", o.paint(dim, "and "+counted(hidden, "more attribute")))
 	}
 }

@@ -28,6 +28,8 @@ func (o *printer) value(d Diff) string {
 		return to
 	case d.New == "":
 		out = from + " -> none"
+	case from == "" && to == "":
+		out = "changed"
 	case from == to:
 		out = from + ", changed"
 	}

@@ -231,7 +231,7 @@ func (a *Aggregate) judgePolicies(ctx context.Context, c *plan.Change, l *liveAg
 	}
 	var no *objection
 	err := a.Queries.Catalog.trial(ctx, func(tx pgx.Tx) error {
-		err := attempt(ctx, tx, func() error {
+		err := Attempt(ctx, tx, func() error {
 			for _, sql := range steps {
 				if err := Single(ctx, tx, sql); err != nil {
 					return err

@@ -204,7 +204,7 @@ var errTooLong = errors.New("it takes too long")
 
 // withinTime runs a query that may have much to read, for five seconds; then it ends with errTooLong.
 func withinTime(ctx context.Context, tx pgx.Tx, f func() error) error {
-	err := attempt(ctx, tx, func() error {
+	err := Attempt(ctx, tx, func() error {
 		if err := setLocal(ctx, tx, "statement_timeout", "5s"); err != nil {
 			return err
 		}

@@ -29,7 +29,7 @@ type trial struct {
 
 func (t *trial) run(ctx context.Context, tx pgx.Tx) error {
 	shadow := "cryptoviz_plan_" + strings.ToLower(rand.Text()[:10])
-	err := attempt(ctx, tx, func() error {
+	err := Attempt(ctx, tx, func() error {
 		_, err := tx.Exec(ctx, "CREATE SCHEMA "+shadow)
 		return err
 	})
@@ -43,7 +43,7 @@ func (t *trial) run(ctx context.Context, tx pgx.Tx) error {
 		return err
 	}
 	if t.q.Planned != nil {
-		if err := attempt(ctx, tx, func() error { return t.q.Planned(ctx, tx) }); err != nil {
+		if err := Attempt(ctx, tx, func() error { return t.q.Planned(ctx, tx) }); err != nil {
 			if sqlState(err) == "" {
 				return err
 			}
@@ -71,7 +71,7 @@ func (t *trial) run(ctx context.Context, tx pgx.Tx) error {
 func (t *trial) read(ctx context.Context, tx pgx.Tx, i int, x *query) (*answer, error) {
 	out := &answer{}
 	sql, name, lead := tempView(i, x.text)
-	err := attempt(ctx, tx, func() error {
+	err := Attempt(ctx, tx, func() error {
 		if err := readAnswers(ctx, tx, []string{sql}, []string{name}, func(_ string, a *answer) { out = a }); err != nil {
 			return err
 		}
@@ -101,7 +101,7 @@ func (t *trial) make(ctx context.Context, tx pgx.Tx, x *query, a *answer) error 
 		name = quote(x.name)
 	}
 	if x.aggregate == nil {
-		err := attempt(ctx, tx, func() error { return Single(ctx, tx, "CREATE VIEW "+name+" AS\n"+x.text) })
+		err := Attempt(ctx, tx, func() error { return Single(ctx, tx, "CREATE VIEW "+name+" AS\n"+x.text) })
 		return t.refuse(a, err)
 	}
 	if t.s.caps.Version == "" || t.s.caps.Edition != "community" {
@@ -112,7 +112,7 @@ func (t *trial) make(ctx context.Context, tx pgx.Tx, x *query, a *answer) error 
 			return err
 		}
 	}
-	err := attempt(ctx, tx, func() error {
+	err := Attempt(ctx, tx, func() error {
 		for _, sql := range aggregateSQL(name, x.text, x.aggregate, t.s.caps) {
 			if err := Single(ctx, tx, sql); err != nil {
 				return err
@@ -144,13 +144,13 @@ func (t *trial) inPlace(ctx context.Context, tx pgx.Tx, x *query, a *answer, l *
 		statements = append(statements, "ALTER MATERIALIZED VIEW "+name+add)
 		steps = append(steps, "ALTER MATERIALIZED VIEW "+quote(l.schema, l.name)+add)
 	}
-	err := attempt(ctx, tx, func() error {
+	err := Attempt(ctx, tx, func() error {
 		for _, sql := range statements {
 			if err := Single(ctx, tx, sql); err != nil {
 				return err
 			}
 		}
-		return attempt(ctx, tx, func() error {
+		return Attempt(ctx, tx, func() error {
 			if err := plainText(ctx, tx); err != nil {
 				return err
 			}
@@ -215,8 +215,8 @@ func ident(name string) string {
 	return quote(name)
 }
 
-// attempt runs f inside a savepoint, and takes back what it did when it fails.
-func attempt(ctx context.Context, tx pgx.Tx, f func() error) error {
+// Attempt runs f inside a savepoint, and takes back what it did when it fails.
+func Attempt(ctx context.Context, tx pgx.Tx, f func() error) error {
 	if _, err := tx.Exec(ctx, "SAVEPOINT attempt"); err != nil {
 		return err
 	}
