@@ -37,9 +37,13 @@ func lost(err error) error {
 
 // lostBy is lost for an error of a resource, which may be of another system.
 func lostBy(address string, err error) error {
-	kind, _, _ := strings.Cut(address, ".")
-	if slices.Contains([]string{"engine", "table", "view", "aggregate", "role"}, kind) {
+	if inDatabase(address) {
 		return lost(err)
 	}
 	return err
+}
+
+func inDatabase(address string) bool {
+	kind, _, _ := strings.Cut(address, ".")
+	return slices.Contains([]string{"engine", "table", "view", "aggregate", "role"}, kind)
 }

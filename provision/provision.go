@@ -31,8 +31,11 @@ type Ledger interface {
 // Plan reads every object and compares. It changes nothing. What cannot be read is in Plan.Errors, and does not hide the rest.
 func (w *World) Plan(ctx context.Context) (plan.Plan, error) {
 	var out plan.Plan
+	var refused error // the database answers, and cannot be planned for: the other systems can
 	if err := w.prepare(ctx); err != nil {
-		return out, lost(err)
+		if refused = err; w.last == nil || lost(err) != err || ctx.Err() != nil {
+			return out, lost(err)
+		}
 	}
 	last := w.last
 	changes := make([]plan.Change, len(w.Resources))
@@ -41,6 +44,10 @@ func (w *World) Plan(ctx context.Context) (plan.Plan, error) {
 	group.SetLimit(parallel)
 	for i, r := range w.Resources {
 		group.Go(func() error {
+			if refused != nil && inDatabase(r.Address()) {
+				failed[i] = refused
+				return nil
+			}
 			changes[i], failed[i] = one(ctx, r, last)
 			return nil
 		})
@@ -74,6 +81,9 @@ func (w *World) Plan(ctx context.Context) (plan.Plan, error) {
 		if !declared[address] {
 			out.Orphans = append(out.Orphans, address)
 		}
+	}
+	if refused != nil {
+		return out, nil
 	}
 	if err := w.explain(ctx, &out); err != nil {
 		return out, lost(err)
