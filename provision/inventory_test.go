@@ -26,7 +26,7 @@ UNION ALL SELECT 'constraint ' || path || ' ' || conname || ' ' || pg_get_constr
 UNION ALL SELECT 'index ' || pg_get_indexdef(oid) || ' ' || (SELECT indisvalid FROM pg_index WHERE indexrelid = rel.oid) FROM rel WHERE relkind IN ('i', 'I')
 UNION ALL SELECT 'query ' || path || ' ' || pg_get_viewdef(oid) FROM rel WHERE relkind IN ('v', 'm')
 UNION ALL SELECT 'comment ' || path || ' ' || d.objsubid || ' ' || d.description FROM rel JOIN pg_description d ON d.objoid = rel.oid AND d.classoid = 'pg_class'::regclass
-UNION ALL SELECT 'function ' || p.oid::regprocedure FROM pg_proc p JOIN mine ON mine.oid = p.pronamespace WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = p.oid AND d.deptype = 'e')
+UNION ALL SELECT 'function ' || p.oid::regprocedure FROM pg_proc p JOIN mine ON mine.oid = p.pronamespace WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
 UNION ALL SELECT 'role ' || r.rolname || ' ' || r.rolcanlogin || ' ' || r.rolsuper || ' ' || r.rolcreaterole || ' ' || r.rolconnlimit || ' ' || coalesce((SELECT string_agg(d.datname || ' ' || s.setconfig::text, ' ' ORDER BY s.setdatabase) FROM pg_db_role_setting s LEFT JOIN pg_database d ON d.oid = s.setdatabase WHERE s.setrole = r.oid), '')
 	|| ' ' || coalesce((SELECT rolpassword FROM pg_authid a WHERE a.oid = r.oid), '') FROM pg_roles r WHERE r.rolname ~ $1
 UNION ALL SELECT 'database ' || datname || ' ' || coalesce(datacl::text, '') FROM pg_database WHERE datname = current_database()`

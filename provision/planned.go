@@ -47,7 +47,7 @@ func (w *World) prepare(ctx context.Context) error {
 // leaving lists the relations that this plan removes.
 func (w *World) leaving() (names []string) {
 	for _, r := range w.p.Removed {
-		if _, ours := w.last[r.Address()]; ours && slices.Contains([]string{"table", "view", "aggregate"}, r.Kind) {
+		if slices.Contains([]string{"table", "view", "aggregate"}, r.Kind) {
 			names = append(names, r.Name)
 		}
 	}

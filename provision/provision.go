@@ -33,7 +33,7 @@ func (w *World) Plan(ctx context.Context) (plan.Plan, error) {
 	var out plan.Plan
 	var refused error // the database answers, and cannot be planned for: the other systems can
 	if err := w.prepare(ctx); err != nil {
-		if refused = err; w.last == nil || lost(err) != err || ctx.Err() != nil {
+		if refused = err; w.last == nil || lost(err).Error() != err.Error() || ctx.Err() != nil {
 			return out, lost(err)
 		}
 	}

@@ -28,7 +28,7 @@ func (d *Dashboard) Judge(ctx context.Context, c *plan.Change) error {
 	if err != nil {
 		return err
 	}
-	d.moved(c)
+	moved(c, "dashboard", d.Spec.UID)
 	if c.Action == plan.Create {
 		c.Diffs = slices.DeleteFunc(c.Diffs, func(x plan.Diff) bool { return x.New == "" })
 		d.finish(c, s, nil)
@@ -60,10 +60,10 @@ func (d *Dashboard) Judge(ctx context.Context, c *plan.Change) error {
 	return nil
 }
 
-// moved tells of a dashboard that lives under another uid now.
-func (d *Dashboard) moved(c *plan.Change) {
-	if was, known := c.Last.Get("uid"); known && was.Value != d.Spec.UID {
-		c.Find("CV-G11", "uid", "the uid changed from %s: the dashboard of that uid stays, unmanaged, and links to it stay with it", was.Value)
+// moved tells of a dashboard or data source that lives under another uid now.
+func moved(c *plan.Change, what, uid string) {
+	if was, known := c.Last.Get("uid"); known && was.Value != uid {
+		c.Find("CV-G11", "uid", "the uid changed from %s: the %s of that uid stays, unmanaged, and what links to it stays with it", was.Value, what)
 	}
 }
 

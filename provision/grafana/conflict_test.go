@@ -2,6 +2,7 @@ package grafana_test
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -192,6 +193,7 @@ func TestProvisionedFromAFile(t *testing.T) {
 		srv.Provision("cv-market")
 		srv.ReadOnly("cv-main")
 		srv.Rule("cv-stale", func(_ map[string]any, _, _, provenance *string) { *provenance = "file" })
+		ledger := maps.Clone(w.ledger)
 		clear(w.ledger)
 		for _, c := range w.plan() {
 			if c.Changes() || !c.Adopt {
@@ -213,6 +215,7 @@ func TestProvisionedFromAFile(t *testing.T) {
 		}
 		w.p.Removed = []*spec.Removed{{Kind: "dashboard", Name: "market"}, {Kind: "datasource", Name: "main"}, {Kind: "alert", Name: "stale"}}
 		w.p.Dashboards, w.p.DataSources, w.p.Alerts = nil, nil, nil
+		w.ledger = ledger
 		for _, c := range w.plan() {
 			if c.Want == nil && !c.Impossible() {
 				t.Errorf("%s can be deleted: %v", c.Address, c.Findings)

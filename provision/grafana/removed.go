@@ -12,7 +12,8 @@ import (
 type Removed struct {
 	Spec *spec.Removed
 	Org  *Org
-	// Last is the ledger: its entry has the uid, which a file or a block may have chosen. nil: the one that the name makes.
+	// Last is the ledger: its entry has the uid, which a file or a block may have chosen. Without an entry nothing is deleted: the
+	// uid that the name makes may be somebody else's by now.
 	Last func(ctx context.Context) (map[string]plan.State, error)
 }
 
@@ -28,25 +29,21 @@ func (r *Removed) DependsOn() []string { return nil }
 // Want is nothing: it shall be deleted.
 func (r *Removed) Want() *plan.State { return nil }
 
-// uid finds out which object is meant.
+// uid finds out which object is meant; "" when the last apply set none.
 func (r *Removed) uid(ctx context.Context) (string, error) {
-	if r.Last != nil {
-		last, err := r.Last(ctx)
-		if err != nil {
-			return "", err
-		}
-		state := last[r.Address()]
-		if a, known := state.Get("uid"); known {
-			return a.Value, nil
-		}
+	last, err := r.Last(ctx)
+	if err != nil {
+		return "", err
 	}
-	return uidOf(r.Spec.Name), nil
+	state := last[r.Address()]
+	uid, _ := state.Get("uid")
+	return uid.Value, nil
 }
 
 // Read is the live object.
 func (r *Removed) Read(ctx context.Context) (*plan.State, error) {
 	uid, err := r.uid(ctx)
-	if err != nil {
+	if err != nil || uid == "" {
 		return nil, err
 	}
 	return r.Org.object(ctx, r.Spec.Kind, uid)
@@ -97,13 +94,20 @@ func (r *Removed) Judge(ctx context.Context, c *plan.Change) error {
 	if err != nil {
 		return err
 	}
+	if uid == "" {
+		live, err := r.Org.object(ctx, r.Spec.Kind, uidOf(r.Spec.Name))
+		if live != nil {
+			c.Note("%s of uid %s stays: no apply has set it, as far as this database knows; delete it in Grafana", r.Spec.Kind, uidOf(r.Spec.Name))
+		}
+		return err
+	}
 	return removal{r.Org, r.Spec.Kind, uid}.judge(ctx, c)
 }
 
 // Apply deletes the object; one that is gone already is no error.
 func (r *Removed) Apply(ctx context.Context, c plan.Change) error {
 	uid, err := r.uid(ctx)
-	if err != nil {
+	if err != nil || uid == "" {
 		return err
 	}
 	return removal{r.Org, r.Spec.Kind, uid}.apply(ctx, c)

@@ -51,6 +51,31 @@ func TestRemoved(t *testing.T) {
 	})
 }
 
+// A file that chose its uid later leaves the first dashboard behind, as CV-G11 says. A removed block takes the one that the last
+// apply set, and the other is somebody else's by now.
+func TestRemovedTakesOnlyWhatWasSet(t *testing.T) {
+	w := newWorld(t, grafanatest.New(t, grafanatest.V13)).full()
+	w.apply()
+	w.p.Dashboards[0].UID, w.p.DataSources[0].UID, w.p.DataSources[0].Title = "own", "own-source", "Own"
+	changes := w.plan()
+	for address, was := range map[string]string{"dashboard.market": "cv-market", "datasource.main": "cv-main"} {
+		says(t, finding(t, of(t, changes, address), "CV-G11").Text, was, "stays")
+	}
+	w.apply()
+	w.p.Dashboards, w.p.Removed = nil, []*spec.Removed{{Kind: "dashboard", Name: "market"}}
+	w.apply()
+	if w.srv.Dashboard("own") != nil {
+		t.Error("own is still there")
+	}
+	c := of(t, w.plan(), "dashboard.market")
+	if c.Changes() || len(c.Notes) != 1 || !strings.Contains(c.Notes[0], "cv-market stays") {
+		t.Errorf("%s %v", c.Action, c.Notes)
+	}
+	if w.srv.Dashboard("cv-market") == nil {
+		t.Error("cv-market is gone")
+	}
+}
+
 // destroy deletes through the declared resources.
 func TestDeleteThroughTheDeclaredResources(t *testing.T) {
 	eachProfile(t, func(t *testing.T, srv *grafanatest.Server) {

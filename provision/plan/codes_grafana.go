@@ -55,8 +55,8 @@ var grafanaCodes = []Code{
 		Choices: []string{"look at the permissions of the new parent first"},
 	},
 	{
-		ID: "CV-G11", Class: Risky, Title: "Dashboard has a new uid",
-		Text:    "The uid is what a dashboard is known by. With another one it is a new dashboard; the old one stays, with its history and its links.",
+		ID: "CV-G11", Class: Risky, Title: "New uid",
+		Text:    "The uid is what a dashboard or a data source is known by. With another one it is a new object; the old one stays, with its history and what links to it.",
 		Choices: []string{"keep the uid", "delete the old one in Grafana when nobody needs it"},
 	},
 	{
