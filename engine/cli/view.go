@@ -8,11 +8,13 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/cryptoviz/cryptoviz/engine/connect"
 	"github.com/cryptoviz/cryptoviz/engine/run"
+	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/status"
 )
 
@@ -117,11 +119,21 @@ func (v *view) line(ctx context.Context) {
 	v.up.log.Info("status", append([]any{"rows", v.engine.Rows()}, sources...)...)
 }
 
+// lastRows is a query on the table that the first source fills.
+func lastRows(p *spec.Pipeline) string {
+	i := max(0, slices.IndexFunc(p.Sources, func(s *spec.Source) bool { return s.Enabled }))
+	t, order := p.Sources[i].Table, ""
+	if t.Hypertable != nil {
+		order = " ORDER BY " + t.Hypertable.Time + " DESC"
+	}
+	return "SELECT * FROM " + t.Name + order + " LIMIT 9"
+}
+
 func (v *view) connections(to io.Writer) {
 	dsn := connect.Redact(v.up.p.Database.URL)
 	w := &strings.Builder{}
 	fmt.Fprintf(w, "PostgreSQL  %s   password: %s\n", dsn, filepath.Join(v.up.env.state, "state.json"))
-	fmt.Fprintf(w, "            cryptoviz query \"SELECT * FROM raw_crypto_data ORDER BY time DESC LIMIT 9\"\n")
+	fmt.Fprintf(w, "            cryptoviz query %q\n", lastRows(v.up.p))
 	fmt.Fprintf(w, "Kafka       %s\n", v.kafka)
 	if v.metrics != nil {
 		fmt.Fprintf(w, "Metrics     http://%s/metrics\n", v.metrics.Addr())

@@ -29,7 +29,7 @@ func constantFunctions() map[string]function.Function {
 		"lookup": stdlib.LookupFunc, "lower": stdlib.LowerFunc, "max": stdlib.MaxFunc, "merge": stdlib.MergeFunc, "min": stdlib.MinFunc,
 		"replace": stdlib.ReplaceFunc, "reverse": stdlib.ReverseListFunc, "slice": stdlib.SliceFunc, "sort": stdlib.SortFunc,
 		"split": stdlib.SplitFunc, "substr": stdlib.SubstrFunc, "tolist": stdlib.MakeToFunc(cty.List(cty.DynamicPseudoType)),
-		"tonumber": stdlib.MakeToFunc(cty.Number), "toset": stdlib.MakeToFunc(cty.Set(cty.DynamicPseudoType)),
+		"tobool": stdlib.MakeToFunc(cty.Bool), "tonumber": stdlib.MakeToFunc(cty.Number), "toset": stdlib.MakeToFunc(cty.Set(cty.DynamicPseudoType)),
 		"tostring": stdlib.MakeToFunc(cty.String), "trim": stdlib.TrimFunc, "trimspace": stdlib.TrimSpaceFunc, "try": tryfunc.TryFunc,
 		"upper": stdlib.UpperFunc, "urlencode": urlencodeFunc, "values": stdlib.ValuesFunc,
 	}

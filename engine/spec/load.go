@@ -46,6 +46,7 @@ type loader struct {
 	tables map[string]*Table
 
 	folders     map[string]*Folder
+	defaults    map[string]bool // variables whose value is a default that stands in the file
 	dataSources map[string]*DataSource
 
 	p *Pipeline
@@ -56,7 +57,7 @@ type loader struct {
 func Load(fsys fs.FS, file string, opt Options) (*Pipeline, *Diagnostics) {
 	l := &loader{
 		fsys: fsys, opt: opt, files: map[string]*hcl.File{}, bodies: map[string]definitionFile{}, ready: map[hcl.Expression]bool{},
-		topics: map[string]*Topic{}, tables: map[string]*Table{}, folders: map[string]*Folder{}, dataSources: map[string]*DataSource{}, p: &Pipeline{File: file, FS: fsys}, rows: RowFunctions(), said: map[said]bool{},
+		topics: map[string]*Topic{}, tables: map[string]*Table{}, folders: map[string]*Folder{}, defaults: map[string]bool{}, dataSources: map[string]*DataSource{}, p: &Pipeline{File: file, FS: fsys}, rows: RowFunctions(), said: map[said]bool{},
 	}
 	l.consts = l.meter.bound(constantFunctions())
 	if body := l.parse(file, nil); body != nil {

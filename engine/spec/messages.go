@@ -201,7 +201,7 @@ func unknownName(tr hcl.Traversal, ctx *hcl.EvalContext) string {
 	case root == "var" && inDefinition:
 		return "var works in pipeline.hcl only: give the value to the source as a parameter, params = { … }."
 	case root == "var":
-		return "The value of a variable cannot use other variables."
+		return "Variables do not work here: neither in a variable block nor in required_version."
 	case root == "param":
 		return "param works in the definition of a source only; in pipeline.hcl use var.NAME."
 	case root == "r" || root == "key" || root == "slot" || root == "body" || root == "header":

@@ -47,6 +47,12 @@ func (l *loader) rollup(raw *hcl.Block, seen map[string]hcl.Range) {
 	} else if foundFrom && r.From.Hypertable.ChunkInterval > day {
 		l.fail(b.rangeOf("from"), "Chunks longer than a day", "The rollup drops whole days of table.%s: its chunk_interval must be \"1d\" or shorter.", r.From.Name)
 	}
+	for _, other := range l.p.Rollups {
+		if foundFrom && other.From == r.From {
+			l.fail(b.rangeOf("from"), "Second rollup of a table", "rollup %q reads table.%s too, and the first to run would drop the day before the other has read it. Make one of them a view or an aggregate, or a rollup of what the other writes.", other.Name, r.From.Name)
+			break
+		}
+	}
 	if foundFrom && r.From == r.Into {
 		foundInto = false // its columns do not matter
 		l.fail(b.rangeOf("into"), "Rollup into its own table", "from and into must differ.")

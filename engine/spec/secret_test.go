@@ -208,3 +208,34 @@ func TestSensitiveVariables(t *testing.T) {
 		}
 	}
 }
+
+// A password may come through a variable or env(), as long as it does not stand in the file.
+func TestPasswordsFromOutside(t *testing.T) {
+	files := base(t)
+	files["pipeline.hcl"].Data = append(files["pipeline.hcl"].Data, `
+variable "own" { default = "in the file" }
+variable "env" { default = env("OWN") }
+variable "none" { default = "" }
+role "a" { password = var.own }
+role "b" { password = var.env }
+role "c" { password = var.none }
+role "d" { password = env("UNSET", var.own) }
+topic "t" {
+  cleanup_policy = "delete,compact"
+  partitions     = tonumber(env("PARTITIONS"))
+}
+`...)
+	env := map[string]string{"OWN": "from env", "PARTITIONS": "3"}
+	p, d := Load(files, "pipeline.hcl", Options{Vars: map[string]string{"own": "from outside"}, Env: func(name string) (string, bool) { v, ok := env[name]; return v, ok }})
+	if d.HasErrors() {
+		t.Fatal(report(d))
+	}
+	for i, want := range []string{"from outside", "from env", "", "from outside"} {
+		if got := p.Roles[i].Password.Reveal(); got != want {
+			t.Errorf("%s: %q, want %q", p.Roles[i].Name, got, want)
+		}
+	}
+	if last := p.Topics[len(p.Topics)-1]; last.Partitions != 3 || last.Config["cleanup.policy"] != "compact,delete" {
+		t.Errorf("%+v", last)
+	}
+}

@@ -16,7 +16,7 @@ import (
 
 var hostForm = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9._-]{0,252})$`)
 
-var groupForm = regexp.MustCompile(`^[A-Za-z0-9._-]{0,100}$`)
+var groupForm = regexp.MustCompile(`^[A-Za-z0-9._-]{1,100}$`)
 
 func (l *loader) kafka(blocks hcl.Blocks) {
 	if len(blocks) == 0 {
@@ -51,7 +51,7 @@ func (l *loader) kafka(blocks hcl.Blocks) {
 		l.fail(b.rng, "No SASL mechanism", "sasl_user and sasl_password need sasl_mechanism = \"scram-sha-512\" (%s).", strings.Join(mechanisms, ", "))
 	}
 	if !groupForm.MatchString(k.GroupPrefix) {
-		l.fail(b.rangeOf("group_prefix"), "Not a group prefix", "It has letters, digits, '.', '_' and '-', and is at most 100 long.")
+		l.fail(b.rangeOf("group_prefix"), "Not a group prefix", "It has at least one of letters, digits, '.', '_' and '-', and is at most 100 long.")
 	}
 	l.p.Kafka = k
 }
@@ -80,6 +80,21 @@ func literal(expr hcl.Expression) bool {
 		return nil
 	})
 	return out
+}
+
+// stands tells whether a value that shall come from outside stands in the file: as it is, as the default of a variable, or as
+// what env() falls back to.
+func (l *loader) stands(expr hcl.Expression) bool {
+	if call, ok := expr.(*hclsyntax.FunctionCallExpr); ok && call.Name == "env" && len(call.Args) == 2 {
+		return l.stands(call.Args[1])
+	}
+	return literal(expr) && !nothing(expr) || l.defaulted(expr)
+}
+
+// defaulted tells whether an expression is a variable that has its value from a default in the file.
+func (l *loader) defaulted(expr hcl.Expression) bool {
+	kind, name := reference(expr)
+	return kind == "var" && l.defaults[name]
 }
 
 func (l *loader) database(blocks hcl.Blocks) {
@@ -117,7 +132,7 @@ func (l *loader) databaseURL(b *block, text string) bool {
 		_, password = u.User.Password()
 		password = password || u.Query().Has("password")
 	}
-	if password && !b.secret["url"] {
+	if password && (!b.secret["url"] || l.defaulted(b.content.Attributes["url"].Expr)) {
 		l.unseen(r, "Password in the file", "Take the whole URL from the environment: url = env(\"DATABASE_URL\"). Change the password, if this file was ever shared.")
 	}
 	return true
@@ -159,7 +174,11 @@ func (l *loader) topic(raw *hcl.Block, seen map[string]hcl.Range) {
 	}
 	set("retention", "retention.ms", strconv.FormatInt(b.duration("retention", 0, time.Minute, forever).Milliseconds(), 10))
 	set("retention_bytes", "retention.bytes", strconv.FormatInt(b.size("retention_bytes", 0, 1, 1<<50), 10))
-	set("cleanup_policy", "cleanup.policy", b.text("cleanup_policy", ""))
+	policy := b.text("cleanup_policy", "")
+	if policy == "delete,compact" { // to Kafka the order means nothing
+		policy = "compact,delete"
+	}
+	set("cleanup_policy", "cleanup.policy", policy)
 	set("compression", "compression.type", b.text("compression", ""))
 	if ok {
 		l.topics[name] = t

@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"fmt"
 	"math"
 	"strconv"
 	"strings"
@@ -94,7 +95,11 @@ func (b *block) value(name string, ty cty.Type) (cty.Value, bool) {
 	v, _ = unmark(v)
 	r := b.rangeOf(name)
 	if ty.IsPrimitiveType() && ty != cty.String && v.Type() == cty.String { // HCL would take "12" and "true": keep the language strict
-		b.l.fail(r, "Wrong type", "%s.%s is %s: write it without quotes.", b.what, name, typeName(ty))
+		remedy := "write it without quotes"
+		if !literal(b.content.Attributes[name].Expr) {
+			remedy = fmt.Sprintf("make one of the text with %s(…), or give the variable type = %s", map[cty.Type]string{cty.Bool: "tobool", cty.Number: "tonumber"}[ty], map[cty.Type]string{cty.Bool: "bool", cty.Number: "number"}[ty])
+		}
+		b.l.fail(r, "Wrong type", "%s.%s is %s: %s.", b.what, name, typeName(ty), remedy)
 		return cty.NilVal, false
 	}
 	out, err := convertTo(v, ty)
@@ -175,7 +180,7 @@ func (b *block) text(name, fallback string) string {
 
 // password reads a value that is never shown. One that stands in the file itself is refused; variable is where it could be.
 func (b *block) password(name, variable string) Secret {
-	if a := b.content.Attributes[name]; a != nil && literal(a.Expr) && !nothing(a.Expr) {
+	if a := b.content.Attributes[name]; a != nil && b.l.stands(a.Expr) {
 		b.l.unseen(a.Expr.Range(), "Password in the file", "Take it from the environment: %s = env(%q). Change it, if this file was ever shared.", name, variable)
 		return Secret{}
 	}

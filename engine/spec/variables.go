@@ -97,6 +97,7 @@ func (l *loader) chosen(v variable, files hcl.Attributes) (value cty.Value, at h
 	}
 	if v.has("default") {
 		value, ok = v.marked("default")
+		l.defaults[v.name] = l.stands(v.content.Attributes["default"].Expr)
 		return value, v.rangeOf("default"), ok
 	}
 	l.fail(v.rng, "Variable without a value", "Give it with --var %s=…, in a --var-file, as CRYPTOVIZ_VAR_%s, or write a default.", v.name, v.name)

@@ -63,6 +63,12 @@ func (t *Table) layout() string {
 	return hyper
 }
 
+// degraded tells whether policies are left out, as on_missing has it: the Apache edition has none.
+func (t *Table) degraded() bool {
+	p := t.Catalog.Pipeline
+	return t.live != nil && t.live.caps.Hypertables() && !t.live.caps.Policies() && p != nil && p.Database.OnMissing == "degrade"
+}
+
 // Want is the declared state, with expressions as the server writes them once Read has asked it.
 func (t *Table) Want() *plan.State {
 	if t.Spec == nil {
@@ -78,10 +84,10 @@ func (t *Table) Want() *plan.State {
 	if h := t.Spec.Hypertable; h != nil {
 		put("time", h.Time)
 		put("chunk_interval", spec.FormatDuration(h.ChunkInterval))
-		if h.Retention > 0 && layout == hyper {
+		if h.Retention > 0 && layout == hyper && !t.degraded() {
 			put("retention", spec.FormatDuration(h.Retention))
 		}
-		if c := h.Columnstore; c != nil && layout == hyper {
+		if c := h.Columnstore; c != nil && layout == hyper && !t.degraded() {
 			put("columnstore", "after "+spec.FormatDuration(c.After))
 			if len(c.SegmentBy) > 0 {
 				put("columnstore segment_by", strings.Join(c.SegmentBy, ", "))

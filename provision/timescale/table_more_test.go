@@ -281,6 +281,16 @@ func TestTableFeatures(t *testing.T) {
 	if strings.Join(codes(c), " ") != "CV-T24" || len(c.Findings) != 2 {
 		t.Errorf("%+v", c.Findings)
 	}
+	w.cat.Pipeline.Database.OnMissing = "degrade"
+	c = plan.New(apache, nil, false, nil)
+	if err := apache.Judge(t.Context(), &c); err != nil {
+		t.Fatal(err)
+	}
+	_, retention := c.Diff("retention")
+	_, columnstore := c.Diff("columnstore")
+	if slices.Contains(codes(c), "CV-T24") || retention || columnstore || len(c.Notes) != 1 || !strings.Contains(c.Notes[0], "no retention, no columnstore") {
+		t.Errorf("%+v %+v %q", c.Diffs, c.Findings, c.Notes)
+	}
 }
 
 // Large tables: nothing heavy is tried on them, and an index is built CONCURRENTLY where that is possible.

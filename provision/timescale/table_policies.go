@@ -33,7 +33,9 @@ func (d *draft) features() {
 		}
 	case d.layout() == native && (len(asked) > 0 || d.change.Action != plan.None):
 		d.change.Note("it keeps its native partitions, which were there before TimescaleDB: to have a hypertable, rename it aside, apply, and copy the rows")
-	case d.layout() == hyper && !caps.Policies():
+	case d.layout() == hyper && d.degraded() && len(asked) > 0:
+		d.change.Note("%s: no %s; old days go only by a rollup with keep_raw", caps.Name(), strings.Join(asked, ", no "))
+	case d.layout() == hyper && !caps.Policies() && !d.degraded():
 		for _, attr := range asked {
 			d.change.Find("CV-T24", attr, "this server has the Apache edition (timescaledb.license = apache)")
 		}

@@ -1,0 +1,327 @@
+package spec
+
+import (
+	"bytes"
+	"maps"
+	"os"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/hashicorp/hcl/v2/hclwrite"
+)
+
+// referenceText is README.md as a pipeline: its examples stand where they stand in the text, and the other lines are empty. So a
+// mistake in an example is reported at its line.
+type referenceText struct {
+	t        *testing.T
+	src      []byte
+	examples []string
+	kinds    []string // of blocks, in their order: "table", "table.column"
+	rows     map[string]map[string]referenceRow
+	files    fstest.MapFS
+	blocks   map[string]*hclsyntax.Block // the first block of each kind in the examples
+}
+
+// referenceRow is the row of an attribute or a nested block.
+type referenceRow struct{ typ, fallback, text string }
+
+const readme = "README.md"
+
+var (
+	sectionForm = regexp.MustCompile("^## `([a-z]+)`$")
+	codeForm    = regexp.MustCompile("^`([^`]+)`$")
+)
+
+func readReference(t *testing.T) *referenceText {
+	t.Helper()
+	text, err := os.ReadFile(readme)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &referenceText{t: t, rows: map[string]map[string]referenceRow{}, files: bundle(t), blocks: map[string]*hclsyntax.Block{}}
+	var src, example strings.Builder
+	section, inside := "", false
+	for line := range strings.Lines(string(text)) {
+		switch line = strings.TrimSuffix(line, "\n"); {
+		case line == "```hcl":
+			inside = true
+		case line == "```" && inside:
+			r.examples = append(r.examples, example.String())
+			inside = false
+			example.Reset()
+		case inside:
+			src.WriteString(line)
+			example.WriteString(line + "\n")
+		case strings.HasPrefix(line, "#"):
+			if section = ""; sectionForm.MatchString(line) {
+				section = sectionForm.FindStringSubmatch(line)[1]
+				r.kind(section)
+			}
+		case strings.HasPrefix(line, "| `") && section != "":
+			r.row(section, line)
+		}
+		src.WriteString("\n")
+	}
+	r.src = []byte(src.String())
+	file, diags := hclsyntax.ParseConfig(r.src, readme, hcl.InitialPos)
+	if diags.HasErrors() {
+		t.Fatal(diags)
+	}
+	r.collect("", file.Body.(*hclsyntax.Body))
+	for _, kind := range r.kinds {
+		if r.blocks[kind] == nil {
+			t.Fatalf("no example has a block %s", kind)
+		}
+	}
+	return r
+}
+
+func (r *referenceText) kind(name string) {
+	r.t.Helper()
+	if r.rows[name] != nil {
+		r.t.Fatalf("%s is there twice", name)
+	}
+	r.kinds, r.rows[name] = append(r.kinds, name), map[string]referenceRow{}
+}
+
+// row reads "| `hypertable.time` | text | required | … |"; the row of a block comes before those of what is in it.
+func (r *referenceText) row(section, line string) {
+	r.t.Helper()
+	cells := strings.Split(strings.Trim(line, "| "), " | ")
+	path := section + "." + strings.Trim(cells[0], "`")
+	dot := strings.LastIndex(path, ".")
+	rows, name := r.rows[path[:dot]], path[dot+1:]
+	if _, twice := rows[name]; twice || rows == nil || len(cells) != 4 {
+		r.t.Fatalf("%s: a row that is there twice, or before that of its block, or that has not four cells: %s", path, line)
+	}
+	rows[name] = referenceRow{cells[1], cells[2], cells[3]}
+	if cells[1] == "block" {
+		r.kind(path)
+	}
+}
+
+func (r *referenceText) collect(path string, body *hclsyntax.Body) {
+	for _, b := range body.Blocks {
+		if r.blocks[path+b.Type] == nil {
+			r.blocks[path+b.Type] = b
+		}
+		r.collect(path+b.Type+".", b.Body)
+	}
+}
+
+func (r *referenceText) load(src []byte) (*Pipeline, *Diagnostics) {
+	files := maps.Clone(r.files)
+	files[readme] = &fstest.MapFile{Data: src}
+	p, d := Load(files, readme, Options{Version: "0.1.0"})
+	p.FS = nil // two of them can be compared
+	return p, d
+}
+
+// with returns the examples with lines at the beginning of a block, and without an attribute of it; nothing else moves.
+func (r *referenceText) with(kind, without, lines string) []byte {
+	b := r.blocks[kind]
+	src := bytes.Clone(r.src)
+	if a := b.Body.Attributes[without]; a != nil {
+		blank(src[a.SrcRange.Start.Byte:a.SrcRange.End.Byte])
+	}
+	from, to := b.OpenBraceRange.End.Byte, b.CloseBraceRange.Start.Byte
+	return slices.Concat(src[:from], []byte("\n"+lines+"\n"), src[from:to], []byte("\n"), src[to:])
+}
+
+func blank(src []byte) {
+	for i, c := range src {
+		if c != '\n' {
+			src[i] = ' '
+		}
+	}
+}
+
+func summaries(d *Diagnostics) (out []string) {
+	for _, x := range d.Diags {
+		out = append(out, x.Summary+": "+x.Detail)
+	}
+	return out
+}
+
+// nobodys is a name that no reader knows, and that is like no other.
+const nobodys = "qqqqqqqqq"
+
+var knownForm = regexp.MustCompile(` Known: (.*)\.$`)
+
+// known reads the list in a message about nobodys.
+func (r *referenceText) known(d *Diagnostics, summary string) []string {
+	r.t.Helper()
+	for _, x := range d.Diags {
+		if x.Summary != summary || !strings.Contains(x.Detail, nobodys) {
+			continue
+		}
+		m := knownForm.FindStringSubmatch(x.Detail)
+		switch {
+		case strings.HasSuffix(x.Detail, "It has none."):
+			return nil
+		case m == nil || strings.Contains(m[1], "…"):
+			r.t.Fatalf("this message lists not all that there is: %s", x.Detail)
+		}
+		return strings.Split(m[1], ", ")
+	}
+	r.t.Fatalf("the reader says nothing of %s:\n%s", nobodys, report(d))
+	return nil
+}
+
+func (r *referenceText) same(what string, have, want []string) {
+	r.t.Helper()
+	for _, name := range want {
+		if !slices.Contains(have, name) {
+			r.t.Errorf("%s: %s is accepted and has no place in the reference", what, name)
+		}
+	}
+	for _, name := range have {
+		if !slices.Contains(want, name) {
+			r.t.Errorf("%s: %s stands in the reference and is not accepted", what, name)
+		}
+	}
+}
+
+func TestReferenceExamples(t *testing.T) {
+	r := readReference(t)
+	if _, d := r.load(r.src); len(d.Diags) > 0 {
+		t.Error(report(d))
+	}
+	for _, e := range r.examples {
+		if got := string(hclwrite.Format([]byte(e))); got != e {
+			t.Errorf("not in the canonical form:\n%s", e)
+		}
+	}
+}
+
+// What a block accepts is asked of its reader: the message about a name that nobody has lists the names that it knows. So
+// there is no second list to keep, and nothing of the reader's inside is used.
+func TestReferenceIsComplete(t *testing.T) {
+	r := readReference(t)
+	_, d := r.load(append(bytes.Clone(r.src), nobodys+" {}\n"...))
+	top := slices.DeleteFunc(slices.Clone(r.kinds), func(k string) bool { return strings.Contains(k, ".") })
+	r.same("pipeline.hcl", top, r.known(d, "Unknown block"))
+	for _, kind := range r.kinds {
+		_, d := r.load(r.with(kind, "", nobodys+" = 1\n"+nobodys+" {}"))
+		var attributes, blocks []string
+		for name, row := range r.rows[kind] {
+			if row.typ == "block" {
+				blocks = append(blocks, name)
+			} else {
+				attributes = append(attributes, name)
+			}
+		}
+		r.same(kind+", attributes", attributes, r.known(d, "Unknown attribute"))
+		r.same(kind+", blocks", blocks, r.known(d, "Unknown block"))
+	}
+}
+
+// What must be there, a default and a limit are tried, too.
+func TestReferenceIsTrue(t *testing.T) {
+	r := readReference(t)
+	missing := regexp.MustCompile(`(?: needs |, )(\w+) = `)
+	for _, kind := range r.kinds {
+		b := r.blocks[kind]
+		empty := bytes.Clone(r.src)
+		blank(empty[b.OpenBraceRange.End.Byte:b.CloseBraceRange.Start.Byte])
+		_, d := r.load(empty)
+		for _, x := range d.Diags {
+			if x.Summary != "Attribute missing" || x.Subject.Start.Byte != b.TypeRange.Start.Byte {
+				continue
+			}
+			for _, m := range missing.FindAllStringSubmatch(x.Detail, -1) {
+				if got := r.rows[kind][m[1]].fallback; got != "required" {
+					t.Errorf("%s.%s is required; the reference says %q", kind, m[1], got)
+				}
+			}
+		}
+		for name, row := range r.rows[kind] {
+			if row.typ != "block" {
+				r.tryRow(kind, name, row)
+			}
+		}
+	}
+}
+
+// wrongType is what the readers say of [[]], by the type in the reference.
+var wrongType = map[string]string{
+	"text": "must be a text", "duration": "must be a text", "size": "must be a text", "number": "must be a number",
+	"bool": "must be true or false", "texts": "must be a list of texts", "map": "must be names with texts", "object": "Not an object",
+	"secret": "Password in the file", "reference": "Not a reference", "references": "Not a reference", "type": "Not a type",
+}
+
+// beyond is too much for any limit, or a word that none of the known ones is, by type.
+var beyond = map[string]string{
+	"duration": `"50000d"`, "number": "1000000000", "size": `"4000TiB"`,
+	"text": `"` + nobodys + `"`, "texts": `["` + nobodys + `"]`, "map": `{ mean = "` + nobodys + `" }`,
+}
+
+var limitForm = regexp.MustCompile(`must be (?:a whole number )?from (\S+ to \S+)\.$`)
+
+func (r *referenceText) tryRow(kind, name string, row referenceRow) {
+	set := func(value string) *Diagnostics {
+		_, d := r.load(r.with(kind, name, name+" = "+value))
+		return d
+	}
+	if want := wrongType[row.typ]; row.typ != "any" && (want == "" || !strings.Contains(strings.Join(summaries(set("[[]]")), "\n"), want)) {
+		r.t.Errorf("%s.%s is not of the type %s: of [[]] the reader says\n%s", kind, name, row.typ, report(set("[[]]")))
+	}
+	literal := codeForm.FindStringSubmatch(row.fallback)
+	switch {
+	case row.fallback == "required":
+		if _, d := r.load(r.with(kind, name, "")); !d.HasErrors() {
+			r.t.Errorf("%s.%s is not required", kind, name)
+		}
+	case row.fallback == "none":
+		if _, d := r.load(r.with(kind, name, "")); d.HasErrors() {
+			r.t.Errorf("%s.%s cannot be left out: %s", kind, name, report(d))
+		}
+	case literal != nil:
+		line := name + " = " + literal[1]
+		without, d := r.load(r.with(kind, name, strings.Repeat(" ", len(line))))
+		if len(d.Diags) > 0 {
+			r.t.Errorf("%s without %s: %s", kind, name, report(d))
+		}
+		if with, d := r.load(r.with(kind, name, line)); len(d.Diags) > 0 || !reflect.DeepEqual(with, without) {
+			r.t.Errorf("%s.%s: the default is not %s %s", kind, name, literal[1], report(d))
+		}
+	}
+	if beyond[row.typ] == "" {
+		return
+	}
+	for _, x := range set(beyond[row.typ]).Diags {
+		if m := limitForm.FindStringSubmatch(x.Detail); m != nil && !strings.Contains(row.text, m[1]) {
+			r.t.Errorf("%s.%s: the reference does not say %s", kind, name, m[1])
+		}
+		m := knownForm.FindStringSubmatch(x.Detail)
+		if m == nil || x.Summary == "Unknown column" {
+			continue
+		}
+		for word := range strings.SplitSeq(m[1], ", ") {
+			if !strings.Contains(row.text, "`"+word+"`") {
+				r.t.Errorf("%s.%s: the reference does not name `%s`", kind, name, word)
+			}
+		}
+	}
+}
+
+func TestReferenceFunctions(t *testing.T) {
+	r := readReference(t)
+	text, err := os.ReadFile(readme)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "\n### Expressions\n")
+	part, _, _ := strings.Cut(rest, "\n### ")
+	var have []string
+	for _, m := range regexp.MustCompile("`([a-z]+)\\(").FindAllStringSubmatch(part, -1) {
+		have = append(have, m[1])
+	}
+	r.same("functions", have, slices.Sorted(maps.Keys(pipelineFunctions(&loader{}))))
+}
