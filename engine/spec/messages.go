@@ -164,8 +164,15 @@ func sentence(s string) string {
 
 // checkNames reports names that do not exist where an expression stands; HCL has no suggestions for them.
 func (l *loader) checkNames(expr hcl.Expression, ctx *hcl.EvalContext) bool {
-	good := true
+	dotted := dottedKeys(expr)
+	for r, key := range dotted {
+		l.fail(r, "Key without quotes", "A name with dots is written in quotes: %q = ….", Clip(key))
+	}
+	good := len(dotted) == 0
 	for _, tr := range expr.Variables() {
+		if _, said := dotted[tr.SourceRange()]; said {
+			continue
+		}
 		scope, found := ctx.Variables[tr.RootName()]
 		if !found {
 			good = false
@@ -175,6 +182,36 @@ func (l *loader) checkNames(expr hcl.Expression, ctx *hcl.EvalContext) bool {
 		good = l.checkMember(tr, scope) && good
 	}
 	return good
+}
+
+// dottedKeys finds names such as retention.ms = 1 in a map, which HCL takes for references.
+func dottedKeys(expr hcl.Expression) map[hcl.Range]string {
+	out := map[hcl.Range]string{}
+	node, ok := expr.(hclsyntax.Expression)
+	if !ok {
+		return out
+	}
+	_ = hclsyntax.VisitAll(node, func(n hclsyntax.Node) hcl.Diagnostics {
+		key, ok := n.(*hclsyntax.ObjectConsKeyExpr)
+		if !ok || key.ForceNonLiteral {
+			return nil
+		}
+		name, ok := key.Wrapped.(*hclsyntax.ScopeTraversalExpr)
+		if !ok || len(name.Traversal) < 2 {
+			return nil
+		}
+		words := []string{name.Traversal.RootName()}
+		for _, step := range name.Traversal[1:] {
+			attr, ok := step.(hcl.TraverseAttr)
+			if !ok {
+				return nil
+			}
+			words = append(words, attr.Name)
+		}
+		out[name.Traversal.SourceRange()] = strings.Join(words, ".")
+		return nil
+	})
+	return out
 }
 
 func (l *loader) checkMember(tr hcl.Traversal, scope cty.Value) bool {
