@@ -3,6 +3,7 @@ package provision_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -92,9 +93,18 @@ func databaseIsReadOnly(t *testing.T, broker string) {
 	f.exec("ALTER DATABASE \"" + f.db.Config().ConnConfig.Database + "\" SET default_transaction_read_only = on")
 	f.db.Reset()
 	again, err := f.open().Plan(t.Context())
-	t.Logf("%v\n%+v", err, again.Errors)
+	if err != nil || len(again.Changes) == 0 || len(again.Changes)+len(again.Errors) != len(found.Changes) {
+		t.Fatalf("%v: %d changes and %d errors, of %d changes", err, len(again.Changes), len(again.Errors), len(found.Changes))
+	}
+	for _, e := range again.Errors {
+		if !strings.Contains(e.Text, "read-only") {
+			t.Errorf("%+v", e)
+		}
+	}
 	for _, c := range again.Changes {
-		t.Log(told(c))
+		if kind, _, _ := strings.Cut(c.Address, "."); slices.Contains([]string{"engine", "table", "view", "aggregate", "role"}, kind) {
+			t.Errorf("planned without the database: %s", told(c))
+		}
 	}
 	results, err := f.tried(found, nil)
 	text := said(results, err)

@@ -307,7 +307,9 @@ func TestReadersOfAColumn(t *testing.T) {
 
 // Whatever reads an object that goes is named before it goes, also what has not been made yet.
 func TestReadersOfWhatIsRemoved(t *testing.T) {
-	w := newWorld(t, testkit.Postgres(t))
+	url := testkit.Postgres(t)
+	w, admin := newWorld(t, url), database(t, url)
+	w.db = admin
 	table := &spec.Table{Name: "spreads", Columns: []*spec.Column{{Name: "id", Type: spec.Bigint}}, PrimaryKey: []string{"id"}}
 	w.p.Tables = append(w.p.Tables, table)
 	w.p.Views = []*spec.View{{Name: "wide", Query: "SELECT base, price FROM raw_crypto_data"}, {Name: "stays", Query: "SELECT price AS wide FROM raw_crypto_data"}}
@@ -321,10 +323,12 @@ func TestReadersOfWhatIsRemoved(t *testing.T) {
 	w.empty("before")
 	w.p.Tables, w.p.Views = w.p.Tables[:len(w.p.Tables)-1], append(w.p.Views[1:], &spec.View{Name: "later", Query: "SELECT base FROM wide"}, &spec.View{Name: "after", Query: "SELECT wide.id FROM spreads AS wide"})
 	w.p.Removed = []*spec.Removed{{Kind: "view", Name: "wide"}, {Kind: "table", Name: "spreads"}}
+	w.p.Views = append(w.p.Views, &spec.View{Name: "of_new", Query: "SELECT id FROM fresh"})
+	w.p.Tables = append(w.p.Tables, &spec.Table{Name: "fresh", Columns: table.Columns, PrimaryKey: table.PrimaryKey})
 	got := changes(w.plan())
 	for address, want := range map[string]string{
 		"view.later": "CV-V02: :1:18: it reads view.wide, which this plan removes", "view.after": "CV-V02: :1:21: it reads table.spreads, which this plan removes",
-		"alert.far": "it reads view.wide, which this plan removes", "view.stays": "",
+		"alert.far": "it reads view.wide, which this plan removes", "view.stays": "", "view.of_new": "", "table.fresh": "",
 	} {
 		c, text := got[address], ""
 		for _, f := range c.Findings {
@@ -333,6 +337,20 @@ func TestReadersOfWhatIsRemoved(t *testing.T) {
 		if !strings.Contains(text, want) || want == "" && text != "" {
 			t.Errorf("%s: %q, want %q", address, text, want)
 		}
+	}
+	// Who may make no schema cannot hide what goes; the new table is tried all the same.
+	role := "hand_of_" + w.db.Config().ConnConfig.Database
+	w.exec("CREATE ROLE " + role + "; GRANT USAGE, CREATE ON SCHEMA public TO " + role + "; GRANT USAGE ON SCHEMA cryptoviz TO " + role + "; GRANT SELECT ON ALL TABLES IN SCHEMA cryptoviz, public TO " + role)
+	t.Cleanup(func() { _, _ = admin.Exec(context.Background(), "DROP OWNED BY "+role+"; DROP ROLE "+role) })
+	cfg := w.db.Config()
+	cfg.ConnConfig.RuntimeParams["role"] = role
+	var err error
+	if w.db, err = pgxpool.NewWithConfig(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.db.Close)
+	if c := changes(w.plan())["view.of_new"]; c.Action != plan.Create || len(c.Findings) > 0 {
+		t.Errorf("%s", told(c))
 	}
 }
 
