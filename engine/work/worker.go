@@ -166,7 +166,7 @@ func (w *Worker) Run(ctx context.Context) error {
 func (w *Worker) session(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	s := &session{Worker: w, ctx: ctx, end: cancel}
+	s := &session{Worker: w, ctx: ctx, end: cancel, ready: make(chan struct{})}
 	// Fetched bytes are compressed, ticker JSON ten to twenty times: small fetches bound the memory, and are as fast.
 	opts := append(append([]kgo.Opt{}, w.opts...),
 		kgo.ConsumerGroup(w.opt.Group+w.src.Name), kgo.ConsumeTopics(w.src.Topic.Name),
@@ -186,6 +186,7 @@ func (w *Worker) session(ctx context.Context) error {
 		return fmt.Errorf("open a Kafka client: %w", err)
 	}
 	s.client = client
+	close(s.ready)
 	var watch sync.WaitGroup
 	watch.Go(func() { s.watch(ctx) })
 	defer func() {
@@ -247,6 +248,7 @@ type session struct {
 	ctx     context.Context
 	end     context.CancelCauseFunc
 	client  *kgo.Client
+	ready   chan struct{} // closed once client is set: the group may assign partitions before NewClient returns
 	topicID [16]byte
 }
 
@@ -256,6 +258,11 @@ func (s *session) assign(ctx context.Context, offsets map[string]map[int32]kgo.O
 	wanted := offsets[topic]
 	if len(wanted) == 0 {
 		return offsets, nil
+	}
+	select {
+	case <-s.ready:
+	case <-ctx.Done():
+		return offsets, ctx.Err()
 	}
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
 		err := s.claim(ctx, topic, wanted)
