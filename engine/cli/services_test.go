@@ -15,6 +15,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/provision/grafana/grafanatest"
@@ -67,6 +68,34 @@ func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Fatalf("the answer is still %q, %v", got, err)
 }
 
+// until waits until a topic, by what is set on it, is as it should be: a broker answers before all that it knows is up to date.
+// nil: there is no such topic.
+func (b *brokers) until(ctx context.Context, good func(set map[string]string) bool, topic string) error {
+	for {
+		var set map[string]string
+		topics, err := b.ListTopics(kadm.WithAuthorizedOps(ctx), topic)
+		if err != nil {
+			return err
+		}
+		if topics.Has(topic) {
+			configs, err := b.DescribeTopicConfigs(ctx, topic)
+			if err != nil {
+				return err
+			}
+			set = map[string]string{}
+			for _, c := range configs[0].Configs {
+				if c.Source == kmsg.ConfigSourceDynamicTopicConfig {
+					set[c.Key] = c.MaybeValue()
+				}
+			}
+		}
+		if good(set) {
+			return nil
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
 func cmdKafka(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) == 0 || neg && args[0] != "list" {
 		ts.Fatalf("usage: kafka create|alter|produce|delete|kill|restart|list ...")
@@ -85,6 +114,7 @@ func cmdKafka(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		_, err = b.CreateTopic(ctx, int32(n), 1, config, args[0])
 		ts.Check(err)
+		ts.Check(b.until(ctx, func(set map[string]string) bool { return set != nil }, args[0]))
 	case what == "alter" && len(args) >= 2:
 		var changes []kadm.AlterConfig
 		for _, pair := range args[1:] {
@@ -98,6 +128,12 @@ func cmdKafka(ts *testscript.TestScript, neg bool, args []string) {
 		done, err := b.AlterTopicConfigs(ctx, changes, args[0])
 		ts.Check(err)
 		ts.Check(done[0].Err)
+		ts.Check(b.until(ctx, func(set map[string]string) bool {
+			return !slices.ContainsFunc(changes, func(c kadm.AlterConfig) bool {
+				value, is := set[c.Name]
+				return is != (c.Op == kadm.SetConfig) || is && value != *c.Value
+			})
+		}, args[0]))
 	case what == "produce" && len(args) == 3:
 		n, err := strconv.Atoi(args[1])
 		ts.Check(err)
@@ -124,6 +160,7 @@ func cmdKafka(ts *testscript.TestScript, neg bool, args []string) {
 	case what == "delete" && len(args) == 1:
 		_, err := b.DeleteTopic(ctx, args[0])
 		ts.Check(err)
+		ts.Check(b.until(ctx, func(set map[string]string) bool { return set == nil }, args[0]))
 	case what == "list" && len(args) == 0:
 		topics, err := b.ListTopics(kadm.WithAuthorizedOps(ctx))
 		ts.Check(err)
