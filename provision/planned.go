@@ -1,6 +1,7 @@
 package provision
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -296,11 +297,7 @@ func (w *World) try(ctx context.Context, tx pgx.Tx, q asked) (string, error) {
 		_, err := tx.Conn().PgConn().Prepare(ctx, "", q.sql, nil)
 		return err
 	})
-	text := refusal(err)
-	switch address := timescale.Leaving(w.p, err); {
-	case address != "":
-		return "it reads " + address + ", which this plan removes", nil
-	case text != "" || err == nil:
+	if text := cmp.Or(timescale.ReadsLeaving(w.p, err), refusal(err)); text != "" || err == nil {
 		return text, nil
 	}
 	return "", err

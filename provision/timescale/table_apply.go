@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -143,19 +144,15 @@ func alone(ctx context.Context, db *pgxpool.Pool, sql string) error {
 
 // patiently repeats f while a lock is not to be had or a deadlock ended it.
 func patiently(ctx context.Context, f func() error) error {
-	for try := 1; ; try++ {
+	_, err := backoff.Retry(ctx, func() (struct{}, error) {
 		err := f()
-		if state := sqlState(err); state != "55P03" && state != "40P01" || try == lockTries {
-			return err
+		if state := sqlState(err); err != nil && state != "55P03" && state != "40P01" {
+			err = backoff.Permanent(err)
 		}
-		pause := time.NewTimer(lockPause) // others, who waited behind us, go on
-		select {
-		case <-ctx.Done():
-			pause.Stop()
-			return errors.Join(ctx.Err(), err)
-		case <-pause.C:
-		}
-	}
+		return struct{}{}, err
+	}, backoff.WithBackOff(backoff.NewConstantBackOff(lockPause)), // others, who waited behind us, go on
+		backoff.WithMaxTries(lockTries), backoff.WithMaxElapsedTime(0))
+	return err
 }
 
 // statementError is a statement that failed.

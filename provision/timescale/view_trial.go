@@ -1,6 +1,7 @@
 package timescale
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -84,9 +85,7 @@ func (t *trial) read(ctx context.Context, tx pgx.Tx, i int, x *query) (*answer, 
 	if out.refusal = refused(err); out.refusal == nil {
 		return nil, err
 	}
-	if address := Leaving(t.q.Pipeline, err); address != "" {
-		out.refusal.text = "it reads " + address + ", which this plan removes"
-	}
+	out.refusal.text = cmp.Or(ReadsLeaving(t.q.Pipeline, err), out.refusal.text)
 	out.refusal.where = t.q.where(x.at, x.text, out.refusal.position-lead)
 	return out, nil
 }
@@ -272,9 +271,9 @@ func refused(err error) *objection {
 	return r
 }
 
-// Leaving tells which removed object a query was refused for: a trial hides those behind types of the same names. "" when it
-// was refused for something else.
-func Leaving(p *spec.Pipeline, err error) (address string) {
+// ReadsLeaving tells of a query that was refused for a removed object: a trial hides those behind types of the same names. ""
+// when it was refused for something else.
+func ReadsLeaving(p *spec.Pipeline, err error) string {
 	pg, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok || pg.Code != "42809" { // wrong object type
 		return ""
@@ -283,7 +282,7 @@ func Leaving(p *spec.Pipeline, err error) (address string) {
 	if i < 0 {
 		return ""
 	}
-	return p.Removed[i].Address()
+	return "it reads " + p.Removed[i].Address() + ", which this plan removes"
 }
 
 // where turns a position in a query into a place in the file that it came from.
