@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -58,7 +57,7 @@ func startKafka(t testing.TB, n int, secured bool, settings []string) []*Broker 
 	if _, err := exec.LookPath("java"); err != nil {
 		unavailable(t, "no Apache Kafka: java is not installed")
 	}
-	ports, err := freePorts(3 * n) // of all, before the first start: each names the others
+	ports, err := reservePorts(3 * n) // of all, before the first start: each names the others
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -199,18 +198,4 @@ func (b *Broker) ready(members int) error {
 func (b *Broker) logged() []byte {
 	text, _ := os.ReadFile(filepath.Join(b.dir, "broker.log"))
 	return bytes.TrimSpace(text[max(0, len(text)-2000):])
-}
-
-// freePorts holds all of them open before it closes any, so that they differ.
-func freePorts(n int) ([]int, error) {
-	var out []int
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer func() { _ = l.Close() }()
-		out = append(out, l.Addr().(*net.TCPAddr).Port)
-	}
-	return out, nil
 }

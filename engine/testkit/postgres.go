@@ -112,7 +112,12 @@ func startPostgres(settings map[string]string) (*PostgresServer, error) {
 	if s.keeper, err = newKeeper("QUIT", dir); err != nil {
 		return nil, err
 	}
-	if s.state, err = local.LockState(dir); err == nil {
+	ports, err := reservePorts(1)
+	if err == nil {
+		s.state, err = local.LockState(dir)
+	}
+	if err == nil {
+		s.state.Data.PostgresPort = ports[0]
 		err = s.start()
 	}
 	if err != nil {
