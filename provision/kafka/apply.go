@@ -1,7 +1,6 @@
 package kafka
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -239,41 +239,35 @@ var errWaited = errors.New("it did not happen in time")
 func until(ctx context.Context, bound time.Duration, f func(context.Context) (done bool, err error)) error {
 	within, cancel := context.WithTimeoutCause(ctx, bound, errWaited)
 	defer cancel()
-	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+	pauses := &backoff.ExponentialBackOff{InitialInterval: 20 * time.Millisecond, Multiplier: 2, MaxInterval: time.Second}
+	_, err := backoff.Retry(within, func() (bool, error) {
 		done, err := f(within)
-		if within.Err() != nil && ctx.Err() == nil {
-			return errWaited
+		if err == nil && !done {
+			return false, errWaited
 		}
-		if done || err != nil {
-			return err
-		}
-		timer := time.NewTimer(pause)
-		select {
-		case <-within.Done():
-			timer.Stop()
-			return context.Cause(within)
-		case <-timer.C:
-		}
+		return done, backoff.Permanent(err)
+	}, backoff.WithBackOff(pauses), backoff.WithMaxElapsedTime(0)) // within ends it
+	if within.Err() != nil && ctx.Err() == nil {
+		return errWaited
 	}
+	return err
 }
 
 // throttled repeats f while Kafka's quota on changes refuses it, after the time that Kafka wants.
 func throttled(ctx context.Context, f func() (time.Duration, error)) error {
-	within, cancel := context.WithTimeout(ctx, quotaWait)
-	defer cancel()
-	for {
+	var refusal error
+	_, err := backoff.Retry(ctx, func() (struct{}, error) {
 		pause, err := f()
-		if !errors.Is(err, kerr.ThrottlingQuotaExceeded) {
-			return err
+		if errors.Is(err, kerr.ThrottlingQuotaExceeded) {
+			refusal = err
+			return struct{}{}, &backoff.RetryAfterError{Duration: pause}
 		}
-		timer := time.NewTimer(pause)
-		select {
-		case <-within.Done():
-			timer.Stop()
-			return fmt.Errorf("the quota controller_mutation_rate lets no more changes through: raise it for this Kafka user, or apply again later: %w", cmp.Or(ctx.Err(), err))
-		case <-timer.C:
-		}
+		return struct{}{}, backoff.Permanent(err)
+	}, backoff.WithMaxElapsedTime(quotaWait))
+	if asked := (*backoff.RetryAfterError)(nil); errors.As(err, &asked) {
+		return fmt.Errorf("the quota controller_mutation_rate lets no more changes through: raise it for this Kafka user, or apply again later: %w", refusal)
 	}
+	return err
 }
 
 // wait is how long Kafka wants to be left alone.

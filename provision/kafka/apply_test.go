@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -69,6 +70,23 @@ func TestQuotaIsWaitedFor(t *testing.T) {
 	}
 	if !throttled {
 		t.Error("the quota refused nothing: this tests nothing")
+	}
+}
+
+// A quota that would take too long is an error with its remedy; Ctrl-C is not mistaken for it.
+func TestQuotaThatLetsNothingThrough(t *testing.T) {
+	t.Parallel()
+	refuse := func() (time.Duration, error) {
+		return quotaWait + time.Second, &refusal{code: kerr.ThrottlingQuotaExceeded}
+	}
+	err := throttled(t.Context(), refuse)
+	if !errors.Is(err, kerr.ThrottlingQuotaExceeded) || !strings.Contains(err.Error(), "raise it for this Kafka user, or apply again later") {
+		t.Error(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := throttled(ctx, refuse); !errors.Is(err, context.Canceled) || errors.Is(err, kerr.ThrottlingQuotaExceeded) {
+		t.Error(err)
 	}
 }
 
