@@ -156,6 +156,9 @@ func (a *applying) recheck(ctx context.Context, todo []plan.Change) ([]plan.Chan
 
 // since lists what moved since the plan: of the live object, or of pipeline.hcl.
 func since(c plan.Change, live, want *plan.State) (out []plan.Diff) {
+	if c.Live != nil && live != nil && c.Live.ID != live.ID && c.Live.ID != "" && live.ID != "" { // what the plan counted is gone
+		out = append(out, plan.Diff{Name: "object", Old: "there", New: "deleted, and another made of the same name"})
+	}
 	if c.Live.Fingerprint() != live.Fingerprint() {
 		switch {
 		case live == nil:

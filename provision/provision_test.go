@@ -203,6 +203,40 @@ func TestMovedSinceThePlan(t *testing.T) {
 	}
 }
 
+// What was deleted and made again since the plan, with the same settings, is another object: what it holds the plan has not
+// counted.
+func TestMadeAgainSinceThePlan(t *testing.T) {
+	w := newWorld(t, testkit.Postgres(t))
+	w.apply(w.plan())
+	topic, table, other := w.p.Topics[0], w.p.Tables[2], w.p.Tables[1]
+	days, about, aboutOther := topic.Config["retention.ms"], table.Description, other.Description
+	topic.Config["retention.ms"], table.Description, other.Description = "1209600000", "Other.", "Other."
+	found := w.plan()
+	admin := kadm.NewClient(w.kafka)
+	if _, err := admin.DeleteTopic(t.Context(), topic.Name); err != nil {
+		t.Fatal(err)
+	}
+	w.exec("DROP TABLE " + table.Name)
+	topic.Config["retention.ms"], table.Description, other.Description = days, about, aboutOther
+	made := changes(w.plan())
+	w.apply(plan.Plan{Changes: []plan.Change{made["topic."+topic.Name], made["table."+table.Name]}})
+	topic.Config["retention.ms"], table.Description, other.Description = "1209600000", "Other.", "Other."
+	done := outcomes(w.apply(found))
+	for _, address := range []string{"topic." + topic.Name, "table." + table.Name} {
+		r := done[address]
+		if r.Outcome != provision.Refused || len(r.Since) == 0 || r.Since[0].Name != "object" || !strings.HasPrefix(r.Since[0].New, "deleted, and another made") {
+			t.Errorf("%+v", r)
+		}
+	}
+	if r := done["table."+other.Name]; r.Outcome != provision.Done {
+		t.Errorf("%+v", r)
+	}
+	if done = outcomes(w.apply(w.plan())); len(done) != 2 {
+		t.Errorf("%+v", done)
+	}
+	w.empty("planned again")
+}
+
 // A destroying change waits for its consent, and only that one.
 func TestConsent(t *testing.T) {
 	w := newWorld(t, testkit.Postgres(t))

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -26,6 +27,7 @@ func newSnapshot() *snapshot {
 // topic is a topic as Kafka has it.
 type topic struct {
 	name       string
+	id         string // "": the broker is too old to have one
 	internal   bool
 	operations int32 // bits of what this user may do; not above 0: unknown
 	partitions []partition
@@ -106,6 +108,9 @@ func (c *Cluster) list(ctx context.Context, s *snapshot, names []string) error {
 
 func newTopic(m kmsg.MetadataResponseTopic) *topic {
 	t := &topic{name: *m.Topic, internal: m.IsInternal, operations: m.AuthorizedOperations}
+	if m.TopicID != [16]byte{} {
+		t.id = kadm.TopicID(m.TopicID).String()
+	}
 	for _, p := range m.Partitions {
 		t.partitions = append(t.partitions, partition{id: p.Partition, leader: p.Leader, replicas: p.Replicas, isr: p.ISR})
 	}

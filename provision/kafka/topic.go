@@ -54,7 +54,7 @@ func (t *Topic) Read(ctx context.Context) (*plan.State, error) {
 }
 
 func (t *topic) state(want *plan.State) *plan.State {
-	s := &plan.State{}
+	s := &plan.State{ID: t.id}
 	s.Set(plan.Attr{Name: partitionsAttr, Value: strconv.Itoa(len(t.partitions))})
 	low, high := t.replication()
 	replication := strconv.Itoa(low)

@@ -19,6 +19,8 @@ type Attr struct {
 // State is an object as attributes, in the order in which they are shown. A nil *State is an object that does not exist.
 type State struct {
 	Attrs []Attr `json:"attrs"`
+	// ID tells a live object with data from a later one of the same name: Kafka's topic id, PostgreSQL's oid. "" is not known.
+	ID string `json:"id,omitempty"`
 }
 
 // Set adds an attribute, or replaces the one of its name.

@@ -151,7 +151,7 @@ func (a *Aggregate) Read(ctx context.Context) (*plan.State, error) {
 			return nil, err
 		}
 	}
-	out := &plan.State{}
+	out := &plan.State{ID: fmt.Sprint(l.oid)}
 	out.Set(plan.Attr{Name: "query", Value: l.query})
 	out.Set(plan.Attr{Name: "real_time", Value: fmt.Sprint(l.real)})
 	if j := l.refresh; j != nil {

@@ -179,7 +179,7 @@ var rangeOver = regexp.MustCompile(`^RANGE \("?([^"(),]+)"?\)$`)
 
 // state is a table in the language's units. Columns that are to be renamed stand under their new name.
 func (t *Table) state(r *relation, renames map[string]string) *plan.State {
-	s := &plan.State{}
+	s := &plan.State{ID: fmt.Sprint(r.oid)}
 	put := func(name, value string) { s.Set(plan.Attr{Name: name, Value: value}) }
 	named := func(names []string) string {
 		out := make([]string, len(names))
