@@ -78,7 +78,7 @@ func (l *loader) folder(raw *hcl.Block, seen map[string]hcl.Range, places map[st
 	b := l.open(raw, &hcl.BodySchema{Attributes: attrs([]string{"title"}, "parent")}, l.ctx)
 	f := &Folder{Name: name, Title: b.text("title", ""), Range: b.rng}
 	used.claim(b, "", "uid", nil, uidOf(name), name, "it is made of the first letters of the name, so rename one of them")
-	if a := b.content.Attributes["parent"]; a != nil {
+	if a := b.content.Attributes["parent"]; b.has("parent") {
 		kind, parent := reference(a.Expr)
 		place, declared := places[parent]
 		switch {

@@ -294,7 +294,7 @@ func article(kind string) string {
 // refer reads a static reference such as topic.binance.
 func refer[T any](b *block, name, kind string, known map[string]T) (out T, ok bool) {
 	a := b.content.Attributes[name]
-	if a == nil {
+	if !b.has(name) {
 		return out, false
 	}
 	root, label := reference(a.Expr)

@@ -272,6 +272,7 @@ func (r *referenceText) tryRow(kind, name string, row referenceRow) {
 	if want := wrongType[row.typ]; row.typ != "any" && (want == "" || !strings.Contains(strings.Join(summaries(set("[[]]")), "\n"), want)) {
 		r.t.Errorf("%s.%s is not of the type %s: of [[]] the reader says\n%s", kind, name, row.typ, report(set("[[]]")))
 	}
+	r.tryNull(kind, name, row)
 	literal := codeForm.FindStringSubmatch(row.fallback)
 	switch {
 	case row.fallback == "required":
@@ -307,6 +308,30 @@ func (r *referenceText) tryRow(kind, name string, row referenceRow) {
 			if !strings.Contains(row.text, "`"+word+"`") {
 				r.t.Errorf("%s.%s: the reference does not name `%s`", kind, name, word)
 			}
+		}
+	}
+}
+
+// tryNull: null is the same as leaving the line out, and no value where one is required.
+func (r *referenceText) tryNull(kind, name string, row referenceRow) {
+	if kind == "variable" && (name == "default" || name == "type") { // a default may be null; a type is no value
+		return
+	}
+	nulls := []string{"null", "var.void"}
+	if kind == "cryptoviz" || kind == "variable" || strings.HasPrefix(row.typ, "reference") { // no variables there
+		nulls = nulls[:1]
+	}
+	for _, null := range nulls {
+		line := name + " = " + null
+		load := func(line string) (*Pipeline, *Diagnostics) {
+			return r.load(append(r.with(kind, name, line), "\nvariable \"void\" { default = null }\n"...))
+		}
+		without, left := load(strings.Repeat(" ", len(line)))
+		switch with, d := load(line); {
+		case row.fallback == "required" && !d.HasErrors():
+			r.t.Errorf("%s.%s is required and may be %s", kind, name, null)
+		case row.fallback != "required" && (d.HasErrors() != left.HasErrors() || !reflect.DeepEqual(with, without)):
+			r.t.Errorf("%s is not as left out: %s%s", kind+"."+line, report(d), report(left))
 		}
 	}
 }

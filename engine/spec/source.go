@@ -21,10 +21,11 @@ func (l *loader) source(raw *hcl.Block, seen map[string]hcl.Range, fed map[*Topi
 		fed[t] = name
 	}
 	s.Table, _ = refer(b, "table", "table", l.tables)
-	params := given{value: cty.EmptyObjectVal, known: !b.has("params"), at: b.rangeOf("params")}
+	params := given{value: cty.EmptyObjectVal, at: b.rangeOf("params")}
 	if v, ok := b.marked("params"); ok {
 		params.value, params.known = v, true
 	}
+	params.known = params.known || !b.has("params")
 	if file := b.text("definition", ""); b.good["definition"] {
 		switch {
 		case path.Clean(file) == path.Clean(l.p.File):

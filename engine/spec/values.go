@@ -20,6 +20,8 @@ type block struct {
 	ctx     *hcl.EvalContext
 	what    string // "topic \"binance\"", for messages
 	rng     hcl.Range
+	needed  map[string]bool // attributes that may not be left out
+	null    map[string]bool // attributes whose value is null: they count as left out
 	good    map[string]bool // attributes that have a value of the right type
 	secret  map[string]bool // attributes whose value came from a secret: no message shows it
 }
@@ -31,10 +33,19 @@ func (l *loader) open(b *hcl.Block, schema *hcl.BodySchema, ctx *hcl.EvalContext
 	}
 	content, diags := b.Body.Content(schema)
 	l.structure(what, b.DefRange, schema, diags)
-	return &block{l, content, ctx, what, b.DefRange, map[string]bool{}, map[string]bool{}}
+	out := &block{l: l, content: content, ctx: ctx, what: what, rng: b.DefRange, needed: map[string]bool{}, null: map[string]bool{}, good: map[string]bool{}, secret: map[string]bool{}}
+	for _, a := range schema.Attributes {
+		out.needed[a.Name] = a.Required
+		if found := content.Attributes[a.Name]; found != nil && !a.Required {
+			literal, ok := found.Expr.(*hclsyntax.LiteralValueExpr) // also where a reference is expected, which is not evaluated
+			out.null[a.Name] = ok && literal.Val.IsNull()
+		}
+	}
+	return out
 }
 
-func (b *block) has(name string) bool { return b.content.Attributes[name] != nil }
+// has tells whether an attribute has a value. Ask when that has been read: an expression may turn out to be null.
+func (b *block) has(name string) bool { return b.content.Attributes[name] != nil && !b.null[name] }
 
 // rangeOf returns the range of an attribute's value, or of the block.
 func (b *block) rangeOf(name string) hcl.Range {
@@ -64,7 +75,7 @@ func (b *block) suggest(name, value string, known []string) string {
 	return suggest(value, known)
 }
 
-// marked evaluates an attribute; the value keeps its marks. ok is false when it is absent or wrong.
+// marked evaluates an attribute; the value keeps its marks. ok is false when it is absent, null or wrong.
 func (b *block) marked(name string) (v cty.Value, ok bool) {
 	a := b.content.Attributes[name]
 	if a == nil {
@@ -80,7 +91,10 @@ func (b *block) marked(name string) (v cty.Value, ok bool) {
 		return cty.NilVal, false
 	}
 	if plain.IsNull() {
-		b.l.fail(a.Expr.Range(), "Value missing", "%s.%s is null: give a value, or leave the line out.", b.what, name)
+		b.null[name] = !b.needed[name]
+		if b.needed[name] {
+			b.l.fail(a.Expr.Range(), "Value missing", "%s.%s is null: it needs a value.", b.what, name)
+		}
 		return cty.NilVal, false
 	}
 	return v, true
@@ -287,11 +301,9 @@ func (b *block) textMap(name string) map[string]string {
 	}
 	out := map[string]string{}
 	for k, e := range v.AsValueMap() {
-		if e.IsNull() {
-			b.l.fail(b.rangeOf(name), "Value missing", "%s.%s holds a null, at the name %s.", b.what, name, b.show(name, k))
-			continue
+		if !e.IsNull() { // as an attribute that is null
+			out[k] = e.AsString()
 		}
-		out[k] = e.AsString()
 	}
 	return out
 }

@@ -95,9 +95,12 @@ func (l *loader) chosen(v variable, files hcl.Attributes) (value cty.Value, at h
 			return value.Mark(sensitiveMark), v.rng, ok
 		}
 	}
-	if v.has("default") {
+	if a := v.content.Attributes["default"]; a != nil {
 		value, ok = v.marked("default")
-		l.defaults[v.name] = l.stands(v.content.Attributes["default"].Expr)
+		l.defaults[v.name] = l.stands(a.Expr)
+		if v.null["default"] { // what is made of it counts as left out
+			value, ok = cty.NullVal(v.ty), true
+		}
 		return value, v.rangeOf("default"), ok
 	}
 	l.fail(v.rng, "Variable without a value", "Give it with --var %s=…, in a --var-file, as CRYPTOVIZ_VAR_%s, or write a default.", v.name, v.name)

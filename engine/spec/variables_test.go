@@ -28,6 +28,37 @@ func TestVariablePrecedence(t *testing.T) {
 	}
 }
 
+// A variable whose default is null leaves out what is set to it, until it is given.
+func TestNullVariable(t *testing.T) {
+	optional := "variable \"keep\" {\n  type    = string\n  default = null\n}\n\nvariable \"pairs\" {"
+	for _, c := range []struct{ line, given, want string }{
+		{"retention = var.keep", "", ""},
+		{"retention = var.keep", "2d", "172800000"},
+		{`retention = var.keep == null ? null : "3d"`, "", ""},
+		{`retention = var.keep == null ? null : "3d"`, "x", "259200000"},
+		{`retention = coalesce(var.keep, "4d")`, "", "345600000"},
+		{`config = { "retention.ms" = var.keep }`, "", ""},
+		{`config = { "retention.ms" = var.keep }`, "60000", "60000"},
+		{`retention = "${var.keep}d"`, "", "error"},
+		{`partitions = var.keep`, "3", "error"},
+	} {
+		files := base(t)
+		files["pipeline.hcl"].Data = []byte(strings.NewReplacer("variable \"pairs\" {", optional, "retention  = \"7d\"", c.line).Replace(string(files["pipeline.hcl"].Data)))
+		opt := Options{Vars: map[string]string{}}
+		if c.given != "" {
+			opt.Vars["keep"] = c.given
+		}
+		p, d := Load(files, "pipeline.hcl", opt)
+		got := "error"
+		if !d.HasErrors() {
+			got = p.Topics[0].Config["retention.ms"]
+		}
+		if got != c.want {
+			t.Errorf("%s with %q: %q, want %q\n%s", c.line, c.given, got, c.want, report(d))
+		}
+	}
+}
+
 func TestVariableTypes(t *testing.T) {
 	for _, c := range []struct{ ty, given, want string }{
 		{"string", `BTC "USD"`, `BTC "USD"`}, // a text is taken as it is
