@@ -92,6 +92,20 @@ func TestEveryBlock(t *testing.T) {
 	}
 }
 
+// Blocks stand in any order: a folder before the one that it is in, too.
+func TestFolderBeforeItsParent(t *testing.T) {
+	files := every(t)
+	text, top := string(files["pipeline.hcl"].Data), "folder \"ops\" { title = \"Ops\" }\n"
+	files["pipeline.hcl"].Data = []byte(strings.Replace(text, top, "", 1) + top)
+	p, d := Load(files, "pipeline.hcl", Options{Env: canaryEnv, Version: "0.1.0"})
+	if len(d.Diags) > 0 {
+		t.Fatal(report(d))
+	}
+	if f := p.Folders; len(f) != 2 || f[0].Name != "alerts" || f[0].Parent != f[1] || f[1].Parent != nil {
+		t.Errorf("%+v", f)
+	}
+}
+
 // What a data source leaves out comes from the URL of the database.
 func TestDataSourceFromTheDatabaseURL(t *testing.T) {
 	const lacks = "Data source without a database"

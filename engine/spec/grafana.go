@@ -32,11 +32,9 @@ func (l *loader) grafanaObjects(blocks map[string]hcl.Blocks, each func(kind str
 		}
 	}
 	folders, sources, dashboards, alerts := taken{}, taken{}, taken{}, taken{}
-	places := map[string]hcl.Range{}
-	for _, b := range blocks["folder"] {
-		places[b.Labels[0]] = b.DefRange
-	}
-	each("folder", func(b *hcl.Block, seen map[string]hcl.Range) { l.folder(b, seen, places, folders) })
+	inside := map[*Folder]*block{}
+	each("folder", func(b *hcl.Block, seen map[string]hcl.Range) { l.folder(b, seen, inside, folders) })
+	l.parents(inside)
 	each("datasource", func(b *hcl.Block, seen map[string]hcl.Range) { l.dataSource(b, seen, sources) })
 	each("dashboard", func(b *hcl.Block, seen map[string]hcl.Range) { l.dashboard(b, seen, dashboards) })
 	each("alert", func(b *hcl.Block, seen map[string]hcl.Range) { l.alert(b, seen, alerts) })
@@ -73,28 +71,45 @@ func (t taken) claim(b *block, attr, what string, in *Folder, value, name, remed
 	t[key] = name
 }
 
-func (l *loader) folder(raw *hcl.Block, seen map[string]hcl.Range, places map[string]hcl.Range, used taken) {
+// folder reads all but the parent, which may be declared later.
+func (l *loader) folder(raw *hcl.Block, seen map[string]hcl.Range, inside map[*Folder]*block, used taken) {
 	name, ok := l.name(raw, seen)
 	b := l.open(raw, &hcl.BodySchema{Attributes: attrs([]string{"title"}, "parent")}, l.ctx)
 	f := &Folder{Name: name, Title: b.text("title", ""), Range: b.rng}
 	used.claim(b, "", "uid", nil, uidOf(name), name, "it is made of the first letters of the name, so rename one of them")
-	if a := b.content.Attributes["parent"]; b.has("parent") {
-		kind, parent := reference(a.Expr)
-		place, declared := places[parent]
-		switch {
-		case kind == "folder" && parent == name:
-			l.fail(a.Expr.Range(), "Folder in itself", "A folder is not its own parent.")
-		case kind == "folder" && declared && place.Start.Byte > raw.DefRange.Start.Byte: // so there is no circle
-			l.fail(a.Expr.Range(), "Folder declared later", "folder.%s is declared at line %d: a parent stands before the folders in it.", Clip(parent), place.Start.Line)
-		default:
-			f.Parent, _ = refer(b, "parent", "folder", l.folders)
-		}
-	}
 	l.title(b, f.Title)
 	if ok {
-		l.folders[name] = f
+		l.folders[name], inside[f] = f, b
 		l.p.Folders = append(l.p.Folders, f)
 	}
+}
+
+// parents sets the parent of each folder, and reports a circle once, where it is cut open.
+func (l *loader) parents(inside map[*Folder]*block) {
+	done := map[*Folder]bool{}
+	for _, f := range l.p.Folders {
+		f.Parent, _ = refer(inside[f], "parent", "folder", l.folders)
+	}
+	for _, first := range l.p.Folders {
+		path := map[*Folder]bool{}
+		for f := first; f != nil && !done[f]; f = f.Parent {
+			path[f], done[f] = true, true
+			if !path[f.Parent] {
+				continue
+			}
+			l.fail(inside[f].rangeOf("parent"), "Folder in itself", "%s. A folder at the top has no parent.", circle(f))
+			f.Parent = nil
+		}
+	}
+}
+
+// circle tells how a folder comes to be in itself.
+func circle(f *Folder) string {
+	var in []string
+	for up := f.Parent; up != f; up = up.Parent {
+		in = append(in, "folder."+up.Name)
+	}
+	return Clip("folder." + f.Name + " is in " + strings.Join(append(in, "itself"), ", that in "))
 }
 
 // title refuses a title without a letter.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/big"
 	"regexp"
 	"strconv"
 	"strings"
@@ -12,7 +13,7 @@ import (
 
 var (
 	durationPart = regexp.MustCompile(`^(\d{1,9}(?:\.\d{1,6})?)(ms|s|m|h|d|w)`)
-	sizeForm     = regexp.MustCompile(`^(\d{1,15})\s*(B|KiB|MiB|GiB|TiB|kB|KB|MB|GB|TB)?$`)
+	sizeForm     = regexp.MustCompile(`^(\d{1,15}(?:\.\d{1,6})?)\s*(B|KiB|MiB|GiB|TiB|kB|KB|MB|GB|TB)?$`)
 )
 
 var durationUnits = map[string]time.Duration{
@@ -62,17 +63,20 @@ func FormatDuration(d time.Duration) string {
 	return out.String()
 }
 
-// ParseSize reads "10MiB", "1GB" or a number of bytes.
+// ParseSize reads "10MiB", "1.5GB" or a number of bytes.
 func ParseSize(s string) (int64, error) {
 	m := sizeForm.FindStringSubmatch(s)
 	if m == nil {
-		return 0, fmt.Errorf("%q is not a size; write a whole number with B, KiB, MiB, GiB (or kB, MB, GB), such as \"10MiB\"", Clip(s))
+		return 0, fmt.Errorf("%q is not a size; write a number with B, KiB, MiB, GiB (or kB, MB, GB), such as \"10MiB\"", Clip(s))
 	}
-	n, _ := strconv.ParseInt(m[1], 10, 64)
-	if n > math.MaxInt64/sizeUnits[m[2]] {
+	n, _ := new(big.Rat).SetString(m[1])
+	switch n.Mul(n, new(big.Rat).SetInt64(sizeUnits[m[2]])); {
+	case !n.IsInt():
+		return 0, fmt.Errorf("%q is no whole number of bytes", Clip(s))
+	case !n.Num().IsInt64():
 		return 0, fmt.Errorf("%q is too large", Clip(s))
 	}
-	return n * sizeUnits[m[2]], nil
+	return n.Num().Int64(), nil
 }
 
 func formatSize(n int64) string {

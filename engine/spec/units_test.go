@@ -29,6 +29,7 @@ func TestParseDuration(t *testing.T) {
 func TestParseSize(t *testing.T) {
 	for text, want := range map[string]int64{
 		"0": 0, "10": 10, "10B": 10, "1kB": 1000, "1KB": 1000, "1KiB": 1024, "10 MiB": 10 << 20, "1GB": 1e9, "3GiB": 3 << 30, "2TB": 2e12, "1TiB": 1 << 40,
+		"1.5MiB": 3 << 19, "0.1GB": 1e8, "2.50kB": 2500, "0.000001TB": 1e6,
 	} {
 		if got, err := ParseSize(text); err != nil || got != want {
 			t.Errorf("%s: %d %v", text, got, err)
@@ -37,7 +38,7 @@ func TestParseSize(t *testing.T) {
 			t.Errorf("%d is written %s", want, formatSize(want))
 		}
 	}
-	for _, text := range []string{"", "B", "-1B", "1.5MiB", "1 mib", "1mb", "1M", "1e3B", "9999999999999999B", "999999999999999TiB", "1MiB1B", "١B"} {
+	for _, text := range []string{"", "B", "-1B", "1.5B", "0.1KiB", "1.MiB", ".5MiB", "1.5", "1.0000001MB", "1 mib", "1mb", "1M", "1e3B", "9999999999999999B", "999999999999999TiB", "1MiB1B", "١B"} {
 		if got, err := ParseSize(text); err == nil {
 			t.Errorf("%q is %d", text, got)
 		}
