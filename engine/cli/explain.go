@@ -13,10 +13,12 @@ import (
 func (e *env) newExplain() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
-		Use:   "explain [CODE]",
-		Short: "Explain a code of the plan, such as CV-K07; without one, list them",
-		Long: `Explain what a code of the plan means: what happens, why, and what can be done. Codes are stable: scripts may name
-them. The class says what a change means for data and service:
+		Use:   "explain [CODE | BLOCK]",
+		Short: "Explain a code of the plan, such as CV-K07, or a block, such as topic",
+		Long: `Explain what a code of the plan means: what happens, why, and what can be done; or what a block of pipeline.hcl may
+hold: each attribute with its type, default and limits. Without an argument, list the codes and the blocks.
+
+Codes are stable: scripts may name them. The class says what a change means for data and service:
 
   safe        at once, and nothing else happens; such changes have no code
   future      only what is written from now on
@@ -24,7 +26,7 @@ them. The class says what a change means for data and service:
   risky       the meaning of data, or of running programs, changes
   destroys    data is lost; apply leaves it out without --allow CODE@ADDRESS
   impossible  the server cannot do it; the rest of the plan can be applied`,
-		Example: "  cryptoviz explain CV-K01\n  cryptoviz explain",
+		Example: "  cryptoviz explain CV-K01\n  cryptoviz explain rollup\n  cryptoviz explain",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -38,11 +40,19 @@ them. The class says what a change means for data and service:
 				for _, c := range plan.Codes() {
 					e.print("%s  %-10s  %s\n", c.ID, c.Class, c.Title)
 				}
+				e.print("\n%s\n", fold("Blocks: "+strings.Join(spec.ReferenceKinds(), ", "), 80))
+				return nil
+			}
+			if text := spec.Reference(args[0]); text != "" {
+				if asJSON {
+					return writeJSON(e.Stdout, map[string]string{"block": args[0], "markdown": text})
+				}
+				e.print("%s\n\n%s", args[0], forTerminal(text))
 				return nil
 			}
 			c, known := plan.Explain(args[0])
 			if !known {
-				return fmt.Errorf("there is no code %s: cryptoviz explain lists them", spec.Clip(args[0]))
+				return fmt.Errorf("there is no code or block %s: cryptoviz explain lists them", spec.Clip(args[0]))
 			}
 			if asJSON {
 				return writeJSON(e.Stdout, explained(c))

@@ -207,6 +207,12 @@ func TestReferenceIsComplete(t *testing.T) {
 	_, d := r.load(append(bytes.Clone(r.src), nobodys+" {}\n"...))
 	top := slices.DeleteFunc(slices.Clone(r.kinds), func(k string) bool { return strings.Contains(k, ".") })
 	r.same("pipeline.hcl", top, r.known(d, "Unknown block"))
+	r.same("cryptoviz explain", ReferenceKinds(), top)
+	for _, kind := range top {
+		if text := Reference(kind); !strings.Contains(text, "```hcl\n"+kind) || strings.Contains(text, "\n## ") {
+			t.Errorf("the part on %s: %s", kind, text)
+		}
+	}
 	for _, kind := range r.kinds {
 		_, d := r.load(r.with(kind, "", nobodys+" = 1\n"+nobodys+" {}"))
 		var attributes, blocks []string
