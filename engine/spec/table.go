@@ -83,6 +83,20 @@ func (l *loader) table(raw *hcl.Block, seen map[string]hcl.Range) {
 	}
 }
 
+var wordForm = regexp.MustCompile(`^[a-z_][a-z0-9_]*$`)
+
+// valueWords are SQL's values that are written as a word alone.
+var valueWords = []string{
+	"null", "true", "false", "current_catalog", "current_date", "current_role", "current_schema", "current_time", "current_timestamp", "current_user",
+	"localtime", "localtimestamp", "session_user", "system_user", "user",
+}
+
+// namesColumn tells whether an expression is a word that can only be the name of a column.
+func namesColumn(sql string) bool {
+	word := strings.ToLower(strings.TrimSpace(sql))
+	return wordForm.MatchString(word) && !slices.Contains(valueWords, word)
+}
+
 func (l *loader) column(r *reading, raw *hcl.Block) {
 	name := raw.Labels[0]
 	c := l.open(raw, &hcl.BodySchema{Attributes: attrs([]string{"type"}, "null", "default", "generated", "description", "unit", "was")}, l.ctx)
@@ -117,6 +131,9 @@ func (l *loader) column(r *reading, raw *hcl.Block) {
 	}
 	if c.good["was"] {
 		r.renamed = append(r.renamed, renamed{c, col})
+	}
+	if namesColumn(col.Default) {
+		l.fail(c.rangeOf("default"), "Not a default", "To PostgreSQL %s is the name of a column, which a default cannot use. For the text, quote it: %s.", c.show("default", col.Default), c.show("default", "'"+col.Default+"'"))
 	}
 	if col.Default != "" && col.Generated != "" {
 		l.fail(c.rangeOf("generated"), "Default and generated", "A column has a default or is generated, not both.")
@@ -190,6 +207,9 @@ func (l *loader) relations() {
 		taken[a.Name] = "aggregate"
 	}
 	for _, t := range l.p.Tables {
+		if _, twice := taken[t.Name+"_pkey"]; !twice {
+			taken[t.Name+"_pkey"] = "primary key"
+		}
 		for _, idx := range t.Indexes {
 			if what, twice := taken[idx.Name]; twice {
 				l.fail(idx.Range, "Name used twice", "There is %s of the same name as this index already. Give it another: name = \"…\".", article(what))
