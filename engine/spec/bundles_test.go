@@ -175,6 +175,8 @@ func manyObjects(t testing.TB, try func(hostile)) {
 	board("a dashboard with a long uid", `{ "title": "Market", "uid": "`+strings.Repeat("u", 1_000_000)+`"}`, false)
 	board("a dashboard with controls for a uid", `{ "title": "Market", "uid": "\u0000\u001b[2J\u202e"}`, false)
 	board("a dashboard with a long version", `{ "title": { "`+strings.Repeat("u", 1_000_000)+`": 1 } }`, false)
+	board("a dashboard with a NUL", `{ "title": "Market", "panels": [{ "title": "a\\\\\u0000" }] }`, false)
+	board("a dashboard with a backslash before u0000", `{ "title": "Market", "panels": [{ "title": "a\\\\u0000" }] }`, true)
 	board("a dashboard in Latin-1", "{ \"title\": \"caf\xe9\" }", false)
 	board("a dashboard that is null", "null", false)
 	board("an empty dashboard", "", false)

@@ -19,6 +19,9 @@ import (
 // sensitiveMark marks a value from the environment or of a sensitive variable.
 const sensitiveMark = "sensitive"
 
+// declaredMark marks besides what pipeline.hcl itself calls sensitive.
+const declaredMark = "declared sensitive"
+
 // constantFunctions are the functions of everything that is evaluated once, when the files are read.
 func constantFunctions() map[string]function.Function {
 	return map[string]function.Function{

@@ -222,6 +222,9 @@ func (l *loader) dashboard(raw *hcl.Block, seen map[string]hcl.Range, used taken
 }
 
 // dashboardFile reads the JSON of a dashboard.
+// escapedNUL is the escape for the character NUL in JSON, and not a backslash before u0000.
+var escapedNUL = regexp.MustCompile(`(?:^|[^\\])(?:\\\\)*\\u0000`)
+
 func (l *loader) dashboardFile(b *block, d *Dashboard, file string) {
 	at := b.rangeOf("file")
 	src, err := l.readFile(file)
@@ -252,6 +255,8 @@ func (l *loader) dashboardFile(b *block, d *Dashboard, file string) {
 		l.fail(at, "Dashboard of schema v2", "%s is a version 2 export (it has `elements` or `apiVersion`): export it as classic JSON.", Clip(d.File))
 	case model.Inputs != nil:
 		l.fail(at, "Export for sharing", "%s holds __inputs: export it without \"share externally\", or use the variable ${datasource}.", Clip(d.File))
+	case escapedNUL.Match(src):
+		l.fail(at, "NUL in a text", "%s holds the character NUL (\\u0000), which no PostgreSQL keeps. Take it out.", Clip(d.File))
 	case strings.TrimSpace(model.Title) == "":
 		l.fail(at, "Dashboard without a title", "%s has no title.", Clip(d.File))
 	}

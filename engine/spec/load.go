@@ -38,6 +38,7 @@ type loader struct {
 	read   int                       // bytes of files so far
 	diags  hcl.Diagnostics
 	said   map[said]bool
+	shown  bool // what is read now is an object that plan shows
 	meter  meter
 	ctx    *hcl.EvalContext
 	consts map[string]function.Function // of definitions
@@ -203,11 +204,13 @@ func (l *loader) pipeline(body *hclsyntax.Body) {
 	// References look back: topics and tables come before the sources, those before the rollups.
 	each := func(kind string, read func(*hcl.Block, map[string]hcl.Range)) {
 		seen := map[string]hcl.Range{}
+		l.shown = kind != "source" // what a source is asked with is not
 		for _, b := range blocks[kind] {
 			if !l.full() {
 				read(b, seen)
 			}
 		}
+		l.shown = false
 	}
 	each("topic", l.topic)
 	each("table", l.table)

@@ -24,6 +24,7 @@ type block struct {
 	null    map[string]bool // attributes whose value is null: they count as left out
 	good    map[string]bool // attributes that have a value of the right type
 	secret  map[string]bool // attributes whose value came from a secret: no message shows it
+	shown   bool            // a plan shows the attributes that are no passwords
 }
 
 func (l *loader) open(b *hcl.Block, schema *hcl.BodySchema, ctx *hcl.EvalContext) *block {
@@ -33,7 +34,7 @@ func (l *loader) open(b *hcl.Block, schema *hcl.BodySchema, ctx *hcl.EvalContext
 	}
 	content, diags := b.Body.Content(schema)
 	l.structure(what, b.DefRange, schema, diags)
-	out := &block{l: l, content: content, ctx: ctx, what: what, rng: b.DefRange, needed: map[string]bool{}, null: map[string]bool{}, good: map[string]bool{}, secret: map[string]bool{}}
+	out := &block{l: l, content: content, ctx: ctx, what: what, rng: b.DefRange, needed: map[string]bool{}, null: map[string]bool{}, good: map[string]bool{}, secret: map[string]bool{}, shown: l.shown}
 	for _, a := range schema.Attributes {
 		out.needed[a.Name] = a.Required
 		if found := content.Attributes[a.Name]; found != nil && !a.Required {
@@ -75,8 +76,22 @@ func (b *block) suggest(name, value string, known []string) string {
 	return suggest(value, known)
 }
 
-// marked evaluates an attribute; the value keeps its marks. ok is false when it is absent, null or wrong.
+// marked evaluates an attribute that a plan may show; the value keeps its marks. ok is false when it is absent, null or wrong.
 func (b *block) marked(name string) (v cty.Value, ok bool) {
+	if v, ok = b.evaluated(name); ok && b.shown && v.ContainsMarked() && hasMark(v, declaredMark) {
+		b.l.fail(b.rangeOf(name), "Secret in a plan", "%s.%s is shown by plan, as by the server itself: it cannot come from a sensitive variable. Take sensitive = true away, if it is none.", b.what, name)
+		return cty.NilVal, false
+	}
+	return v, ok
+}
+
+func hasMark(v cty.Value, mark any) bool {
+	_, marks := v.UnmarkDeep()
+	_, found := marks[mark]
+	return found
+}
+
+func (b *block) evaluated(name string) (v cty.Value, ok bool) {
 	a := b.content.Attributes[name]
 	if a == nil {
 		return cty.NilVal, false
@@ -198,7 +213,11 @@ func (b *block) password(name, variable string) Secret {
 		b.l.unseen(a.Expr.Range(), "Password in the file", "Take it from the environment: %s = env(%q). Change it, if this file was ever shared.", name, variable)
 		return Secret{}
 	}
-	return NewSecret(b.text(name, ""))
+	shown := b.shown
+	b.shown = false
+	out := NewSecret(b.text(name, ""))
+	b.shown = shown
+	return out
 }
 
 // nothing tells whether an expression is "" or null.

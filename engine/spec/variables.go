@@ -74,7 +74,7 @@ func (l *loader) variable(v variable, files hcl.Attributes) cty.Value {
 		return cty.DynamicVal
 	}
 	if v.secret {
-		value = value.Mark(sensitiveMark)
+		value = value.Mark(sensitiveMark).Mark(declaredMark)
 	}
 	return l.typed(value, v.ty, at, "variable", v.name)
 }
