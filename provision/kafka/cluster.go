@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -174,10 +175,18 @@ func (c *Cluster) answered(ctx context.Context, err error) error {
 	switch {
 	case err == nil || ctx.Err() != nil:
 		return err
+	case unsupported(err):
+		return fmt.Errorf("the brokers at %s do not know the request: %w", c.where(), err)
 	case errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("no answer from Kafka at %s within %s: are enough brokers up?", c.where(), spec.FormatDuration(answerWait))
 	}
 	return fmt.Errorf("no answer from Kafka at %s (start it, or correct kafka.brokers): %w", c.where(), err)
+}
+
+// unsupported tells whether the brokers do not have a request: some services leave out what tells of disks or of the cluster.
+// Two of the client's errors have no name.
+func unsupported(err error) bool {
+	return err != nil && (errors.Is(err, kerr.UnsupportedVersion) || strings.Contains(err.Error(), "broker is too old") || strings.Contains(err.Error(), "request key is unknown"))
 }
 
 // topic returns a topic with its config, or nil when there is none. An error when this Kafka user may not see it.

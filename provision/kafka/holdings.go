@@ -183,7 +183,7 @@ func (c *Cluster) offsets(ctx context.Context, s *snapshot, times map[string]int
 }
 
 // sizes asks every broker what its disks hold, and returns the leaders' sizes by topic and partition. They are unknown to
-// a user who may not describe the cluster.
+// a user who may not describe the cluster, and of brokers that have no such request.
 func (c *Cluster) sizes(ctx context.Context, s *snapshot, names []string) (map[string]map[int32]int64, error) {
 	req := kmsg.NewPtrDescribeLogDirsRequest()
 	req.Topics = []kmsg.DescribeLogDirsRequestTopic{}
@@ -199,7 +199,7 @@ func (c *Cluster) sizes(ctx context.Context, s *snapshot, names []string) (map[s
 		req.Topics = append(req.Topics, rt)
 	}
 	answers, err := askAll[*kmsg.DescribeLogDirsResponse](ctx, c, req)
-	if len(answers) == 0 && err != nil {
+	if len(answers) == 0 && err != nil && !unsupported(err) {
 		return nil, err
 	}
 	for _, a := range answers {

@@ -6,6 +6,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
+
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
@@ -153,5 +158,46 @@ func TestNamesCollide(t *testing.T) {
 		if want == "" && len(c.Findings) > 0 || want != "" && (codes(c) != "CV-K06@" || !strings.Contains(c.Findings[0].Text, "topic "+want+" ")) {
 			t.Errorf("%s: %s", name, text(c))
 		}
+	}
+}
+
+// A service that does not tell what its disks hold, nor the rights on the cluster: the records are counted, and nothing fails.
+func TestBrokersThatLackRequests(t *testing.T) {
+	t.Parallel()
+	k, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "ticks"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(k.Close)
+	versions := kversion.Stable()
+	for _, r := range []kmsg.Request{kmsg.NewPtrDescribeLogDirsRequest(), kmsg.NewPtrDescribeClusterRequest()} {
+		versions.SetMaxKeyVersion(r.Key(), -1)
+	}
+	client := newClient(t, kgo.SeedBrokers(k.ListenAddrs()...), kgo.MaxVersions(versions))
+	if err := client.ProduceSync(t.Context(), &kgo.Record{Topic: "ticks", Value: []byte("x"), Timestamp: time.Now().Add(-3 * time.Hour)}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	topic := NewCluster(client).Topic(topicOf("ticks", 1, 2, retentionMs, "3600000"))
+	live, err := topic.Read(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := plan.New(topic, nil, false, live)
+	if err := topic.Judge(t.Context(), &c); err != nil {
+		t.Fatal(err)
+	}
+	var codes []string
+	for _, f := range c.Findings {
+		codes = append(codes, f.Code)
+		if f.Code == "CV-K07" && (f.Loss == nil || f.Loss.Records != 1) {
+			t.Errorf("%+v", f.Loss)
+		}
+	}
+	if strings.Join(codes, " ") != "CV-K02 CV-K07" {
+		t.Errorf("%+v", c.Findings)
+	}
+	_, err = ask[*kmsg.DescribeClusterResponse](t.Context(), topic.cluster, kmsg.NewPtrDescribeClusterRequest())
+	if err == nil || !strings.Contains(err.Error(), "do not know the request") {
+		t.Error(err)
 	}
 }

@@ -131,10 +131,13 @@ func (c *Cluster) brokers(ctx context.Context) (up int, may bool, err error) {
 		req := kmsg.NewPtrDescribeClusterRequest()
 		req.IncludeClusterAuthorizedOperations = true
 		resp, err := ask[*kmsg.DescribeClusterResponse](ctx, c, req)
-		if err != nil {
+		if err != nil && !unsupported(err) {
 			return 0, false, fmt.Errorf("read the rights on the cluster: %w", err)
 		}
-		c.read.rights = &resp.ClusterAuthorizedOperations
+		c.read.rights = new(int32)
+		if err == nil {
+			*c.read.rights = resp.ClusterAuthorizedOperations
+		}
 	}
 	const mayAlter = 1 << 7 // Kafka's number of the operation
 	return len(s.brokers), *c.read.rights <= 0 || *c.read.rights&mayAlter != 0, nil
