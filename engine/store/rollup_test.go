@@ -464,8 +464,8 @@ func TestRollupOfABrokenQuery(t *testing.T) {
 		return strings.Replace(good, from, to, 1)
 	}
 	for name, c := range map[string]struct{ query, want string }{
-		"unknown column":     {swap("max(r.price)", "max(r.prise)"), "sql/rollup_hourly.sql:11: column r.prise does not exist"},
-		"unknown table":      {swap("FROM raw_crypto_data", "FROM raw_crypt"), `sql/rollup_hourly.sql:20: relation "raw_crypt" does not exist`},
+		"unknown column":     {swap("max(r.price)", "max(r.prise)"), "sql/rollup_hourly.sql:31: column r.prise does not exist"},
+		"unknown table":      {swap("FROM raw_crypto_data", "FROM raw_crypt"), `sql/rollup_hourly.sql:40: relation "raw_crypt" does not exist`},
 		"not SQL":            {"-- all\nSELECT $1 FRM $2", `sql/rollup_hourly.sql:2: syntax error at or near "$2"`},
 		"unclosed":           {"SELECT ($1, $2", "sql/rollup_hourly.sql"},
 		"two statements":     {"SELECT $1, $2; DROP TABLE raw_crypto_data", `syntax error at or near ";"`},
