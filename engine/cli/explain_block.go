@@ -36,10 +36,18 @@ func forTerminal(markdown string) string {
 		case row:
 			end()
 			cells := strings.Split(strings.Trim(line, "| "), " | ")
-			if len(cells) == 4 && strings.HasPrefix(cells[0], "`") {
-				out.WriteString("  " + strings.Trim(cells[0], "`") + "  (" + cells[1] + "; " + byDefault(cells[2]) + ")\n      " +
-					strings.ReplaceAll(fold(cells[3], 74), "\n", "\n      ") + "\n")
+			if !strings.HasPrefix(cells[0], "`") {
+				continue
 			}
+			head, rest := "  "+strings.Trim(cells[0], "`"), cells[1:]
+			if len(cells) == 4 {
+				head, rest = head+"  ("+cells[1]+"; "+byDefault(cells[2])+")", cells[3:]
+			}
+			text := strings.Join(rest, "; ")
+			out.WriteString(head + "\n      " + strings.ReplaceAll(fold(text, 74), "\n", "\n      ") + "\n")
+		case strings.HasPrefix(line, "### "):
+			end()
+			out.WriteString(strings.TrimPrefix(line, "### ") + "\n\n")
 		case line == "", strings.HasPrefix(line, "- "):
 			end()
 			paragraph.WriteString(line)

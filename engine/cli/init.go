@@ -36,11 +36,12 @@ docker-compose.yml and .env.example. When one of these files exists already, not
 					return fmt.Errorf("write the pipeline: %w", err)
 				}
 			}
-			next := "cryptoviz up"
+			next, folder := "cryptoviz up", "this folder"
 			if filepath.Clean(dir) != "." {
-				next = "cd " + quoteArg(dir) + " && " + next
+				next, folder = "cd "+quoteArg(dir)+" && "+next, dir
 			}
-			e.print("Wrote %s to %s.\nNext: %s   (without a network: %s --simulate)\n", count(len(files), "file"), dir, next, next)
+			e.print("Wrote %s to %s.\nNext: %s   (without a network: %s --simulate)\n", count(len(files), "file"), folder, next, next)
+			e.print("What the files may hold: cryptoviz explain, and sources/README.md\n")
 			return nil
 		},
 	}

@@ -13,7 +13,7 @@ const maxSelector = 1000 // bytes: the CSS parser recurses
 // expression returns an attribute's expression after checking the names that it uses; nil when it is absent.
 func (l *loader) expression(b *block, name string, roots ...string) hcl.Expression {
 	a := b.content.Attributes[name]
-	if a == nil {
+	if !b.has(name) {
 		return nil
 	}
 	l.checkRow(a.Expr, b.ctx, roots)
@@ -29,6 +29,13 @@ func (l *loader) checkRow(expr hcl.Expression, ctx *hcl.EvalContext, roots []str
 			l.checkMember(tr, ctx.Variables[root])
 		case root == "var":
 			l.fail(tr.SourceRange(), "Unknown name", "var works in pipeline.hcl only: give the value to the source as a parameter, params = { … }.")
+		case root == "body" && slices.Contains(roots, "r"):
+			hint := ""
+			if slices.Contains(roots, "slot") {
+				hint = " For a time there is slot, too."
+			}
+			l.fail(tr.SourceRange(), "Unknown name", "body, the whole reply, exists only in when, error and records of decode \"json\". Here there is r, one record: "+
+				"what stands beside several records is in none of them. When the reply is one record (records = body), r has all of it.%s", hint)
 		case len(tr) == 1:
 			l.fail(tr.SourceRange(), "Unknown name", "%q does not exist here. A text is written in quotes: %q.%s", Clip(root), Clip(root), suggest("", roots))
 		default:
@@ -44,10 +51,10 @@ func (l *loader) decode(raw *hcl.Block, ctx *hcl.EvalContext, d *Definition) Dec
 		b := l.open(raw, &hcl.BodySchema{Attributes: attrs(nil, "when", "error", "records", "keyed", "key")}, ctx)
 		out.When = l.expression(b, "when", "body", "param")
 		out.Error = l.expression(b, "error", "body", "param")
-		out.Key = l.expression(b, "key", "r", "key", "body", "param", "source")
+		out.Key = l.expression(b, "key", "r", "key", "param", "source")
 		out.Keyed = b.flag("keyed", false)
-		if a := b.content.Attributes["records"]; a != nil {
-			out.Records = l.path(a.Expr, "body")
+		if b.has("records") {
+			out.Records = l.path(b.content.Attributes["records"].Expr, "body")
 		}
 	case "html":
 		l.decodeHTML(raw, ctx, &out)

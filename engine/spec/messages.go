@@ -227,6 +227,11 @@ func (l *loader) checkMember(tr hcl.Traversal, scope cty.Value) bool {
 	return false
 }
 
+// repliesHave tells where the names are that exist for a reply or a record of it.
+var repliesHave = map[string]string{
+	"body": "when, error and records of decode", "r": "row and the key of decode", "key": "row and the key of decode", "slot": "row", "header": "used of budget",
+}
+
 func unknownName(tr hcl.Traversal, ctx *hcl.EvalContext) string {
 	root := tr.RootName()
 	_, inDefinition := ctx.Variables["param"]
@@ -241,8 +246,8 @@ func unknownName(tr hcl.Traversal, ctx *hcl.EvalContext) string {
 		return "Variables do not work here: neither in a variable block nor in required_version."
 	case root == "param":
 		return "param works in the definition of a source only; in pipeline.hcl use var.NAME."
-	case root == "r" || root == "key" || root == "slot" || root == "body" || root == "header":
-		return fmt.Sprintf("%q exists only when a reply is read: in decode and row, not here.", root)
+	case repliesHave[root] != "":
+		return fmt.Sprintf("%q exists only when a reply is read: in %s, not here.", root, repliesHave[root])
 	case len(tr) == 1:
 		return fmt.Sprintf("%q does not exist here. A text is written in quotes: %q.", Clip(root), Clip(root))
 	}
@@ -271,7 +276,7 @@ func (l *loader) checkFunctions(expr hcl.Expression, known map[string]function.F
 			l.fail(call.NameRange, "Unknown function", "%s() works in pipeline.hcl only: give the value to the source as a parameter, params = { … }.", call.Name)
 		case !exists:
 			good = false
-			l.fail(call.NameRange, "Unknown function", "There is no function %q here.%s", Clip(call.Name), suggest(call.Name, keys(known)))
+			l.fail(call.NameRange, "Unknown function", "There is no function %q here.%s", Clip(call.Name), suggestFunction(call.Name, keys(known)))
 		case !call.ExpandFinal && (len(call.Args) < len(f.Params()) || f.VarParam() == nil && len(call.Args) > len(f.Params())):
 			good = false
 			l.fail(call.Range(), "Wrong number of arguments", "%s takes %s, not %d.", usage(call.Name, f), count(len(f.Params()), f.VarParam() != nil), len(call.Args))
@@ -279,6 +284,25 @@ func (l *loader) checkFunctions(expr hcl.Expression, known map[string]function.F
 		return nil
 	})
 	return good
+}
+
+// suggestFunction prefers a function that the name goes on from: from_unix_s means from_unix, though from_unix_ms is spelt more
+// like it.
+func suggestFunction(name string, known []string) string {
+	best := ""
+	for _, k := range known {
+		if len(k) > len(best) && strings.HasPrefix(strings.ToLower(name), k+"_") {
+			best = k
+		}
+	}
+	if best == "" {
+		return suggest(name, known)
+	}
+	hint := fmt.Sprintf(" Did you mean %q?", best)
+	if best == "from_unix" {
+		hint += " It reads seconds, from_unix_ms milliseconds; microseconds are from_unix(… / 1000000)."
+	}
+	return hint
 }
 
 // usage writes a function with the names of its parameters: split(separator, str).
