@@ -83,7 +83,7 @@ func (l *loader) table(raw *hcl.Block, seen map[string]hcl.Range) {
 	}
 }
 
-var wordForm = regexp.MustCompile(`^[a-z_][a-z0-9_]*$`)
+var wordForm = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 // valueWords are SQL's values that are written as a word alone.
 var valueWords = []string{
@@ -93,8 +93,8 @@ var valueWords = []string{
 
 // namesColumn tells whether an expression is a word that can only be the name of a column.
 func namesColumn(sql string) bool {
-	word := strings.ToLower(strings.TrimSpace(sql))
-	return wordForm.MatchString(word) && !slices.Contains(valueWords, word)
+	word := strings.TrimSpace(sql)
+	return wordForm.MatchString(word) && !slices.Contains(valueWords, strings.ToLower(word))
 }
 
 func (l *loader) column(r *reading, raw *hcl.Block) {
