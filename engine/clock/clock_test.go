@@ -3,6 +3,7 @@ package clock_test
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -74,4 +75,43 @@ func TestSleepEndsWithItsContext(t *testing.T) {
 			t.Errorf("no time at all: %v", err)
 		}
 	})
+}
+
+// TestSleepUntil: the machine may be suspended meanwhile, or its clock set, forth and back.
+func TestSleepUntil(t *testing.T) {
+	for name, c := range map[string]struct {
+		speed float64
+		step  time.Duration // after ten real seconds
+		took  time.Duration // real
+	}{
+		"undisturbed":       {1, 0, time.Minute},
+		"fast":              {60, 0, time.Second},
+		"suspended":         {1, time.Hour, 10 * time.Second},
+		"a little forth":    {1, 20 * time.Second, 40 * time.Second},
+		"a little back":     {1, -20 * time.Second, 80 * time.Second},
+		"back by very much": {1, -24 * time.Hour, 10 * time.Second}, // for the caller to look what is next
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var off atomic.Int64
+				k := clock.Stepped(clock.Fast(time.Now(), c.speed), &off)
+				began, real := k.Now(), time.Now()
+				time.AfterFunc(10*time.Second-time.Millisecond, func() { off.Store(int64(c.step)) })
+				if err := k.SleepUntil(t.Context(), began.Add(time.Minute), time.Hour); err != nil {
+					t.Fatal(err)
+				}
+				if took := time.Since(real); took < c.took || took > c.took+time.Second {
+					t.Errorf("it took %v, want %v", took, c.took)
+				}
+				time.Sleep(time.Minute) // for the timer
+			})
+		})
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, d := range []time.Duration{-time.Hour, time.Hour} {
+		if err := clock.Real().SleepUntil(ctx, time.Now().Add(d), time.Hour); !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	}
 }
