@@ -78,7 +78,30 @@ func Postgres(d spec.Database) (*pgxpool.Config, error) {
 	if cfg.ConnConfig.ConnectTimeout == 0 {
 		cfg.ConnConfig.ConnectTimeout = 5 * time.Second
 	}
+	if !poolSized(d.URL.Reveal()) {
+		cfg.MaxConns = max(cfg.MaxConns, leastConns)
+	}
+	if cfg.PingTimeout == 0 {
+		cfg.PingTimeout = 5 * time.Second // a connection that is dead without a word is left, and another one taken
+	}
+	cfg.ConnConfig.DialFunc = dialer().DialContext
 	return cfg, nil
+}
+
+// leastConns is how many connections a pool may have. pgx's own default is four: workers that wait for a locked table would
+// take them all, and the slot ledger, which is asked each minute for every source, would get none.
+const leastConns = 16
+
+// poolSized tells whether the URL says how large the pool may be.
+func poolSized(text string) bool { return strings.Contains(text, "pool_max_conns") }
+
+// dialer opens connections that end once the other side is silent for about a minute. Without that a connection which a
+// router or a failed-over server forgot is waited on for ever.
+func dialer() *net.Dialer {
+	return &net.Dialer{
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 20 * time.Second, Interval: 10 * time.Second, Count: 4},
+		Control:         userTimeout,
+	}
 }
 
 // misread tells whether part of a password was taken for something else that servers and errors name. In a URL it may hold

@@ -185,6 +185,27 @@ func TestPostgresSettings(t *testing.T) {
 	}
 }
 
+// TestPostgresPool: a few workers that wait for a lock must not take every connection, and a dead one is not waited on.
+func TestPostgresPool(t *testing.T) {
+	for url, want := range map[string]int32{
+		"postgres://me:geheim@db/m":                   16,
+		"postgres://me:geheim@db/m?pool_max_conns=3":  3,
+		"postgres://me:geheim@db/m?pool_max_conns=40": 40,
+		"host=db user=me dbname=m pool_max_conns=2":   2,
+	} {
+		cfg, err := connect.Postgres(spec.Database{URL: spec.NewSecret(url)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if least := max(want, int32(runtime.NumCPU())); cfg.MaxConns != want && (want != 16 || cfg.MaxConns != least) { //nolint:gosec // few
+			t.Errorf("%s: %d connections", url, cfg.MaxConns)
+		}
+		if cfg.PingTimeout != 5*time.Second {
+			t.Errorf("%s: a ping may take %v", url, cfg.PingTimeout)
+		}
+	}
+}
+
 // TestPostgresThatIsSilent has a server that takes the connection and never answers.
 func TestPostgresThatIsSilent(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
