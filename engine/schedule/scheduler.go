@@ -2,6 +2,7 @@ package schedule
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"log/slog"
@@ -34,6 +35,14 @@ type Ledger interface {
 	// Settle enters the slots in (after, before), interval apart, that have no end yet: as skipped for the reason, or as
 	// failed where an instance died with them. It returns how many it entered.
 	Settle(ctx context.Context, source string, after, before time.Time, interval time.Duration, reason string) (int, error)
+}
+
+// ClockError is the ledger's answer to an instance that is in a slot which has not begun by the ledger's clock.
+type ClockError struct{ Slot, Ledger time.Time }
+
+// Error names both times.
+func (e *ClockError) Error() string {
+	return fmt.Sprintf("the slot %s has not begun: the database's clock shows %s", e.Slot.Format(time.RFC3339), e.Ledger.Format(time.RFC3339))
 }
 
 // Job is one source's work.
@@ -93,7 +102,7 @@ type line struct {
 	job     Job
 	log     *slog.Logger
 	first   time.Time // the slot under way when this line began
-	settled time.Time // every slot up to this one is in the ledger
+	settled time.Time // every slot up to this one is in the ledger, this one too: it was claimed
 	why     string    // reason of the slots since then that are not, where it is known
 	downAt  time.Time // the ledger does not answer, and that was said then
 }
@@ -103,13 +112,21 @@ func (l *line) run(ctx context.Context) {
 	var last time.Time
 	for ctx.Err() == nil {
 		slot := SlotAt(l.job.Interval, l.job.Offset, l.clock.Now())
-		if !slot.After(last) { // done already, or the machine's clock went back: wait for the next one
+		if last.Sub(slot) > l.job.Interval {
+			l.goBack(slot, last)
+			last = time.Time{}
+		}
+		if !slot.After(last) { // done already, or the machine's clock went back a little: wait for the next one
 			slot = last.Add(l.job.Interval)
 		}
-		if l.sleepUntil(ctx, slot.Add(l.jitter())) != nil {
+		if l.clock.SleepUntil(ctx, slot.Add(l.jitter()), l.job.Interval) != nil {
 			return
 		}
-		if !l.clock.Now().Before(slot.Add(l.job.Interval)) {
+		now := l.clock.Now()
+		if now.Before(slot) {
+			continue // the clock went back meanwhile
+		}
+		if !now.Before(slot.Add(l.job.Interval)) {
 			if l.why == "" {
 				l.why = "the machine was suspended or overloaded"
 			}
@@ -117,6 +134,21 @@ func (l *line) run(ctx context.Context) {
 		}
 		l.slot(ctx, Slot{l.job.Source, slot})
 		last = slot
+	}
+}
+
+// goBack begins again at a slot, after a clock that was ahead was set right: without it the line would stand still until the
+// time that the clock showed.
+func (l *line) goBack(slot, last time.Time) {
+	l.log.Warn("this machine's clock was set back: the slots go on from there", "from", last.Format(time.RFC3339), "to", slot.Format(time.RFC3339))
+	if l.first.After(slot) {
+		l.first = slot
+	}
+	if l.settled.After(slot) {
+		l.settled = time.Time{}
+	}
+	if l.why == "" {
+		l.why = "this machine's clock was ahead"
 	}
 }
 
@@ -130,23 +162,10 @@ func (l *line) jitter() time.Duration {
 	return time.Duration(h.Sum64() % uint64(l.job.Jitter)) //nolint:gosec // jitter is positive
 }
 
-// sleepUntil looks at the wall clock each second: timers stand still while a machine is suspended.
-func (l *line) sleepUntil(ctx context.Context, t time.Time) error {
-	for {
-		left := t.Sub(l.clock.Now())
-		if left <= 0 {
-			return ctx.Err()
-		}
-		if err := l.clock.Sleep(ctx, min(left, time.Duration(float64(time.Second)*l.clock.Speed()))); err != nil {
-			return err
-		}
-	}
-}
-
 // slot claims a slot and runs it. While another instance works on it, it stands by in case that one dies.
 func (l *line) slot(ctx context.Context, slot Slot) {
 	end := slot.At.Add(l.job.Interval)
-	for first := true; ctx.Err() == nil && (first || l.clock.Now().Before(end)); first = false {
+	for first := true; ctx.Err() == nil && (first || l.within(slot, end)); first = false {
 		answer, err := l.claim(ctx, slot)
 		wait := lease / 3
 		switch {
@@ -166,6 +185,12 @@ func (l *line) slot(ctx context.Context, slot Slot) {
 	}
 }
 
+// within is false when a slot is over, and when the clock was set back so far that it is yet to come.
+func (l *line) within(slot Slot, end time.Time) bool {
+	now := l.clock.Now()
+	return now.Before(end) && !now.Before(slot.At.Add(-l.job.Interval))
+}
+
 // claim enters what was missed, then asks for the slot: in this order, so that a crash between them hides nothing.
 func (l *line) claim(ctx context.Context, slot Slot) (Claim, error) {
 	if err := l.settle(ctx, slot.At); err != nil {
@@ -174,23 +199,37 @@ func (l *line) claim(ctx context.Context, slot Slot) (Claim, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	answer, err := l.ledger.Claim(ctx, slot, lease)
-	if err == nil && !l.downAt.IsZero() {
+	if err != nil {
+		return 0, err
+	}
+	l.settled, l.why = slot.At, ""
+	if !l.downAt.IsZero() {
 		l.downAt = time.Time{}
 		l.log.Info("slot ledger answers again")
 	}
-	return answer, err
+	return answer, nil
 }
 
 func (l *line) noteDown(ctx context.Context, err error) {
 	if ctx.Err() != nil {
 		return
 	}
+	clockErr, wrong := errors.AsType[*ClockError](err)
 	l.why = "the slot ledger could not be reached"
-	now := l.clock.Now()
-	if l.downAt.IsZero() || now.Sub(l.downAt) >= time.Duration(float64(sayAgain)*l.clock.Speed()) {
-		l.downAt = now
-		l.log.Warn("slot ledger does not answer: nothing is fetched until it does", "error", err.Error())
+	if wrong {
+		l.why = "this machine's clock was ahead"
 	}
+	now := l.clock.Now()
+	if since := now.Sub(l.downAt); !l.downAt.IsZero() && since >= 0 && since < time.Duration(float64(sayAgain)*l.clock.Speed()) {
+		return
+	}
+	l.downAt = now
+	if wrong {
+		l.log.Warn("this machine's clock is ahead of the database's: nothing is fetched until one of them is set right (is NTP on?)",
+			"here", now.Format(time.RFC3339), "database", clockErr.Ledger.Format(time.RFC3339))
+		return
+	}
+	l.log.Warn("slot ledger does not answer: nothing is fetched until it does", "error", err.Error())
 }
 
 // settle enters what was missed before a slot: before this process began, and since.
@@ -221,20 +260,19 @@ func (l *line) settle(ctx context.Context, at time.Time) error {
 	if reason == "" {
 		reason = "the slot before took too long"
 	}
-	if err := l.enter(ctx, l.settled, at, reason); err != nil {
-		return err
-	}
-	l.settled, l.why = at, ""
-	return nil
+	return l.enter(ctx, l.settled, at, reason)
 }
 
 // enter settles the slots in (after, before), the newest maxSettle of them.
 func (l *line) enter(ctx context.Context, after, before time.Time, reason string) error {
-	if earliest := before.Add(-maxSettle * l.job.Interval); after.Before(earliest) {
-		l.log.Warn("a long stretch was missed: its older slots are not entered one by one", "from", after.Format(time.RFC3339), "to", earliest.Format(time.RFC3339))
-		after = earliest
+	earliest := before.Add(-maxSettle * l.job.Interval)
+	if after.After(earliest) {
+		earliest = after
 	}
-	n, err := l.ledger.Settle(ctx, l.job.Source, after, before, l.job.Interval, reason)
+	n, err := l.ledger.Settle(ctx, l.job.Source, earliest, before, l.job.Interval, reason)
+	if err == nil && earliest.After(after) {
+		l.log.Warn("a long stretch was missed: its older slots are not entered one by one", "from", after.Format(time.RFC3339), "to", earliest.Format(time.RFC3339))
+	}
 	if n > 0 {
 		l.log.Warn("slots missed", "count", n, "reason", reason)
 	}
@@ -260,7 +298,7 @@ func (l *line) do(ctx context.Context, slot Slot, end time.Time) {
 	if out.Kind == OK && l.clock.Now().After(end.Add(l.grace())) {
 		out.Kind = Late
 	}
-	if out.Kind == Failed && ctx.Err() != nil {
+	if (out.Kind == Failed || out.Kind == Skipped) && ctx.Err() != nil {
 		l.release(ctx, slot)
 		return
 	}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -28,6 +29,7 @@ type book struct {
 	mu    sync.Mutex
 	slots map[time.Time]*entry
 	down  bool
+	stuck bool // Claim alone does not answer
 	calls int
 }
 
@@ -56,6 +58,12 @@ func (l ledger) Claim(_ context.Context, slot schedule.Slot, lease time.Duration
 		return 0, err
 	}
 	defer done()
+	if l.stuck {
+		return 0, errDown
+	}
+	if err := due(slot.At); err != nil {
+		return 0, err
+	}
 	e := l.slots[slot.At]
 	switch {
 	case e == nil, e.kind == "" && !e.until.After(time.Now()):
@@ -113,6 +121,9 @@ func (l ledger) Settle(_ context.Context, _ string, after, before time.Time, int
 		return 0, err
 	}
 	defer done()
+	if err := due(before); err != nil {
+		return 0, err
+	}
 	for at := after.Add(interval); at.Before(before); at = at.Add(interval) {
 		if l.slots[at] == nil {
 			l.slots[at] = &entry{kind: schedule.Skipped, reason: reason}
@@ -126,6 +137,20 @@ func (l ledger) Settle(_ context.Context, _ string, after, before time.Time, int
 		}
 	}
 	return n, nil
+}
+
+// due refuses what has not begun, by the bubble's clock.
+func due(slot time.Time) error {
+	if now := time.Now().UTC(); slot.After(now.Add(30 * time.Second)) {
+		return &schedule.ClockError{Slot: slot, Ledger: now}
+	}
+	return nil
+}
+
+func (b *book) setStuck(stuck bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.stuck = stuck
 }
 
 func (b *book) setDown(down bool) {
@@ -165,6 +190,7 @@ type world struct {
 	mu   sync.Mutex
 	runs []string
 	work func(ctx context.Context, slot schedule.Slot) schedule.Outcome
+	off  atomic.Int64 // by how much the schedulers' clock is wrong
 }
 
 func (w *world) note(s string) {
@@ -188,7 +214,7 @@ func (w *world) job() schedule.Job {
 func (w *world) begin(owner string, jobs ...schedule.Job) (stop func()) {
 	ctx, cancel := context.WithCancel(w.t.Context())
 	done := make(chan error, 1)
-	s := schedule.New(jobs, ledger{w.book, owner}, clock.Real(), slog.New(slog.NewTextHandler(&w.log, nil)))
+	s := schedule.New(jobs, ledger{w.book, owner}, clock.Stepped(clock.Real(), &w.off), slog.New(slog.NewTextHandler(&w.log, nil)))
 	go func() { done <- s.Run(ctx) }()
 	return func() {
 		w.t.Helper()
@@ -503,6 +529,77 @@ func TestStop(t *testing.T) {
 		w.ran("00:00:00 at 00:00:00", "00:00:00 at 00:00:10")
 		w.has("00:00:00 ok")
 	})
+}
+
+// TestStopWithoutAnAttempt: a slot that waited for its budget when the instance was stopped is given back, too.
+func TestStopWithoutAnAttempt(t *testing.T) {
+	bubble(t, func(_ *testing.T, w *world) {
+		w.work = func(ctx context.Context, _ schedule.Slot) schedule.Outcome {
+			<-ctx.Done()
+			return schedule.Outcome{Kind: schedule.Skipped, Reason: "budget"}
+		}
+		stop := w.begin("one", w.job())
+		sleepTo("00:00:10")
+		stop()
+		w.has("00:00:00")
+		w.work = nil
+		stop = w.begin("two", w.job())
+		sleepTo("00:00:11")
+		stop()
+		w.has("00:00:00 ok")
+	})
+}
+
+// TestClaimAloneFails: a slot that could be settled before, and not claimed until its end, is in the ledger.
+func TestClaimAloneFails(t *testing.T) {
+	bubble(t, func(_ *testing.T, w *world) {
+		stop := w.begin("one", w.job())
+		sleepTo("00:01:30")
+		w.setStuck(true)
+		sleepTo("00:02:30")
+		w.setDown(true)
+		w.setStuck(false)
+		sleepTo("00:03:30")
+		w.setDown(false)
+		sleepTo("00:04:30")
+		stop()
+		w.has("00:00:00 ok", "00:01:00 ok", "00:02:00 skipped the slot ledger could not be reached", "00:03:00 ok", "00:04:00 ok")
+	})
+}
+
+// TestClockAhead: an instance whose clock is wrong enters nothing; from where its clock is set right it works.
+func TestClockAhead(t *testing.T) {
+	for name, forward := range map[string]time.Duration{"from the start": 0, "on the way": 150 * time.Second} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				time.Sleep(forward + time.Second)
+				want := []string{"00:05:00 ok", "00:06:00 ok", "00:07:00 ok"}
+				if forward == 0 {
+					w.off.Store(int64(time.Hour))
+				}
+				stop := w.begin("one", w.job())
+				if forward > 0 {
+					sleepTo("00:03:20")
+					w.off.Store(int64(90 * 24 * time.Hour))
+					want = append([]string{"00:02:00 ok", "00:03:00 ok", "00:04:00 skipped this machine's clock was ahead"}, want...)
+				}
+				sleepTo("00:05:20")
+				before := len(w.text())
+				w.off.Store(0)
+				sleepTo("00:07:30")
+				stop()
+				w.has(want...)
+				if before != len(want)-3 && before != len(want)-4 {
+					t.Errorf("%d slots while the clock was wrong", before)
+				}
+				for _, said := range []string{"this machine's clock is ahead of the database's", "this machine's clock was set back"} {
+					if n := strings.Count(w.log.String(), said); n != 1 && n != 2 { // again after five minutes
+						t.Errorf("said %q %d times:\n%s", said, n, w.log.String())
+					}
+				}
+			})
+		})
+	}
 }
 
 // TestStopWhileTheLedgerIsDown ends in a moment.

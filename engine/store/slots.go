@@ -17,14 +17,36 @@ type Ledger struct{ *Store }
 
 var _ schedule.Ledger = Ledger{}
 
-// Claim tries to take a slot.
+// ahead is how much earlier than by the database's clock an instance may begin a slot.
+const ahead = 30 * time.Second
+
+// due refuses a slot that has not begun by the database's clock: an instance whose clock is wrong would enter the days to come,
+// and take them from those whose clock is right. Simulated and recorded time may be any.
+func (s Ledger) due(ctx context.Context, at time.Time) error {
+	var now time.Time
+	err := s.pool.QueryRow(ctx, "SELECT clock_timestamp() FROM cryptoviz.mode WHERE mode = 'live' AND clock_timestamp() + $2 < $1", at, ahead).Scan(&now)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read the database's clock: %w", err)
+	}
+	return &schedule.ClockError{Slot: at.UTC(), Ledger: now.UTC()}
+}
+
+// Claim tries to take a slot. One that was entered as skipped at a wrong time, before it began or later than it is now, is free
+// again: a clock was ahead then, the database's or that of an instance of a version before this one.
 func (s Ledger) Claim(ctx context.Context, slot schedule.Slot, lease time.Duration) (schedule.Claim, error) {
+	if err := s.due(ctx, slot.At); err != nil {
+		return 0, fmt.Errorf("claim a slot: %w", err)
+	}
 	var mine bool
 	err := s.pool.QueryRow(ctx, `INSERT INTO cryptoviz.slot AS l (source, slot, state, owner, lease_until)
 		VALUES ($1, $2, 'running', $3, clock_timestamp() + $4)
-		ON CONFLICT (source, slot) DO UPDATE SET owner = excluded.owner, lease_until = excluded.lease_until, attempt = l.attempt + 1, started_at = clock_timestamp()
+		ON CONFLICT (source, slot) DO UPDATE SET state = 'running', reason = excluded.reason, owner = excluded.owner, lease_until = excluded.lease_until, attempt = l.attempt + 1, started_at = clock_timestamp()
 		WHERE l.state = 'running' AND l.lease_until < clock_timestamp()
-		RETURNING true`, slot.Source, slot.At, s.owner, lease).Scan(&mine)
+			OR l.state = 'skipped' AND l.started_at NOT BETWEEN l.slot - $5::interval AND clock_timestamp() + $5::interval AND (SELECT mode = 'live' FROM cryptoviz.mode)
+		RETURNING true`, slot.Source, slot.At, s.owner, lease, ahead).Scan(&mine)
 	if err == nil {
 		return schedule.Mine, nil
 	}
@@ -80,6 +102,9 @@ func (s Ledger) Last(ctx context.Context, source string) (time.Time, error) {
 
 // Settle enters what was missed in (after, before).
 func (s Ledger) Settle(ctx context.Context, source string, after, before time.Time, interval time.Duration, reason string) (int, error) {
+	if err := s.due(ctx, before); err != nil {
+		return 0, fmt.Errorf("enter missed slots: %w", err)
+	}
 	var n int64
 	err := s.inTx(ctx, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, `INSERT INTO cryptoviz.slot (source, slot, state, reason, owner, lease_until, took)

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -165,6 +166,57 @@ func TestLedgerWithoutTheTable(t *testing.T) {
 			t.Errorf("%s: no error", name)
 		}
 	}
+}
+
+// TestClockAhead: an instance whose clock is ahead enters nothing that is yet to come, and takes no slot from a healthy one. A
+// little ahead, or in simulated time, it may.
+func TestClockAhead(t *testing.T) {
+	b, one, two := ledgers(t)
+	run := func(l store.Ledger, clk clock.Clock, d time.Duration) (n int) {
+		ctx, cancel := context.WithTimeout(t.Context(), d)
+		defer cancel()
+		job := schedule.Job{Source: "binance", Interval: time.Second, Run: func(_ context.Context, s schedule.Slot) schedule.Outcome {
+			n++
+			return schedule.Outcome{Slot: s, Kind: schedule.OK}
+		}}
+		_ = schedule.New([]schedule.Job{job}, l, clk, nil).Run(ctx)
+		return n
+	}
+	run(one, clock.Real(), 1500*time.Millisecond)
+	if n := run(two, clock.Fast(time.Now().Add(time.Hour), 1), 1500*time.Millisecond); n != 0 {
+		t.Errorf("an hour ahead it ran %d slots", n)
+	}
+	if n := run(one, clock.Real(), 2500*time.Millisecond); n < 2 {
+		t.Errorf("the healthy one then ran %d slots", n)
+	}
+	b.has(map[string]string{"SELECT count(*) FROM cryptoviz.slot WHERE slot > clock_timestamp()": "0"})
+	at := time.Now().Add(time.Hour).UTC().Truncate(time.Second)
+	_, claimed := one.Claim(t.Context(), schedule.Slot{Source: "binance", At: at}, time.Hour)
+	_, settled := one.Settle(t.Context(), "binance", noon, at, time.Hour, "")
+	for _, err := range []error{claimed, settled} {
+		if clock, ok := errors.AsType[*schedule.ClockError](err); !ok || !clock.Slot.Equal(at) || time.Since(clock.Ledger) > time.Minute {
+			t.Errorf("%v", err)
+		}
+	}
+	claim(t, one, time.Now().Add(20*time.Second), time.Hour, schedule.Mine)
+	b.exec("INSERT INTO cryptoviz.meta (key, value) VALUES ('mode', 'simulated')")
+	claim(t, one, at, time.Hour, schedule.Mine)
+}
+
+// TestSlotOfAWrongClock: what was entered while a clock was ahead is not lost when it is right again.
+func TestSlotOfAWrongClock(t *testing.T) {
+	b, one, _ := ledgers(t)
+	for i, entered := range []string{"'2026-03-29 11:00Z'", "clock_timestamp() + interval '1 hour'", "'2026-03-29 12:30Z'"} {
+		at := noon.Add(time.Duration(i) * time.Minute)
+		b.exec(fmt.Sprintf("INSERT INTO cryptoviz.slot (source, slot, state, reason, owner, started_at, lease_until) VALUES ('binance', '%s', 'skipped', 'x', 'two', %s, now())", at.Format(time.RFC3339), entered))
+	}
+	claim(t, one, noon, time.Hour, schedule.Mine)
+	claim(t, one, noon.Add(2*time.Minute), time.Hour, schedule.Done) // at the right time
+	b.has(map[string]string{slots: "12:00:00 running one 2, 12:01:00 skipped x two 1, 12:02:00 skipped x two 1"})
+	b.exec("INSERT INTO cryptoviz.meta (key, value) VALUES ('mode', 'simulated')")
+	claim(t, one, noon.Add(time.Minute), time.Hour, schedule.Done) // simulated time may be any
+	b.exec("DELETE FROM cryptoviz.meta WHERE key = 'mode'")
+	claim(t, one, noon.Add(time.Minute), time.Hour, schedule.Mine)
 }
 
 // TestSchedulersOnOneDatabase: two instances, two sources, a clock of 240 times the machine's, midnight under way, and an
