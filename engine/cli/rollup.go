@@ -11,6 +11,7 @@ import (
 
 	"github.com/cryptoviz/cryptoviz/engine/clock"
 	"github.com/cryptoviz/cryptoviz/engine/local"
+	"github.com/cryptoviz/cryptoviz/engine/rollup"
 	"github.com/cryptoviz/cryptoviz/engine/run"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
@@ -23,7 +24,8 @@ func (e *env) newRollup() *cobra.Command {
 		Short: "Roll finished days up by hand",
 		Long: `Aggregate finished days into the hourly table and drop their raw rows, as the schedule does at 00:05 UTC: one
 transaction a day. Without --day: every day that is due, oldest first. A day may be rolled up again at any time: rows
-that came late are merged, and an hour never shrinks.`,
+that came late are merged, and an hour never shrinks. With late = "reject" in the rollup block, rows that come after
+their day was dropped are counted and stay raw.`,
 		Example: "  cryptoviz rollup --dry-run\n  cryptoviz rollup hourly --day 2026-11-22",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -39,7 +41,7 @@ that came late are merged, and an hour never shrinks.`,
 			var days []time.Time
 			if day != "" {
 				at, err := time.ParseInLocation(time.DateOnly, day, time.UTC)
-				if err != nil {
+				if err != nil || at.Year() < 1 {
 					return fmt.Errorf("--day %s is not a day: write 2026-11-22", spec.Clip(day))
 				}
 				days = []time.Time{at}
@@ -101,32 +103,56 @@ func (e *env) rollup(ctx context.Context, p *spec.Pipeline, running *local.Runni
 	if len(days) == 0 && !asJSON {
 		e.print("No day is due.\n")
 	}
-	results := []any{}
+	results := []rolledDay{}
 	for _, day := range days {
 		res, err := job.Day(ctx, day, dry)
 		if err != nil {
 			return err
 		}
-		results = append(results, res)
-		if asJSON {
-			continue
+		results = append(results, rolledDay{
+			Rollup: r.Name, Day: res.Day.Format(time.DateOnly), RawRows: res.RawRows, HourlyRows: res.HourlyRows, LateRows: res.LateRows,
+			Rejected: res.Rejected, Dropped: res.Dropped, DryRun: res.DryRun, Took: res.Took.Seconds(),
+		})
+		if !asJSON {
+			e.print("%s (%s)\n", sayRolled(res), res.Took.Round(time.Millisecond))
 		}
-		said := fmt.Sprintf("%s: %s raw rows -> %s hours", day.Format(time.DateOnly), humanize.Comma(res.RawRows), humanize.Comma(res.HourlyRows))
-		if res.LateRows > 0 {
-			said += fmt.Sprintf(", %s late rows merged", humanize.Comma(res.LateRows))
-		}
-		switch {
-		case dry:
-			said += "; nothing was changed (--dry-run)"
-		case res.Dropped:
-			said += "; the raw rows are dropped"
-		default:
-			said += "; the raw rows are kept"
-		}
-		e.print("%s (%s)\n", said, res.Took.Round(time.Millisecond))
 	}
 	if asJSON {
 		return writeJSON(e.Stdout, results)
 	}
 	return nil
+}
+
+// rolledDay is one day of rollup --json.
+type rolledDay struct {
+	Rollup     string  `json:"rollup"`
+	Day        string  `json:"day"` // 2026-11-22
+	RawRows    int64   `json:"raw_rows"`
+	HourlyRows int64   `json:"hourly_rows"`
+	LateRows   int64   `json:"late_rows"`
+	Rejected   bool    `json:"rejected"` // the late rows stay raw
+	Dropped    bool    `json:"dropped"`
+	DryRun     bool    `json:"dry_run"`
+	Took       float64 `json:"took_seconds"`
+}
+
+func sayRolled(res rollup.Result) string {
+	day := res.Day.Format(time.DateOnly)
+	switch {
+	case res.RawRows == 0 && !res.Dropped:
+		return day + ": no raw rows on that day"
+	case res.Rejected:
+		return fmt.Sprintf("%s: %s late rows rejected: they stay raw (late = \"reject\")", day, humanize.Comma(res.LateRows))
+	}
+	said := fmt.Sprintf("%s: %s raw rows -> %s hours", day, humanize.Comma(res.RawRows), humanize.Comma(res.HourlyRows))
+	if res.LateRows > 0 {
+		said += fmt.Sprintf(", %s late rows merged", humanize.Comma(res.LateRows))
+	}
+	switch {
+	case res.DryRun:
+		return said + "; nothing was changed (--dry-run)"
+	case res.Dropped:
+		return said + "; the raw rows are dropped"
+	}
+	return said + "; the raw rows are kept"
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"time"
 
 	"github.com/robfig/cron/v3"
@@ -44,7 +45,11 @@ const (
 	waitLeast = 2 * time.Second        // least wait for the workers when any is asked for
 	tryFirst  = 500 * time.Millisecond
 	tryLast   = 30 * time.Second
+	sayAgain  = 5 * time.Minute // while the database is waited for
 )
+
+// dayTries is how often a day is tried whose error may or may not pass: a statement_timeout, a lock that somebody holds.
+const dayTries = 4
 
 // New prepares a rollup. The schedule is read as UTC.
 func New(r *spec.Rollup, st *store.Store, gate Gate, clk clock.Clock, log *slog.Logger) (*Runner, error) {
@@ -69,7 +74,7 @@ func (r *Runner) Day(ctx context.Context, day time.Time, dryRun bool) (Result, e
 }
 
 // Run rolls up what was missed, then each day at its time, until ctx ends. It waits for a database that is down and leaves
-// a day that cannot be rolled up to the next time; it never ends by itself.
+// a day that cannot be rolled up to the next time, so that it holds no other day; it never ends by itself.
 func (r *Runner) Run(ctx context.Context) error {
 	for {
 		began := r.clock.Now()
@@ -81,13 +86,8 @@ func (r *Runner) Run(ctx context.Context) error {
 			<-ctx.Done()
 			return nil
 		}
-		if r.clock.Sleep(ctx, next.Sub(r.clock.Now())) != nil {
+		if r.clock.SleepUntil(ctx, next, time.Hour) != nil {
 			return nil //nolint:nilerr // ctx ended
-		}
-		for r.clock.Now().Before(next) { // the timer and the clock differ by a hair
-			if r.pause(ctx, time.Millisecond) != nil {
-				return nil //nolint:nilerr // ctx ended
-			}
 		}
 	}
 }
@@ -95,7 +95,7 @@ func (r *Runner) Run(ctx context.Context) error {
 // pass rolls up every day that is due, oldest first.
 func (r *Runner) pass(ctx context.Context) {
 	var due []time.Time
-	if r.keepTrying(ctx, func() (err error) {
+	if r.keepTrying(ctx, math.MaxInt, func() (err error) {
 		due, err = r.Due(ctx)
 		return err
 	}) != nil {
@@ -115,7 +115,7 @@ func (r *Runner) pass(ctx context.Context) {
 			return
 		}
 		var res Result
-		err := r.keepTrying(ctx, func() (err error) {
+		err := r.keepTrying(ctx, dayTries, func() (err error) {
 			res, err = r.Day(ctx, day, false)
 			return err
 		})
@@ -137,7 +137,7 @@ func (r *Runner) pass(ctx context.Context) {
 func (r *Runner) tell(ctx context.Context, res Result) {
 	day := res.Day.Format(time.DateOnly)
 	switch {
-	case res.LateRows > 0 && res.HourlyRows == 0:
+	case res.Rejected:
 		r.log.WarnContext(ctx, "late rows rejected: they stay raw", "day", day, "late_rows", res.LateRows)
 	case res.RawRows > 0 || res.Dropped:
 		r.log.InfoContext(ctx, "day rolled up", "day", day, "raw_rows", res.RawRows, "hourly_rows", res.HourlyRows, "late_rows", res.LateRows,
@@ -175,13 +175,15 @@ func (r *Runner) await(ctx context.Context, day, until time.Time) error {
 	}
 }
 
-// keepTrying calls f until it succeeds, ctx ends or another try would give the same.
-func (r *Runner) keepTrying(ctx context.Context, f func() error) error {
+// keepTrying calls f until it succeeds, ctx ends or another try would give the same. A database that is away is waited for,
+// whatever else fails is tried so many times.
+func (r *Runner) keepTrying(ctx context.Context, tries int, f func() error) error {
 	pause := tryFirst
-	for try := 0; ; try++ {
+	var said time.Time // real time
+	for {
 		err := f()
 		if err == nil {
-			if try > 0 {
+			if !said.IsZero() {
 				r.log.InfoContext(ctx, "rollup goes on")
 			}
 			return nil
@@ -192,8 +194,14 @@ func (r *Runner) keepTrying(ctx context.Context, f func() error) error {
 		if _, final := errors.AsType[*store.RollupError](err); final || errors.Is(err, ErrUnfinished) {
 			return err
 		}
-		if try == 0 {
+		if !store.Away(err) {
+			if tries--; tries <= 0 {
+				return err
+			}
+		}
+		if said.IsZero() || time.Since(said) >= sayAgain {
 			r.log.WarnContext(ctx, "rollup waits for the database", "error", err.Error())
+			said = time.Now()
 		}
 		if err := r.pause(ctx, pause); err != nil {
 			return err

@@ -303,6 +303,54 @@ func TestRunLeavesABrokenDay(t *testing.T) {
 	}
 }
 
+// TestRunLeavesADayThatDoesNotEnd: what may or may not pass is tried a few times, and holds no other day.
+func TestRunLeavesADayThatDoesNotEnd(t *testing.T) {
+	g := newRig(t)
+	g.sample(day.AddDate(0, 0, -1), day)
+	g.r.Query = "SELECT q.* FROM (" + g.r.Query + ") AS q, LATERAL (SELECT CASE WHEN $1::timestamptz = '2026-03-03 00:00+00' THEN pg_sleep(3) END) AS s"
+	g.exec("DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET statement_timeout = ''300ms''', current_database()); END $$")
+	g.st.Pool().Reset()
+	g.run(clock.Fast(day.Add(oneDay+10*time.Hour), 1))
+	g.wait(days, "2026-03-04")
+	g.waitLog("days left to the next time")
+	said := g.log.lines("day not rolled up")
+	if len(said) != 1 || !strings.Contains(said[0], "level=ERROR") || !strings.Contains(said[0], "day=2026-03-03") || !strings.Contains(said[0], "57014") {
+		t.Errorf("log:\n%s", strings.Join(said, "\n"))
+	}
+	if got := g.text("SELECT count(*) FROM raw_crypto_data"); got != "1" {
+		t.Errorf("%s raw rows", got)
+	}
+}
+
+// TestRunWakesUp: a machine that was suspended over the time of its schedule rolls up when it wakes, not as much later.
+func TestRunWakesUp(t *testing.T) {
+	g := newRig(t)
+	g.sample(day)
+	var off atomic.Int64
+	g.run(clock.Stepped(clock.Fast(day.Add(oneDay-time.Hour), 1), &off)) // 23:00
+	time.Sleep(300 * time.Millisecond)
+	if got := g.text(days); got != "" {
+		t.Fatalf("rolled up at 23:00: %s", got)
+	}
+	off.Store(int64(8 * time.Hour))
+	g.wait(days, "2026-03-04")
+}
+
+// TestRunOfAClockThatWentBack looks again what is next, and does not do so without a pause.
+func TestRunOfAClockThatWentBack(t *testing.T) {
+	g := newRig(t)
+	var off atomic.Int64
+	off.Store(int64(48 * time.Hour)) // it was wrong: its next time lies two days ahead
+	g.run(clock.Stepped(clock.Fast(day.Add(oneDay+5*time.Minute+time.Second), 1), &off))
+	time.Sleep(300 * time.Millisecond)
+	g.sample(day)
+	off.Store(0)
+	g.wait(days, "2026-03-04")
+	if n := g.gate.asked.Load(); n != 1 {
+		t.Errorf("the gate was asked %d times", n)
+	}
+}
+
 func TestRunTellsOfRejectedRows(t *testing.T) {
 	g := newRig(t)
 	g.r.Late = "reject"

@@ -43,6 +43,9 @@ func (s Status) Print(w io.Writer, look Look) error {
 			text += last
 		}
 		lines = append(lines, text)
+		if r.LateRows > 0 {
+			lines = append(lines, fmt.Sprintf("  %s rows came late", humanize.Comma(r.LateRows)))
+		}
 	}
 	if notes := s.notes(); len(notes) > 0 {
 		lines = append(lines, "")
@@ -77,6 +80,14 @@ func (s Status) notes() []string {
 		}
 		if src.Dead > 0 {
 			out = append(out, fmt.Sprintf("%s: %s records could not become rows: see cryptoviz.dead_letter", src.Name, humanize.Comma(src.Dead)))
+		}
+	}
+	for _, r := range s.Rollups {
+		if r.Due > 0 {
+			out = append(out, fmt.Sprintf("rollup %s: %s days should be rolled up and are not: see the log of the process that runs the rollups, or run cryptoviz rollup %s --dry-run", r.Name, humanize.Comma(r.Due), r.Name))
+		}
+		if r.Rejected > 0 {
+			out = append(out, fmt.Sprintf("rollup %s: %s late rows were rejected and stay raw: late = \"merge\" would take them in", r.Name, humanize.Comma(r.Rejected)))
 		}
 	}
 	return out

@@ -95,6 +95,24 @@ bitstamp          1m  02:49:00 ok                   3      3.0       3      0
   its worker
 ! coinbase: 12 records wait, none was ever stored: see /readyz of its worker
 `},
+		"rollups that need a look": {Status{At: now, Mode: "live", Rollups: []Rollup{
+			{Name: "hourly", Next: at("03:00:00"), Day: "2026-11-20", RawRows: 12960, HourlyRows: 72, Due: 2, LateRows: 1234, Rejected: 1000},
+			{Name: "daily", Next: at("03:00:00"), Due: -1},
+		}}, `
+cryptoviz · live data · 2026-11-24 02:49:09 UTC
+
+SOURCE         EVERY  LAST SLOT               RECORDS  PER MIN     LAG   DEAD
+
+rollup hourly · next 2026-11-24 03:00, in 10m 51s
+  last 2026-11-20: 12,960 rows -> 72 hours
+  1,234 rows came late
+rollup daily · next 2026-11-24 03:00, in 10m 51s
+
+! rollup hourly: 2 days should be rolled up and are not: see the log of the
+  process that runs the rollups, or run cryptoviz rollup hourly --dry-run
+! rollup hourly: 1,000 late rows were rejected and stay raw: late = "merge"
+  would take them in
+`},
 		"all that can be wrong": {Status{At: now, Mode: "recorded", KafkaError: "kafka at localhost:9092 does not answer: unable to dial: dial tcp 127.0.0.1:9092: connect: connection refused", Sources: []Source{
 			with(func(s *Source) {
 				s.State, s.Reason, s.Lag = "failed", `Get "https://data-api.binance.vision/api/v3/ticker/24hr?symbols=%5B%22BTCUSDT%22%2C%22ETHUSDT%22%5D": dial tcp: lookup data-api.binance.vision: no such host`, -1
@@ -170,7 +188,7 @@ func TestJSON(t *testing.T) {
 	s := Status{At: at("02:49:09"), Mode: "live", Sources: []Source{
 		with(func(s *Source) { s.State, s.Reason, s.Dead, s.Lost, s.Failed24 = "failed", "no record came", 1, 2, 3 }),
 		{Name: "okx", Transport: "websocket", Every: "1m", Topic: "okx", Table: "raw_crypto_data", Lag: -1},
-	}, Rollups: []Rollup{hourly(), {Name: "daily", Next: at("00:00:00"), Day: "2026-11-22", RawRows: 12960, HourlyRows: 72, Days: 4}}, KafkaError: "x"}
+	}, Rollups: []Rollup{hourly(), {Name: "daily", Next: at("00:00:00"), Day: "2026-11-22", RawRows: 12960, HourlyRows: 72, Days: 4, Due: 2, LateRows: 9, Rejected: 7}}, KafkaError: "x"}
 	got, err := json.MarshalIndent(s, "", " ")
 	if err != nil {
 		t.Fatal(err)
@@ -219,7 +237,10 @@ func TestJSON(t *testing.T) {
    "next": "2026-11-25T00:05:00Z",
    "raw_rows": 0,
    "hourly_rows": 0,
-   "days": 0
+   "days": 0,
+   "days_due": 0,
+   "late_rows": 0,
+   "rejected_rows": 0
   },
   {
    "name": "daily",
@@ -227,7 +248,10 @@ func TestJSON(t *testing.T) {
    "last_day": "2026-11-22",
    "raw_rows": 12960,
    "hourly_rows": 72,
-   "days": 4
+   "days": 4,
+   "days_due": 2,
+   "late_rows": 9,
+   "rejected_rows": 7
   }
  ],
  "kafka_error": "x"

@@ -102,7 +102,8 @@ func TestRead(t *testing.T) {
 			('fear_greed', 0, 'fear_greed', gen_random_uuid(), 9, 1, NULL), ('removed', 0, 'removed', gen_random_uuid(), 9, 1, NULL);
 		INSERT INTO cryptoviz.dead_letter (source, topic, topic_id, partition, "offset", key, value, reason)
 			SELECT 'binance', 'binance', gen_random_uuid(), 0, n, '', '', 'x' FROM generate_series(1, 7) n;
-		INSERT INTO cryptoviz.gap (source, topic, partition, from_offset, to_offset, reason) VALUES ('coinbase', 'coinbase', 0, 10, 30, 'x'), ('coinbase', 'coinbase', 1, 5, 7, 'x');
+		INSERT INTO cryptoviz.gap (source, topic, partition, from_offset, to_offset, reason) VALUES ('coinbase', 'coinbase', 0, 10, 30, 'x'), ('coinbase', 'coinbase', 1, 5, 7, 'x'),
+			('coinbase', 'coinbase', 1, 900, 0, 'the topic was deleted and created again');
 		INSERT INTO cryptoviz.rollup_day (rollup, day, raw_rows, hourly_rows, rolled_at) VALUES ('hourly', '2026-11-21', 1, 2, now()), ('hourly', '2026-11-22', 12960, 72, now())`)
 	admin := kafka(t, map[string]int{"binance": 8, "coinbase": 5, "fear_greed": 4, "okx": 1})
 	s, err := status.Read(t.Context(), p, db, admin, now.In(time.FixedZone("", 3600)))
@@ -131,7 +132,7 @@ func TestRead(t *testing.T) {
 	if want := "read the end of topic fresh: UNKNOWN_TOPIC_OR_PARTITION"; !strings.HasPrefix(s.KafkaError, want) {
 		t.Errorf("Kafka: %s", s.KafkaError)
 	}
-	if r := s.Rollups[0]; len(s.Rollups) != 1 || r.Day != "2026-11-22" || r.Days != 2 || r.RawRows != 12960 || r.HourlyRows != 72 || r.Next != time.Date(2026, 11, 25, 0, 5, 0, 0, time.UTC) {
+	if r := s.Rollups[0]; len(s.Rollups) != 1 || r.Day != "2026-11-22" || r.Days != 2 || r.RawRows != 12960 || r.HourlyRows != 72 || r.Due != -1 || r.LateRows != 0 || r.Next != time.Date(2026, 11, 25, 0, 5, 0, 0, time.UTC) {
 		t.Errorf("rollups %+v", s.Rollups)
 	}
 }
@@ -166,5 +167,36 @@ func TestReadWithoutADatabase(t *testing.T) {
 	defer gone.Close()
 	if _, err := status.Read(t.Context(), declared(), gone, nil, now); err == nil || !strings.Contains(err.Error(), "connection refused") || strings.Contains(err.Error(), "geheim") {
 		t.Errorf("nobody there: %v", err)
+	}
+}
+
+func TestReadRollups(t *testing.T) {
+	db, p := database(t), declared()
+	exec(t, db, schema.SQL)
+	p.Rollups[0].From.Hypertable = &spec.Hypertable{Time: "time"}
+	look := func(at time.Time) status.Rollup {
+		t.Helper()
+		out, err := status.Rollups(t.Context(), p, db, at)
+		if err != nil || len(out) != 1 {
+			t.Fatal(out, err)
+		}
+		return out[0]
+	}
+	if r := look(now); r.Due != -1 {
+		t.Errorf("without the table: %+v", r)
+	}
+	exec(t, db, `CREATE TABLE raw_crypto_data (time timestamptz) PARTITION BY RANGE (time);
+		CREATE TABLE a PARTITION OF raw_crypto_data FOR VALUES FROM (MINVALUE) TO ('2026-11-23 00:00Z'); CREATE TABLE b PARTITION OF raw_crypto_data FOR VALUES FROM ('2026-11-23 00:00Z') TO (MAXVALUE);
+		INSERT INTO raw_crypto_data VALUES ('2026-10-20 12:00Z'), ('2026-11-20 00:00Z'), ('2026-11-21 23:59:59.999999Z'), ('2026-11-22 12:00Z'), ('2026-11-23 12:00Z'), ('2026-11-24 01:00Z');
+		INSERT INTO cryptoviz.rollup_day (rollup, day, raw_rows, hourly_rows, late_rows, rolled_at, dropped_at, took) VALUES
+			('hourly', '2026-11-20', 1, 2, 5, now(), now(), '1s'), ('hourly', '2026-11-22', 3, 4, 7, now(), now(), NULL), ('other', '2026-11-21', 1, 1, 100, now(), now(), NULL)`)
+	for at, want := range map[time.Time]int64{now: 2, now.Truncate(24 * time.Hour).Add(4 * time.Minute): 1} { // at 00:04 yesterday's time has not come
+		if r := look(at); r.Due != want || r.LateRows != 12 || r.Rejected != 7 || r.Day != "2026-11-22" {
+			t.Errorf("%s: %+v", at, r)
+		}
+	}
+	p.Rollups[0].Schedule = "0 0 30 2 *"
+	if r := look(now); r.Due != 0 {
+		t.Errorf("never due: %+v", r)
 	}
 }

@@ -55,7 +55,13 @@ type Rollup struct {
 	RawRows    int64     `json:"raw_rows"`
 	HourlyRows int64     `json:"hourly_rows"`
 	Days       int64     `json:"days"`
+	Due        int64     `json:"days_due"`      // of the last dueDays: days with raw rows that should be rolled up by now; -1 when unknown
+	LateRows   int64     `json:"late_rows"`     // of all days: rows that came after their day was rolled up
+	Rejected   int64     `json:"rejected_rows"` // of those: they stay raw, as late = "reject" says
 }
+
+// dueDays is how far back a look goes for days that were not rolled up.
+const dueDays = 31
 
 // Read looks once. A broker that does not answer leaves the lags unknown; a database that does not is an error.
 func Read(ctx context.Context, p *spec.Pipeline, db *pgxpool.Pool, kafka *kadm.Client, now time.Time) (Status, error) {
@@ -81,8 +87,8 @@ func Read(ctx context.Context, p *spec.Pipeline, db *pgxpool.Pool, kafka *kadm.C
 	if err := s.counts(ctx, db, at, now); err != nil {
 		return s, fmt.Errorf("read the dead letters: %w", err)
 	}
-	if err := s.rollups(ctx, db, p, now); err != nil {
-		return s, fmt.Errorf("read the rollups: %w", err)
+	if s.Rollups, err = Rollups(ctx, p, db, now); err != nil {
+		return s, err
 	}
 	if err := s.lag(ctx, kafka, stored); err != nil {
 		s.KafkaError = err.Error()
@@ -158,7 +164,7 @@ func (s *Status) positions(ctx context.Context, db *pgxpool.Pool, at map[string]
 
 func (s *Status) counts(ctx context.Context, db *pgxpool.Pool, at map[string]int, now time.Time) error {
 	rows, err := db.Query(ctx, `SELECT src.name, src.enabled, (SELECT count(*) FROM cryptoviz.dead_letter WHERE source = src.name),
-		(SELECT coalesce(sum(to_offset - from_offset), 0) FROM cryptoviz.gap WHERE source = src.name),
+		(SELECT coalesce(sum(greatest(0, to_offset - from_offset)), 0) FROM cryptoviz.gap WHERE source = src.name),
 		(SELECT count(*) FROM cryptoviz.slot WHERE source = src.name AND state IN ('failed', 'skipped') AND slot > $1::timestamptz - interval '24 hours' AND slot <= $1)
 		FROM cryptoviz.source src`, now)
 	if err != nil {
@@ -177,22 +183,61 @@ func (s *Status) counts(ctx context.Context, db *pgxpool.Pool, at map[string]int
 	return err
 }
 
-func (s *Status) rollups(ctx context.Context, db *pgxpool.Pool, p *spec.Pipeline, now time.Time) error {
+// Rollups looks at the rollups alone.
+func Rollups(ctx context.Context, p *spec.Pipeline, db *pgxpool.Pool, now time.Time) ([]Rollup, error) {
+	var out []Rollup
 	for _, r := range p.Rollups {
-		schedule, err := cron.ParseStandard(r.Schedule)
+		one, err := rollup(ctx, r, db, now.UTC())
 		if err != nil {
-			return err
+			return nil, fmt.Errorf("read the rollups: %w", err)
 		}
-		out := Rollup{Name: r.Name, Next: schedule.Next(now.UTC())}
-		err = db.QueryRow(ctx, `SELECT coalesce(max(day)::text, ''), count(*),
-			coalesce((array_agg(raw_rows ORDER BY day DESC))[1], 0), coalesce((array_agg(hourly_rows ORDER BY day DESC))[1], 0)
-			FROM cryptoviz.rollup_day WHERE rollup = $1`, r.Name).Scan(&out.Day, &out.Days, &out.RawRows, &out.HourlyRows)
-		if err != nil {
-			return err
-		}
-		s.Rollups = append(s.Rollups, out)
+		out = append(out, one)
 	}
-	return nil
+	return out, nil
+}
+
+func rollup(ctx context.Context, r *spec.Rollup, db *pgxpool.Pool, now time.Time) (Rollup, error) {
+	schedule, err := cron.ParseStandard(r.Schedule)
+	if err != nil {
+		return Rollup{}, err
+	}
+	out := Rollup{Name: r.Name, Next: schedule.Next(now)}
+	err = db.QueryRow(ctx, `SELECT coalesce(max(day)::text, ''), count(*),
+		coalesce((array_agg(raw_rows ORDER BY day DESC))[1], 0), coalesce((array_agg(hourly_rows ORDER BY day DESC))[1], 0),
+		coalesce(sum(late_rows), 0)::bigint, coalesce(sum(late_rows) FILTER (WHERE took IS NULL), 0)::bigint
+		FROM cryptoviz.rollup_day WHERE rollup = $1`, r.Name).Scan(&out.Day, &out.Days, &out.RawRows, &out.HourlyRows, &out.LateRows, &out.Rejected)
+	if err != nil {
+		return Rollup{}, err
+	}
+	out.Due, err = due(ctx, r, schedule, db, now)
+	return out, err
+}
+
+// due counts the days whose time to be rolled up has come, that have raw rows and are not in the ledger. Only whether there
+// is a row is looked up: counting them, as the rollup itself does, is not for every look.
+func due(ctx context.Context, r *spec.Rollup, schedule cron.Schedule, db *pgxpool.Pool, now time.Time) (int64, error) {
+	const day = 24 * time.Hour
+	switch {
+	case r.From.Hypertable == nil:
+		return -1, nil
+	case schedule.Next(now).IsZero(): // a date that does not exist
+		return 0, nil
+	}
+	last := now.Truncate(day).Add(-day)
+	for schedule.Next(last.Add(day - time.Nanosecond)).After(now) { // over, but its time has not come
+		last = last.Add(-day)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	raw, column := pgx.Identifier{r.From.Name}.Sanitize(), pgx.Identifier{r.From.Hypertable.Time}.Sanitize()
+	var n int64
+	err := db.QueryRow(ctx, `SELECT count(*) FROM generate_series($2::timestamptz, $3, interval '24 hours') AS d
+		WHERE NOT EXISTS (SELECT FROM cryptoviz.rollup_day WHERE rollup = $1 AND day = (d AT TIME ZONE 'UTC')::date)
+		AND EXISTS (SELECT FROM `+raw+` AS r WHERE r.`+column+` >= d AND r.`+column+` < d + interval '24 hours')`, r.Name, last.Add(-(dueDays-1)*day), last).Scan(&n)
+	if err != nil {
+		return -1, nil //nolint:nilerr // not applied yet, or a table without an index on the time: the rest is worth showing
+	}
+	return n, nil
 }
 
 // lag compares the topics' ends with the database's positions; the consumer groups' offsets are not asked.

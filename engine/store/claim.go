@@ -25,6 +25,8 @@ type Log struct {
 // An earlier owner that stands still inside a transaction (a paused process, a lost machine) is cut off: the group has
 // given its partition away, and what it stored is rolled back.
 func (s *Store) Claim(ctx context.Context, l Log) (fence Fence, next int64, err error) {
+	ctx, cancel := short(ctx)
+	defer cancel()
 	fence, next, err = s.claim(ctx, l)
 	if sqlState(err) == "55P03" { // lock_not_available
 		var cut int

@@ -14,9 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/cryptoviz/cryptoviz/engine/mapping"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
-	"github.com/cryptoviz/cryptoviz/engine/store/partition"
 )
 
 // Target is where a source's rows go.
@@ -40,8 +38,16 @@ func NewTarget(topic string, table *spec.Table, columns []string) *Target {
 		copyRows:  "COPY " + name + " (" + list + ") FROM STDIN (FORMAT binary)",
 		stage:     "CREATE TEMP TABLE IF NOT EXISTS cryptoviz_stage (LIKE " + name + " INCLUDING DEFAULTS) ON COMMIT DROP; TRUNCATE cryptoviz_stage",
 		copyStage: "COPY cryptoviz_stage (" + list + ") FROM STDIN (FORMAT binary)",
-		fromStage: "INSERT INTO " + name + " (" + list + ") SELECT " + list + " FROM cryptoviz_stage ON CONFLICT DO NOTHING",
+		fromStage: "INSERT INTO " + name + " (" + list + ") SELECT " + list + " FROM cryptoviz_stage ON CONFLICT" + key(table) + " DO NOTHING",
 	}
+}
+
+// key is the conflict that means "there already". A conflict with another unique index is not: such a row is refused.
+func key(table *spec.Table) string {
+	if len(table.PrimaryKey) == 0 {
+		return ""
+	}
+	return " (" + idents(table.PrimaryKey) + ")"
 }
 
 var (
@@ -49,16 +55,22 @@ var (
 	errNoPartition = errors.New("no partition for a row")
 )
 
+// patience is how long one try of Commit may stand still. A connection that died without a word would hold its source for
+// ever; trying again is safe, since the position tells whether the batch was stored. Rows that flow are not standing still.
+const patience = time.Minute
+
 // Commit stores a batch in one transaction: position, rows, dead letters. All of it or nothing.
 //
 // A row that is there already is left as it is. A row that the table refuses goes to the dead letters, found by halving.
-// ErrFenced: another worker owns the partition. ErrMoved: claim it again. ErrBlocked: nothing is stored; call again with the same batch. The batch's
-// Dead grows by the records that the database refused.
+// ErrFenced: another worker owns the partition. ErrMoved: claim it again. ErrBlocked: nothing is stored, or it is not known;
+// call again with the same batch. The batch's Dead grows by the records that the database refused; Stored is set.
 func (s *Store) Commit(ctx context.Context, t *Target, fence Fence, b *Batch) error {
 	given, careful := len(b.Dead), false
 	for try := 0; ; try++ {
 		b.Dead = b.Dead[:given]
-		err := s.commitOnce(ctx, t, fence, b, careful)
+		alive := newPulse(ctx, s.patience)
+		err := alive.fault(s.commitOnce(alive, t, fence, b, careful))
+		alive.stop()
 		switch {
 		case err == nil, errors.Is(err, errAlready):
 			return nil
@@ -77,10 +89,11 @@ func (s *Store) Commit(ctx context.Context, t *Target, fence Fence, b *Batch) er
 	}
 }
 
-// refused tells whether some row is to blame, or its key is there already.
+// refused tells whether some row is to blame, or its key is there already. 54000 is a row that is too large for a page or
+// an index; its neighbours in class 54 are the server's own limits.
 func refused(err error) bool {
 	state := sqlState(err)
-	return strings.HasPrefix(state, "22") || strings.HasPrefix(state, "23")
+	return strings.HasPrefix(state, "22") || strings.HasPrefix(state, "23") || state == "54000"
 }
 
 // blocked makes every other error an ErrBlocked that tells its cause.
@@ -92,7 +105,7 @@ func blocked(err error) error {
 }
 
 // commitOnce tries one transaction. Only a careful one can find the row that is refused: it has savepoints, which cost time.
-func (s *Store) commitOnce(ctx context.Context, t *Target, fence Fence, b *Batch, careful bool) (err error) {
+func (s *Store) commitOnce(ctx *pulse, t *Target, fence Fence, b *Batch, careful bool) (err error) {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return err
@@ -111,7 +124,7 @@ func (s *Store) commitOnce(ctx context.Context, t *Target, fence Fence, b *Batch
 			WHERE source = $1 AND partition = $2`+where, fence.Source, fence.Partition, b.Position.Next, fence.Epoch, fence.TopicID, b.Position.First, slot)
 	}
 	batch := &pgx.Batch{}
-	batch.Queue("BEGIN")
+	batch.Queue("BEGIN ISOLATION LEVEL READ COMMITTED") // whatever the database's default is
 	if s.unsafe != "nooffset" {
 		move(batch)
 	}
@@ -147,6 +160,8 @@ func (s *Store) commitOnce(ctx context.Context, t *Target, fence Fence, b *Batch
 		s.rollback(conn)
 		return err
 	}
+	b.Stored = w.stored
+	ctx.beat()
 	if _, err := conn.Exec(ctx, "COMMIT"); err != nil {
 		s.rollback(conn)
 		if sqlState(err) == "" { // the connection broke: did it commit? The position knows.
@@ -197,11 +212,12 @@ func (s *Store) stored(ctx context.Context, fence Fence, b *Batch) error {
 
 // writer puts rows into the open transaction of conn.
 type writer struct {
-	ctx    context.Context
+	ctx    *pulse
 	conn   *pgxpool.Conn
 	t      *Target
 	b      *Batch
 	staged bool
+	stored int64 // rows that were new
 }
 
 // rows stores rows [from, to): by COPY, by staged insert once a key was there already, by halves when one is refused.
@@ -249,10 +265,15 @@ func (w *writer) put(from, to int) error {
 	if from == to {
 		return nil
 	}
-	err := w.send(from, to)
+	w.ctx.beat()
+	tag, err := w.send(from, to)
 	pg, ok := errors.AsType[*pgconn.PgError](err)
 	switch {
+	case err == nil:
+		w.stored += tag.RowsAffected()
 	case !ok:
+	case pg.Code == "42P10":
+		return fmt.Errorf("table %s does not have the primary key that pipeline.hcl declares: run cryptoviz plan: %s (SQLSTATE %s)", w.t.Table.Name, pg.Message, pg.Code)
 	case pg.Code == "23514" && pg.ConstraintName == "":
 		return errNoPartition
 	case pg.Code == "22P03" || pg.Code == "22P04" || pg.Code == "23502" && !slices.Contains(w.t.Columns, pg.ColumnName):
@@ -261,20 +282,19 @@ func (w *writer) put(from, to int) error {
 	return err
 }
 
-func (w *writer) send(from, to int) error {
+func (w *writer) send(from, to int) (tag pgconn.CommandTag, err error) {
 	pg := w.conn.Conn().PgConn()
+	rows := w.ctx.reader(stream(w.b.Rows.Slice(from, to)))
 	if !w.staged {
-		_, err := pg.CopyFrom(w.ctx, stream(w.b.Rows.Slice(from, to)), w.t.copyRows)
-		return err
+		return pg.CopyFrom(w.ctx, rows, w.t.copyRows)
 	}
 	if _, err := pg.Exec(w.ctx, w.t.stage).ReadAll(); err != nil {
-		return err
+		return tag, err
 	}
-	if _, err := pg.CopyFrom(w.ctx, stream(w.b.Rows.Slice(from, to)), w.t.copyStage); err != nil {
-		return err
+	if _, err := pg.CopyFrom(w.ctx, rows, w.t.copyStage); err != nil {
+		return tag, err
 	}
-	_, err := w.conn.Exec(w.ctx, w.t.fromStage)
-	return err
+	return w.conn.Exec(w.ctx, w.t.fromStage)
 }
 
 var (
@@ -300,6 +320,7 @@ func (w *writer) losses(fence Fence) error {
 	if len(w.b.Dead)+len(w.b.Gaps) == 0 {
 		return nil
 	}
+	w.ctx.beat()
 	batch := &pgx.Batch{}
 	for _, d := range w.b.Dead {
 		batch.Queue(`INSERT INTO cryptoviz.dead_letter (source, topic, topic_id, partition, "offset", key, value, reason)
@@ -316,41 +337,4 @@ func (w *writer) losses(fence Fence) error {
 // printable makes a text that PostgreSQL can store.
 func printable(s string) string {
 	return strings.ToValidUTF8(strings.ReplaceAll(s, "\x00", "�"), "�")
-}
-
-// ensurePartitions makes the native partitions that a batch needs.
-func (s *Store) ensurePartitions(ctx context.Context, table *spec.Table, rows *mapping.Rows) error {
-	if table.Hypertable == nil {
-		return fmt.Errorf("table %s is partitioned, and pipeline.hcl gives it no hypertable block", table.Name)
-	}
-	var need []partition.Partition
-	for _, us := range rows.Times {
-		p := partition.Of(table, time.UnixMicro(us).UTC())
-		if !slices.ContainsFunc(need, func(q partition.Partition) bool { return q.Name == p.Name }) {
-			need = append(need, p)
-		}
-	}
-	return s.CreatePartitions(ctx, need)
-}
-
-// CreatePartitions makes partitions, each unless it exists, one instance at a time.
-func (s *Store) CreatePartitions(ctx context.Context, need []partition.Partition) error {
-	return s.inTx(ctx, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtext('cryptoviz.partition'))"); err != nil {
-			return err
-		}
-		for _, p := range need {
-			if _, err := tx.Exec(ctx, p.DDL()); err != nil {
-				return fmt.Errorf("create partition %s: %w", p.Name, err)
-			}
-		}
-		return nil
-	})
-}
-
-// Partitioned tells whether the table is natively partitioned, that is: not a hypertable, not a plain table.
-func (s *Store) Partitioned(ctx context.Context, table string) (bool, error) {
-	var yes bool
-	err := s.pool.QueryRow(ctx, "SELECT coalesce((SELECT relkind = 'p' FROM pg_class WHERE oid = to_regclass($1)), false)", pgx.Identifier{table}.Sanitize()).Scan(&yes)
-	return yes, err
 }

@@ -3,6 +3,8 @@ package store_test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -271,4 +273,110 @@ func TestCommitGivenUp(t *testing.T) {
 		t.Error(err)
 	}
 	b.has(map[string]string{rows: "0", position: "0"})
+}
+
+// TestCommitOfALongKey: a row that is too large for the index is poison, and not the table's fault.
+func TestCommitOfALongKey(t *testing.T) {
+	b := newBench(t, store.Options{})
+	fence, now := b.claim(0, 100), time.Now()
+	junk := make([]byte, 3000)
+	_, _ = rand.Read(junk) // PostgreSQL would compress anything else
+	records := append(many(5, now), record(hex.EncodeToString(junk)+"/USDT", now, "1"))
+	batch := b.batch(0, append(records, many(5, now.Add(time.Second))...)...)
+	b.commit(fence, batch)
+	b.has(map[string]string{rows: "10", position: "11", dead: "1"})
+	if got := reasons(batch); len(got) != 1 || !strings.Contains(got[0], "5 table raw_crypto_data refuses it: index row") || !strings.Contains(got[0], "SQLSTATE 54000") {
+		t.Errorf("reasons: %q", got)
+	}
+	if batch.Stored != 10 {
+		t.Errorf("%d rows stored", batch.Stored)
+	}
+}
+
+// TestCommitBesideAnotherUniqueIndex: only the primary key means "there already"; what breaks another one must not vanish.
+func TestCommitBesideAnotherUniqueIndex(t *testing.T) {
+	b := newBench(t, store.Options{})
+	b.exec("CREATE UNIQUE INDEX ON raw_crypto_data (price, time)")
+	fence, now := b.claim(0, 100), time.Now()
+	again := record("BTCUSDT", now, "1")
+	batch := b.batch(0, again, record("ETHUSDT", now, "1"), record("ETHUSDT", now.Add(time.Second), "2"), again)
+	b.commit(fence, batch)
+	b.has(map[string]string{rows: "2", position: "4", `SELECT string_agg("offset"::text, ' ') FROM cryptoviz.dead_letter`: "1"})
+	if got := reasons(batch); len(got) != 1 || !strings.Contains(got[0], "SQLSTATE 23505") {
+		t.Errorf("reasons: %q", got)
+	}
+}
+
+// TestCommitWithoutThePrimaryKey: a table of another key is the table's fault.
+func TestCommitWithoutThePrimaryKey(t *testing.T) {
+	b := newBench(t, store.Options{})
+	b.exec("ALTER TABLE raw_crypto_data DROP CONSTRAINT raw_crypto_data_pkey; CREATE UNIQUE INDEX ON raw_crypto_data (time)")
+	one := record("BTCUSDT", time.Now(), "1")
+	err := b.Commit(t.Context(), b.target, b.claim(0, 100), b.batch(0, one, one))
+	if !errors.Is(err, store.ErrBlocked) || !strings.Contains(err.Error(), "does not have the primary key that pipeline.hcl declares: run cryptoviz plan") {
+		t.Error(err)
+	}
+	b.has(map[string]string{rows: "0", position: "0", dead: "0"})
+}
+
+func TestCommitTellsWhatItStored(t *testing.T) {
+	b := newBench(t, store.Options{})
+	b.exec("ALTER TABLE raw_crypto_data ADD CHECK (price < 1000)")
+	fence, now := b.claim(0, 100), time.Now()
+	first := b.batch(0, many(10, now)...)
+	for range 2 { // the second time it is stored already
+		b.commit(fence, first)
+		if first.Stored != 10 {
+			t.Errorf("%d of 10", first.Stored)
+		}
+	}
+	records := append(many(12, now), record("ETHUSDT", now, "5000"), record("ETHUSDT", now, "1"))
+	second := b.batch(10, records...)
+	b.commit(fence, second)
+	if second.Stored != 3 {
+		t.Errorf("%d of 3", second.Stored)
+	}
+	b.has(map[string]string{rows: "13", dead: "1"})
+}
+
+// TestCommitEndsBesideASilentServer: rows that flow slowly are waited for, a server that is silent is not.
+func TestCommitEndsBesideASilentServer(t *testing.T) {
+	b := newBench(t, store.Options{})
+	s := b.open(store.Options{Patience: 500 * time.Millisecond})
+	fence := b.claim(0, 100)
+	tx, err := b.Pool().Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), "LOCK TABLE raw_crypto_data IN ACCESS EXCLUSIVE MODE"); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	err = s.Commit(t.Context(), b.target, fence, b.batch(0, many(3, time.Now())...))
+	if !errors.Is(err, store.ErrBlocked) || !strings.Contains(err.Error(), "no answer for 500ms: is the connection dead") || time.Since(began) > 5*time.Second {
+		t.Errorf("after %s: %v", time.Since(began), err)
+	}
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.exec(`CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.1); RETURN NEW; END';
+		CREATE TRIGGER slow BEFORE INSERT ON raw_crypto_data FOR EACH ROW EXECUTE FUNCTION slow(); ALTER TABLE raw_crypto_data ADD CHECK (price < 1000)`)
+	batch := b.batch(0, append(many(3, time.Now()), record("ETHUSDT", time.Now(), "5000"), record("ETHUSDT", time.Now(), "6000"), record("XRPUSDT", time.Now(), "7000"))...)
+	began = time.Now()
+	if err := s.Commit(t.Context(), b.target, fence, batch); err != nil || time.Since(began) < 700*time.Millisecond {
+		t.Errorf("in several steps, after %s: %v", time.Since(began), err)
+	}
+	b.has(map[string]string{rows: "3", dead: "3", position: "6"})
+}
+
+// TestCommitUnderAnotherIsolation: the database's default does not decide what a batch sees.
+func TestCommitUnderAnotherIsolation(t *testing.T) {
+	b := newBench(t, store.Options{})
+	b.exec(`DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = ''serializable''', current_database()); END $$;
+		CREATE TABLE seen (level text);
+		CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO seen SELECT current_setting(''transaction_isolation''); RETURN NULL; END';
+		CREATE TRIGGER look AFTER INSERT ON raw_crypto_data FOR EACH STATEMENT EXECUTE FUNCTION look(); CREATE TRIGGER look AFTER UPDATE ON cryptoviz.position FOR EACH STATEMENT EXECUTE FUNCTION look()`)
+	b.Store = b.open(store.Options{})
+	b.commit(b.claim(0, 100), b.batch(0, many(3, time.Now())...))
+	b.has(map[string]string{rows: "3", "SELECT string_agg(DISTINCT level, ', ') || ' ' || (count(*) >= 2) FROM seen": "read committed true"})
 }

@@ -21,7 +21,8 @@ type RolledDay struct {
 	Day        time.Time     // midnight, UTC
 	RawRows    int64         // raw rows of the day that were there
 	HourlyRows int64         // rows of the target that were written
-	LateRows   int64         // raw rows that came after an earlier run; with late = "reject", rows of a dropped day that stay raw
+	LateRows   int64         // raw rows that came after an earlier run
+	Rejected   bool          // late = "reject", and the day was dropped: LateRows stay raw
 	Dropped    bool          // the day's raw rows are gone now (dry run: would be)
 	DryRun     bool          // nothing was changed
 	Took       time.Duration // real time
@@ -64,6 +65,10 @@ func (s *Store) RollupDay(ctx context.Context, r *spec.Rollup, day, now time.Tim
 		if out, err = run.transact(ctx); err == nil {
 			break
 		}
+		if errors.Is(err, errTurn) && ctx.Err() == nil {
+			try--
+			continue
+		}
 		if state := sqlState(err); try >= 2 || state != "40001" && state != "40P01" && state != "55P03" {
 			if state == "55P03" {
 				err = fmt.Errorf("another transaction holds the day's rows: %w", err)
@@ -98,7 +103,10 @@ type rollupRun struct {
 	}
 }
 
-var errDryRun = errors.New("dry run")
+var (
+	errDryRun = errors.New("dry run")
+	errTurn   = errors.New("another run has the day")
+)
 
 func (u *rollupRun) transact(ctx context.Context) (out RolledDay, err error) {
 	err = u.s.inTx(ctx, func(tx pgx.Tx) error {
@@ -114,33 +122,11 @@ func (u *rollupRun) transact(ctx context.Context) (out RolledDay, err error) {
 	return out, err
 }
 
-// exec runs statements that take no arguments.
-func (u *rollupRun) exec(ctx context.Context, sql string) (int64, error) {
-	tag, err := u.tx.Exec(ctx, sql, pgx.QueryExecModeExec)
-	return tag.RowsAffected(), err
-}
-
 func (u *rollupRun) run(ctx context.Context) (RolledDay, error) {
 	out := RolledDay{Day: u.day, DryRun: u.dry}
-	// One run a day at a time, over all instances: the next one then sees what this one did. Waits as long as ctx.
-	if _, err := u.tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", "cryptoviz.rollup "+u.r.Name+" "+u.day.Format(time.DateOnly)); err != nil {
+	idle, err := u.prepare(ctx)
+	if err != nil || idle {
 		return out, err
-	}
-	var err error
-	if u.raw, err = begin(ctx, u.tx, u.r.From, "10s"); err != nil {
-		return out, err
-	}
-	if err := u.check(ctx); err != nil {
-		return out, err
-	}
-	if err := u.readLedger(ctx); err != nil {
-		return out, err
-	}
-	if err := u.partitions(ctx); err != nil {
-		return out, err
-	}
-	if err := u.raw.lock(ctx, u.tx, u.day, u.end); err != nil {
-		return out, fmt.Errorf("lock the day in %s: %w", u.r.From.Name, err)
 	}
 	if out.RawRows, err = u.raw.count(ctx, u.tx, u.day, u.end); err != nil {
 		return out, fmt.Errorf("count the day in %s: %w", u.r.From.Name, err)
@@ -149,9 +135,8 @@ func (u *rollupRun) run(ctx context.Context) (RolledDay, error) {
 	case out.RawRows == 0 && (!u.ledger.found || u.ledger.dropped):
 		return out, nil // nothing to do, and nothing to note
 	case u.ledger.dropped && u.r.Late == "reject":
-		out.LateRows = out.RawRows
-		_, err = u.tx.Exec(ctx, "UPDATE cryptoviz.rollup_day SET late_rows = $3 WHERE rollup = $1 AND day = $2", u.r.Name, u.day, out.LateRows)
-		return out, err
+		out.LateRows, out.Rejected = out.RawRows, true
+		return out, u.noteRejected(ctx, out.LateRows)
 	case u.ledger.dropped:
 		out.LateRows = out.RawRows
 	case u.ledger.found:
@@ -169,6 +154,56 @@ func (u *rollupRun) run(ctx context.Context) (RolledDay, error) {
 		}
 	}
 	return out, u.writeLedger(ctx, out)
+}
+
+// prepare takes the day for this run and locks its rows. Unlike the aggregate, none of it takes long: a connection that died
+// without a word is noticed here. Idle: the day has no rows, and nothing is made or noted for it.
+func (u *rollupRun) prepare(ctx context.Context) (idle bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, ddlPatience)
+	defer cancel()
+	if err := u.takeTurn(ctx); err != nil {
+		return false, err
+	}
+	if u.raw, err = findRaw(ctx, u.tx, u.r.From); err != nil {
+		return false, err
+	}
+	if err := u.check(ctx); err != nil {
+		return false, err
+	}
+	if err := u.readLedger(ctx); err != nil {
+		return false, err
+	}
+	if !u.ledger.found || u.ledger.dropped {
+		var full bool
+		if full, err = u.raw.full(ctx, u.tx, u.day, u.end); err != nil || !full {
+			return err == nil, err
+		}
+	}
+	if err := u.partitions(ctx); err != nil {
+		return false, err
+	}
+	if err := u.raw.lock(ctx, u.tx, u.day, u.end); err != nil {
+		return false, fmt.Errorf("lock the day in %s: %w", u.r.From.Name, err)
+	}
+	return false, nil
+}
+
+// takeTurn lets one run a day go on at a time, over all instances: the next one then sees what this one did. errTurn: try
+// again. The waits are short, so that a dead connection is not waited on, and do not depend on the session's lock_timeout.
+func (u *rollupRun) takeTurn(ctx context.Context) error {
+	ctx, cancel := short(ctx)
+	defer cancel()
+	if err := settle(ctx, u.tx, "2s"); err != nil {
+		return err
+	}
+	_, err := u.tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", "cryptoviz.rollup "+u.r.Name+" "+u.day.Format(time.DateOnly))
+	if sqlState(err) == "55P03" {
+		return errTurn
+	}
+	if err == nil {
+		_, err = u.tx.Exec(ctx, "SET LOCAL lock_timeout = '10s'", pgx.QueryExecModeExec)
+	}
+	return err
 }
 
 // aggregate runs the user's query into a temporary table, verifies it and merges it into the target. CREATE TABLE AS may run
@@ -215,9 +250,10 @@ func (u *rollupRun) aggregate(ctx context.Context, out *RolledDay) error {
 		return u.failf("%s in %s would add up to %d instead of %d after the merge; nothing was changed", u.r.Merge.Count, u.r.Into.Name, *total, beforeSum+*samples)
 	}
 	out.HourlyRows = written
-	u.ledger.hourly = max(u.ledger.hourly, staged)
 	if u.ledger.dropped {
 		u.ledger.hourly += staged - beforeRows
+	} else {
+		u.ledger.hourly = max(u.ledger.hourly, staged)
 	}
 	return nil
 }
@@ -276,22 +312,11 @@ func (u *rollupRun) partitions(ctx context.Context) error {
 	if u.r.Into.Hypertable == nil {
 		return nil
 	}
-	need := partition.Between(u.r.Into, u.day, u.end.Add(-time.Microsecond))
-	for _, p := range need {
-		var missing bool
-		if err := u.tx.QueryRow(ctx, "SELECT to_regclass($2) IS NULL AND coalesce((SELECT relkind = 'p' FROM pg_class WHERE oid = to_regclass($1)), false)", ident(p.Table), ident(p.Name)).Scan(&missing); err != nil {
-			return err
-		}
-		if missing {
-			if _, err := u.tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtext('cryptoviz.partition'))"); err != nil {
-				return err
-			}
-			if _, err := u.exec(ctx, p.DDL()); err != nil {
-				return fmt.Errorf("create partition %s: %w", p.Name, err)
-			}
-		}
+	_, native, err := findNative(ctx, u.tx, u.r.Into.Name)
+	if err != nil || !native {
+		return err
 	}
-	return nil
+	return createPartitions(ctx, u.tx, u.r.Into.Name, partition.Between(u.r.Into, u.day, u.end.Add(-time.Microsecond)))
 }
 
 // matched counts the stored rows that the staged ones will join, and their samples.
@@ -371,8 +396,18 @@ func mergeValue(m spec.Merge, c *spec.Column) string {
 	return "h." + n
 }
 
+// noteRejected enters late rows that stay raw, all that there are. While they do, the day has no "took".
+func (u *rollupRun) noteRejected(ctx context.Context, n int64) error {
+	_, err := u.tx.Exec(ctx, "UPDATE cryptoviz.rollup_day SET late_rows = $3, took = NULL WHERE rollup = $1 AND day = $2", u.r.Name, u.day, n)
+	if err != nil {
+		return fmt.Errorf("write the rollup ledger: %w", err)
+	}
+	return nil
+}
+
+// readLedger reads what earlier runs did. Late rows that were rejected are raw still, and will be counted again.
 func (u *rollupRun) readLedger(ctx context.Context) error {
-	err := u.tx.QueryRow(ctx, "SELECT true, dropped_at IS NOT NULL, raw_rows, hourly_rows, late_rows FROM cryptoviz.rollup_day WHERE rollup = $1 AND day = $2", u.r.Name, u.day).
+	err := u.tx.QueryRow(ctx, "SELECT true, dropped_at IS NOT NULL, raw_rows, hourly_rows, CASE WHEN took IS NULL THEN 0 ELSE late_rows END FROM cryptoviz.rollup_day WHERE rollup = $1 AND day = $2", u.r.Name, u.day).
 		Scan(&u.ledger.found, &u.ledger.dropped, &u.ledger.raw, &u.ledger.hourly, &u.ledger.late)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil

@@ -86,8 +86,8 @@ func (t *rawTable) read(ctx context.Context, tx pgx.Tx) error {
 			FROM timescaledb_information.chunks WHERE hypertable_schema = $1 AND hypertable_name = $2 ORDER BY 1, 2`
 		args = []any{t.schema, t.table, t.time}
 	case nativeTable:
-		sql = `SELECT n.nspname::text, c.relname::text, CASE WHEN k.ours THEN substring(k.bound FROM 'FROM \(''([^'']+)''\)')::timestamptz END,
-			CASE WHEN k.ours THEN substring(k.bound FROM 'TO \(''([^'']+)''\)')::timestamptz END
+		sql = `SELECT n.nspname::text, c.relname::text, CASE WHEN k.ours THEN nullif(substring(k.bound FROM 'FROM \(''([^'']+)''\)')::timestamptz, '-infinity') END,
+			CASE WHEN k.ours THEN nullif(substring(k.bound FROM 'TO \(''([^'']+)''\)')::timestamptz, 'infinity') END
 			FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON n.oid = c.relnamespace,
 			LATERAL (SELECT pg_get_partkeydef($1::oid) = format('RANGE (%I)', $2::text) AS ours, pg_get_expr(c.relpartbound, c.oid) AS bound) k
 			WHERE i.inhparent = $1 ORDER BY 1, 2`
@@ -148,6 +148,14 @@ func (t *rawTable) of(day, end time.Time) (names []string) {
 	return names
 }
 
+func (t *rawTable) full(ctx context.Context, tx pgx.Tx, day, end time.Time) (yes bool, err error) {
+	err = tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM "+t.name+" WHERE "+t.column+" >= $1 AND "+t.column+" < $2)", day, end).Scan(&yes)
+	if err != nil {
+		return false, fmt.Errorf("look for the day in %s: %w", t.table, err)
+	}
+	return yes, nil
+}
+
 func (t *rawTable) count(ctx context.Context, tx pgx.Tx, day, end time.Time) (n int64, err error) {
 	err = tx.QueryRow(ctx, "SELECT count(*) FROM "+t.name+" WHERE "+t.column+" >= $1 AND "+t.column+" < $2", day, end).Scan(&n)
 	return n, err
@@ -187,6 +195,8 @@ func (t *rawTable) drop(ctx context.Context, tx pgx.Tx, day, end time.Time, n in
 // dropEmptied drops the empty native partitions of days whose raw rows are not kept any more. It waits for other users of
 // the table a moment only; what stays is dropped after another day.
 func (s *Store) dropEmptied(ctx context.Context, r *spec.Rollup, now time.Time) {
+	ctx, cancel := context.WithTimeout(ctx, ddlPatience)
+	defer cancel()
 	until := now.Add(-r.KeepRaw).UTC().Truncate(oneDay)
 	var dropped []string
 	err := s.inTx(ctx, func(tx pgx.Tx) error {
@@ -238,12 +248,20 @@ func (s *Store) dropEmptied(ctx context.Context, r *spec.Rollup, now time.Time) 
 
 // begin prepares a transaction that looks at a raw table.
 func begin(ctx context.Context, tx pgx.Tx, table *spec.Table, lockTimeout string) (rawTable, error) {
-	for _, sql := range []string{"SET LOCAL TimeZone = 'UTC'", "SET LOCAL DateStyle = 'ISO'", "SET LOCAL lock_timeout = '" + lockTimeout + "'"} {
-		if _, err := tx.Exec(ctx, sql, pgx.QueryExecModeExec); err != nil {
-			return rawTable{}, err
-		}
+	if err := settle(ctx, tx, lockTimeout); err != nil {
+		return rawTable{}, err
 	}
 	return findRaw(ctx, tx, table)
+}
+
+// settle sets what reading the bounds of partitions relies on, and how long a lock is waited for.
+func settle(ctx context.Context, tx pgx.Tx, lockTimeout string) error {
+	for _, sql := range []string{"SET LOCAL TimeZone = 'UTC'", "SET LOCAL DateStyle = 'ISO'", "SET LOCAL lock_timeout = '" + lockTimeout + "'"} {
+		if _, err := tx.Exec(ctx, sql, pgx.QueryExecModeExec); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // RollupDue lists the finished days that a rollup has work with, oldest first: days with raw rows that were not rolled up,

@@ -202,7 +202,7 @@ func TestRollupRejectsLateRows(t *testing.T) {
 	h.exec("INSERT INTO raw_crypto_data SELECT * FROM keep LIMIT 7")
 	h.due(h.day)
 	did := h.roll(h.day, false)
-	if did.LateRows != 7 || did.HourlyRows != 0 || did.Dropped {
+	if did.LateRows != 7 || !did.Rejected || did.HourlyRows != 0 || did.Dropped {
 		t.Errorf("%+v", did)
 	}
 	h.right()
@@ -576,6 +576,95 @@ func TestRollupWithoutTables(t *testing.T) {
 	}
 	h.roll(h.day, false)
 	h.right()
+}
+
+// TestRollupUnderAnotherIsolation: under the database's own default it would count and aggregate a snapshot from before its
+// locks, and drop what came meanwhile.
+func TestRollupUnderAnotherIsolation(t *testing.T) {
+	for _, level := range []string{"repeatable read", "serializable"} {
+		t.Run(level, func(t *testing.T) {
+			h := newHours(t, "days")
+			h.exec("DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = ''" + level + "''', current_database()); END $$")
+			h.Store = h.open(store.Options{})
+			h.fill("BTC", h.day, 10)
+			tx, err := h.Pool().Begin(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := tx.Exec(t.Context(), "INSERT INTO raw_crypto_data (time, source, base, quote, price) VALUES ($1, 'binance', 'ETH', 'USDT', 5)", h.day); err != nil {
+				t.Fatal(err)
+			}
+			done := make(chan store.RolledDay, 1)
+			go func() { done <- h.roll(h.day, false) }()
+			time.Sleep(300 * time.Millisecond)
+			if err := tx.Commit(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if out := <-done; out.RawRows != 11 {
+				t.Errorf("%+v", out)
+			}
+			h.has(map[string]string{raw: "0", sampled: "11"})
+		})
+	}
+}
+
+// TestRollupWaitsForItsTurn as long as it takes, whatever the session's lock_timeout is.
+func TestRollupWaitsForItsTurn(t *testing.T) {
+	h := newHours(t, "days")
+	h.exec("DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET lock_timeout = ''50ms''', current_database()); END $$")
+	h.Store = h.open(store.Options{})
+	h.fill("BTC", h.day, 10)
+	tx, err := h.Pool().Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", "cryptoviz.rollup "+h.r.Name+" 2026-03-04"); err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(7*time.Second, func() { _ = tx.Rollback(background) })
+	began := time.Now()
+	if out := h.roll(h.day, false); out.RawRows != 10 || time.Since(began) < 7*time.Second {
+		t.Errorf("after %s: %+v", time.Since(began), out)
+	}
+}
+
+// TestRollupOfADayWithoutRows makes and notes nothing.
+func TestRollupOfADayWithoutRows(t *testing.T) {
+	h := newHours(t, "days")
+	before := h.text("SELECT count(*) FROM pg_class")
+	for _, day := range []time.Time{h.day.AddDate(-1, 0, 0), {}} {
+		for _, dry := range []bool{true, false} {
+			if out := h.roll(day, dry); out.RawRows != 0 || out.Dropped {
+				t.Errorf("%+v", out)
+			}
+		}
+	}
+	h.has(map[string]string{"SELECT count(*) FROM pg_class": before, ledger: ""})
+}
+
+// TestRollupMergesWhatItRejected: late rows are late once, even if they are first rejected and then merged.
+func TestRollupMergesWhatItRejected(t *testing.T) {
+	h := newHours(t, "plain")
+	h.r.Late = "reject"
+	h.fill("BTC", h.day, 60)
+	h.roll(h.day, false)
+	h.fill("ETH", h.day, 7)
+	for range 2 {
+		if did := h.roll(h.day, false); did.LateRows != 7 || !did.Rejected {
+			t.Errorf("%+v", did)
+		}
+	}
+	h.has(map[string]string{ledger: "2026-03-04 60 1 7 1 t", raw: "7"})
+	h.r.Late = "merge"
+	h.fill("SOL", h.day, 2)
+	if did := h.roll(h.day, false); did.LateRows != 9 || did.Rejected {
+		t.Errorf("%+v", did)
+	}
+	h.right()
+	h.has(map[string]string{ledger: "2026-03-04 69 3 9 2 t", raw: "0"})
+	h.fill("XRP", h.day, 1)
+	h.roll(h.day, false)
+	h.has(map[string]string{ledger: "2026-03-04 70 4 10 3 t"})
 }
 
 // BenchmarkRollup is a day of 1000 markets by the minute, rolled up, merged, noted and dropped, beside the bare

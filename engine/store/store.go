@@ -1,10 +1,15 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
+	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -21,7 +26,8 @@ type Store struct {
 	log   *slog.Logger
 	owner string
 	// unsafe switches one protection off, for the tests of the tests: "nofence" or "nooffset".
-	unsafe string
+	unsafe   string
+	patience time.Duration // of Commit
 }
 
 // Options of Open. The zero value works.
@@ -30,6 +36,8 @@ type Options struct {
 	Log    *slog.Logger
 	Owner  string // names this instance in the slot ledger
 	Unsafe string // "", or "nofence" or "nooffset": only for tests that must fail without the protection
+	// Patience is how long a commit may stand still; default one minute.
+	Patience time.Duration
 }
 
 // ErrNotApplied means that the engine's own tables are missing or of another version.
@@ -41,7 +49,7 @@ func Open(ctx context.Context, cfg *pgxpool.Config, opt Options) (*Store, error)
 	if err != nil {
 		return nil, fmt.Errorf("open the database: %w", err)
 	}
-	s := &Store{pool: pool, clock: opt.Clock, log: opt.Log, owner: opt.Owner, unsafe: opt.Unsafe}
+	s := &Store{pool: pool, clock: opt.Clock, log: opt.Log, owner: opt.Owner, unsafe: opt.Unsafe, patience: cmp.Or(opt.Patience, patience)}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -81,7 +89,28 @@ func sqlState(err error) string {
 	return ""
 }
 
-// inTx runs f in one transaction.
+// Away tells whether an error is of a database that cannot be reached, is short of something or takes no writes now: it has
+// nothing to do with what was asked, and passes.
+func Away(err error) bool {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok {
+		_, connecting := errors.AsType[*pgconn.ConnectError](err)
+		_, network := errors.AsType[net.Error](err)
+		return connecting || network || pgconn.SafeToRetry(err) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, context.DeadlineExceeded)
+	}
+	_, connecting := errors.AsType[*pgconn.ConnectError](err)
+	class := pg.Code[:min(2, len(pg.Code))]
+	// 53400 is a limit that a single query meets, like temp_file_limit.
+	return connecting || class == "08" || class == "53" && pg.Code != "53400" || class == "58" || strings.HasPrefix(pg.Code, "57P") || pg.Code == "25P03" || pg.Code == "25006"
+}
+
+// inTx runs f in one transaction. Each statement of it must see what was committed before it, whatever the database's
+// default is: a snapshot from before the locks would miss rows. A default of read-only is left alone: somebody set it.
 func (s *Store) inTx(ctx context.Context, f func(pgx.Tx) error) error {
-	return pgx.BeginFunc(ctx, s.pool, f)
+	return pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, f)
+}
+
+// short bounds what is answered at once, so that a dead connection does not hold its caller for ever.
+func short(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, 30*time.Second)
 }

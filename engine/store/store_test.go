@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/cryptoviz/cryptoviz/engine/mapping"
@@ -163,6 +164,34 @@ func TestOpenWithoutServer(t *testing.T) {
 	_, err := store.Open(t.Context(), cfg, store.Options{})
 	if err == nil || errors.Is(err, store.ErrNotApplied) || strings.Contains(err.Error(), "topsecret") {
 		t.Error(err)
+	}
+}
+
+func TestAway(t *testing.T) {
+	b := newBench(t, store.Options{})
+	ended := b.open(store.Options{})
+	_, cut := ended.Pool().Exec(t.Context(), "SELECT pg_terminate_backend(pg_backend_pid())")
+	ended.Close()
+	_, closed := ended.Mode(t.Context())
+	_, nobody := pgxpool.New(t.Context(), "postgres://u:p@127.0.0.1:1/x")
+	if nobody == nil {
+		cfg, _ := pgxpool.ParseConfig("postgres://u:p@127.0.0.1:1/x?connect_timeout=2")
+		_, nobody = store.Open(t.Context(), cfg, store.Options{})
+	}
+	short, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	_, silent := b.Pool().Exec(short, "SELECT pg_sleep(5)")
+	for name, err := range map[string]error{"cut": cut, "nobody": nobody, "silent": silent, "disk full": &pgconn.PgError{Code: "53100"}, "starts": &pgconn.PgError{Code: "57P03"}, "standby": &pgconn.PgError{Code: "25006"}} {
+		if !store.Away(fmt.Errorf("roll up: %w", err)) {
+			t.Errorf("%s: %v is not away", name, err)
+		}
+	}
+	_, timeout := b.Pool().Exec(t.Context(), "SET statement_timeout = 1; SELECT pg_sleep(5)")
+	_, missing := b.Pool().Exec(t.Context(), "SELECT FROM nothing")
+	for name, err := range map[string]error{"timeout": timeout, "missing": missing, "lock": &pgconn.PgError{Code: "55P03"}, "temp_file_limit": &pgconn.PgError{Code: "53400"}, "closed": closed, "other": errors.New("x")} {
+		if store.Away(fmt.Errorf("roll up: %w", err)) {
+			t.Errorf("%s: %v is away", name, err)
+		}
 	}
 }
 

@@ -49,6 +49,7 @@ type Batch struct {
 	Records  []mapping.Record
 	Dead     []DeadLetter
 	Gaps     []Gap
+	Stored   int64 // set by Commit: rows that were new, neither there already nor refused
 }
 
 // Gap is a stretch [From, To) of the partition that was gone before it could be read.

@@ -73,7 +73,7 @@ func (w *Worker) mapBatches(p *part, next int64, out chan<- *store.Batch, free <
 			return
 		}
 		b.Rows.Reset()
-		b.Records, b.Offsets, b.Dead, b.Gaps = b.Records[:0], b.Offsets[:0], nil, nil
+		b.Records, b.Offsets, b.Dead, b.Gaps, b.Stored = b.Records[:0], b.Offsets[:0], nil, nil, 0
 		b.Position = store.Position{First: next, Next: next}
 		m.now = w.opt.Clock.Now()
 		size := 0
@@ -172,7 +172,7 @@ func (w *Worker) commitBatches(p *part, in <-chan *store.Batch, free chan<- *sto
 			case errors.Is(err, store.ErrFenced), errors.Is(err, store.ErrMoved):
 				return struct{}{}, backoff.Permanent(err)
 			case err != nil && p.ctx.Err() == nil:
-				w.wait(&w.blocked, err.Error())
+				w.wait(p.fence.Partition, err.Error())
 			}
 			return struct{}{}, err
 		}, backoff.WithBackOff(wait), backoff.WithMaxElapsedTime(0))
@@ -189,8 +189,8 @@ func (w *Worker) commitBatches(p *part, in <-chan *store.Batch, free chan<- *sto
 		case err != nil: // the partition was given up: its next owner reads the batch again
 			return nil
 		}
-		w.wait(&w.blocked, "")
-		w.rows.Add(int64(b.Rows.Len()))
+		w.wait(p.fence.Partition, "")
+		w.rows.Add(b.Stored)
 		w.dead.Add(int64(len(b.Dead)))
 		w.batches.Add(1)
 		for _, d := range b.Dead {

@@ -62,8 +62,7 @@ type Worker struct {
 	compacted bool
 
 	rows, batches, dead, fenced atomic.Int64
-	// Why the worker waits: for the database, for Kafka. "" is that it does not.
-	blocked, unread reason
+	waits                       waits
 
 	mu    sync.Mutex
 	parts map[int32]*part
@@ -91,7 +90,7 @@ func New(src *spec.Source, st Store, clients []kgo.Opt, opt Options) (*Worker, e
 	return &Worker{
 		timed: h != nil && slices.Contains(program.Columns(), h.Time), compacted: strings.Contains(src.Topic.Config["cleanup.policy"], "compact"),
 		src: src, store: st, opts: clients, opt: opt, program: program, target: store.NewTarget(src.Topic.Name, src.Table, program.Columns()),
-		log: opt.Log.With("source", src.Name), parts: map[int32]*part{},
+		log: opt.Log.With("source", src.Name), parts: map[int32]*part{}, waits: waits{why: map[int32]string{}},
 	}, nil
 }
 
@@ -100,10 +99,7 @@ func (w *Worker) Source() string { return w.src.Name }
 
 // Stats returns the counters since the start.
 func (w *Worker) Stats() Stats {
-	s := Stats{Rows: w.rows.Load(), Batches: w.batches.Load(), Dead: w.dead.Load(), Fenced: w.fenced.Load()}
-	if s.Blocked = w.blocked.get(); s.Blocked == "" {
-		s.Blocked = w.unread.get()
-	}
+	s := Stats{Rows: w.rows.Load(), Batches: w.batches.Load(), Dead: w.dead.Load(), Fenced: w.fenced.Load(), Blocked: w.waits.first()}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, p := range w.parts {
@@ -113,28 +109,52 @@ func (w *Worker) Stats() Stats {
 	return s
 }
 
-// reason is a text that several goroutines set.
-type reason struct{ text atomic.Pointer[string] }
+// Who waits, beside the partitions, which wait for the database under their own numbers; the one that knows most first.
+const (
+	claiming int32 = -1 - iota // partitions, in the database
+	watching                   // whether the topic is there, and the same
+	reading                    // the topic
+)
 
-func (r *reason) get() string {
-	if text := r.text.Load(); text != nil {
-		return *text
-	}
-	return ""
+// waits is why the worker waits: for each that does a reason. Who entered one takes it out, nobody else: that the broker
+// answers one goroutine says nothing about what another one waits for.
+type waits struct {
+	mu  sync.Mutex
+	why map[int32]string
 }
 
-// wait notes why the worker waits; "" means that it goes on. It logs the change only.
-func (w *Worker) wait(r *reason, why string) {
-	old := r.text.Swap(&why)
-	switch was := old != nil && *old != ""; {
-	case why != "" && !was:
+// first is the reason to show, "" for none.
+func (r *waits) first() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.why) == 0 {
+		return ""
+	}
+	return r.why[slices.Max(slices.Collect(maps.Keys(r.why)))]
+}
+
+// wait notes why who waits; "" means that it goes on. It logs when the worker as a whole begins to wait and goes on.
+func (w *Worker) wait(who int32, why string) {
+	w.waits.mu.Lock()
+	defer w.waits.mu.Unlock()
+	waited := len(w.waits.why) > 0
+	if why == "" {
+		delete(w.waits.why, who)
+	} else {
+		w.waits.why[who] = why
+	}
+	switch now := len(w.waits.why) > 0; {
+	case now && !waited:
 		w.log.Warn("worker waits", "reason", why)
-	case why == "" && was:
+	case !now && waited:
 		w.log.Info("worker goes on")
 	}
 }
 
 var errRestart = errors.New("session ends")
+
+// quiet is how long nothing may come from the topic before that counts as reading without an error.
+const quiet = 5 * time.Second
 
 // Run consumes until ctx ends. Whatever fails outside is waited for and tried again; nothing is dropped.
 func (w *Worker) Run(ctx context.Context) error {
@@ -150,7 +170,7 @@ func (w *Worker) Run(ctx context.Context) error {
 			wait.Reset()
 		}
 		if err != nil && !errors.Is(err, errRestart) {
-			w.wait(&w.unread, err.Error())
+			w.wait(reading, err.Error())
 		}
 		timer := time.NewTimer(wait.NextBackOff())
 		select {
@@ -175,6 +195,11 @@ func (w *Worker) session(ctx context.Context) error {
 		kgo.MaxConcurrentFetches(2), kgo.FetchMaxBytes(1<<20), kgo.FetchMaxPartitionBytes(256<<10), kgo.MaxDecompressBatchBytes(32<<20),
 		kgo.FetchMaxWait(time.Second), kgo.KeepRetryableFetchErrors(), kgo.MetadataMinAge(time.Second),
 		kgo.AdjustFetchOffsetsFn(s.assign),
+		kgo.OnPartitionsAssigned(func(_ context.Context, _ *kgo.Client, added map[string][]int32) {
+			if len(added) == 0 {
+				w.wait(claiming, "") // another instance has what could not be claimed here
+			}
+		}),
 		kgo.OnPartitionsRevoked(func(_ context.Context, _ *kgo.Client, gone map[string][]int32) { w.drop(gone[w.src.Topic.Name]) }),
 		kgo.OnPartitionsLost(func(_ context.Context, _ *kgo.Client, gone map[string][]int32) { w.drop(gone[w.src.Topic.Name]) }),
 	)
@@ -201,23 +226,30 @@ func (w *Worker) session(ctx context.Context) error {
 		client.CloseAllowingRebalance()
 	}()
 	for ctx.Err() == nil {
-		fetches := client.PollFetches(ctx)
+		poll, done := context.WithTimeout(ctx, quiet)
+		fetches := client.PollFetches(poll)
+		done()
 		owners := w.owners() // of this moment: what was fetched for an owner of before must not reach the next one
 		client.AllowRebalance()
 		if fetches.IsClientClosed() {
 			return errRestart
 		}
+		clean := true
 		for _, e := range fetches.Errors() {
-			if ctx.Err() != nil || errors.Is(e.Err, context.Canceled) {
+			if ctx.Err() != nil || errors.Is(e.Err, context.Canceled) || errors.Is(e.Err, context.DeadlineExceeded) {
 				continue
 			}
+			clean = false
 			if errors.Is(e.Err, kerr.UnknownTopicID) || errors.Is(e.Err, kerr.InconsistentTopicID) {
 				return errRestart
 			}
-			w.wait(&w.unread, fmt.Sprintf("read topic %s: %v", w.src.Topic.Name, e.Err))
+			w.wait(reading, fmt.Sprintf("read topic %s: %v", w.src.Topic.Name, e.Err))
 			if !kerr.IsRetriable(e.Err) {
 				return e.Err
 			}
+		}
+		if clean {
+			w.wait(reading, "")
 		}
 		fetches.EachPartition(func(f kgo.FetchTopicPartition) {
 			if len(f.Records) == 0 {
@@ -267,7 +299,7 @@ func (s *session) assign(ctx context.Context, offsets map[string]map[int32]kgo.O
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
 		err := s.claim(ctx, topic, wanted)
 		if err != nil && ctx.Err() == nil {
-			s.wait(&s.unread, err.Error())
+			s.wait(claiming, err.Error())
 		}
 		return struct{}{}, err
 	}, backoff.WithMaxElapsedTime(45*time.Second))
@@ -306,8 +338,7 @@ func (s *session) claim(ctx context.Context, topic string, wanted map[int32]kgo.
 		s.start(s, fence, next, end.Offset)
 		s.log.Debug("partition assigned", "partition", n, "next_offset", next, "epoch", fence.Epoch)
 	}
-	s.wait(&s.unread, "")
-	s.wait(&s.blocked, "")
+	s.wait(claiming, "")
 	return nil
 }
 
@@ -360,13 +391,13 @@ func (s *session) watch(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			s.wait(&s.unread, err.Error())
+			s.wait(watching, err.Error())
 		case !same:
 			s.log.Warn("topic was deleted and created again", "topic", s.src.Topic.Name)
 			s.end(errRestart)
 			return
 		default:
-			s.wait(&s.unread, "")
+			s.wait(watching, "")
 		}
 		if len(offsets) > 0 {
 			s.client.CommitOffsets(ctx, map[string]map[int32]kgo.EpochOffset{s.src.Topic.Name: offsets}, nil) // for lag tools; never read back
@@ -390,5 +421,6 @@ func (w *Worker) drop(gone []int32) {
 	}
 	for _, p := range stop {
 		p.done.Wait()
+		w.wait(p.fence.Partition, "")
 	}
 }

@@ -47,7 +47,7 @@ func Ahead(table *spec.Table, now time.Time) []Partition {
 
 // DDL creates the partition unless it exists.
 func (p Partition) DDL() string {
-	const layout = "2006-01-02 15:04:05+00"
+	const layout = "2006-01-02 15:04:05.999999+00"
 	return "CREATE TABLE IF NOT EXISTS " + pgx.Identifier{p.Name}.Sanitize() + " PARTITION OF " + pgx.Identifier{p.Table}.Sanitize() +
 		" FOR VALUES FROM ('" + p.From.Format(layout) + "') TO ('" + p.To.Format(layout) + "')"
 }
