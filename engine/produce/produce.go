@@ -67,7 +67,7 @@ func (p *Producer) Send(ctx context.Context, src *spec.Source, slot time.Time, r
 			{Key: HeaderDefinition, Value: []byte(src.Definition.Hash)},
 		}}
 	}
-	for _, res := range p.client.ProduceSync(ctx, out...) {
+	for _, res := range p.sync(ctx, out) {
 		switch {
 		case res.Err == nil:
 		case errors.Is(res.Err, kerr.UnknownTopicOrPartition):
@@ -79,6 +79,30 @@ func (p *Producer) Send(ctx context.Context, src *spec.Source, slot time.Time, r
 		}
 	}
 	return nil
+}
+
+// sync is the client's ProduceSync, but for the end of ctx, which it heeds always: the client does not once a batch was sent,
+// until the broker answers, for it cannot know whether the broker has it. What is left ends with the client.
+func (p *Producer) sync(ctx context.Context, records []*kgo.Record) kgo.ProduceResults {
+	began := time.Now()
+	answers := make(chan kgo.ProduceResult, len(records)) // nobody who answers late has to wait
+	for _, r := range records {
+		p.client.Produce(ctx, r, func(r *kgo.Record, err error) { answers <- kgo.ProduceResult{Record: r, Err: err} })
+	}
+	var out kgo.ProduceResults
+	for range records {
+		select {
+		case res := <-answers:
+			if ctx.Err() == nil || res.Err == nil {
+				out = append(out, res)
+				continue
+			}
+		case <-ctx.Done():
+		}
+		err := fmt.Errorf("kafka did not acknowledge %d of %d records in %s; they may still arrive", len(records)-len(out), len(records), time.Since(began).Round(time.Second))
+		return append(out, kgo.ProduceResult{Record: records[0], Err: err})
+	}
+	return out
 }
 
 // SlotOf returns the slot in a record's header, or zero.

@@ -194,6 +194,40 @@ func TestSendWaitsForAll(t *testing.T) {
 	}
 }
 
+// TestSendEndsWithItsContext: a broker that takes a batch and does not answer holds up nobody; the client closes, too.
+func TestSendEndsWithItsContext(t *testing.T) {
+	cluster, client := broker(t)
+	p := produce.New(client)
+	one := []fetch.Record{{Key: "a"}}
+	if err := p.Send(t.Context(), source("s"), time.Now(), one); err != nil {
+		t.Fatal(err)
+	}
+	free := make(chan struct{})
+	defer close(free)
+	cluster.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		cluster.SleepControl(func() { <-free })
+		return nil, nil, false
+	})
+	for range 2 { // the second batch waits behind the first
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		began := time.Now()
+		err := p.Send(ctx, source("s"), time.Now(), one)
+		cancel()
+		if took := time.Since(began); took > 3*time.Second {
+			t.Fatalf("it took %s", took)
+		}
+		if err == nil || err.Error() != "write topic s: kafka did not acknowledge 1 of 1 records in 1s; they may still arrive" {
+			t.Errorf("%v", err)
+		}
+	}
+	began := time.Now()
+	client.Close()
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("closing took %s", took)
+	}
+}
+
 func TestSlotOf(t *testing.T) {
 	at := time.Date(2026, 10, 1, 10, 0, 0, 5000, time.UTC)
 	header := func(text string) kgo.RecordHeader { return kgo.RecordHeader{Key: "slot", Value: []byte(text)} }

@@ -1,12 +1,14 @@
 package run
 
 import (
+	"context"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/cryptoviz/cryptoviz/engine/schedule"
+	"github.com/cryptoviz/cryptoviz/engine/status"
 )
 
 var (
@@ -21,6 +23,9 @@ var (
 	lagDesc      = describe("lag_records", "Records on this worker's partitions that are not stored yet.", "source")
 	blockedDesc  = describe("worker_blocked", "1 while the worker waits for Kafka or the database.", "source")
 	modeDesc     = describe("mode_info", "live, simulated or recorded data.", "mode")
+	lastDayDesc  = describe("rollup_last_day_timestamp_seconds", "Newest day that is rolled up, its midnight.", "rollup")
+	dueDesc      = describe("rollup_days_due", "Days with raw rows that should be rolled up by now, and are not.", "rollup")
+	lateRowsDesc = describe("rollup_late_rows_total", "Rows that came after their day was rolled up: merged, or rejected.", "rollup")
 	diskFreeDesc = describe("disk_free_bytes", "Free space beside the local state.")
 )
 
@@ -95,9 +100,32 @@ func (e *Engine) Collect(out chan<- prometheus.Metric) {
 		}
 		gauge(blockedDesc, blocked, name)
 	}
+	for _, r := range e.rollupState() {
+		if day, err := time.Parse(time.DateOnly, r.Day); err == nil {
+			gauge(lastDayDesc, float64(day.Unix()), r.Name)
+		}
+		if r.Due >= 0 {
+			gauge(dueDesc, float64(r.Due), r.Name)
+		}
+		gauge(lateRowsDesc, float64(r.LateRows), r.Name)
+	}
 	if free := e.free.Load(); free > 0 {
 		gauge(diskFreeDesc, float64(free))
 	}
+}
+
+// rollupState reads the ledger, where this process runs the rollups. While the database does not answer there is nothing.
+func (e *Engine) rollupState() []status.Rollup {
+	if !e.rollsUp {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	out, err := status.Rollups(ctx, e.p, e.store.Pool(), e.opt.Clock.Now())
+	if err != nil {
+		e.log.Debug("no metrics of the rollups", "error", err.Error())
+	}
+	return out
 }
 
 // Rows is the number of rows that this process has stored.

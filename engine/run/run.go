@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -58,8 +59,10 @@ type Engine struct {
 	jobs    []func(context.Context) error
 	tally   tally
 	free    atomic.Uint64
+	rollsUp bool // this process runs the rollups
 	budgets *fetch.Budgets
 	paused  func() string // why nothing is fetched; nil: this process fetches nothing
+	stopped chan struct{} // closed when Run is to end
 }
 
 // Open connects to the database and the brokers, and prepares the stages. Nothing runs yet.
@@ -70,7 +73,7 @@ func Open(ctx context.Context, p *spec.Pipeline, stages Stages, opt Options) (*E
 	if opt.Mode == "" {
 		opt.Mode = "live"
 	}
-	e := &Engine{p: p, opt: opt, log: opt.Log, tally: tally{sources: map[string]*slotCount{}}, budgets: fetch.NewBudgets()}
+	e := &Engine{p: p, opt: opt, log: opt.Log, tally: tally{sources: map[string]*slotCount{}}, budgets: fetch.NewBudgets(), stopped: make(chan struct{})}
 	if err := e.open(ctx, stages); err != nil {
 		e.Close()
 		return nil, err
@@ -115,6 +118,7 @@ func (e *Engine) open(ctx context.Context, stages Stages) error {
 		}
 	}
 	if stages.Rollup {
+		e.rollsUp = true
 		for _, r := range e.p.Rollups {
 			job, err := e.Rollup(r)
 			if err != nil {
@@ -140,6 +144,7 @@ func (e *Engine) checkMode(ctx context.Context) error {
 
 // addWorkers makes one worker a source.
 func (e *Engine) addWorkers(clients []kgo.Opt) error {
+	clients = append(slices.Clone(clients), kgo.WithHooks(&fenced{instance: e.opt.Instance, log: e.log}))
 	for _, src := range e.p.Sources {
 		if !src.Enabled {
 			continue
@@ -217,10 +222,7 @@ func (e *Engine) poll(src *spec.Source, producer *produce.Producer, opt fetch.Op
 			}
 			return schedule.Outcome{Slot: slot, Kind: kind, Reason: err.Error()}
 		}
-		// What was fetched is sent even if the slot ends meanwhile.
-		send, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
-		defer cancel()
-		if err := producer.Send(send, src, slot.At, records); err != nil {
+		if err := e.send(producer).Send(ctx, src, slot.At, records); err != nil {
 			return schedule.Outcome{Slot: slot, Kind: schedule.Failed, Reason: err.Error()}
 		}
 		source.Accepted()
@@ -228,8 +230,9 @@ func (e *Engine) poll(src *spec.Source, producer *produce.Producer, opt fetch.Op
 	}, nil
 }
 
-// Run runs every stage until ctx ends.
+// Run runs every stage until ctx ends. It is called once.
 func (e *Engine) Run(ctx context.Context) error {
+	defer context.AfterFunc(ctx, func() { close(e.stopped) })()
 	group, ctx := errgroup.WithContext(ctx)
 	for _, job := range e.jobs {
 		group.Go(func() error { return job(ctx) })

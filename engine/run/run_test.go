@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,6 +17,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/goleak"
 
 	"github.com/cryptoviz/cryptoviz/engine/clock"
@@ -34,6 +37,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m, testkit.Leaks()...) }
 type world struct {
 	t      *testing.T
 	p      *spec.Pipeline
+	broker *kfake.Cluster
 	db     *pgxpool.Pool
 	kafka  *kgo.Client
 	clock  clock.Clock
@@ -53,7 +57,7 @@ func newWorld(t *testing.T, start time.Time, speed float64) *world {
 	t.Cleanup(cluster.Close)
 	p.Kafka.Brokers = cluster.ListenAddrs()
 	p.Database.URL = spec.NewSecret(testkit.Postgres(t))
-	w := &world{t: t, p: p, clock: clock.Fast(start, speed)}
+	w := &world{t: t, p: p, broker: cluster, clock: clock.Fast(start, speed)}
 	cfg, err := connect.Postgres(p.Database)
 	if err != nil {
 		t.Fatal(err)
@@ -211,6 +215,9 @@ func TestInstancesSideBySide(t *testing.T) {
 // A run tells how it is doing: status, metrics, readiness.
 func TestTelling(t *testing.T) {
 	w := newWorld(t, time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC), 300)
+	if _, err := w.db.Exec(t.Context(), "INSERT INTO cryptoviz.rollup_day (rollup, day, raw_rows, hourly_rows, late_rows, rolled_at, dropped_at, took) VALUES ('hourly', '2026-03-02', 9, 9, 4, now(), now(), '1s')"); err != nil {
+		t.Fatal(err)
+	}
 	e := w.open("a", run.All)
 	web := httptest.NewServer(serve.Handler(e.Ready, e))
 	defer web.Close()
@@ -260,7 +267,11 @@ func TestTelling(t *testing.T) {
 		t.Errorf("readyz: %d %s", code, body)
 	}
 	_, metrics := get("/metrics")
-	for _, want := range []string{`cryptoviz_mode_info{mode="simulated"} 1`, `cryptoviz_slots_total{source="kraken",state="ok"}`, `cryptoviz_rows_total{source="kraken"}`, `cryptoviz_lag_records{source="coinbase"}`, "go_goroutines"} {
+	for _, want := range []string{
+		`cryptoviz_mode_info{mode="simulated"} 1`, `cryptoviz_slots_total{source="kraken",state="ok"}`, `cryptoviz_rows_total{source="kraken"}`, `cryptoviz_lag_records{source="coinbase"}`,
+		`cryptoviz_rollup_last_day_timestamp_seconds{rollup="hourly"} 1.7724096e+09`, `cryptoviz_rollup_days_due{rollup="hourly"} 0`, `cryptoviz_rollup_late_rows_total{rollup="hourly"} 4`,
+		"go_goroutines",
+	} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("the metrics lack %s", want)
 		}
@@ -294,6 +305,70 @@ func TestTelling(t *testing.T) {
 	if n := w.text("SELECT count(*) FROM cryptoviz.dead_letter"); n != "0" {
 		t.Errorf("%s dead letters after the table was away", n)
 	}
+}
+
+// A broker that takes records and answers nothing does not keep an instance from its end.
+func TestStopWhileKafkaIsSilent(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for the end of patience")
+	}
+	w := newWorld(t, time.Date(2026, 3, 4, 10, 0, 0, 0, time.UTC), 1)
+	e := w.open("one", run.All)
+	stop := w.runs(e)
+	w.becomes("SELECT count(*) >= 3 FROM raw_crypto_data", "true")
+	free, hit := make(chan struct{}), make(chan struct{}, 1000)
+	defer close(free)
+	w.broker.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
+		w.broker.KeepControl()
+		hit <- struct{}{}
+		w.broker.SleepControl(func() { <-free })
+		return nil, nil, false
+	})
+	<-hit
+	began := time.Now()
+	stop()
+	e.Close()
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("it took %s", took)
+	}
+}
+
+// Two instances of one name: the log says what the broker's refusal comes from, and what to do.
+func TestTwoOfOneName(t *testing.T) {
+	w := newWorld(t, time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC), 1)
+	var log lines
+	for _, owner := range []string{"a", "b"} {
+		e, err := run.Open(t.Context(), w.p, run.Stages{Work: true}, run.Options{Clock: w.clock, Mode: "simulated", Mark: true, Owner: owner, Instance: "n1", Log: slog.New(slog.NewTextHandler(&log, nil))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(e.Close)
+		w.runs(e)
+	}
+	const want = "another instance runs under the same name, and takes the topics from this one: stop one of them, or give it another --instance\" instance=n1"
+	for deadline := time.Now().Add(30 * time.Second); !strings.Contains(log.String(), want); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal(log.String())
+		}
+	}
+}
+
+// lines is a log that goroutines share.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 func TestOpenRefusesAnotherMode(t *testing.T) {

@@ -29,7 +29,7 @@ func (e *Engine) stream(src *spec.Source, producer *produce.Producer, opt fetch.
 		return nil
 	})
 	return func(ctx context.Context, slot schedule.Slot) schedule.Outcome {
-		return sample(ctx, slot, src, s.Down, producer, records)
+		return sample(ctx, slot, src, s.Down, e.send(producer), records)
 	}, nil
 }
 
@@ -72,10 +72,7 @@ func sample(ctx context.Context, slot schedule.Slot, src *spec.Source, down func
 		if len(batch) == 0 {
 			continue
 		}
-		send, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
-		err := producer.Send(send, src, slot.At, batch)
-		cancel()
-		if err != nil {
+		if err := producer.Send(ctx, src, slot.At, batch); err != nil {
 			failed = err.Error()
 			for _, r := range batch {
 				delete(seen, r.Key) // its next message may still fill the slot
