@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -44,11 +45,12 @@ type up struct {
 	binaries string
 	began    time.Time
 
-	p     *spec.Pipeline
-	state *local.State
-	clock clock.Clock
-	pg    *local.Postgres
-	log   *slog.Logger
+	p         *spec.Pipeline
+	state     *local.State
+	clock     clock.Clock
+	pg        *local.Postgres
+	exchanges *simulate.Server // nil for live data
+	log       *slog.Logger
 }
 
 func (e *env) newUp() *cobra.Command {
@@ -119,28 +121,43 @@ func (u *up) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, u.state.Close()) }()
-	if err := u.startOver(); err != nil {
+	if err := u.prepare(); err != nil {
 		return err
-	}
-	if err := u.state.SetMode(u.mode()); err != nil {
-		return err
-	}
-	u.clock = clock.Real()
-	if u.speed != 1 || !u.state.Data.Virtual.IsZero() {
-		start := time.Now().UTC()
-		if u.state.Data.Virtual.After(start) {
-			start = u.state.Data.Virtual
-		}
-		u.clock = clock.Fast(start, u.speed)
 	}
 	return u.services(ctx)
 }
 
-// startOver clears the state directory when --fresh asks for it.
-func (u *up) startOver() error {
-	if !u.fresh {
-		return nil
+// prepare makes sure of everything that may be wrong before it changes the state directory: the wrong folder of recordings must
+// not make it one of recorded data for good.
+func (u *up) prepare() error {
+	if u.fresh {
+		if err := u.confirmFresh(); err != nil {
+			return err
+		}
+	} else if err := u.state.CheckMode(u.mode()); err != nil {
+		return err
 	}
+	u.clock = clock.Real()
+	if u.speed != 1 || !u.state.Data.Virtual.IsZero() && !u.fresh {
+		start := time.Now().UTC()
+		if u.state.Data.Virtual.After(start) && !u.fresh {
+			start = u.state.Data.Virtual
+		}
+		u.clock = clock.Fast(start, u.speed)
+	}
+	if err := u.prepareExchanges(); err != nil {
+		return err
+	}
+	if u.fresh {
+		if err := u.state.Clear(); err != nil {
+			return err
+		}
+	}
+	return u.state.SetMode(u.mode())
+}
+
+// confirmFresh asks whether what the state directory holds may go.
+func (u *up) confirmFresh() error {
 	if !u.yes && u.state.Data.Mode != "" {
 		ok, err := u.confirm(fmt.Sprintf("This deletes all %s data in %s.", u.state.Data.Mode, u.state.Dir), "yes")
 		if err != nil {
@@ -150,7 +167,7 @@ func (u *up) startOver() error {
 			return errors.New("--fresh was not confirmed: nothing was deleted. Without a terminal add --yes")
 		}
 	}
-	return u.state.Clear()
+	return nil
 }
 
 // services starts Kafka and PostgreSQL, runs the pipeline on them, and stops them in the opposite order.
@@ -177,11 +194,14 @@ func (u *up) services(ctx context.Context) (err error) {
 	}
 	defer kafka.Stop()
 	local.Point(u.p, u.pg.URL(), kafka.Brokers()...)
-	endpoint, stop, err := u.exchanges(ctx)
-	if err != nil {
-		return err
+	var endpoint func(*spec.Source) string
+	if u.exchanges != nil {
+		if err := u.exchanges.Start(ctx); err != nil {
+			return err
+		}
+		defer func() { _ = u.exchanges.Close() }()
+		endpoint = u.exchanges.Endpoint
 	}
-	defer stop()
 	progress("applying " + u.file)
 	if err := u.match(ctx); err != nil {
 		return err
@@ -235,7 +255,7 @@ func (u *up) progress() func(string) {
 	return func(step string) { u.note("%5.1fs  %s", time.Since(u.began).Seconds(), step) }
 }
 
-func (u *up) onTerminal() bool { return !u.plain && isTerminal(u.Stdout) && isTerminal(u.Stderr) }
+func (u *up) onTerminal() bool { return !u.plain && u.draws(u.Stdout) && isTerminal(u.Stderr) }
 
 // logTarget is standard error, or a file while the live view holds the terminal.
 func (u *up) logTarget() (io.Writer, func(), error) {
@@ -249,47 +269,52 @@ func (u *up) logTarget() (io.Writer, func(), error) {
 	return f, func() { _ = f.Close() }, nil
 }
 
-// exchanges starts the server that plays them; for live data there is none.
-func (u *up) exchanges(ctx context.Context) (func(*spec.Source) string, func(), error) {
+// prepareExchanges reads what the server that plays them will play, and switches the sources off that have nothing, or on; for
+// live data there is no such server.
+func (u *up) prepareExchanges() error {
 	if u.mode() == "live" {
-		return nil, func() {}, nil
+		return nil
 	}
 	opt := simulate.Options{Seed: u.seed, Clock: u.clock, Log: u.log}
 	if u.recorded != "" {
 		info, err := os.Stat(u.recorded)
 		if err != nil || !info.IsDir() {
-			return nil, nil, fmt.Errorf("--recorded %s is no folder with recorded traffic", u.recorded)
+			return fmt.Errorf("--recorded %s is no folder with recorded traffic", u.recorded)
 		}
 		opt.Recorded = os.DirFS(u.recorded)
 	}
-	server, err := simulate.New(u.p, opt)
-	if err != nil {
-		return nil, nil, err
+	var err error
+	if u.exchanges, err = simulate.New(u.p, opt); err != nil {
+		return err
 	}
-	if err := server.Start(ctx); err != nil {
-		return nil, nil, err
-	}
-	played := 0
+	played, remedy := 0, ""
 	for _, s := range u.p.Sources {
-		there := server.Endpoint(s) != ""
-		if u.recorded != "" && s.Enabled != there {
-			s.Enabled = there
-			u.note("        source %s is %s: %s", s.Name, map[bool]string{true: "on", false: "off"}[there],
-				map[bool]string{true: "there is a recording of it", false: "there is no recording of it"}[there])
+		there, unfit := u.exchanges.Plays(s.Name), u.exchanges.Silent(s.Name)
+		switch {
+		case u.recorded != "" && there && !s.Enabled:
+			s.Enabled = true
+			u.note("        source %s is on: there is a recording of it", s.Name)
+		case unfit != nil:
+			u.note("        source %s is off: %s", s.Name, plan.Visible(unfit.Error()))
+		case u.recorded != "" && s.Enabled && !there:
+			u.note("        source %s is off: there is no recording of it", s.Name)
+		case s.Enabled && !there:
+			remedy = fmt.Sprintf("write %s, what the API of %s sends", filepath.Join(filepath.Dir(u.file), simulate.Fixtures(s)[0]), s.Name)
+			u.note("        source %s is off: %s is missing", s.Name, simulate.Fixtures(s)[0])
 		}
-		if s.Enabled && !there {
-			s.Enabled = false
-			u.note("        source %s is off: its definition has no sample to play", s.Name)
-		}
-		if s.Enabled {
+		if s.Enabled = s.Enabled && there; s.Enabled {
 			played++
 		}
 	}
-	if played == 0 {
-		_ = server.Close()
-		return nil, nil, fmt.Errorf("nothing can be played: no source has a recording in %s (files are named SOURCE*.ndjson)", u.recorded)
+	switch {
+	case played > 0:
+		return nil
+	case u.recorded != "":
+		return fmt.Errorf("nothing can be played: %s holds no recording of a source of %s (its files are SOURCE.ndjson and SOURCE-*.ndjson)", u.recorded, u.file)
+	case remedy == "":
+		return fmt.Errorf("nothing can be played: no source of %s is enabled", u.file)
 	}
-	return server.Endpoint, func() { _ = server.Close() }, nil
+	return fmt.Errorf("nothing can be played: no source has a sample: %s", remedy)
 }
 
 // match applies the pipeline to the fresh or kept services. What would destroy data, or cannot be done to an object that is
@@ -312,7 +337,7 @@ func (u *up) match(ctx context.Context) error {
 			u.note("        %s", n)
 		}
 	}
-	results, err := w.Apply(ctx, found, provision.Options{By: u.user(), Version: u.Version})
+	results, err := w.Apply(ctx, found, provision.Options{By: u.user(), Version: u.Version, Progress: u.changed})
 	if err != nil && !errors.Is(err, provision.ErrIncomplete) {
 		return err
 	}
@@ -320,10 +345,12 @@ func (u *up) match(ctx context.Context) error {
 		switch r.Outcome {
 		case provision.Done:
 		case provision.Skipped:
-			if created(found, r.Address) {
+			c := changeOf(found, r.Address)
+			if c.Action == plan.Create {
 				return fmt.Errorf("%s: %s", r.Address, r.Reason)
 			}
-			u.note("        %s is left as it is: %s (see cryptoviz plan)", r.Address, r.Reason)
+			u.note("        %s is left as it is: %s", r.Address, plan.Visible(r.Reason))
+			u.note("        while up runs: %s", u.settle(c))
 		default:
 			return fmt.Errorf("%s: %s", r.Address, r.Reason)
 		}
@@ -331,9 +358,44 @@ func (u *up) match(ctx context.Context) error {
 	return nil
 }
 
-// created tells whether a plan makes an object: without it the pipeline cannot run.
-func created(p plan.Plan, address string) bool {
-	return slices.ContainsFunc(p.Changes, func(c plan.Change) bool { return c.Address == address && c.Action == plan.Create })
+// changed tells a change that was made, and what of the object.
+func (u *up) changed(e provision.Event) {
+	c := e.Change
+	if e.Outcome != provision.Done || c.Action == plan.None && !c.Adopt {
+		return // what failed is told later; only the ledger was brought up to date
+	}
+	var what []string
+	if c.Action != plan.Create {
+		for _, d := range c.Diffs {
+			what = append(what, d.Name)
+		}
+	}
+	text := verbs[c.Action]
+	if len(what) > 0 {
+		text += ": " + strings.Join(what, ", ")
+	}
+	u.note("        %s %s", c.Address, plan.Visible(text))
+}
+
+// settle is the command that makes a change which up leaves out, or shows why it cannot be made.
+func (u *up) settle(c plan.Change) string {
+	var allow []string
+	for _, f := range (plan.Consents{}).Missing(c) {
+		allow = append(allow, "--allow", f.Code+"@"+c.Address)
+	}
+	if len(allow) == 0 || c.Impossible() {
+		return u.again("plan")
+	}
+	return u.again(append([]string{"apply"}, allow...)...)
+}
+
+// changeOf returns the planned change of an object: without one that is created the pipeline cannot run.
+func changeOf(p plan.Plan, address string) plan.Change {
+	i := slices.IndexFunc(p.Changes, func(c plan.Change) bool { return c.Address == address })
+	if i < 0 {
+		return plan.Change{Address: address}
+	}
+	return p.Changes[i]
 }
 
 // listener takes the metrics port: the usual one, or any when that is taken and the user did not choose it.
@@ -348,7 +410,8 @@ func (u *up) listener(ctx context.Context) (net.Listener, error) {
 	return l, err
 }
 
-// keepPostgres starts the private server again when it ends by itself. The workers wait meanwhile.
+// keepPostgres starts the private server again when it ends by itself: on its port, for that is where the engine and other
+// commands look for it. The workers wait meanwhile.
 func (u *up) keepPostgres(ctx context.Context, opt local.PostgresOptions, mu *sync.Mutex) error {
 	for {
 		select {
@@ -360,14 +423,32 @@ func (u *up) keepPostgres(ctx context.Context, opt local.PostgresOptions, mu *sy
 			return nil
 		}
 		u.log.Warn("the private PostgreSQL stopped and is started again", "log", filepath.Join(u.state.Dir, "postgres.log"))
+		if err := u.restartPostgres(ctx, opt, mu); err != nil {
+			return err
+		}
+	}
+}
+
+// restartPostgres waits as long as another program has the server's port.
+func (u *up) restartPostgres(ctx context.Context, opt local.PostgresOptions, mu *sync.Mutex) error {
+	opt.KeepPort = true
+	for said := false; ; {
 		mu.Lock()
 		pg, err := local.StartPostgres(ctx, u.state, opt)
 		if err == nil {
 			u.pg = pg
 		}
 		mu.Unlock()
-		if err != nil {
+		port, taken := errors.AsType[*local.PortError](err)
+		if !taken {
 			return err
+		}
+		if !said {
+			said = true
+			u.log.Warn("the private PostgreSQL cannot start: another program took its port. The workers wait until that program ends", "port", port.Port)
+		}
+		if err := clock.Real().Sleep(ctx, time.Second); err != nil {
+			return nil //nolint:nilerr // ctx ended
 		}
 	}
 }
@@ -412,7 +493,9 @@ func (u *up) tellUnreachable(ctx context.Context) {
 		any = <-reached || any
 	}
 	if !any && tried > 0 {
-		u.log.Warn("no source can be reached from this machine", "without_a_network", "cryptoviz up --simulate --state "+u.env.state+"-simulated")
+		other := *u.env
+		other.state += "-simulated"
+		u.log.Warn("no source can be reached from this machine", "without_a_network", other.again("up", "--simulate"))
 	}
 }
 

@@ -5,14 +5,27 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/cryptoviz/cryptoviz/engine/local"
+	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/status"
+	"github.com/cryptoviz/cryptoviz/engine/testkit"
+	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
 // buffer is a bytes.Buffer that two goroutines use.
@@ -177,6 +190,313 @@ func TestUpFillsTablesAndKeepsThem(t *testing.T) {
 		if _, errs, code := command(t.Context(), append(strings.Fields(c.args), "--state", dir)...); code != 1 || !strings.Contains(errs, c.want) {
 			t.Errorf("%s: exit %d, %q, want %q", c.args, code, errs, c.want)
 		}
+	}
+}
+
+// TestUpWithNothingToPlay: what is wrong is said before the state directory is given a mode, once for each source.
+func TestUpWithNothingToPlay(t *testing.T) {
+	folder, state := t.TempDir(), filepath.Join(t.TempDir(), "state")
+	files, err := shipped("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(folder, files); err != nil {
+		t.Fatal(err)
+	}
+	samples, err := filepath.Glob(filepath.Join(folder, "sources", "*.*.*"))
+	if err != nil || len(samples) < 5 {
+		t.Fatal(samples, err)
+	}
+	for _, name := range samples {
+		if err := os.Remove(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write := func(name, text string) string {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
+	pipeline := filepath.Join(folder, "pipeline.hcl")
+	for _, c := range []struct {
+		args []string
+		want []string
+	}{
+		{[]string{"--recorded", "/nonexist"}, []string{"Error: --recorded /nonexist is no folder"}},
+		{[]string{"--recorded", write("notes.txt", "")}, []string{"source kraken is off: there is no recording of it", "holds no recording of a source of " + pipeline}},
+		{[]string{"--recorded", write("kraken-1.ndjson", `{"received": 1, "message": {}}`)}, []string{"source kraken is off: its recording kraken-1.ndjson does not fit sources/kraken.hcl: "}},
+		{[]string{"--simulate"}, []string{"source kraken is off: sources/kraken.reply.json is missing", "Error: nothing can be played: no source has a sample: write " + folder + "/sources/"}},
+	} {
+		_, errs, code := command(t.Context(), append([]string{"--file", pipeline, "up", "--state", state}, c.args...)...)
+		for _, want := range c.want {
+			if code != 1 || strings.Count(errs, want) != 1 {
+				t.Errorf("%s: exit %d, want %q once in\n%s", c.args, code, want, errs)
+			}
+		}
+		if n := strings.Count(errs, "source kraken") + strings.Count(errs, "source=kraken"); n > 1 {
+			t.Errorf("kraken is told of %d times:\n%s", n, errs)
+		}
+		if text, err := os.ReadFile(filepath.Join(state, "state.json")); err != nil || !strings.Contains(string(text), `"mode": ""`) {
+			t.Errorf("%s: %v, %s", c.args, err, text)
+		}
+	}
+}
+
+// TestViewFits: what is drawn is not higher than the terminal; first the sources go, then what is at the end.
+func TestViewFits(t *testing.T) {
+	screen := []string{"head", "", "SOURCE", "a", "\x1b[31mb\x1b[0m", "c", "d", "", strings.Repeat("x", 25), "end"}
+	for height, want := range map[int]string{
+		11: "head||SOURCE|a|\x1b[31mb\x1b[0m|c|d||" + screen[8] + "|end",
+		10: "head||SOURCE|a|\x1b[31mb\x1b[0m|… and 2 more||" + screen[8] + "|end",
+		9:  "head||SOURCE|a|… and 3 more||" + screen[8] + "|end",
+		8:  "head||SOURCE|… and 4 more||" + screen[8] + "|end",
+		7:  "head||SOURCE|… and 4 more||" + screen[8],
+		6:  "head||SOURCE|… and 4 more|",
+		1:  "head",
+	} {
+		if got := strings.Join(fit(screen, 4, 20, height), "|"); got != want {
+			t.Errorf("in %d lines: %q, want %q", height, got, want)
+		}
+	}
+}
+
+// TestHintsWork: a command that is shown leads to the same pipeline and data, whatever the shell makes of their names.
+func TestHintsWork(t *testing.T) {
+	for want, e := range map[string]*env{
+		"cryptoviz query": {file: "pipeline.hcl", state: ".cryptoviz", vars: []string{"password=hunter2"}},
+		"cryptoviz query --file '/my files/$a.hcl' --state '/it'\\''s here' --var-file prod.vars": {file: "/my files/$a.hcl", state: "/it's here", varFiles: []string{"prod.vars"}},
+	} {
+		if got := e.again("query"); got != want {
+			t.Errorf("got %s\nwant %s", got, want)
+		}
+	}
+	u := &up{env: &env{file: "pipeline.hcl", state: "s"}}
+	var c plan.Change
+	c.Address = "table.prices"
+	c.Find("CV-T06", "", "destroys")
+	if got, want := u.settle(c), "cryptoviz apply --allow CV-T06@table.prices --state s"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if got, want := u.settle(plan.Change{}), "cryptoviz plan --state s"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// TestDumbTerminal: it gets no escape sequences.
+func TestDumbTerminal(t *testing.T) {
+	f, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer func() { _ = f.Close() }()
+	for kind, want := range map[string]bool{"xterm": true, "": true, "dumb": false} {
+		e := &env{World: World{Stdout: f, Stderr: f, Getenv: func(name string) (string, bool) { return kind, name == "TERM" && kind != "" }}}
+		if got := (&up{env: e}).onTerminal(); got != want || isTerminal(f) && e.draws(f) != want {
+			t.Errorf("TERM=%s: a view is drawn: %v", kind, got)
+		}
+	}
+}
+
+func TestLogIsInUTC(t *testing.T) {
+	berlin := time.FixedZone("CET", 3600)
+	at := time.Date(2026, 3, 4, 1, 0, 0, 0, berlin)
+	for _, form := range []string{"text", "json"} {
+		var out strings.Builder
+		log, err := (&env{logForm: form, logLevel: "info"}).logger(&out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		line := slog.NewRecord(at, slog.LevelInfo, "a", 0)
+		line.Add("slot", at)
+		if err := log.Handler().Handle(t.Context(), line); err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(out.String(), "+01:00") || strings.Count(out.String(), "2026-03-04T00:00:00") != 2 {
+			t.Error(out.String())
+		}
+	}
+}
+
+func TestStages(t *testing.T) {
+	for only, want := range map[string]string{"work,work": "work", "work, rollup": "work,rollup", " schedule": "schedule", "x": "", "": ""} {
+		_, names, err := parseStages(strings.Split(only, ","))
+		if got := strings.Join(names, ","); got != want || (err == nil) != (want != "") {
+			t.Errorf("%q: %q, %v", only, got, err)
+		}
+	}
+}
+
+// TestDatabaseThatRefuses: it answers, so that starting it is no remedy.
+func TestDatabaseThatRefuses(t *testing.T) {
+	dsn, err := url.Parse(testkit.Postgres(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong, gone := *dsn, *dsn
+	wrong.User = url.UserPassword(dsn.User.Username(), "wrong")
+	gone.Path = "/nosuch"
+	for _, c := range []struct{ dsn, want string }{
+		{wrong.String(), "password authentication failed for user \"cryptoviz\". Give the right user and password in DATABASE_URL"},
+		{gone.String(), "database \"nosuch\" does not exist. Create that database"},
+	} {
+		code, errs := queryOn(t, c.dsn, "SELECT 1")
+		if code != 1 || !strings.Contains(errs, "answers and refuses the connection: "+c.want) || strings.Contains(errs, "Start it") {
+			t.Errorf("exit %d, %s, want %s", code, errs, c.want)
+		}
+	}
+}
+
+func TestKafkaThatRefuses(t *testing.T) {
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.EnableSASL(), kfake.Superuser("PLAIN", "admin", "right"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cluster.Close()
+	cluster.ControlKey(int16(kmsg.SASLAuthenticate), func(req kmsg.Request) (kmsg.Response, error, bool) { // it only hangs up by itself
+		cluster.KeepControl()
+		resp := req.ResponseKind().(*kmsg.SASLAuthenticateResponse)
+		resp.ErrorCode = kerr.SaslAuthenticationFailed.Code
+		return resp, nil, true
+	})
+	p := &spec.Pipeline{Kafka: spec.Kafka{Brokers: cluster.ListenAddrs(), SASLMechanism: "plain", SASLUser: "admin", SASLPassword: spec.NewSecret("wrong")}}
+	if _, err := (&env{file: "pipeline.hcl"}).brokers(t.Context(), p); err == nil || !strings.Contains(err.Error(), " answers and refuses the user or the password: ") || strings.Contains(err.Error(), "Start it") {
+		t.Error(err)
+	}
+}
+
+func TestStatusRefusesNegativeTime(t *testing.T) {
+	if _, errs, code := command(t.Context(), "status", "--every", "-1s"); code != 1 || !strings.Contains(errs, "--every -1s is no time between two looks") {
+		t.Errorf("exit %d, %s", code, errs)
+	}
+}
+
+// TestUpTellsItsChanges: what it makes, and what it leaves out, with the command for that. `run` passes it by and says so.
+func TestUpTellsItsChanges(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a PostgreSQL of its own")
+	}
+	folder, dir := t.TempDir(), stateFolder(t)
+	files, err := shipped("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(folder, files); err != nil {
+		t.Fatal(err)
+	}
+	pipeline := filepath.Join(folder, "pipeline.hcl")
+	up := startUp(t, "--file", pipeline, "--simulate", "--speed", "60", "--state", dir)
+	eventually(t, up, "a record of kraken", func() bool {
+		out, _, code := command(t.Context(), "query", "--state", dir, "--format", "csv", "SELECT 'rows' FROM raw_crypto_data WHERE source = 'kraken'")
+		return code == 0 && strings.Contains(out, "\nrows")
+	})
+	for _, want := range []string{"  topic.kraken created\n", "  table.raw_crypto_data created\n", "cryptoviz query --file " + pipeline + " --state " + dir + " \"SELECT"} {
+		if n := strings.Count(up.stderr.String(), want); n != 1 {
+			t.Errorf("said %q %d times:\n%s", want, n, up.stderr)
+		}
+	}
+	for _, c := range []struct{ args, want string }{
+		{"run --only rollup", "cryptoviz up runs in " + dir + ", and run does not use it: it works on the Kafka and PostgreSQL that " + pipeline + " names.\nError: the database postgres://127.0.0.1:1/ours does not answer"},
+		{"query SELECT", "Using the Kafka and PostgreSQL of cryptoviz up in " + dir + `, not DATABASE_URL: for those add --state "".` + "\n"},
+		{"query --state= SELECT", "Error: the database postgres://127.0.0.1:1/ours does not answer"},
+	} {
+		var errs buffer
+		Main(t.Context(), append([]string{"--file", pipeline, "--state", dir}, strings.Fields(c.args)...), World{
+			Stdin: strings.NewReader(""), Stdout: &buffer{}, Stderr: &errs, Version: "0.1.0",
+			Getenv: func(name string) (string, bool) { return "postgres://127.0.0.1:1/ours", name == "DATABASE_URL" },
+		})
+		if !strings.HasPrefix(errs.String(), c.want) {
+			t.Errorf("%s: %s, want %s", c.args, errs.String(), c.want)
+		}
+	}
+	up.end(t)
+
+	text, err := os.ReadFile(pipeline)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, block := range []string{`source "kraken"`, `topic "kraken"`} {
+		before, rest, _ := strings.Cut(string(text), block)
+		_, after, found := strings.Cut(rest, "\n}\n")
+		if !found {
+			t.Fatalf("no %s", block)
+		}
+		text = []byte(before + after)
+	}
+	text = append(text, "\nremoved {\n  object = topic.kraken\n}\n"...)
+	before, after, _ := strings.Cut(string(text), `topic "okx" {`)
+	text = []byte(before + `topic "okx" {` + strings.Replace(after, `"7d"`, `"8d"`, 1))
+	if err := os.WriteFile(pipeline, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	up = startUp(t, "--file", pipeline, "--simulate", "--speed", "60", "--state", dir)
+	eventually(t, up, "the pipeline again", func() bool { return strings.Contains(up.stderr.String(), "first row stored") })
+	for _, want := range []string{"  topic.okx changed: retention", "  topic.kraken is left as it is: ", "  while up runs: cryptoviz apply --allow CV-K11@topic.kraken --file " + pipeline + " --state " + dir + "\n"} {
+		if n := strings.Count(up.stderr.String(), want); n != 1 {
+			t.Errorf("said %q %d times:\n%s", want, n, up.stderr)
+		}
+	}
+}
+
+// TestUpKeepsThePortOfPostgres: while another program has the port of the server that is to be started again, up waits; the
+// engine goes on when it is free.
+func TestUpKeepsThePortOfPostgres(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a PostgreSQL of its own")
+	}
+	dir := stateFolder(t)
+	up := startUp(t, "--simulate", "--speed", "60", "--state", dir)
+	eventually(t, up, "a first row", func() bool { return strings.Contains(up.stderr.String(), "first row stored") })
+	running, err := local.FindRunning(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const waits = "another program took its port"
+	for try := 0; !strings.Contains(up.stderr.String(), waits); try++ {
+		if try == 5 {
+			t.Fatalf("the port could not be taken:\n%s", up.stderr)
+		}
+		eventually(t, up, "the database", func() bool {
+			_, _, code := command(t.Context(), "query", "--state", dir, "SELECT 1")
+			return code == 0
+		})
+		takeFromPostgres(t, up, running.Data, waits)
+	}
+	eventually(t, up, "new rows", func() bool {
+		out, _, code := command(t.Context(), "query", "--state", dir, "--format", "csv", "SELECT 'rows' FROM cryptoviz.slot WHERE state = 'ok' AND started_at > now() - interval '1 second'")
+		return code == 0 && strings.Contains(out, "\nrows")
+	})
+	if now, err := local.FindRunning(dir); err != nil || now.Data.PostgresPort != running.Data.PostgresPort {
+		t.Errorf("%v, on port %d, not %d", err, now.Data.PostgresPort, running.Data.PostgresPort)
+	}
+}
+
+// takeFromPostgres kills the server and holds its port until up has said so, unless the next server is quicker.
+func takeFromPostgres(t *testing.T, up *started, data local.StateData, said string) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(data.PostgresDir, "data", "postmaster.pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, _, _ := strings.Cut(string(text), "\n")
+	pid, err := strconv.Atoi(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", data.PostgresPort))
+		if err != nil {
+			continue
+		}
+		defer func() { _ = l.Close() }()
+		for end := time.Now().Add(5 * time.Second); time.Now().Before(end) && !strings.Contains(up.stderr.String(), said); {
+			time.Sleep(50 * time.Millisecond)
+		}
+		return
 	}
 }
 

@@ -8,9 +8,11 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/cryptoviz/cryptoviz/engine/connect"
 	"github.com/cryptoviz/cryptoviz/engine/run"
@@ -92,9 +94,40 @@ func (v *view) draw(ctx context.Context) {
 	}
 	fmt.Fprintf(&text, " · %d rows stored\n", v.engine.Rows())
 	v.connections(&text)
-	text.WriteString("\nCtrl-C stops it; the data stays.\n")
-	out := toTop + strings.ReplaceAll(text.String(), "\n", clearLine+"\n") + clearBelow
-	_, _ = io.WriteString(v.up.Stdout, out)
+	text.WriteString("\nCtrl-C stops it; the data stays.")
+	lines := fit(strings.Split(text.String(), "\n"), len(s.Sources), look.Width, v.up.height(v.up.Stdout))
+	_, _ = io.WriteString(v.up.Stdout, toTop+strings.Join(lines, clearLine+"\n")+clearLine+clearBelow)
+}
+
+// beforeSources are the lines of a status above its first source.
+const beforeSources = 3
+
+// fit cuts a screen down to the terminal's height, for what is lower would push the top out: first of the sources, whose lines
+// are the most, then of the end.
+func fit(lines []string, sources, width, height int) []string {
+	over := -height
+	for _, line := range lines {
+		over += rowsOf(line, width)
+	}
+	if cut := min(over+1, sources); over > 0 && cut > 1 { // one line tells of them
+		from := beforeSources + sources - cut
+		more := fmt.Sprintf("… and %d more", cut)
+		lines = slices.Concat(lines[:from], []string{more}, lines[from+cut:])
+	}
+	for i, line := range lines {
+		if height -= rowsOf(line, width); height < 0 {
+			return lines[:i]
+		}
+	}
+	return lines
+}
+
+var paint = regexp.MustCompile("\x1b\\[[0-9;]*m")
+
+// rowsOf is how many rows of the terminal a line takes.
+func rowsOf(line string, width int) int {
+	n := utf8.RuneCountInString(paint.ReplaceAllString(line, ""))
+	return max(1, (n+width-1)/width)
 }
 
 func (v *view) read(ctx context.Context) (status.Status, error) {
@@ -133,7 +166,7 @@ func (v *view) connections(to io.Writer) {
 	dsn := connect.Redact(v.up.p.Database.URL)
 	w := &strings.Builder{}
 	fmt.Fprintf(w, "PostgreSQL  %s   password: %s\n", dsn, filepath.Join(v.up.env.state, "state.json"))
-	fmt.Fprintf(w, "            cryptoviz query %q\n", lastRows(v.up.p))
+	fmt.Fprintf(w, "            %s %q\n", v.up.again("query"), lastRows(v.up.p))
 	fmt.Fprintf(w, "Kafka       %s\n", v.kafka)
 	if v.metrics != nil {
 		fmt.Fprintf(w, "Metrics     http://%s/metrics\n", v.metrics.Addr())

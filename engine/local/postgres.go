@@ -29,6 +29,7 @@ type PostgresOptions struct {
 	Mirror   string            // of the Maven repository; default DefaultMirror
 	Cache    string            // folder for downloaded binaries
 	Settings map[string]string // more of postgresql.conf
+	KeepPort bool              // start on the port of last time or not at all, with a *PortError: somebody is connected to it
 	folders  []string          // patterns of bin folders to look for; default usual
 }
 
@@ -42,6 +43,24 @@ type Postgres struct {
 	log     string
 	logged  int64 // bytes in the log before it started
 }
+
+// PortError means that the port which the server must have is another program's.
+type PortError struct {
+	Port int
+	Err  error // nil: somebody listens there
+}
+
+// Error names the port.
+func (e *PortError) Error() string {
+	text := fmt.Sprintf("its port %d on 127.0.0.1 is taken by another program", e.Port)
+	if e.Err != nil {
+		text += ": " + e.Err.Error()
+	}
+	return text
+}
+
+// Unwrap returns what the server said.
+func (e *PortError) Unwrap() error { return e.Err }
 
 // errLeft means that a server which was left running ended while we waited for it: its stop was under way.
 var errLeft = errors.New("the server of before stopped")
@@ -70,7 +89,12 @@ func StartPostgres(ctx context.Context, s *State, opt PostgresOptions) (*Postgre
 // passing tells whether another attempt may succeed: after a kill, the children of the server of before may hold its shared
 // memory for a moment, and somebody may take a port between our look and the server's start.
 func passing(err error) bool {
-	return errors.Is(err, errLeft) || strings.Contains(err.Error(), "shared memory block") || strings.Contains(err.Error(), "could not create any TCP/IP sockets")
+	return errors.Is(err, errLeft) || strings.Contains(err.Error(), "shared memory block") || noSocket(err)
+}
+
+// noSocket tells whether the server ended because it could not listen.
+func noSocket(err error) bool {
+	return strings.Contains(err.Error(), "could not create any TCP/IP sockets")
 }
 
 func startPostgres(ctx context.Context, s *State, opt PostgresOptions) (*Postgres, error) {
@@ -136,6 +160,9 @@ func startPostgres(ctx context.Context, s *State, opt PostgresOptions) (*Postgre
 	u := url.URL{Scheme: "postgres", User: url.UserPassword("cryptoviz", password), Host: "127.0.0.1:" + strconv.Itoa(port), Path: "/postgres", RawQuery: "sslmode=disable"}
 	if err := p.ready(ctx, u.String()); err != nil {
 		_ = p.Stop(context.WithoutCancel(ctx))
+		if opt.KeepPort && noSocket(err) {
+			err = &PortError{port, err}
+		}
 		return nil, err
 	}
 	if p.adopted {

@@ -116,6 +116,27 @@ func TestPostgresGoesOn(t *testing.T) {
 		}
 	})
 
+	t.Run("port kept", func(t *testing.T) { // a restart within one up, whose clients know the port
+		was := s.Data.PostgresPort
+		l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(was))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = StartPostgres(t.Context(), s, PostgresOptions{KeepPort: true})
+		if port, ok := errors.AsType[*PortError](err); !ok || port.Port != was {
+			t.Errorf("with its port taken: %v", err)
+		}
+		_ = l.Close()
+		p, err := StartPostgres(t.Context(), s, PostgresOptions{KeepPort: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop(t, p)
+		if s.Data.PostgresPort != was {
+			t.Errorf("on port %d, not %d", s.Data.PostgresPort, was)
+		}
+	})
+
 	t.Run("password lost", func(t *testing.T) {
 		for _, running := range []bool{false, true} {
 			p := again(t)

@@ -167,10 +167,18 @@ func (s *State) save() error {
 	return nil
 }
 
-// SetMode makes the directory live, simulated or recorded, for good.
-func (s *State) SetMode(mode string) error {
+// CheckMode tells whether the directory may hold data of a mode. It changes nothing.
+func (s *State) CheckMode(mode string) error {
 	if s.Data.Mode != "" && s.Data.Mode != mode {
 		return &ModeError{s.Dir, s.Data.Mode, mode}
+	}
+	return nil
+}
+
+// SetMode makes the directory live, simulated or recorded, for good.
+func (s *State) SetMode(mode string) error {
+	if err := s.CheckMode(mode); err != nil {
+		return err
 	}
 	s.Data.Mode = mode
 	return s.Save()

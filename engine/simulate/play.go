@@ -24,8 +24,8 @@ type play struct {
 	tape   *tape       // instead: recorded traffic
 }
 
-// fixturePlay reads the fixtures beside a definition; nil: there are none.
-func fixturePlay(fsys fs.FS, src *spec.Source, seed uint64, log *slog.Logger) (*play, error) {
+// Fixtures are the files, in the pipeline's folder, the first of which that is there plays a source. Each source needs one.
+func Fixtures(src *spec.Source) []string {
 	stem := strings.TrimSuffix(src.Definition.File, path.Ext(src.Definition.File))
 	names := []string{stem + ".reply.json", stem + ".reply.html"}
 	if src.Definition.Stream != nil {
@@ -33,7 +33,12 @@ func fixturePlay(fsys fs.FS, src *spec.Source, seed uint64, log *slog.Logger) (*
 	} else if src.Definition.Decode.Format == "html" {
 		slices.Reverse(names)
 	}
-	for _, name := range names {
+	return names
+}
+
+// fixturePlay reads the fixtures beside a definition; nil: there are none.
+func fixturePlay(fsys fs.FS, src *spec.Source, seed uint64, log *slog.Logger) (*play, error) {
+	for _, name := range Fixtures(src) {
 		body, err := readFile(fsys, name)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue

@@ -32,6 +32,7 @@ type Server struct {
 	clock clock.Clock
 	log   *slog.Logger
 	plays map[string]*play // by source name; never changes
+	why   map[string]error // what is wrong with the recordings of a source; never changes
 
 	mu      sync.Mutex // over what follows
 	base    string     // host:port once it listens
@@ -44,9 +45,9 @@ type Server struct {
 }
 
 // New reads the fixtures (from the pipeline's folder) or recordings of every source, enabled or not. A source without any
-// is named in the log and has no endpoint. A broken file is an error that names it and its line.
+// has no endpoint, and Silent tells why. A broken file is an error that names it and its line.
 func New(p *spec.Pipeline, opt Options) (*Server, error) {
-	s := &Server{clock: opt.Clock, log: opt.Log, plays: map[string]*play{}}
+	s := &Server{clock: opt.Clock, log: opt.Log, plays: map[string]*play{}, why: map[string]error{}}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -54,24 +55,29 @@ func New(p *spec.Pipeline, opt Options) (*Server, error) {
 		var found *play
 		var err error
 		if opt.Recorded != nil {
-			found, err = recordedPlay(opt.Recorded, src, s.log)
+			found, err = recordedPlay(opt.Recorded, src)
 		} else {
 			found, err = fixturePlay(p.FS, src, opt.Seed, s.log)
+		}
+		if errors.As(err, new(*unfitError)) {
+			s.why[src.Name] = err
+			continue
 		}
 		if err != nil {
 			return nil, err
 		}
-		if found == nil {
-			s.log.Debug("nothing to play", "source", src.Name)
-			continue
+		if found != nil {
+			s.plays[src.Name] = found
 		}
-		s.plays[src.Name] = found
 	}
 	return s, nil
 }
 
 // Plays tells whether there is something to play for a source.
 func (s *Server) Plays(name string) bool { return s.plays[name] != nil }
+
+// Silent returns what is wrong with the recordings of a source that is not played; nil when there are none.
+func (s *Server) Silent(name string) error { return s.why[name] }
 
 // Start listens and serves until Close, or until ctx ends. It is called once.
 func (s *Server) Start(ctx context.Context) error {

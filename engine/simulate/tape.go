@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"math"
 	"path"
 	"strings"
@@ -29,6 +28,13 @@ type tape struct {
 	length time.Duration   // after this it begins again
 }
 
+// unfitError means that recordings are whole, and are of something else than the source: of another channel, perhaps.
+type unfitError struct{ files, definition, reason string }
+
+func (e *unfitError) Error() string {
+	return fmt.Sprintf("its recording %s does not fit %s: %s", e.files, e.definition, e.reason)
+}
+
 // recording is the form of a line.
 type recording struct {
 	Received *float64        `json:"received"`
@@ -36,8 +42,8 @@ type recording struct {
 }
 
 // recordedPlay reads the recordings of a source: NAME.ndjson, NAME-*.ndjson, where NAME is the source's name or its
-// definition's; nil: there are none, or they hold nothing that the definition makes a row of.
-func recordedPlay(fsys fs.FS, src *spec.Source, log *slog.Logger) (*play, error) {
+// definition's; nil: there are none. An *unfitError: they hold nothing that the definition makes a row of.
+func recordedPlay(fsys fs.FS, src *spec.Source) (*play, error) {
 	files, err := recordings(fsys, src)
 	if err != nil || len(files) == 0 {
 		return nil, err
@@ -95,8 +101,7 @@ func recordedPlay(fsys fs.FS, src *spec.Source, log *slog.Logger) (*play, error)
 		if why != nil {
 			reason = why.Error()
 		}
-		log.Warn("recording does not fit the definition", "source", src.Name, "definition", src.Definition.File, "files", files, "reason", reason)
-		return nil, nil
+		return nil, &unfitError{strings.Join(files, ", "), src.Definition.File, reason}
 	}
 	return &play{src: src, tape: t}, nil
 }

@@ -1,8 +1,6 @@
 package simulate_test
 
 import (
-	"bytes"
-	"log/slog"
 	"os"
 	"strings"
 	"testing"
@@ -19,9 +17,8 @@ func TestRecorded(t *testing.T) {
 		t.Skipf("the recordings are not here: %v", err)
 	}
 	p := load(t, nil, nil)
-	var log bytes.Buffer
 	c := clock.Fast(start, 60) // a round of 30 s in half a second
-	s := serve(t, p, simulate.Options{Clock: c, Recorded: os.DirFS(captures), Log: slog.New(slog.NewTextHandler(&log, nil))})
+	s := serve(t, p, simulate.Options{Clock: c, Recorded: os.DirFS(captures)})
 	for name, want := range map[string]int{"coinbase": 10, "okx": 1} {
 		cl := connect(t, s, source(t, p, name))
 		begun, price, n := c.Now(), map[string]map[float64]bool{}, 0
@@ -47,8 +44,11 @@ func TestRecorded(t *testing.T) {
 			t.Errorf("%s is played without a recording of its own", name)
 		}
 	}
-	if !strings.Contains(log.String(), `"recording does not fit the definition" source=binance`) {
-		t.Error(log.String()) // its recording is of another channel
+	if err := s.Silent("binance"); err == nil || !strings.Contains(err.Error(), ".ndjson does not fit sources/binance.hcl: ") {
+		t.Error(err) // its recording is of another channel
+	}
+	if err := s.Silent("kraken"); err != nil {
+		t.Error(err) // it has none
 	}
 }
 
@@ -111,6 +111,8 @@ func TestBrokenRecording(t *testing.T) {
 		s, err := simulate.New(p, simulate.Options{Recorded: fstest.MapFS{"coinbase.ndjson": {Data: []byte(text)}}})
 		if err != nil || s.Plays("coinbase") { // whole lines, but nothing to make a row of
 			t.Errorf("%s: %v", text, err)
+		} else if why := s.Silent("coinbase"); why == nil || !strings.HasPrefix(why.Error(), "its recording coinbase.ndjson does not fit sources/coinbase.hcl: ") {
+			t.Errorf("%s: %v", text, why)
 		}
 	}
 	if _, err := simulate.New(p, simulate.Options{Recorded: os.DirFS("/nowhere/at/all")}); err == nil {
