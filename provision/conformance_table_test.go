@@ -83,7 +83,7 @@ func tableSubjects() []subject {
 				},
 				{
 					fields: "Column.Default", edit: []string{"    default = \"7\"\n", ""}, shows: []string{"column rank: bigint default (7)::bigint -> bigint"},
-					drift: sql("ALTER TABLE coins ALTER rank SET DEFAULT 8"), driftShows: []string{"column rank: bigint default (8)::bigint -> bigint"},
+					drift: sql("ALTER TABLE coins ALTER rank SET DEFAULT 8"), driftShows: []string{"column rank: bigint default (8)::bigint -> bigint"}, driftCodes: "CV-T37",
 				},
 				{
 					fields: "Column.Generated", edit: []string{"price * 2", "price * 3"}, shows: []string{"column twice"}, codes: "CV-T32",
@@ -122,7 +122,7 @@ func tableSubjects() []subject {
 				},
 				{
 					fields: "Index.Name", edit: []string{`"coins_by_name"`, `"coins_named"`},
-					shows: []string{"index coins_named:  -> unique name, price", "index coins_by_name: unique name, price -> "},
+					shows: []string{"index coins_named: named coins_by_name: unique name, price -> unique name, price"},
 					drift: sql("DROP INDEX coins_named"), driftShows: []string{"index coins_named:  -> unique name, price"}, driftCodes: "CV-T18",
 				},
 				{

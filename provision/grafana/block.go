@@ -336,7 +336,7 @@ func (w writer) alert(x *spec.Alert) {
 	w.text("title", x.Title)
 	w.refer("folder", "folder."+x.Folder.Name)
 	w.refer("datasource", "datasource."+x.DataSource.Name)
-	w.heredoc("query", x.Query)
+	spec.WriteQuery(w.body, "query", x.Query)
 	for name, limit := range map[string]*float64{"above": x.Above, "below": x.Below} {
 		if limit != nil {
 			w.body.SetAttributeValue(name, cty.NumberFloatVal(*limit))
@@ -357,31 +357,4 @@ func (w writer) alert(x *spec.Alert) {
 			w.text(note[0], note[1])
 		}
 	}
-}
-
-var blankLine = regexp.MustCompile(`(?m)^[ \t]+$`)
-
-// heredoc writes a text of several lines. A line of blanks alone would not survive the indent: such a text is written in quotes.
-func (w writer) heredoc(name, value string) {
-	if blankLine.MatchString(value) {
-		w.text(name, value)
-		return
-	}
-	end := "SQL"
-	for strings.Contains(value, end) {
-		end += "_"
-	}
-	value = strings.NewReplacer("${", "$${", "%{", "%%{").Replace(value)
-	var lines strings.Builder
-	for line := range strings.SplitSeq(value, "\n") {
-		if line != "" {
-			line = "    " + line
-		}
-		lines.WriteString(line + "\n")
-	}
-	w.body.SetAttributeRaw(name, hclwrite.Tokens{
-		{Type: hclsyntax.TokenOHeredoc, Bytes: []byte("<<-" + end + "\n")},
-		{Type: hclsyntax.TokenStringLit, Bytes: []byte(lines.String())},
-		{Type: hclsyntax.TokenCHeredoc, Bytes: []byte("  " + end)},
-	})
 }

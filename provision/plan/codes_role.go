@@ -20,7 +20,7 @@ var roleCodes = []Code{
 	{
 		ID: "CV-R04", Class: Impossible, Title: "Role that still has something",
 		Text:    "PostgreSQL drops a role only when nothing belongs to it and no privileges hang on it anywhere on the server. What it owns is never given to another by apply.",
-		Choices: []string{"REASSIGN OWNED BY … TO … in each database, by hand", "revoke what it has in other databases"},
+		Choices: []string{"REASSIGN OWNED BY … TO … in each database, by hand", "revoke what it has in other databases", "revoke what another role than the owner gave it, as that role: SET ROLE …; REVOKE … ON … FROM …"},
 	},
 	{
 		ID: "CV-R05", Class: Risky, Title: "Role in use",
@@ -41,5 +41,10 @@ var roleCodes = []Code{
 		ID: "CV-R08", Class: Risky, Title: "Privileges taken back",
 		Text:    "The last apply gave them and the block declares them no more. Programs that still use them fail.",
 		Choices: []string{"make sure that no program needs them", "declare them again"},
+	},
+	{
+		ID: "CV-R09", Class: Impossible, Title: "Privileges that the role passed on",
+		Text:    "The role had a privilege WITH GRANT OPTION and gave it to other roles. PostgreSQL takes it back only when they lose it, too, and apply takes nothing from roles that the change is not about.",
+		Choices: []string{"give these roles the privilege by the owner, and take back what the role gave: REVOKE … ON … FROM … CASCADE", "declare the privilege again"},
 	},
 }

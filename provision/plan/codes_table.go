@@ -100,7 +100,7 @@ var tableCodes = []Code{
 	{
 		ID: "CV-T20", Class: Impossible, Title: "Views or aggregates read it",
 		Text:    "PostgreSQL does not drop, or change the type of, what a view or an aggregate reads.",
-		Choices: []string{"first change or remove the views and aggregates, apply, and then change the table", "keep it"},
+		Choices: []string{"change the views and aggregates in the same file, or remove them: apply does that first, and the next apply changes the table", "keep it"},
 	},
 	{
 		ID: "CV-T21", Class: Slow, Title: "A table with rows becomes a hypertable",
@@ -176,5 +176,29 @@ var tableCodes = []Code{
 		ID: "CV-T35", Class: Destroys, Title: "The engine's own tables are dropped",
 		Text:    "With them goes how far each source is stored, the ledger of slots and days, the dead letters, and what apply knows about the objects that it made. A later apply begins anew, and adopts what it finds.",
 		Choices: []string{"destroy single objects with --target", "copy cryptoviz.dead_letter first"},
+	},
+	{
+		ID: "CV-T36", Class: Impossible, Title: "Something else needs it",
+		Text:    "PostgreSQL does not drop, or change the type of, a column that a policy, a trigger, a rule, a function or a publication names; and it drops no table while a foreign key of another table, or a function, a policy or a column elsewhere, needs it. pipeline.hcl declares none of these, so apply leaves them alone.",
+		Choices: []string{"drop what the finding names, apply, and make it again", "keep the column or the table"},
+	},
+	{
+		ID: "CV-T37", Class: Risky, Title: "A column gets no value by itself any more",
+		Text:    "The column has an identity, a default or an expression that neither pipeline.hcl declares nor the last apply set, so apply takes it off. Programs that add rows without a value for the column may rely on it: their inserts fail afterwards, or leave the column empty.",
+		Choices: []string{"declare it: default = \"…\" or generated = \"…\"; for an identity, default = \"nextval('SEQUENCE')\" with a sequence of your own", "let these programs give the value, then apply"},
+	},
+	{
+		ID: "CV-T38", Class: Risky, Title: "A topic is stored again under another source",
+		Text: "How far a topic is stored is known by source. A source with a new name begins at the start of the topic: what is still in it comes into the table again under the new name, also rows of days that are rolled up and dropped already.",
+		Choices: []string{
+			"keep the name of the source",
+			"give it a topic of its own",
+			"while nothing runs, after apply: UPDATE cryptoviz.position SET source = 'NEW' WHERE source = 'OLD'; it goes on where the old one ended",
+		},
+	},
+	{
+		ID: "CV-T39", Class: Destroys, Title: "Raw rows are kept shorter",
+		Text:    "A shorter keep_raw deletes the raw rows of the days between when the rollup runs next; what it made of them stays. Until apply was allowed to, the engine goes on to keep them as long as before.",
+		Choices: []string{"leave keep_raw as it is", "copy the raw rows first: cryptoviz query --format csv", "--allow CV-T39@table.NAME"},
 	},
 }

@@ -19,12 +19,12 @@ var viewCodes = []Code{
 	},
 	{
 		ID: "CV-V04", Class: Risky, Title: "View made anew",
-		Text:    "Columns go, or change their name, type or order, so the view is dropped and made again in one transaction, with its owner, grants and comments. Programs that name these columns fail.",
+		Text:    "Columns go, or change their name, type or order, so the view is dropped and made again in one transaction, with its owner, grants, comments and defaults. Programs that name these columns fail.",
 		Choices: []string{"apply it, and change what reads the view", "keep the columns, and put new ones at the end"},
 	},
 	{
 		ID: "CV-V05", Class: Impossible, Title: "View that others need",
-		Text:    "PostgreSQL does not drop a view while another view, an aggregate, a function or a trigger hangs on it.",
+		Text:    "PostgreSQL does not drop a view while another view, an aggregate, a function or a table with the type of its rows hangs on it; and apply drops none that has triggers or rules, which would go with it.",
 		Choices: []string{"remove what hangs on it, too"},
 	},
 	{
@@ -92,7 +92,7 @@ var viewCodes = []Code{
 	},
 	{
 		ID: "CV-A11", Class: Risky, Title: "Settings of others go with a rebuild",
-		Text:    "The aggregate has something that pipeline.hcl does not declare and that is lost when it is made anew: a columnstore with its policy, more refresh policies, indexes.",
-		Choices: []string{"note it down, and set it again after apply", "an aggregate of another name, beside this one"},
+		Text:    "The aggregate has something that pipeline.hcl does not declare and that is lost when it is made anew: a columnstore with its policy, policies of refresh and retention, indexes.",
+		Choices: []string{"note it down, and set it again after apply", "declare its refresh and retention in its block: they come back with it", "an aggregate of another name, beside this one"},
 	},
 }

@@ -109,6 +109,9 @@ func (q *Queries) live(ctx context.Context, name string, r *spec.Refresh) (*live
 	if ref == nil || view == nil {
 		return nil, nil
 	}
+	if view, err = q.Catalog.defined(ctx, view); err != nil {
+		return nil, err
+	}
 	out := &liveAggregate{liveView: view, ref: ref}
 	for _, j := range ref.refresh {
 		if r != nil && j.start != nil && j.end != nil && *j.start == r.Start && *j.end == r.End {
@@ -174,6 +177,8 @@ func (a *Aggregate) Read(ctx context.Context) (*plan.State, error) {
 
 func describeJob(j *job) string {
 	switch {
+	case j.proc == "policy_retention":
+		return "retention of " + policyAge(j, j.dropAfter)
 	case j.proc == "policy_compression" && j.after != nil:
 		return "columnstore after " + spec.FormatDuration(*j.after)
 	case j.proc == "policy_refresh_continuous_aggregate":

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
@@ -35,7 +37,7 @@ func (a *Aggregate) judgeRebuild(ctx context.Context, c *plan.Change, l *liveAgg
 		}
 	}
 	a.findLoss(c, "", own)
-	if err := a.warnOfOthers(ctx, c, l); err != nil {
+	if err := a.warnOfOthers(ctx, c, l, a.Spec); err != nil {
 		return err
 	}
 	if parent != "" {
@@ -64,6 +66,9 @@ func (a *Aggregate) judgeRebuild(ctx context.Context, c *plan.Change, l *liveAgg
 			return err
 		}
 		a.findLoss(c, d.aggregate.Name, its)
+		if err := a.warnOfOthers(ctx, c, child, d.aggregate); err != nil {
+			return err
+		}
 	}
 	return a.rebuildSteps(ctx, c, l, family, answers, caps)
 }
@@ -96,19 +101,55 @@ func (a *Aggregate) findLoss(c *plan.Change, child string, cover *coverage) {
 	c.Find("CV-A03", "query", "%s is made anew", who)
 }
 
-// warnOfOthers names what nobody declares and what a rebuild does not bring back.
-func (a *Aggregate) warnOfOthers(ctx context.Context, c *plan.Change, l *liveAggregate) error {
+// warnOfOthers names what nobody declares and what a rebuild does not bring back; x is the aggregate itself, or one that reads it.
+func (a *Aggregate) warnOfOthers(ctx context.Context, c *plan.Change, l *liveAggregate, x *spec.Aggregate) error {
 	var gone []string
 	if l.columnar {
 		gone = append(gone, "its columnstore")
 	}
-	for _, j := range l.more {
+	policies := slices.Clone(l.more)
+	if _, leaves := c.Diff("refresh.every"); l.refresh != nil && x.Refresh == nil && (x != a.Spec || !leaves) {
+		policies = append(policies, l.refresh)
+	}
+	if _, leaves := c.Diff("retention"); l.retention != nil && x.Retention == 0 && (x != a.Spec || !leaves) {
+		policies = append(policies, l.retention)
+	}
+	for _, j := range policies {
 		gone = append(gone, fmt.Sprintf("policy %d (%s)", j.id, describeJob(j)))
 	}
-	if len(gone) > 0 {
-		c.Find("CV-A11", "", "%s would go", strings.Join(gone, ", "))
+	indexes, err := a.Queries.indexesOf(ctx, l)
+	if err != nil {
+		return err
 	}
-	return ctx.Err()
+	if gone = append(gone, indexes...); len(gone) == 0 {
+		return nil
+	}
+	whose := ""
+	if x != a.Spec {
+		whose = "of aggregate." + x.Name + ", which reads it: "
+	}
+	c.Find("CV-A11", "", "%s%s would go", whose, strings.Join(gone, ", "))
+	return nil
+}
+
+// indexesOf lists the indexes on what an aggregate holds that somebody made. TimescaleDB's own are over the time, and over each
+// column of GROUP BY with the time.
+func (q *Queries) indexesOf(ctx context.Context, l *liveAggregate) ([]string, error) {
+	var out []string
+	var name, using string
+	err := q.Catalog.trial(ctx, func(tx pgx.Tx) error {
+		return forEach(ctx, tx, `SELECT c.relname::text, substring(k.definition FROM ' USING (.*)$') FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid, LATERAL (SELECT pg_get_indexdef(i.indexrelid) AS definition) k
+			WHERE i.indrelid = to_regclass($1) AND NOT (starts_with(c.relname::text, $3 || '_') AND i.indnatts <= 2
+			AND k.definition LIKE '% btree (%' || (SELECT quote_ident(d.column_name) FROM timescaledb_information.dimensions d WHERE d.hypertable_schema = $2 AND d.hypertable_name = $3 AND d.dimension_number = 1) || ' DESC)')
+			ORDER BY 1`, []any{quote(l.ref.storedSchema, l.ref.storedName), l.ref.storedSchema, l.ref.storedName}, []any{&name, &using}, func() error {
+			out = append(out, fmt.Sprintf("index %s (%s)", name, using))
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the indexes of aggregate %s: %w", l.name, err)
+	}
+	return out, nil
 }
 
 // family lists what hangs on an aggregate, each after what it reads, and what forbids that it is all made anew.

@@ -18,6 +18,7 @@ func TestAggregateRebuild(t *testing.T) {
 	w.exec("GRANT SELECT ON daily TO " + quote(user))
 	w.exec("CREATE VIEW reader AS SELECT bucket, high FROM daily")
 	w.exec("COMMENT ON VIEW reader IS 'mine'")
+	w.exec("ALTER VIEW reader ALTER COLUMN high SET DEFAULT 7")
 	w.exec("GRANT SELECT ON reader TO " + quote(user))
 	child := &spec.Aggregate{
 		Name: "weekly", From: a.From, Query: "SELECT time_bucket('1 day', bucket) AS bucket, max(high) AS high FROM daily GROUP BY 1", RealTime: true,
@@ -43,7 +44,8 @@ func TestAggregateRebuild(t *testing.T) {
 	w.carry(r, c)
 	w.carry(rc, cc)
 	w.empty(r, rc)
-	if have := w.text(`SELECT has_table_privilege($1, 'daily', 'SELECT') || ' ' || has_table_privilege($1, 'reader', 'SELECT') || ' ' || obj_description('reader'::regclass)`, user); have != "true true mine" {
+	if have := w.text(`SELECT has_table_privilege($1, 'daily', 'SELECT') || ' ' || has_table_privilege($1, 'reader', 'SELECT') || ' ' || obj_description('reader'::regclass) ||
+		(SELECT ' ' || pg_get_expr(adbin, 0) FROM pg_attrdef WHERE adrelid = 'reader'::regclass)`, user); have != "true true mine 7" {
 		t.Errorf("after the rebuild: %s", have)
 	}
 	if n := w.text("SELECT count(*)::text FROM weekly"); n < "10" {
@@ -81,14 +83,77 @@ func TestAggregateRebuild(t *testing.T) {
 	w.exec("CREATE MATERIALIZED VIEW frozen AS SELECT high FROM daily")
 	w.expect(w.see(r), plan.Replace, []string{"query: SQL -> SQL (intent)"}, "CV-A03", "CV-A09")
 	w.exec("DROP MATERIALIZED VIEW frozen")
+	w.exec("CREATE RULE quiet AS ON INSERT TO weekly DO INSTEAD NOTHING")
+	c = w.see(r)
+	w.expect(c, plan.Replace, []string{"query: SQL -> SQL (intent)"}, "CV-A03", "CV-A09")
+	if text := c.Findings[1].Text; text != "rule quiet hangs on weekly" {
+		t.Error(text)
+	}
+	w.exec("DROP RULE quiet ON weekly")
 	w.exec("ALTER MATERIALIZED VIEW weekly SET (timescaledb.compress = true)")
 	w.catalog.Reset()
 	c, cc = w.plan(r), w.plan(rc)
-	w.expect(c, plan.Replace, []string{"query: SQL -> SQL (intent)"}, "CV-A03", "CV-A03")
+	w.expect(c, plan.Replace, []string{"query: SQL -> SQL (intent)"}, "CV-A03", "CV-A03", "CV-A11")
 	w.expect(cc, plan.Replace, []string{"query: SQL -> SQL (intent)"}, "CV-A03", "CV-A11")
 	w.carry(r, c)
 	w.carry(rc, cc)
 	w.empty(r, rc)
+}
+
+// What others set on an aggregate, or on one that reads it, does not come back when it is made anew: the plan says so. What the
+// block takes off is no news.
+func TestAggregateRebuildTellsOfOthers(t *testing.T) {
+	w, a, r := hourly(t)
+	refresh := a.Refresh
+	a.Refresh = nil
+	child := &spec.Aggregate{Name: "weekly", From: a.From, Query: "SELECT time_bucket('1 day', bucket) AS bucket, max(high) AS high FROM daily GROUP BY 1", Retention: 50 * day}
+	w.p.Aggregates = append(w.p.Aggregates, child)
+	rc := w.aggregate(child)
+	w.apply(r)
+	w.apply(rc)
+	query := a.Query
+	a.Query = strings.Replace(query, "max(price)", "1 + max(price)", 1)
+	w.catalog.Reset()
+	w.expect(w.plan(r), plan.Replace, []string{"query: SQL -> SQL (intent)"}, "CV-A03", "CV-A03")
+	w.expect(w.plan(rc), plan.Replace, nil, "CV-A03")
+
+	w.exec("SELECT add_retention_policy('daily', interval '60 days')")
+	w.exec("SELECT add_continuous_aggregate_policy('daily', interval '9 days', interval '1 day', interval '2 hours')")
+	w.exec("SELECT add_continuous_aggregate_policy('weekly', interval '20 days', interval '1 hour', interval '3 hours')")
+	w.exec("CREATE INDEX by_price ON daily (source, high) WHERE high > 1")
+	w.exec("CREATE INDEX ON weekly (high)")
+	w.exec("CREATE INDEX ON daily (source, high, bucket DESC)")
+	w.catalog.Reset()
+	c, cc := w.plan(r), w.plan(rc)
+	w.expect(c, plan.Replace, []string{"query: SQL -> SQL (intent)"}, "CV-A03", "CV-A11", "CV-A03", "CV-A11")
+	w.expect(cc, plan.Replace, nil, "CV-A03", "CV-A11")
+	for _, f := range []plan.Finding{c.Findings[1], c.Findings[3], cc.Findings[1]} {
+		t.Log(f.Text)
+	}
+	for text, all := range map[string][]string{
+		c.Findings[1].Text:  {"(refresh from 9d to 1d, every 2h)", "(retention of 60d)", "source_high_bucket_idx (btree (source, high, bucket DESC)), index by_price (btree (source, high) WHERE"},
+		c.Findings[3].Text:  {"of aggregate.weekly, which reads it: ", "(refresh from 20d to 1h, every 3h)", "high_idx (btree (high))"},
+		cc.Findings[1].Text: {"(refresh from 20d to 1h, every 3h)", "high_idx (btree (high))"},
+	} {
+		for _, part := range all {
+			if !strings.Contains(text, part) {
+				t.Errorf("%q lacks %q", text, part)
+			}
+		}
+	}
+
+	t.Log("declared now, and taken off together with the rebuild")
+	a.Query, a.Refresh, a.Retention = query, refresh, 60*day
+	child.Refresh = &spec.Refresh{Start: 20 * day, End: time.Hour, Every: 3 * time.Hour}
+	w.exec("DROP INDEX _timescaledb_internal.by_price")
+	w.exec("DROP INDEX _timescaledb_internal." + w.text("SELECT indexname::text FROM pg_indexes WHERE indexname LIKE '%source_high_bucket_idx'"))
+	w.catalog.Reset()
+	c, cc = w.plan(r), w.plan(rc)
+	w.carry(r, c)
+	w.carry(rc, cc)
+	a.Query, a.Refresh, a.Retention = strings.Replace(query, "max(price)", "1 + max(price)", 1), nil, 0
+	w.catalog.Reset()
+	w.expect(w.plan(r), plan.Replace, []string{"query: SQL -> SQL (intent)", "refresh.start: 3d ->  (reset)", "refresh.end: 1h ->  (reset)", "refresh.every: 30m ->  (reset)", "retention: 60d ->  (reset)"}, "CV-A03", "CV-A03", "CV-A11")
 }
 
 // carry applies a change as it was planned.

@@ -21,6 +21,7 @@ type Capabilities struct {
 	ByRange   bool   // create_hypertable(table, by_range(…)): TimescaleDB 2.13 and later
 	Columns   bool   // the names of the columnstore: TimescaleDB 2.18 and later; before, it was called compression
 	Schema    string // where the extension's functions are
+	Hidden    bool   // that schema is not in the search_path
 
 	settings string // the view of columnstore settings, "" before TimescaleDB 2.14.1
 }
@@ -42,9 +43,9 @@ func (c Capabilities) Name() string {
 	return "PostgreSQL " + c.Server + " without TimescaleDB"
 }
 
-// fn names a function of the extension in SQL.
+// fn names a function of the extension in SQL: with its schema where the search_path lacks that.
 func (c Capabilities) fn(name string) string {
-	if c.Schema == "" || c.Schema == "public" {
+	if !c.Hidden {
 		return name
 	}
 	return quote(c.Schema) + "." + name
@@ -73,9 +74,10 @@ func detect(ctx context.Context, db interface {
 		coalesce(current_setting('timescaledb.max_background_workers', true), current_setting('timescaledb.license', true)) IS NOT NULL,
 		EXISTS (SELECT FROM pg_proc WHERE proname = 'by_range'), EXISTS (SELECT FROM pg_proc WHERE proname = 'add_columnstore_policy'),
 		coalesce((SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'timescaledb'), ''),
+		coalesce((SELECT n.nspname <> ALL (current_schemas(true)) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'timescaledb'), false),
 		coalesce(to_regclass('timescaledb_information.hypertable_columnstore_settings'), to_regclass('timescaledb_information.hypertable_compression_settings'))::text,
 		pg_is_in_recovery(), current_setting('default_transaction_read_only')::boolean`).
-		Scan(&c.Server, &c.Number, &c.Version, &c.Available, &c.Edition, &preloaded, &c.ByRange, &c.Columns, &c.Schema, &settings, &standby, &readOnly)
+		Scan(&c.Server, &c.Number, &c.Version, &c.Available, &c.Edition, &preloaded, &c.ByRange, &c.Columns, &c.Schema, &c.Hidden, &settings, &standby, &readOnly)
 	switch {
 	case err != nil:
 		return c, fmt.Errorf("read the database's capabilities: %w", err)

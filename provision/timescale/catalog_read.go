@@ -17,6 +17,9 @@ type snapshot struct {
 	relations  map[string]*relation // by name: what an unqualified name means, the engine's own left out
 	aggregates map[string]*aggregateRef
 	jobs       []job
+	// There is a hypertable in a schema that the session's user may not use. Some of TimescaleDB's views look up each hypertable
+	// by its name, which PostgreSQL then refuses to whoever reads them, also for other hypertables.
+	barred bool
 }
 
 // relation is a table, or something else with a name among tables.
@@ -30,6 +33,7 @@ type relation struct {
 	bytes        int64  // the same, without indexes
 	columns      []liveColumn
 	indexes      []liveIndex
+	partial      bool // the text of some column or index was not asked for: see Catalog.whole
 	parts        []livePart
 	hyper        *hypertable
 }
@@ -92,6 +96,7 @@ type job struct {
 	dropAfter    *time.Duration
 	after        *time.Duration // of policy_compression
 	start, end   *time.Duration // of a refresh; nil is open
+	number       string         // of a table that is cut by a number: dropAfter or after, as it stands in the policy
 }
 
 // column returns the column of that name, or nil.
@@ -154,7 +159,7 @@ func (c *Catalog) read(ctx context.Context) (*snapshot, error) {
 		if err := setLocal(ctx, counted, "jit", "off"); err != nil { // compiling these queries takes longer than running them
 			return err
 		}
-		if err := s.readAll(ctx, counted); err != nil {
+		if err := s.readAll(ctx, counted, c.concerned()); err != nil {
 			return fmt.Errorf("read the database's catalog: %w", err)
 		}
 		c.count()
@@ -163,10 +168,10 @@ func (c *Catalog) read(ctx context.Context) (*snapshot, error) {
 	if errors.Is(err, errRollback) {
 		return s, nil
 	}
-	return nil, err
+	return nil, c.busy(ctx, err)
 }
 
-func (s *snapshot) readAll(ctx context.Context, tx pgx.Tx) error {
+func (s *snapshot) readAll(ctx context.Context, tx pgx.Tx, concerned nameSet) error {
 	// Before plainText: what is visible depends on the session's own search_path.
 	byOID, err := s.readRelations(ctx, tx)
 	if err != nil {
@@ -175,21 +180,10 @@ func (s *snapshot) readAll(ctx context.Context, tx pgx.Tx) error {
 	if err := plainText(ctx, tx); err != nil {
 		return err
 	}
-	var oids, partitioned []int64
-	for oid, r := range byOID {
-		if r.kind == "r" || r.kind == "p" {
-			oids = append(oids, int64(oid))
-		}
-		if r.kind == "p" {
-			partitioned = append(partitioned, int64(oid))
-		}
-	}
-	if err := readColumns(ctx, tx, byOID, oids); err != nil {
+	if err := s.readParts(ctx, tx, byOID, nameSet(nil).of(s.relations, "r", "p"), concerned.of(s.relations, "r", "p")); err != nil {
 		return err
 	}
-	if err := readIndexes(ctx, tx, byOID, oids); err != nil {
-		return err
-	}
+	partitioned := nameSet(nil).of(s.relations, "p")
 	if len(partitioned) > 0 {
 		if err := readPartitions(ctx, tx, byOID, partitioned); err != nil {
 			return err
@@ -236,34 +230,56 @@ func (s *snapshot) readRelations(ctx context.Context, tx pgx.Tx) (map[uint32]*re
 	return byOID, err
 }
 
-// readColumns and readPartitions name the relation to pg_get_expr only where it must: it locks it, and would wait for who holds it.
-func readColumns(ctx context.Context, tx pgx.Tx, byOID map[uint32]*relation, oids []int64) error {
+// readParts reads the columns and indexes of tables, and of some of them also the text of what takes a lock to write down.
+func (s *snapshot) readParts(ctx context.Context, tx pgx.Tx, byOID map[uint32]*relation, oids, whole []int64) error {
+	if err := readColumns(ctx, tx, byOID, oids, whole); err != nil {
+		return err
+	}
+	return s.readIndexes(ctx, tx, byOID, oids, whole)
+}
+
+// readColumns names the relation to pg_get_expr only where it must, for a generated column: it locks it, and would wait for who
+// holds it.
+func readColumns(ctx context.Context, tx pgx.Tx, byOID map[uint32]*relation, oids, whole []int64) error {
 	var oid uint32
 	var c liveColumn
-	return forEach(ctx, tx, `SELECT a.attrelid, a.attnum, a.attname::text, format_type(a.atttypid, a.atttypmod), a.attnotnull, coalesce(pg_get_expr(e.adbin, CASE WHEN a.attgenerated = '' THEN 0 ELSE e.adrelid END), ''),
+	return forEach(ctx, tx, `SELECT a.attrelid, a.attnum, a.attname::text, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+		coalesce(CASE WHEN a.attgenerated = '' THEN pg_get_expr(e.adbin, 0) WHEN a.attrelid = ANY($2::bigint[]::oid[]) THEN pg_get_expr(e.adbin, e.adrelid) END, ''),
 		a.attgenerated <> '', a.attidentity <> '', coalesce(d.description, '')
 		FROM pg_attribute a LEFT JOIN pg_attrdef e ON e.adrelid = a.attrelid AND e.adnum = a.attnum
 		LEFT JOIN pg_description d ON d.objoid = a.attrelid AND d.classoid = 'pg_class'::regclass AND d.objsubid = a.attnum
-		WHERE a.attrelid = ANY($1::bigint[]::oid[]) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attrelid, a.attnum`, []any{oids},
+		WHERE a.attrelid = ANY($1::bigint[]::oid[]) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attrelid, a.attnum`, []any{oids, whole},
 		[]any{&oid, &c.num, &c.name, &c.typ, &c.notNull, &c.expr, &c.generated, &c.identity, &c.comment}, func() error {
 			if short := typeNames[c.typ]; short != "" {
 				c.typ = short
 			}
-			byOID[oid].columns = append(byOID[oid].columns, c)
+			r := byOID[oid]
+			r.columns, r.partial = append(r.columns, c), r.partial || c.generated && c.expr == ""
 			return nil
 		})
 }
 
-func readIndexes(ctx context.Context, tx pgx.Tx, byOID map[uint32]*relation, oids []int64) error {
+// unread stands after USING of an unusual index whose definition was not asked for.
+const unread = "a definition that was not read"
+
+// readIndexes asks for the definition of what is no plain index over columns: pg_get_indexdef locks the table, too.
+func (s *snapshot) readIndexes(ctx context.Context, tx pgx.Tx, byOID map[uint32]*relation, oids, whole []int64) error {
 	var oid uint32
 	var x liveIndex
 	var keys []int16
-	var definition string // of what is no plain index over columns
+	var definition *string
+	nullsDiffer := "true"
+	if s.caps.Number >= 150000 {
+		nullsDiffer = "NOT i.indnullsnotdistinct"
+	}
 	return forEach(ctx, tx, `SELECT i.indrelid, c.relname::text, coalesce(k.conname::text, ''), i.indisprimary, i.indisunique, i.indisvalid, i.indkey::int2[],
-		CASE WHEN m.amname = 'btree' AND i.indpred IS NULL AND i.indexprs IS NULL AND i.indnatts = i.indnkeyatts AND 0 = ALL (i.indoption::int2[]) THEN '' ELSE pg_get_indexdef(i.indexrelid) END
+		CASE WHEN m.amname = 'btree' AND i.indpred IS NULL AND i.indexprs IS NULL AND i.indnatts = i.indnkeyatts AND 0 = ALL (i.indoption::int2[]) AND `+nullsDiffer+`
+			AND NOT EXISTS (SELECT FROM unnest(i.indkey::int2[], i.indclass::oid[], i.indcollation::oid[]) AS p(num, class, collation_) JOIN pg_opclass o ON o.oid = p.class
+				JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = p.num WHERE NOT o.opcdefault OR p.collation_ <> a.attcollation) THEN ''
+			WHEN i.indrelid = ANY($2::bigint[]::oid[]) THEN pg_get_indexdef(i.indexrelid) END
 		FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam
 		LEFT JOIN pg_constraint k ON k.conindid = i.indexrelid AND k.contype IN ('p', 'u', 'x') AND k.conrelid = i.indrelid
-		WHERE i.indrelid = ANY($1::bigint[]::oid[]) ORDER BY c.relname`, []any{oids},
+		WHERE i.indrelid = ANY($1::bigint[]::oid[]) ORDER BY c.relname`, []any{oids, whole},
 		[]any{&oid, &x.name, &x.constraint, &x.primary, &x.unique, &x.valid, &keys, &definition}, func() error {
 			one, r := x, byOID[oid]
 			for _, num := range keys { // 0 is an expression
@@ -271,30 +287,38 @@ func readIndexes(ctx context.Context, tx pgx.Tx, byOID map[uint32]*relation, oid
 					one.columns = append(one.columns, r.columns[i].name)
 				}
 			}
-			_, one.using, _ = strings.Cut(definition, " USING ")
-			r.indexes = append(r.indexes, one)
+			if one.using = unread; definition != nil {
+				_, one.using, _ = strings.Cut(*definition, " USING ")
+			}
+			r.indexes, r.partial = append(r.indexes, one), r.partial || definition == nil
 			return nil
 		})
 }
 
+// readPartitions names no relation to pg_get_expr, which would lock it. It reads times as microseconds: that has room for every
+// bound, and infinity, which has no number, is an open one.
 func readPartitions(ctx context.Context, tx pgx.Tx, byOID map[uint32]*relation, oids []int64) error {
 	var oid uint32
 	var p livePart
-	var from, to *time.Time
-	return forEach(ctx, tx, `SELECT i.inhparent, n.nspname::text, c.relname::text, c.reltuples::bigint,
-		CASE WHEN k.times THEN substring(k.bound FROM 'FROM \(''([^'']+)''\)')::timestamptz END, CASE WHEN k.times THEN substring(k.bound FROM 'TO \(''([^'']+)''\)')::timestamptz END
+	var from, to *int64
+	bound := func(word string) string {
+		at := "substring(k.bound FROM '" + word + " \\(''([^'']+)''\\)')::timestamptz"
+		return "CASE WHEN NOT k.times THEN NULL WHEN isfinite(" + at + ") THEN " + microseconds(at) + " END"
+	}
+	when := func(us *int64) time.Time {
+		if us == nil {
+			return time.Time{}
+		}
+		return time.UnixMicro(*us).UTC()
+	}
+	return forEach(ctx, tx, `SELECT i.inhparent, n.nspname::text, c.relname::text, c.reltuples::bigint, `+bound("FROM")+`, `+bound("TO")+`
 		FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON n.oid = c.relnamespace,
 		LATERAL (SELECT pg_get_expr(c.relpartbound, 0) AS bound, EXISTS (SELECT FROM pg_partitioned_table t JOIN pg_attribute a ON a.attrelid = t.partrelid AND a.attnum = t.partattrs[0]
 			WHERE t.partrelid = i.inhparent AND t.partstrat = 'r' AND t.partnatts = 1 AND a.atttypid = 'timestamptz'::regtype) AS times) k
 		WHERE i.inhparent = ANY($1::bigint[]::oid[]) ORDER BY 1, 5 NULLS FIRST`, []any{oids},
 		[]any{&oid, &p.schema, &p.name, &p.rows, &from, &to}, func() error {
 			one := p
-			if from != nil {
-				one.from = from.UTC()
-			}
-			if to != nil {
-				one.to = to.UTC()
-			}
+			one.from, one.to = when(from), when(to)
 			byOID[oid].parts = append(byOID[oid].parts, one)
 			return nil
 		})

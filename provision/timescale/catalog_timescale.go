@@ -2,49 +2,47 @@ package timescale
 
 import (
 	"context"
+	"math"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 )
 
-// microseconds makes SQL of an interval as a whole number; a month has 30 days, as TimescaleDB has it.
-func microseconds(expr string) string { return "(extract(epoch FROM " + expr + ") * 1000000)::bigint" }
+// microseconds makes SQL of an interval, or of a time since 1970, as a whole number; a month has 30 days, as TimescaleDB has it.
+// What is too long for a number is as long as one can be: one policy for a million years must not be in the way of all else.
+func microseconds(expr string) string {
+	return "(SELECT CASE WHEN abs(x.s) < 9e12 THEN x.s * 1000000 ELSE sign(x.s) * 9e18 END::bigint FROM (SELECT extract(epoch FROM " + expr + ") AS s) x)"
+}
+
+// lasting is a number of microseconds as a duration, which at most is 292 years.
+func lasting(us int64) time.Duration {
+	const most = math.MaxInt64 / int64(time.Microsecond)
+	return time.Duration(min(max(us, -most), most)) * time.Microsecond
+}
+
+// age makes SQL of an age in a policy's config. Where a hypertable is cut by a number, it is a number, too, and no interval.
+func age(key string) string {
+	return microseconds("CASE WHEN jsonb_typeof(config->'" + key + "') = 'string' THEN (config->>'" + key + "')::interval END")
+}
+
+// number makes SQL of an age that is a number.
+func number(key string) string {
+	return "CASE WHEN jsonb_typeof(config->'" + key + "') = 'number' THEN config->>'" + key + "' END"
+}
+
+// find returns the relation that a schema and a name mean, if it is among those of the snapshot.
+func (s *snapshot) find(schema, name string) *relation {
+	if r := s.relations[name]; r != nil && r.schema == schema {
+		return r
+	}
+	return nil
+}
 
 // readTimescale reads hypertables, columnstore settings, policies and aggregates. Catalog tables of TimescaleDB move between
 // versions; its information views stay.
 func (s *snapshot) readTimescale(ctx context.Context, tx pgx.Tx) error {
-	find := func(schema, name string) *relation {
-		if r := s.relations[name]; r != nil && r.schema == schema {
-			return r
-		}
-		return nil
-	}
-	settings, join := "'', ''", ""
-	if s.caps.settings != "" {
-		settings = "coalesce(s.segmentby, ''), coalesce(s.orderby, '')"
-		join = " LEFT JOIN " + s.caps.settings + " s ON s.hypertable = to_regclass(format('%I.%I', h.hypertable_schema, h.hypertable_name))"
-	}
-	var schema, name, segment, order string
-	var h hypertable
-	var interval *int64
-	err := forEach(ctx, tx, `SELECT h.hypertable_schema::text, h.hypertable_name::text, d.column_name::text, `+microseconds("d.time_interval")+`, h.num_chunks::int,
-		h.compression_enabled, `+settings+` FROM timescaledb_information.hypertables h
-		JOIN timescaledb_information.dimensions d ON d.hypertable_schema = h.hypertable_schema AND d.hypertable_name = h.hypertable_name AND d.dimension_number = 1`+join, nil,
-		[]any{&schema, &name, &h.time, &interval, &h.chunks, &h.columnar, &segment, &order}, func() error {
-			r := find(schema, name)
-			if r == nil {
-				return nil
-			}
-			one := h
-			if interval != nil { // nil: cut by a number, not by time
-				one.interval = time.Duration(*interval) * time.Microsecond
-			}
-			one.segmentBy, one.orderBy = splitNames(segment), splitNames(order)
-			r.hyper = &one
-			return nil
-		})
-	if err != nil {
+	if err := s.readHypertables(ctx, tx); err != nil {
 		return err
 	}
 	if err := s.readAggregates(ctx, tx); err != nil {
@@ -55,7 +53,7 @@ func (s *snapshot) readTimescale(ctx context.Context, tx pgx.Tx) error {
 	}
 	for i := range s.jobs {
 		j := &s.jobs[i]
-		if r := find(j.schema, j.name); r != nil && r.hyper != nil {
+		if r := s.find(j.schema, j.name); r != nil && r.hyper != nil {
 			switch j.proc {
 			case "policy_retention":
 				r.hyper.retention = j
@@ -74,12 +72,80 @@ func (s *snapshot) readTimescale(ctx context.Context, tx pgx.Tx) error {
 	return nil
 }
 
+func (s *snapshot) readHypertables(ctx context.Context, tx pgx.Tx) error {
+	var schema, name string
+	var h hypertable
+	var interval *int64
+	var usable bool
+	found := map[uint32]*hypertable{}
+	err := forEach(ctx, tx, `SELECT h.hypertable_schema::text, h.hypertable_name::text, d.column_name::text, `+microseconds("d.time_interval")+`, h.num_chunks::int,
+		h.compression_enabled, coalesce(has_schema_privilege(n.oid, 'USAGE'), false) FROM timescaledb_information.hypertables h
+		JOIN timescaledb_information.dimensions d ON d.hypertable_schema = h.hypertable_schema AND d.hypertable_name = h.hypertable_name AND d.dimension_number = 1
+		LEFT JOIN pg_namespace n ON n.nspname = h.hypertable_schema`, nil,
+		[]any{&schema, &name, &h.time, &interval, &h.chunks, &h.columnar, &usable}, func() error {
+			s.barred = s.barred || !usable
+			r := s.find(schema, name)
+			if r == nil {
+				return nil
+			}
+			one := h
+			if interval != nil { // nil: cut by a number, not by time
+				one.interval = lasting(*interval)
+			}
+			r.hyper, found[r.oid] = &one, &one
+			return nil
+		})
+	if err != nil || s.caps.settings == "" || len(found) == 0 {
+		return err
+	}
+	return readSettings(ctx, tx, s.settingsSQL(), found)
+}
+
+// settingsSQL reads the columnstore settings of hypertables, from TimescaleDB's view where that can be read.
+func (s *snapshot) settingsSQL() string {
+	if !s.barred {
+		return "SELECT s.hypertable::oid, coalesce(s.segmentby, ''), coalesce(s.orderby, '') FROM " + s.caps.settings + " s WHERE s.hypertable::oid = ANY($1::bigint[]::oid[])"
+	}
+	return `SELECT s.relid::oid, coalesce(array_to_string(s.segmentby, ','), ''),
+		coalesce((SELECT string_agg(quote_ident(o.name) || CASE WHEN o.falls THEN ' DESC' ELSE '' END ||
+			CASE WHEN o.first AND NOT o.falls THEN ' NULLS FIRST' WHEN NOT o.first AND o.falls THEN ' NULLS LAST' ELSE '' END, ',' ORDER BY o.i)
+			FROM unnest(s.orderby, s.orderby_desc, s.orderby_nullsfirst) WITH ORDINALITY o(name, falls, first, i)), '')
+		FROM _timescaledb_catalog.compression_settings s WHERE s.relid::oid = ANY($1::bigint[]::oid[])`
+}
+
+func readSettings(ctx context.Context, tx pgx.Tx, sql string, found map[uint32]*hypertable) error {
+	var oids []int64
+	for oid := range found {
+		oids = append(oids, int64(oid))
+	}
+	var oid uint32
+	var segment, order string
+	return forEach(ctx, tx, sql, []any{oids}, []any{&oid, &segment, &order}, func() error {
+		found[oid].segmentBy, found[oid].orderBy = splitNames(segment), splitNames(order)
+		return nil
+	})
+}
+
+// aggregatesFrom is where continuous aggregates are read: TimescaleDB's view where that can be read, else what it reads, with the
+// same columns.
+func (s *snapshot) aggregatesFrom() string {
+	if !s.barred {
+		return "timescaledb_information.continuous_aggregates a"
+	}
+	return `(SELECT h.schema_name AS hypertable_schema, h.table_name AS hypertable_name, c.user_view_schema AS view_schema, c.user_view_name AS view_name,
+		pg_get_userbyid(v.relowner) AS view_owner, c.materialized_only, m.compressed_hypertable_id IS NOT NULL AS compression_enabled,
+		m.schema_name AS materialization_hypertable_schema, m.table_name AS materialization_hypertable_name,
+		(SELECT pg_get_viewdef(d.oid) FROM pg_class d JOIN pg_namespace o ON o.oid = d.relnamespace WHERE o.nspname = c.direct_view_schema AND d.relname = c.direct_view_name) AS view_definition
+		FROM _timescaledb_catalog.continuous_agg c JOIN _timescaledb_catalog.hypertable h ON h.id = c.raw_hypertable_id JOIN _timescaledb_catalog.hypertable m ON m.id = c.mat_hypertable_id
+		JOIN pg_namespace n ON n.nspname = c.user_view_schema JOIN pg_class v ON v.relnamespace = n.oid AND v.relname = c.user_view_name) a`
+}
+
 func (s *snapshot) readAggregates(ctx context.Context, tx pgx.Tx) error {
 	var a aggregateRef
 	return forEach(ctx, tx, `SELECT view_schema::text, view_name::text, hypertable_schema::text, hypertable_name::text,
-		materialization_hypertable_schema::text, materialization_hypertable_name::text FROM timescaledb_information.continuous_aggregates`, nil,
+		materialization_hypertable_schema::text, materialization_hypertable_name::text FROM `+s.aggregatesFrom(), nil,
 		[]any{&a.schema, &a.name, &a.fromSchema, &a.fromName, &a.storedSchema, &a.storedName}, func() error {
-			if r := s.relations[a.name]; r != nil && r.schema == a.schema {
+			if s.find(a.schema, a.name) != nil {
 				one := a
 				s.aggregates[a.name] = &one
 			}
@@ -90,23 +156,23 @@ func (s *snapshot) readAggregates(ctx context.Context, tx pgx.Tx) error {
 func (s *snapshot) readJobs(ctx context.Context, tx pgx.Tx) error {
 	var j job
 	var every, dropAfter, after, start, end *int64
-	span := func(us *int64) *time.Duration {
+	orNil := func(us *int64) *time.Duration {
 		if us == nil {
 			return nil
 		}
-		return new(time.Duration(*us) * time.Microsecond)
+		return new(lasting(*us))
 	}
 	// The texts in config are in the style of the session that wrote them: only the cast reads them all.
 	return forEach(ctx, tx, `SELECT job_id, proc_name::text, coalesce(hypertable_schema::text, ''), coalesce(hypertable_name::text, ''), scheduled, CASE WHEN isfinite(next_start) THEN next_start END, `+ // -infinity while the job runs
-		microseconds("schedule_interval")+`, `+microseconds("(config->>'drop_after')::interval")+`, `+microseconds("(config->>'compress_after')::interval")+`, `+
-		microseconds("(config->>'start_offset')::interval")+`, `+microseconds("(config->>'end_offset')::interval")+`
+		microseconds("schedule_interval")+`, `+age("drop_after")+`, `+age("compress_after")+`, `+age("start_offset")+`, `+age("end_offset")+`,
+		coalesce(`+number("drop_after")+`, `+number("compress_after")+`, '')
 		FROM timescaledb_information.jobs WHERE proc_name IN ('policy_retention', 'policy_compression', 'policy_refresh_continuous_aggregate') ORDER BY job_id`, nil,
-		[]any{&j.id, &j.proc, &j.schema, &j.name, &j.scheduled, &j.next, &every, &dropAfter, &after, &start, &end}, func() error {
+		[]any{&j.id, &j.proc, &j.schema, &j.name, &j.scheduled, &j.next, &every, &dropAfter, &after, &start, &end, &j.number}, func() error {
 			one := j
 			if every != nil {
-				one.every = time.Duration(*every) * time.Microsecond
+				one.every = lasting(*every)
 			}
-			one.dropAfter, one.after, one.start, one.end = span(dropAfter), span(after), span(start), span(end)
+			one.dropAfter, one.after, one.start, one.end = orNil(dropAfter), orNil(after), orNil(start), orNil(end)
 			s.jobs = append(s.jobs, one)
 			return nil
 		})

@@ -32,6 +32,7 @@ type liveView struct {
 	real     bool // of an aggregate: rows that are not materialized yet are added when it is read
 	columnar bool // of an aggregate: the columnstore is on
 	filled   bool // of an aggregate: it holds something
+	partial  bool // its query was not asked for, nor what is an aggregate's: see Catalog.defined
 }
 
 // viewColumn is a column of a view or a query.
@@ -39,7 +40,13 @@ type viewColumn struct{ name, typ, collation string }
 
 // views returns what is known of views, and reads it the first time.
 func (c *Catalog) views(ctx context.Context) (*viewSnapshot, error) {
-	return cached(ctx, c, "views", c.readViews)
+	return cached(ctx, c, "views", func(ctx context.Context) (*viewSnapshot, error) {
+		concerned, err := c.concernedViews(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return c.readViews(ctx, concerned)
+	})
 }
 
 const (
@@ -49,24 +56,30 @@ const (
 
 	kindsSQL = `SELECT c.relname::text, c.relkind::text FROM pg_class c WHERE c.relnamespace = to_regnamespace(quote_ident($1)) AND c.relkind NOT IN ('i', 'I', 't') AND NOT c.relispartition`
 
-	viewsSQL = `SELECT c.oid, n.nspname::text, c.relname::text, pg_get_userbyid(c.relowner)::text, pg_has_role(c.relowner, 'USAGE'), coalesce(obj_description(c.oid, 'pg_class'), ''), pg_get_viewdef(c.oid), coalesce(c.reloptions, '{}'),
+	viewsSQL = `SELECT c.oid, n.nspname::text, c.relname::text, pg_get_userbyid(c.relowner)::text, pg_has_role(c.relowner, 'USAGE'), coalesce(obj_description(c.oid, 'pg_class'), ''),
+		CASE WHEN c.oid = ANY($1::bigint[]::oid[]) THEN pg_get_viewdef(c.oid) ELSE '' END, coalesce(c.reloptions, '{}'),
 		coalesce((SELECT array_agg(ARRAY[a.attname::text, format_type(a.atttypid, a.atttypmod), coalesce(l.collname::text, '')] ORDER BY a.attnum)
 			FROM pg_attribute a LEFT JOIN pg_collation l ON l.oid = a.attcollation WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '{}')::text[]
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE c.relkind = 'v' AND n.nspname <> 'information_schema' AND n.nspname !~ '^(pg_|_?timescaledb)'
 		AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e')`
-
-	aggregatesSQL = `SELECT view_schema::text, view_name::text, view_owner::text, NOT materialized_only, compression_enabled, view_definition,
-		EXISTS (SELECT FROM timescaledb_information.chunks k WHERE k.hypertable_schema = a.materialization_hypertable_schema AND k.hypertable_name = a.materialization_hypertable_name)
-		FROM timescaledb_information.continuous_aggregates a`
 )
 
-// readViews reads everything about views in one transaction with two requests.
-func (c *Catalog) readViews(ctx context.Context) (*viewSnapshot, error) {
+// aggregatesSQL reads the aggregates that $1 names, as schema.name. The view that it reads writes down the query of each that no
+// condition leaves out.
+func (s *snapshot) aggregatesSQL() string {
+	return `SELECT view_schema::text, view_name::text, view_owner::text, NOT materialized_only, compression_enabled, view_definition,
+		EXISTS (SELECT FROM timescaledb_information.chunks k WHERE k.hypertable_schema = a.materialization_hypertable_schema AND k.hypertable_name = a.materialization_hypertable_name)
+		FROM ` + s.aggregatesFrom() + ` WHERE a.view_schema || '.' || a.view_name = ANY($1)`
+}
+
+// readViews reads everything about views in one transaction with two requests; queries of the named ones only.
+func (c *Catalog) readViews(ctx context.Context, named nameSet) (*viewSnapshot, error) {
 	s, err := c.load(ctx)
 	if err != nil {
 		return nil, err
 	}
+	views, aggregates := s.viewsAmong(named)
 	v := &viewSnapshot{kinds: map[string]string{}, views: map[string]*liveView{}}
 	err = c.trial(ctx, func(tx pgx.Tx) error {
 		if err := tx.QueryRow(ctx, sessionSQL).Scan(&v.schema, &v.user, &v.temp); err != nil {
@@ -80,17 +93,32 @@ func (c *Catalog) readViews(ctx context.Context) (*viewSnapshot, error) {
 		}
 		var b pgx.Batch
 		b.Queue(kindsSQL, v.schema).Query(v.scanKinds)
-		b.Queue(viewsSQL).Query(func(rows pgx.Rows) error { return v.scanViews(rows, s) })
-		if s.caps.Version != "" {
-			b.Queue(aggregatesSQL).Query(v.scanAggregates)
+		b.Queue(viewsSQL, views).Query(func(rows pgx.Rows) error { return v.scanViews(rows, s, named) })
+		if len(aggregates) > 0 {
+			b.Queue(s.aggregatesSQL(), aggregates).Query(v.scanAggregates)
 		}
 		c.count()
 		return tx.SendBatch(ctx, &b).Close()
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read the database's views: %w", err)
+		return nil, fmt.Errorf("read the database's views: %w", c.busy(ctx, err))
 	}
 	return v, nil
+}
+
+// viewsAmong lists the named views, and the named aggregates as schema.name. An aggregate is a view, too, but its query is
+// another than that view's.
+func (s *snapshot) viewsAmong(named nameSet) (views []int64, aggregates []string) {
+	for name, r := range s.relations {
+		switch {
+		case !named.have(name):
+		case s.aggregates[name] != nil:
+			aggregates = append(aggregates, r.schema+"."+name)
+		case r.kind == "v":
+			views = append(views, int64(r.oid))
+		}
+	}
+	return views, aggregates
 }
 
 func (v *viewSnapshot) scanKinds(rows pgx.Rows) error {
@@ -103,7 +131,7 @@ func (v *viewSnapshot) scanKinds(rows pgx.Rows) error {
 }
 
 // scanViews keeps the views that an unqualified name means.
-func (v *viewSnapshot) scanViews(rows pgx.Rows, s *snapshot) error {
+func (v *viewSnapshot) scanViews(rows pgx.Rows, s *snapshot, named nameSet) error {
 	var one liveView
 	var columns [][]string
 	_, err := pgx.ForEachRow(rows, []any{&one.oid, &one.schema, &one.name, &one.owner, &one.mine, &one.comment, &one.query, &one.options, &columns}, func() error {
@@ -112,7 +140,7 @@ func (v *viewSnapshot) scanViews(rows pgx.Rows, s *snapshot) error {
 			return nil
 		}
 		l := one
-		l.query, l.columns = tidy(l.query), nil
+		l.query, l.columns, l.partial = tidy(l.query), nil, !named.have(l.name)
 		for _, c := range columns {
 			l.columns = append(l.columns, viewColumn{c[0], c[1], c[2]})
 		}

@@ -161,6 +161,9 @@ func (e *Engine) Judge(ctx context.Context, c *plan.Change) error {
 	if c.Action == plan.None || c.Impossible() {
 		return nil
 	}
+	if err := e.readAgain(ctx, c); err != nil {
+		return err
+	}
 	steps := []string{"BEGIN", fmt.Sprintf("SET LOCAL lock_timeout = '%s'", lockWait)}
 	if e.caps.Version == "" && e.caps.Available != "" {
 		steps = append(steps, createExtension)
@@ -181,6 +184,30 @@ func (e *Engine) Judge(ctx context.Context, c *plan.Change) error {
 	return nil
 }
 
+// readAgain warns of a source that takes another one's topic over, as one does that got a new name: how far a topic is stored is
+// known by source.
+func (e *Engine) readAgain(ctx context.Context, c *plan.Change) error {
+	if e.version == 0 {
+		return nil
+	}
+	for _, s := range e.Pipeline.Sources {
+		if was, known := e.sources[s.Name]; known && was.topic == s.Topic.Name || !s.Enabled {
+			continue
+		}
+		var other string
+		err := e.Catalog.queryRow(ctx, "SELECT source FROM cryptoviz.position AS p WHERE topic = $2 AND next_offset > 0 AND source <> $1 "+
+			"AND NOT EXISTS (SELECT FROM cryptoviz.position WHERE topic = p.topic AND source = $1) LIMIT 1", s.Name, s.Topic.Name).Scan(&other)
+		switch {
+		case errors.Is(err, pgx.ErrNoRows):
+		case err != nil:
+			return fmt.Errorf("read how far topic.%s is stored: %w", s.Topic.Name, err)
+		default:
+			c.Find("CV-T38", "source."+s.Name, "source %q has stored topic.%s until now; %q stores all of it again that is still there", other, s.Topic.Name, s.Name)
+		}
+	}
+	return nil
+}
+
 // try runs the statements in a transaction that is rolled back; not the extension's, which loads a library.
 func (e *Engine) try(ctx context.Context, c *plan.Change, steps []string) error {
 	err := e.Catalog.trial(ctx, func(tx pgx.Tx) error {
@@ -198,7 +225,9 @@ func (e *Engine) try(ctx context.Context, c *plan.Change, steps []string) error 
 	case err == nil:
 	case state == "55P03":
 		c.Note("not tried on the server: another session holds a lock")
-	case state == "42501", refuses(state):
+	case state == "42501":
+		c.Find("CV-T28", "", "%s", e.Catalog.lackingForEngine(ctx, err))
+	case refuses(state):
 		c.Find("CV-T28", "", "%v", err)
 	default:
 		return fmt.Errorf("try the engine's tables: %w", err)

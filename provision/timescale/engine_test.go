@@ -60,6 +60,22 @@ func engines(t *testing.T, w *tableWorld) {
 		t.Error(got)
 	}
 
+	// A source of another name begins the topic anew, unless nobody has stored any of it.
+	p.Sources[0].Name = "renamed"
+	w.expect(w.plan(e), "source.a intent, source.renamed attribution intent, source.renamed intent", "")
+	w.exec("INSERT INTO cryptoviz.position (source, partition, topic, topic_id, next_offset, epoch) VALUES ('a', 0, 'a', gen_random_uuid(), 7, 1)")
+	c := w.plan(e)
+	if len(c.Findings) != 1 || c.Findings[0].Code != "CV-T38" || c.Findings[0].Text != `source "a" has stored topic.a until now; "renamed" stores all of it again that is still there` {
+		t.Errorf("%+v", c.Findings)
+	}
+	w.exec("UPDATE cryptoviz.position SET source = 'renamed'") // as the code says
+	if c := w.apply(e); len(c.Findings) > 0 {
+		t.Errorf("%+v", c.Findings)
+	}
+	p.Sources[0].Name = "a"
+	w.exec("DELETE FROM cryptoviz.position; DELETE FROM cryptoviz.source WHERE name = 'renamed'")
+	w.apply(e)
+
 	// From version 1.
 	w.exec("DROP TABLE cryptoviz.managed; UPDATE cryptoviz.meta SET value = '1' WHERE key = 'schema_version'; INSERT INTO cryptoviz.meta VALUES ('mode', 'simulated')")
 	if _, err := store.Open(t.Context(), w.cat.DB.Config(), store.Options{}); err == nil || !strings.Contains(err.Error(), "run cryptoviz apply") {

@@ -54,6 +54,11 @@ func (r *Role) Judge(ctx context.Context, c *plan.Change) error {
 		return nil
 	}
 	grants := r.grantSteps(c)
+	if l != nil && !c.Impossible() {
+		if err := r.try(ctx, c, grants); err != nil {
+			return err
+		}
+	}
 	if c.Impossible() {
 		return nil
 	}
@@ -282,6 +287,10 @@ func (r *Role) judgeDelete(ctx context.Context, c *plan.Change, l *liveRole) err
 		c.Find("CV-R04", "", "privileges hang on it: %s", strings.Join(blockers, ", "))
 		return nil
 	}
+	steps = append(steps, "DROP ROLE "+name)
+	if err := r.try(ctx, c, steps); err != nil || c.Impossible() {
+		return err
+	}
 	var sessions int
 	if err := r.Queries.Catalog.queryRow(ctx, "SELECT count(*)::int FROM pg_stat_activity WHERE usename = $1", l.name).Scan(&sessions); err != nil {
 		return fmt.Errorf("read the sessions of role %s: %w", l.name, err)
@@ -302,7 +311,7 @@ func (r *Role) judgeDelete(ctx context.Context, c *plan.Change, l *liveRole) err
 	if len(use) > 0 {
 		c.Find("CV-R05", "", "%s", strings.Join(use, "; "))
 	}
-	c.Steps = transaction(append(steps, "DROP ROLE "+name)...)
+	c.Steps = transaction(steps...)
 	return nil
 }
 

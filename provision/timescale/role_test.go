@@ -316,9 +316,82 @@ func TestRoleRights(t *testing.T) {
 	w.expect(w.see(gone), plan.Delete, nil, "CV-R04")
 	other.exec("DROP TABLE theirs")
 	w.expect(w.see(gone), plan.Delete, nil, "CV-R05")
+	low.expect(low.see(&Role{Queries: low.queries, Removed: gone.Removed}), plan.Delete, nil, "CV-R02")
+	w.exec("ALTER TABLE ticks OWNER TO " + quote(weak))
 	low.expect(low.see(&Role{Queries: low.queries, Removed: gone.Removed}), plan.Delete, nil, "CV-R05")
+	w.exec("ALTER TABLE ticks OWNER TO CURRENT_USER")
 	w.exec("ALTER ROLE " + quote(weak) + " NOCREATEROLE")
 	low.expect(low.see(&Role{Queries: low.queries, Removed: gone.Removed}), plan.Delete, nil, "CV-R01")
+}
+
+// Privileges that another role gave, or that the role passed on, keep it from being dropped: the plan asks the server, and
+// says so.
+func TestRoleThatOthersGaveTo(t *testing.T) {
+	w := staff(t, testkit.Postgres)
+	ann, bob := w.role("ann"), w.role("bob")
+	w.exec("CREATE ROLE " + quote(ann))
+	x := &spec.Role{Name: bob, Grants: []*spec.Grant{{Privileges: []string{"select"}, On: []string{"ticks"}}}}
+	w.apply(w.roleOf(x))
+	removed := func(name string) *Role {
+		return &Role{Queries: w.queries, Removed: &spec.Removed{Kind: "role", Name: name}}
+	}
+	w.expect(w.see(removed(ann)), plan.Delete, nil)
+	w.expect(w.see(removed(bob)), plan.Delete, nil)
+
+	w.exec("GRANT SELECT ON ticks TO " + quote(bob) + " WITH GRANT OPTION; SET ROLE " + quote(bob) + "; GRANT SELECT ON ticks TO " + quote(ann) + "; RESET ROLE")
+	gave := bob + " gave " + ann + " select on public.ticks"
+	for name, code := range map[string]string{ann: "CV-R04", bob: "CV-R09"} {
+		c := w.see(removed(name))
+		w.expect(c, plan.Delete, nil, code)
+		if len(c.Findings) > 0 && !strings.Contains(c.Findings[0].Text, gave) || len(c.Steps) > 0 {
+			t.Errorf("%s", show(c))
+		}
+	}
+
+	t.Log("a privilege that is taken back, and was passed on")
+	x.Grants = nil
+	taken := []string{"usage on schema public: granted ->  (reset)", "select on ticks: granted ->  (reset)"}
+	c := w.see(w.roleOf(x))
+	w.expect(c, plan.Update, taken, "CV-R08", "CV-R09")
+	if len(c.Findings) > 1 && !strings.HasSuffix(c.Findings[1].Text, "; "+gave) || len(c.Steps) > 0 {
+		t.Errorf("%s", show(c))
+	}
+	w.exec("REVOKE SELECT ON ticks FROM " + quote(bob) + " CASCADE; GRANT SELECT ON ticks TO " + quote(bob))
+	w.expect(w.apply(w.roleOf(x)), plan.Update, taken, "CV-R08")
+
+	t.Log("a column that it passed on while it had the table")
+	w.exec("GRANT SELECT ON ticks TO " + quote(bob) + " WITH GRANT OPTION; SET ROLE " + quote(bob) + "; GRANT SELECT (price) ON ticks TO " + quote(ann) + "; RESET ROLE")
+	c = w.see(removed(bob))
+	w.expect(c, plan.Delete, nil, "CV-R04")
+	if len(c.Findings) > 0 && !strings.Contains(c.Findings[0].Text, bob+" gave "+ann+" select (price) on public.ticks") {
+		t.Errorf("%s", show(c))
+	}
+	w.exec("SET ROLE " + quote(bob) + "; REVOKE SELECT (price) ON ticks FROM " + quote(ann) + "; RESET ROLE; REVOKE SELECT ON ticks FROM " + quote(bob))
+
+	t.Log("what the same plan makes cannot be tried")
+	x.Grants = []*spec.Grant{{Privileges: []string{"select"}, On: []string{"soon"}}}
+	w.p.Views = append(w.p.Views, &spec.View{Name: "soon", Query: "SELECT price FROM ticks"})
+	if c = w.see(w.roleOf(x)); c.Impossible() || len(c.Steps) == 0 {
+		t.Errorf("%s", show(c))
+	}
+
+	t.Log("another session holds the lock")
+	tx, err := w.db.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), "GRANT SELECT ON latest TO "+quote(ann)+"; COMMENT ON ROLE "+quote(ann)+" IS 'x'"); err != nil {
+		t.Fatal(err)
+	}
+	c = w.see(removed(ann))
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if len(c.Notes) != 1 || !strings.Contains(c.Notes[0], "another session holds a lock") || len(c.Steps) == 0 {
+		t.Errorf("%s", show(c))
+	}
+	w.apply(removed(ann))
+	w.apply(removed(bob))
 }
 
 func (w *scene) hash(r *spec.Role) string { return w.hashOf(r.Password.Reveal(), r.Name) }

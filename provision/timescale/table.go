@@ -98,10 +98,13 @@ func (t *Table) Want() *plan.State {
 		}
 	}
 	for _, c := range t.Spec.Columns {
-		put("column "+c.Name, columnValue(string(c.Type), !c.Null, t.written(declaredExpression(t.Spec, c)), c.Generated != "", false))
+		put(ColumnAttr(c.Name), columnValue(string(c.Type), !c.Null, t.written(declaredExpression(t.Spec, c)), c.Generated != "", false))
 		if c.Description != "" {
-			put("column "+c.Name+" description", c.Description)
+			put(ColumnAttr(c.Name)+" description", c.Description)
 		}
+	}
+	if r := t.rollup(); r != nil && r.KeepRaw > 0 {
+		put(keepRaw, spec.FormatDuration(r.KeepRaw))
 	}
 	put("primary_key", strings.Join(t.Spec.PrimaryKey, ", "))
 	for _, idx := range t.Spec.Indexes {
@@ -109,6 +112,10 @@ func (t *Table) Want() *plan.State {
 	}
 	return s
 }
+
+// ColumnAttr is the name of a column's attribute. A name that pipeline.hcl cannot declare is quoted: the column "v description" is
+// not the description of column v.
+func ColumnAttr(column string) string { return "column " + ident(column) }
 
 // written is an expression as the server writes it, if that is known.
 func (t *Table) written(e expression) string {
@@ -146,7 +153,10 @@ func (t *Table) Read(ctx context.Context) (*plan.State, error) {
 	if err != nil {
 		return nil, err
 	}
-	t.live, t.rel, t.expr = live, live.relations[t.name()], nil
+	if t.rel, err = t.Catalog.whole(ctx, live.relations[t.name()]); err != nil {
+		return nil, err
+	}
+	t.live, t.expr = live, nil
 	if t.Spec != nil {
 		if t.expr, err = t.Catalog.expressions(ctx, t.Spec); err != nil {
 			return nil, fmt.Errorf("read table %s: %w", t.name(), err)
@@ -155,7 +165,8 @@ func (t *Table) Read(ctx context.Context) (*plan.State, error) {
 	if t.rel == nil {
 		return nil, nil
 	}
-	return t.state(t.rel, t.renames()), nil
+	s := t.state(t.rel, t.renames())
+	return s, t.readKeep(ctx, s)
 }
 
 // renames maps live columns that are declared under a new name to that name.
@@ -233,9 +244,9 @@ func (t *Table) state(r *relation, renames map[string]string) *plan.State {
 		if to := renames[c.name]; to != "" {
 			name, value = to, "named "+c.name+": "+value
 		}
-		put("column "+name, value)
+		put(ColumnAttr(name), value)
 		if c.comment != "" {
-			put("column "+name+" description", c.comment)
+			put(ColumnAttr(name)+" description", c.comment)
 		}
 	}
 	for _, x := range r.indexes {
@@ -278,8 +289,11 @@ func (r *relation) cut() (layout, time string, interval time.Duration) {
 // policyAge is a policy's age, and whether it runs.
 func policyAge(j *job, after *time.Duration) string {
 	text := "the creation of a chunk"
-	if after != nil {
+	switch {
+	case after != nil:
 		text = spec.FormatDuration(*after)
+	case j.number != "":
+		text = j.number
 	}
 	if !j.scheduled {
 		text += " (paused)"

@@ -118,25 +118,36 @@ func one(ctx context.Context, tx pgx.Tx, sql string) error {
 	return err
 }
 
-// alone runs one statement outside of a transaction.
+// alone runs one statement outside of a transaction. It may take its time, and it may wait for locks: what runs here waits in
+// nobody's way, and an index that is built CONCURRENTLY must see old transactions end.
 func alone(ctx context.Context, db *pgxpool.Pool, sql string) error {
 	conn, err := db.Acquire(ctx)
 	if err != nil {
 		return err
 	}
 	defer conn.Release()
-	var before string
-	if err := conn.QueryRow(ctx, "SHOW statement_timeout").Scan(&before); err != nil {
+	var statements, locks string
+	if err := conn.QueryRow(ctx, "SELECT current_setting('statement_timeout'), current_setting('lock_timeout')").Scan(&statements, &locks); err != nil {
 		return err
 	}
-	if _, err := conn.Exec(ctx, "SET statement_timeout = 0"); err != nil {
+	const set = "SELECT set_config('statement_timeout', $1, false), set_config('lock_timeout', $2, false)"
+	if _, err := conn.Exec(ctx, set, "0", "0"); err != nil {
 		return err
 	}
-	_, err = conn.Conn().PgConn().ExecParams(ctx, sql, nil, nil, nil, nil).Close()
-	if _, back := conn.Exec(context.WithoutCancel(ctx), "SELECT set_config('statement_timeout', "+literal(before)+", false)"); back != nil {
+	if b := buildOf(sql); b != nil {
+		err = b.run(ctx, conn.Conn(), sql)
+	} else {
+		err = send(ctx, conn.Conn(), sql)
+	}
+	if _, back := conn.Exec(context.WithoutCancel(ctx), set, statements, locks); back != nil {
 		_ = conn.Conn().Close(context.WithoutCancel(ctx))
 	}
-	if err != nil {
+	return err
+}
+
+// send runs one statement on a connection.
+func send(ctx context.Context, conn *pgx.Conn, sql string) error {
+	if _, err := conn.PgConn().ExecParams(ctx, sql, nil, nil, nil, nil).Close(); err != nil {
 		return &statementError{sql, err}
 	}
 	return nil

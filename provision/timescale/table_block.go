@@ -27,8 +27,10 @@ func TableBlock(ctx context.Context, c *Catalog, name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	r := s.relations[name]
+	r, err := c.whole(ctx, s.relations[name])
 	switch {
+	case err != nil:
+		return "", err
 	case r == nil:
 		return "", fmt.Errorf("there is no table %s", name)
 	case kinds[r.kind] != "":

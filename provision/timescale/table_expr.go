@@ -81,7 +81,11 @@ func (c *Catalog) expressions(ctx context.Context, t *spec.Table) (map[expressio
 		return nil, err
 	}
 	if c.Pipeline == nil || !slices.Contains(c.Pipeline.Tables, t) {
-		return c.normalize(ctx, expressionsOf(t, live.relations[t.Name]))
+		r, err := c.whole(ctx, live.relations[t.Name])
+		if err != nil {
+			return nil, err
+		}
+		return c.normalize(ctx, expressionsOf(t, r))
 	}
 	return cached(ctx, c, "expressions", func(ctx context.Context) (map[expression]normal, error) {
 		var all []expression
@@ -111,6 +115,8 @@ func (c *Catalog) normalize(ctx context.Context, all []expression) (map[expressi
 	switch state := sqlState(err); {
 	case err == nil:
 		return out, nil
+	case state == "42501":
+		return nil, fmt.Errorf("ask the server how it writes expressions: %w", c.lackingTemporary(ctx, err))
 	case !refuses(state):
 		return nil, fmt.Errorf("ask the server how it writes expressions: %w", err)
 	case len(all) == 1:
@@ -125,6 +131,16 @@ func (c *Catalog) normalize(ctx context.Context, all []expression) (map[expressi
 		maps.Copy(out, some)
 	}
 	return out, nil
+}
+
+// lackingTemporary adds the remedy to a refusal when it is for want of temporary tables.
+func (c *Catalog) lackingTemporary(ctx context.Context, err error) error {
+	var schema, user string
+	var temp bool
+	if failed := c.queryRow(ctx, sessionSQL).Scan(&schema, &user, &temp); failed != nil || temp {
+		return err
+	}
+	return fmt.Errorf("it takes temporary tables, and %[1]s may make none (%[3]w); GRANT TEMPORARY ON DATABASE %[2]s TO %[1]s", quote(user), quote(c.DB.Config().ConnConfig.Database), err)
 }
 
 // widest is how many columns a temporary table gets; PostgreSQL allows 1,600.

@@ -49,7 +49,7 @@ type draft struct {
 	steps   []step
 	known   *size
 	inside  *columnar
-	untried bool     // what it needs is done by the same apply
+	untried bool     // what hangs on it goes by the same apply
 	retyped []string // live names of stored columns that get another type
 }
 
@@ -139,11 +139,14 @@ func (d *draft) update(ctx context.Context) error {
 			err = d.chunkInterval(ctx, diff)
 		case diff.Name == "retention":
 			err = d.retention(ctx)
+		case diff.Name == keepRaw:
+			err = d.keep(ctx, diff)
 		}
 		if err != nil {
 			return err
 		}
 	}
+	d.showRenamed(indexes)
 	if err := d.regenerate(ctx); err != nil {
 		return err
 	}
@@ -159,6 +162,9 @@ func (d *draft) dropTable(ctx context.Context) error {
 	}
 	readers, err := d.Catalog.Reads(ctx, d.name(), "")
 	if err != nil {
+		return err
+	}
+	if err := d.blockedFromDropping(ctx, readers); err != nil {
 		return err
 	}
 	all := len(readers)
@@ -204,7 +210,11 @@ type size struct {
 	rows  int64 // -1: unknown
 	about bool  // rows is an estimate
 	bytes int64
+	doubt doubt // why it was not measured: rows and bytes are what the last ANALYZE left, if there was one
 }
+
+// large tells whether a table is, or may be, too large to try heavy statements on.
+func (s size) large() bool { return s.doubt != "" || s.bytes > small }
 
 // small tables are tried out: their rows are rewritten in no time.
 const small = 16 << 20
@@ -221,6 +231,9 @@ func (s size) String() string {
 		rows = "1 row"
 	case s.about:
 		rows = "about " + rows
+	}
+	if s.doubt != "" && s.bytes == 0 {
+		return rows
 	}
 	return rows + ", " + humanize.IBytes(uint64(max(s.bytes, 0))) //nolint:gosec // not negative
 }
@@ -239,22 +252,23 @@ func (d *draft) size(ctx context.Context) (size, error) {
 		bytes = "(SELECT sum(pg_total_relation_size(relid)) FROM pg_partition_tree(" + name + "))"
 	}
 	s := size{rows: d.rel.rows, about: true}
-	sure, err := d.ask(ctx, "SELECT coalesce("+bytes+", 0)::bigint, NOT EXISTS (SELECT FROM "+d.table()+")", &s.bytes, &s.empty)
-	if err != nil {
+	var err error
+	if s.doubt, err = d.ask(ctx, "SELECT coalesce("+bytes+", 0)::bigint, NOT EXISTS (SELECT FROM "+d.table()+")", &s.bytes, &s.empty); err != nil {
 		return s, err
 	}
-	if !sure {
-		s.bytes = d.rel.bytes
-	}
 	switch {
+	case s.doubt != "":
+		s.bytes = d.rel.bytes
+		d.note("not measured: " + string(s.doubt))
 	case s.empty:
 		s.rows, s.about = 0, false
-	case sure && s.bytes <= countable:
+	case s.bytes <= countable:
 		var n int64
-		if sure, err = d.ask(ctx, "SELECT count(*) FROM "+d.table(), &n); err != nil {
+		open, err := d.ask(ctx, "SELECT count(*) FROM "+d.table(), &n)
+		if err != nil {
 			return s, err
 		}
-		if sure {
+		if open == "" {
 			s.rows, s.about = n, false
 		}
 	}
@@ -262,67 +276,117 @@ func (d *draft) size(ctx context.Context) (size, error) {
 	return s, nil
 }
 
-// ask runs a query with one row over the table's data, with a bounded wait. It returns false when that took too long.
-func (d *draft) ask(ctx context.Context, sql string, into ...any) (bool, error) {
-	err := d.Catalog.trial(ctx, func(tx pgx.Tx) error {
+// ask runs a query with one row over the table's data, with a bounded wait. It tells why when there is no answer.
+func (d *draft) ask(ctx context.Context, sql string, into ...any) (doubt, error) {
+	return doubts(d.Catalog.trial(ctx, func(tx pgx.Tx) error {
 		if err := setLocal(ctx, tx, "statement_timeout", "10s"); err != nil {
 			return err
 		}
 		return tx.QueryRow(ctx, sql).Scan(into...)
-	})
-	switch sqlState(err) {
-	case "57014", "55P03":
-		return false, nil
-	}
-	return err == nil, err
+	}))
 }
 
 // try runs the statements in a transaction that is rolled back, as far as that costs nothing: heavy ones on small tables only.
 // Their effect on columns is tried on an empty copy otherwise.
 func (d *draft) try(ctx context.Context) error {
-	if d.untried {
-		return nil
-	}
-	if d.live.caps.Version == "" && d.live.caps.Available != "" && d.change.Want != nil && d.Spec.Hypertable != nil {
-		d.change.Note("not tried on the server: TimescaleDB is installed by the same apply")
-		return nil
-	}
-	cheap := slices.IndexFunc(d.steps, func(s step) bool { return s.heavy || s.phase == outside })
-	if cheap < 0 {
-		cheap = len(d.steps)
-	}
-	var copied []step
-	if cheap < len(d.steps) {
-		s, err := d.size(ctx)
-		if err != nil {
-			return err
-		}
-		if s.bytes <= small {
-			cheap = slices.IndexFunc(d.steps, func(s step) bool { return s.phase == outside })
-			if cheap < 0 {
-				cheap = len(d.steps)
-			}
-		} else {
-			copied = slices.DeleteFunc(slices.Clone(d.steps), func(s step) bool {
-				return s.phase != renaming && s.phase != droppingColumns && s.phase != addingColumns && s.phase != alteringColumns && s.phase != generating
-			})
-			d.change.Note("tried on an empty copy only, because the table is large: %s", s)
-		}
-	}
-	if err := d.run(ctx, nil, d.steps[:cheap]); err != nil || len(copied) == 0 || d.change.Impossible() {
+	if d.untried { // but for the right to do it: the owner may comment it, too
+		open, err := d.run(ctx, nil, []step{{sql: commentSQL(d.name(), d.rel.comment)}})
+		d.untriedFor(open)
 		return err
 	}
-	// A temporary table of the same name comes first in the search_path: the same statements meet it.
-	return d.run(ctx, []string{"CREATE TEMPORARY TABLE " + d.table() + " (LIKE " + quote(d.rel.schema, d.rel.name) + " INCLUDING GENERATED) ON COMMIT DROP"}, copied)
+	if d.live.caps.Version == "" && d.live.caps.Available != "" && d.change.Want != nil && d.Spec.Hypertable != nil {
+		if d.change.Action == plan.Create { // the table itself needs no extension: may it be made?
+			if _, err := d.run(ctx, nil, d.steps[:1]); err != nil || d.change.Impossible() {
+				return err
+			}
+		}
+		d.note("not tried on the server: TimescaleDB is installed by the same apply")
+		return nil
+	}
+	cheap, all := d.until(func(s step) bool { return s.heavy || s.phase == outside }), d.until(func(s step) bool { return s.phase == outside })
+	var s size
+	if cheap < len(d.steps) {
+		var err error
+		if s, err = d.size(ctx); err != nil {
+			return err
+		}
+		if !s.large() {
+			cheap = all
+		}
+	}
+	open, err := d.run(ctx, nil, d.steps[:cheap])
+	if err != nil || d.change.Impossible() {
+		return err
+	}
+	if s.large() {
+		return d.tryCopy(ctx, s, open)
+	}
+	d.untriedFor(open)
+	return nil
 }
 
-func (d *draft) run(ctx context.Context, before []string, steps []step) error {
-	if len(steps) == 0 {
+// until is the number of steps before the first one of a kind.
+func (d *draft) until(kind func(step) bool) int {
+	if i := slices.IndexFunc(d.steps, kind); i >= 0 {
+		return i
+	}
+	return len(d.steps)
+}
+
+// tryCopy tries what a large table's steps do to its columns on an empty copy. The copy has its constraints, and its indexes unless
+// some of them go: a step names those of the table. before is why the steps that cost nothing could not be tried on the table.
+func (d *draft) tryCopy(ctx context.Context, s size, before doubt) error {
+	indexes := " INCLUDING INDEXES"
+	if slices.ContainsFunc(d.steps, func(x step) bool { return x.phase == droppingIndexes || x.phase == droppingKey }) {
+		indexes = ""
+	}
+	copied := slices.DeleteFunc(slices.Clone(d.steps), func(x step) bool {
+		return !slices.Contains([]phase{renaming, droppingColumns, addingColumns, alteringColumns, generating}, x.phase)
+	})
+	large := "the table is large: " + s.String()
+	if s.doubt != "" {
+		large = "it is not known how large the table is"
+	}
+	if len(copied) == 0 {
+		d.untriedFor(before)
+		d.note("not tried on the server to the end, because " + large)
 		return nil
+	}
+	// A temporary table of the same name comes first in the search_path: the same statements meet it.
+	open, err := d.run(ctx, []string{"CREATE TEMPORARY TABLE " + d.table() + " (LIKE " + quote(d.rel.schema, d.rel.name) + " INCLUDING GENERATED INCLUDING CONSTRAINTS" + indexes + ") ON COMMIT DROP"}, copied)
+	switch {
+	case err != nil || d.change.Impossible():
+		return err
+	case open != "":
+		d.untriedFor(open)
+	case before != "":
+		d.note("tried on an empty copy only: " + string(before))
+	default:
+		d.note("tried on an empty copy only, because " + large)
+	}
+	return nil
+}
+
+// untriedFor tells why steps could not be tried, if they could not.
+func (d *draft) untriedFor(open doubt) {
+	switch open {
+	case "":
+	case slow:
+		d.note("not tried on the server to the end: it took too long")
+	default:
+		d.note("not tried on the server: " + string(open))
+	}
+}
+
+// run tries steps. It tells why when that was not possible.
+func (d *draft) run(ctx context.Context, before []string, steps []step) (doubt, error) {
+	if len(steps) == 0 {
+		return "", nil
 	}
 	var at string
 	err := d.Catalog.trial(ctx, func(tx pgx.Tx) error {
 		for _, sql := range before {
+			at = sql
 			if _, err := tx.Exec(ctx, sql); err != nil {
 				return err
 			}
@@ -337,21 +401,20 @@ func (d *draft) run(ctx context.Context, before []string, steps []step) error {
 	})
 	switch state := sqlState(err); {
 	case err == nil:
-	case state == "42501" && d.change.Action == plan.Create && before == nil:
-		// Where the search_path begins with the engine's schema, as it does for a user named cryptoviz, the table is made in it.
-		return d.run(ctx, []string{"CREATE SCHEMA IF NOT EXISTS cryptoviz"}, steps)
 	case state == "55P03":
-		d.change.Note("not tried on the server: another session holds a lock on it")
+		return locked, nil
 	case state == "57014":
-		d.change.Note("not tried on the server to the end: it took too long")
+		return slow, nil
+	case state == "42501":
+		return d.refusedRight(ctx, before, steps, &statementError{at, err})
 	case state == "0A000" && d.live.caps.Edition == "apache":
 		d.change.Find("CV-T24", "", "%s: %s", firstLine(at), serverText(err))
-	case state == "42501", refuses(state), state == "42P07":
+	case refuses(state), state == "42P07", slices.Contains([]string{"3F", "54", "XX"}, state[:min(2, len(state))]):
 		d.change.Find("CV-T28", "", "%s: %s", firstLine(at), serverText(err))
 	default:
-		return fmt.Errorf("try the change of table %s: %w", d.name(), err)
+		return "", fmt.Errorf("try the change of table %s: %w", d.name(), err)
 	}
-	return nil
+	return "", nil
 }
 
 // serverText is the server's own message, with its hint.
@@ -371,6 +434,9 @@ func serverText(err error) string {
 }
 
 func firstLine(s string) string {
+	for strings.HasPrefix(s, "--") { // a comment tells nothing of the statement below it
+		_, s, _ = strings.Cut(s, "\n")
+	}
 	line, _, more := strings.Cut(s, "\n")
 	if more {
 		line += " …"

@@ -58,12 +58,15 @@ func (d *draft) unique(ctx context.Context, attr string, columns []string, s siz
 		}
 	}
 	var groups int64
-	sure, err := d.ask(ctx, "SELECT count(*) FROM (SELECT FROM "+d.table()+where+" GROUP BY "+by+" HAVING count(*) > 1) x", &groups)
+	open, err := d.ask(ctx, "SELECT count(*) FROM (SELECT FROM "+d.table()+where+" GROUP BY "+by+" HAVING count(*) > 1) x", &groups)
+	if sqlState(err) == "42883" { // json = json
+		open, err = "the type that a column has now knows no equality", nil
+	}
 	switch {
 	case err != nil:
 		return err
-	case !sure:
-		d.change.Note("%s: it is too large to look for duplicates now; with some, apply stops and changes nothing", attr)
+	case open != "":
+		d.change.Note("%s: whether there are duplicates is not known: %s; with some, apply stops and changes nothing", attr, open)
 	case groups > 0:
 		d.change.Find("CV-T15", attr, "%s values of (%s) are there more than once", humanize.Comma(groups), strings.Join(live, ", "))
 	}
@@ -88,6 +91,20 @@ func (d *draft) renamedIndexes() map[string]string {
 		}
 	}
 	return out
+}
+
+// showRenamed makes one difference of the two that a renamed index has: none is built, and none goes.
+func (d *draft) showRenamed(renamed map[string]string) {
+	d.change.Diffs = slices.DeleteFunc(d.change.Diffs, func(gone plan.Diff) bool {
+		old, is := strings.CutPrefix(gone.Name, "index ")
+		return is && gone.New == "" && renamed[old] != ""
+	})
+	for i := range d.change.Diffs {
+		made := &d.change.Diffs[i]
+		if name, is := strings.CutPrefix(made.Name, "index "); is && renamed[name] != "" {
+			made.Old = "named " + renamed[name] + ": " + made.New
+		}
+	}
 }
 
 // index judges a missing, another, or no more wanted index.
@@ -139,7 +156,7 @@ func (d *draft) index(ctx context.Context, name string, renamed map[string]strin
 	case s.empty:
 		d.step(addingIndexes, false, "%s", indexSQL(d.name(), w, ifMissing))
 		return nil
-	case d.rel.kind == "r" && d.rel.hyper == nil && d.Spec.Hypertable == nil && s.bytes > small:
+	case d.rel.kind == "r" && d.rel.hyper == nil && d.Spec.Hypertable == nil && s.large():
 		d.step(outside, true, "%s", indexSQL(d.name(), w, concurrently))
 		d.change.Find("CV-T18", attr, "built over %s, CONCURRENTLY: readers and writers go on", s)
 	default:

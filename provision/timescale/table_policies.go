@@ -113,36 +113,45 @@ func (d *draft) retention(ctx context.Context) error {
 func (d *draft) retentionLoss(ctx context.Context, want time.Duration, runs string) error {
 	loss := plan.Loss{When: runs}
 	var from, to *time.Time
+	var open doubt
+	var err error
 	older := quote(d.Spec.Hypertable.Time) + " < now() - " + interval(want)
-	if d.rel.hyper != nil {
+	switch {
+	case d.rel.hyper != nil:
 		name := literal(quote(d.rel.schema, d.rel.name)) + "::regclass"
-		err := d.Catalog.queryRow(ctx, `SELECT count(*)::int, min(c.range_start), max(c.range_end), coalesce(sum(s.total_bytes), 0)::bigint
+		open, err = d.ask(ctx, `SELECT count(*)::int, min(c.range_start), max(c.range_end), coalesce(sum(s.total_bytes), 0)::bigint
 			FROM timescaledb_information.chunks c LEFT JOIN `+d.live.caps.fn("chunks_detailed_size")+`(`+name+`) s ON s.chunk_schema = c.chunk_schema AND s.chunk_name = c.chunk_name
-			WHERE c.hypertable_schema = $1 AND c.hypertable_name = $2 AND c.range_end <= now() - `+interval(want), d.rel.schema, d.rel.name).
-			Scan(&loss.Chunks, &from, &to, &loss.Bytes)
-		if err != nil {
-			return err
-		}
+			WHERE c.hypertable_schema = `+literal(d.rel.schema)+` AND c.hypertable_name = `+literal(d.rel.name)+` AND c.range_end <= now() - `+interval(want),
+			&loss.Chunks, &from, &to, &loss.Bytes)
 		if loss.Chunks > 0 {
 			older = quote(d.rel.hyper.time) + " < " + literal(to.UTC().Format(time.RFC3339Nano))
 		}
-	} else if _, err := d.ask(ctx, "SELECT min("+quote(d.Spec.Hypertable.Time)+"), max("+quote(d.Spec.Hypertable.Time)+") FROM "+d.table()+" WHERE "+older, &from, &to); err != nil {
-		if sqlState(err) == "42703" { // the time column is new
-			return nil
-		}
-		return err
+	case d.rel.column(d.Spec.Hypertable.Time) == nil: // it is new, or renamed
+		return nil
+	default:
+		open, err = d.ask(ctx, "SELECT min("+quote(d.Spec.Hypertable.Time)+"), max("+quote(d.Spec.Hypertable.Time)+") FROM "+d.table()+" WHERE "+older, &from, &to)
 	}
-	if from == nil || to == nil {
+	switch {
+	case err != nil:
+		return err
+	case open != "":
+		d.change.Find("CV-T07", "retention", "how much is older than %s, and goes, is not known: %s; %s", spec.FormatDuration(want), open, runs).Loss = &loss
+		return nil
+	case from == nil || to == nil:
 		d.change.Find("CV-T31", "retention", "no chunk is older than %s", spec.FormatDuration(want))
 		return nil
 	}
-	if _, err := d.ask(ctx, "SELECT count(*) FROM "+d.table()+" WHERE "+older, &loss.Rows); err != nil {
+	if open, err = d.ask(ctx, "SELECT count(*) FROM "+d.table()+" WHERE "+older, &loss.Rows); err != nil {
 		return err
 	}
+	rows := humanize.Comma(loss.Rows) + " rows"
+	if open != "" {
+		rows = "an unknown number of rows"
+	}
 	loss.From, loss.To = from.UTC().Format(time.RFC3339), to.UTC().Format(time.RFC3339)
-	text := humanize.Comma(loss.Rows) + " rows older than " + spec.FormatDuration(want) + " go"
+	text := rows + " older than " + spec.FormatDuration(want) + " go"
 	if loss.Chunks > 0 {
-		text = humanize.Comma(int64(loss.Chunks)) + " chunks go, with " + humanize.Comma(loss.Rows) + " rows, " + humanize.IBytes(uint64(max(loss.Bytes, 0))) //nolint:gosec // not negative
+		text = humanize.Comma(int64(loss.Chunks)) + " chunks go, with " + rows + ", " + humanize.IBytes(uint64(max(loss.Bytes, 0))) //nolint:gosec // not negative
 	}
 	d.change.Find("CV-T07", "retention", "%s (%s .. %s), %s", text, loss.From, loss.To, runs).Loss = &loss
 	return nil

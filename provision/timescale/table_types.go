@@ -55,9 +55,9 @@ func (d *draft) retype(ctx context.Context, w *spec.Column, l *liveColumn) error
 	base, _, _ := strings.Cut(l.typ, "(") // numeric(18,8) fits into numeric, character varying(9) into text
 	kept := slices.Contains(lossless[l.typ], string(w.Type)) || base == string(w.Type) || base == "character varying" && w.Type == spec.Text
 	var changed, failing int64
-	sure := true
+	var open doubt
 	if !kept {
-		if changed, failing, sure, err = d.convert(ctx, l, w, back); err != nil {
+		if changed, failing, open, err = d.convert(ctx, l, w, back); err != nil {
 			return err
 		}
 	}
@@ -66,8 +66,8 @@ func (d *draft) retype(ctx context.Context, w *spec.Column, l *liveColumn) error
 		d.change.Find("CV-T11", attr, "%s values of %s are no %s", humanize.Comma(failing), l.name, w.Type)
 	case changed > 0:
 		d.change.Find("CV-T10", attr, "%s values of %s come out different as %s", humanize.Comma(changed), l.name, w.Type).Loss = &plan.Loss{Rows: changed, When: "at once"}
-	case !sure:
-		d.change.Find("CV-T10", attr, "it is too large to look at every value: %s", s).Loss = &plan.Loss{When: "at once"}
+	case open != "":
+		d.change.Find("CV-T10", attr, "%s are written anew; how many values come out different is not known: %s", s, open).Loss = &plan.Loss{When: "at once"}
 	default:
 		d.change.Find("CV-T09", attr, "%s are written anew; every value fits", s)
 	}
@@ -110,12 +110,22 @@ func (d *draft) casts(ctx context.Context, from, to string) (there, back bool, e
 }
 
 // convert counts the values that the new type cannot hold, and those that come back different. Without a way back, every value
-// counts as different.
-func (d *draft) convert(ctx context.Context, l *liveColumn, w *spec.Column, back bool) (changed, failing int64, sure bool, err error) {
-	same := "false"
+// counts as different. Types that know no equality, such as json and point, are compared as texts.
+func (d *draft) convert(ctx context.Context, l *liveColumn, w *spec.Column, back bool) (changed, failing int64, open doubt, err error) {
+	again, same := "(v::"+string(w.Type)+")::"+l.typ, "false"
 	if back {
-		same = "(v::" + string(w.Type) + ")::" + l.typ + " IS NOT DISTINCT FROM v"
+		same = again + " IS NOT DISTINCT FROM v"
 	}
+	changed, failing, err = d.compare(ctx, l, w, same)
+	if sqlState(err) == "42883" { // json = json
+		changed, failing, err = d.compare(ctx, l, w, "("+again+")::text IS NOT DISTINCT FROM v::text")
+	}
+	open, err = doubts(err)
+	return changed, failing, open, err
+}
+
+// compare converts all values, and counts those for which same is false, and those that do not convert.
+func (d *draft) compare(ctx context.Context, l *liveColumn, w *spec.Column, same string) (changed, failing int64, err error) {
 	err = d.Catalog.trial(ctx, func(tx pgx.Tx) error {
 		if err := setLocal(ctx, tx, "statement_timeout", "10s"); err != nil {
 			return err
@@ -127,11 +137,7 @@ func (d *draft) convert(ctx context.Context, l *liveColumn, w *spec.Column, back
 		return tx.QueryRow(ctx, "SELECT count(*) FILTER (WHERE r = 1), count(*) FILTER (WHERE r = 2) FROM (SELECT pg_temp.cryptoviz_convert("+quote(l.name)+") AS r FROM "+
 			d.table()+" WHERE "+quote(l.name)+" IS NOT NULL OFFSET 0) x").Scan(&changed, &failing)
 	})
-	switch sqlState(err) {
-	case "57014", "55P03":
-		return 0, 0, false, nil
-	}
-	return changed, failing, err == nil, err
+	return changed, failing, err
 }
 
 // columnar is what is in the columnstore.

@@ -194,12 +194,15 @@ func (v *View) remake(ctx context.Context, c *plan.Change, l *liveView, a *answe
 		c.Find("CV-V03", "query", "its columns change (%s), and %s", what, areHanging(readers))
 		return nil, nil
 	}
-	c.Action = plan.Replace
-	c.Find("CV-V04", "query", "its columns change: %s", what)
 	kept, err := v.Queries.Catalog.keep(ctx, l)
 	if err != nil {
 		return nil, err
 	}
+	if lost := kept.lostDefaults(a.columns); len(lost) > 0 {
+		what += "; the default of " + strings.Join(lost, ", ") + " goes"
+	}
+	c.Action = plan.Replace
+	c.Find("CV-V04", "query", "its columns change: %s", what)
 	steps := []string{"DROP VIEW IF EXISTS " + quote(l.schema, l.name), create}
 	if _, changed := c.Diff("description"); !changed && l.comment != "" {
 		steps = append(steps, commentOnView(quote(l.schema, l.name), l.comment))
@@ -291,23 +294,45 @@ func transaction(statements ...string) []string {
 	return slices.Concat([]string{"BEGIN", fmt.Sprintf("SET LOCAL lock_timeout = '%s'", lockWait)}, statements, []string{"COMMIT"})
 }
 
-// hanging lists what stands in the way of dropping a view: what reads it, triggers on it, functions that need it.
+// dependentsSQL lists what goes with a view, or forbids that it goes, beyond the views that read it: triggers and rules on it,
+// and what needs it or the type of its rows; with the relation that it is a part of.
+const dependentsSQL = `SELECT 'trigger ' || quote_ident(tgname), 0::oid FROM pg_trigger WHERE tgrelid = $1 AND NOT tgisinternal
+	UNION SELECT 'rule ' || quote_ident(rulename), 0 FROM pg_rewrite WHERE ev_class = $1 AND rulename <> '_RETURN'
+	UNION SELECT CASE WHEN w.rulename = '_RETURN' THEN 'view ' || w.ev_class::regclass ELSE pg_describe_object(d.classid, d.objid, d.objsubid) END,
+		CASE d.classid WHEN 'pg_class'::regclass THEN d.objid ELSE coalesce(w.ev_class, 0) END
+	FROM pg_class c JOIN pg_type t ON t.oid = c.reltype JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid OR d.refclassid = 'pg_type'::regclass AND d.refobjid IN (t.oid, t.typarray)
+	LEFT JOIN pg_rewrite w ON d.classid = 'pg_rewrite'::regclass AND w.oid = d.objid
+	WHERE c.oid = $1 AND d.deptype = 'n' AND (w.oid IS NULL OR w.ev_class <> $1 AND d.refclassid = 'pg_type'::regclass) ORDER BY 1`
+
+// hanging lists what stands in the way of dropping a view. What Reads names already is not named again as a user of the type.
 func (c *Catalog) hanging(ctx context.Context, name string, oid uint32) ([]string, error) {
 	readers, err := c.Reads(ctx, name, "")
 	if err != nil {
 		return nil, err
 	}
-	rows, err := c.query(ctx, `SELECT 'trigger ' || quote_ident(tgname) FROM pg_trigger WHERE tgrelid = $1 AND NOT tgisinternal
-		UNION SELECT 'function ' || p.oid::regprocedure::text FROM pg_depend d JOIN pg_proc p ON p.oid = d.objid
-		WHERE d.classid = 'pg_proc'::regclass AND d.refobjid = $1 AND d.refclassid = 'pg_class'::regclass ORDER BY 1`, oid)
+	s, err := c.load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	named := map[uint32]bool{}
+	for _, r := range s.relations {
+		named[r.oid] = slices.Contains(readers, s.addressOf(r))
+	}
+	rows, err := c.query(ctx, dependentsSQL, oid)
 	if err != nil {
 		return nil, fmt.Errorf("read what depends on %s: %w", name, err)
 	}
-	more, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
+	var what string
+	var part uint32
+	if _, err := pgx.ForEachRow(rows, []any{&what, &part}, func() error {
+		if !named[part] && !slices.Contains(readers, what) {
+			readers = append(readers, what)
+		}
+		return nil
+	}); err != nil {
 		return nil, fmt.Errorf("read what depends on %s: %w", name, err)
 	}
-	return append(readers, more...), nil
+	return readers, nil
 }
 
 func areHanging(readers []string) string {

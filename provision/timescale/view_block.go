@@ -3,10 +3,8 @@ package timescale
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	"github.com/hashicorp/hcl/v2"
-	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/hashicorp/hcl/v2/hclwrite"
 	"github.com/zclconf/go-cty/cty"
 
@@ -30,12 +28,15 @@ func ViewBlock(ctx context.Context, c *Catalog, name string) (string, error) {
 	case !blockName.MatchString(name):
 		return "", fmt.Errorf("the name %q cannot be a block's: small letters, digits and _, at most 48", name)
 	}
+	if l, err = c.defined(ctx, l); err != nil {
+		return "", err
+	}
 	file := hclwrite.NewEmptyFile()
 	b := file.Body().AppendNewBlock("view", []string{name}).Body()
 	if l.comment != "" {
 		b.SetAttributeValue("description", cty.StringVal(l.comment))
 	}
-	writeQuery(b, l.query)
+	spec.WriteQuery(b, "query", l.query)
 	for _, o := range l.options {
 		remark(b, "its option %s is left alone", o)
 	}
@@ -65,7 +66,7 @@ func AggregateBlock(ctx context.Context, c *Catalog, name string) (string, error
 		b.SetAttributeValue("description", cty.StringVal(l.comment))
 	}
 	b.SetAttributeRaw("from", hclwrite.TokensForTraversal(reference("table", s.sourceOf(l.ref))))
-	writeQuery(b, l.query)
+	spec.WriteQuery(b, "query", l.query)
 	if l.real {
 		b.SetAttributeValue("real_time", cty.True)
 	}
@@ -99,20 +100,6 @@ func (s *snapshot) sourceOf(a *aggregateRef) string {
 		}
 	}
 	return a.fromName
-}
-
-// writeQuery writes a query as a text of several lines.
-func writeQuery(b *hclwrite.Body, query string) {
-	mark := "SQL"
-	for strings.Contains(query, mark) {
-		mark += "_"
-	}
-	query = strings.NewReplacer("${", "$${", "%{", "%%{").Replace(query)
-	b.SetAttributeRaw("query", hclwrite.Tokens{
-		{Type: hclsyntax.TokenOHeredoc, Bytes: []byte("<<-" + mark + "\n")},
-		{Type: hclsyntax.TokenStringLit, Bytes: []byte("    " + strings.ReplaceAll(query, "\n", "\n    ") + "\n")},
-		{Type: hclsyntax.TokenCHeredoc, Bytes: []byte("  " + mark)},
-	})
 }
 
 // reference is kind.name.

@@ -72,7 +72,7 @@ func adopts(t *testing.T, w *scene, aggregates bool) {
 	role := w.role("reader")
 	sql := append(CreateSQL(p.Tables[0], caps, time.Now()), schema.SQL,
 		"CREATE VIEW latest AS SELECT source, value, 'It''s ${x} %{y} SQL'::text AS note, CASE WHEN value > 50 THEN 'greed' ELSE 'fear' END AS mood FROM crypto_sentiment WHERE time > now() - interval '1 day'",
-		"COMMENT ON VIEW latest IS 'The newest, \"so far\".'", "CREATE VIEW plain WITH (security_barrier) AS SELECT 1 AS a",
+		"COMMENT ON VIEW latest IS 'The newest, \"so far\".'", "CREATE VIEW plain WITH (security_barrier) AS SELECT 1 AS a, 'a\n   \n\n b'::text AS blank",
 		"CREATE ROLE "+quote(role)+" LOGIN PASSWORD 'x'", "ALTER ROLE "+quote(role)+" SET default_transaction_read_only = on", "ALTER ROLE "+quote(role)+" SET statement_timeout = '90s'", "ALTER ROLE "+quote(role)+" SET work_mem = '1MB'",
 		"GRANT SELECT ON latest, plain TO "+quote(role), "GRANT SELECT, INSERT, TRUNCATE ON crypto_sentiment TO "+quote(role),
 		"GRANT USAGE ON SCHEMA cryptoviz TO "+quote(role), "GRANT SELECT ON ALL TABLES IN SCHEMA cryptoviz TO "+quote(role))

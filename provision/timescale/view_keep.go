@@ -8,13 +8,15 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// kept is what a view loses when it is dropped, and gets back when it is made again: its owner, grants, comments on columns.
+// kept is what a view loses when it is dropped, and gets back when it is made again: its owner, grants, comments on columns,
+// and columns' defaults, which count for inserts into it.
 type kept struct {
-	name   string
-	alter  string // "ALTER VIEW", "ALTER MATERIALIZED VIEW"
-	owner  string // "" when the session's user owns it
-	grants []keptGrant
-	notes  []keptComment
+	name     string
+	alter    string // "ALTER VIEW", "ALTER MATERIALIZED VIEW"
+	owner    string // "" when the session's user owns it
+	grants   []keptGrant
+	notes    []keptComment
+	defaults []keptDefault
 }
 
 type keptGrant struct {
@@ -23,6 +25,11 @@ type keptGrant struct {
 }
 
 type keptComment struct{ column, text string }
+
+type keptDefault struct {
+	column viewColumn
+	expr   string
+}
 
 // keep reads what hangs on a view.
 func (c *Catalog) keep(ctx context.Context, l *liveView) (*kept, error) {
@@ -55,7 +62,40 @@ func (c *Catalog) keep(ctx context.Context, l *liveView) (*kept, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the grants on %s: %w", l.name, err)
 	}
-	return k, nil
+	k.defaults, err = c.viewDefaults(ctx, l)
+	return k, err
+}
+
+// viewDefaults reads the defaults of a view's columns.
+func (c *Catalog) viewDefaults(ctx context.Context, l *liveView) ([]keptDefault, error) {
+	var out []keptDefault
+	var column, expr string
+	err := c.trial(ctx, func(tx pgx.Tx) error {
+		if err := plainText(ctx, tx); err != nil {
+			return err
+		}
+		return forEach(ctx, tx, `SELECT a.attname::text, pg_get_expr(e.adbin, 0) FROM pg_attrdef e JOIN pg_attribute a ON a.attrelid = e.adrelid AND a.attnum = e.adnum WHERE e.adrelid = $1 ORDER BY a.attnum`,
+			[]any{int64(l.oid)}, []any{&column, &expr}, func() error {
+				if i := slices.IndexFunc(l.columns, func(v viewColumn) bool { return v.name == column }); i >= 0 {
+					out = append(out, keptDefault{l.columns[i], expr})
+				}
+				return nil
+			})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the defaults of view %s: %w", l.name, err)
+	}
+	return out, nil
+}
+
+// lostDefaults lists the columns whose default does not come back: one of another type need not take it.
+func (k *kept) lostDefaults(columns []viewColumn) (out []string) {
+	for _, d := range k.defaults {
+		if !slices.Contains(columns, d.column) {
+			out = append(out, d.column.name)
+		}
+	}
+	return out
 }
 
 // statements give it all back, as far as there are the columns for it. The owner comes last: afterwards it may be another's.
@@ -84,6 +124,11 @@ func (k *kept) statements(columns []viewColumn) (out []string) {
 	for _, n := range k.notes {
 		if there(n.column) {
 			out = append(out, "COMMENT ON COLUMN "+k.name+"."+quote(n.column)+" IS "+literal(n.text))
+		}
+	}
+	for _, d := range k.defaults {
+		if slices.Contains(columns, d.column) {
+			out = append(out, "ALTER VIEW "+k.name+" ALTER COLUMN "+quote(d.column.name)+" SET DEFAULT "+d.expr)
 		}
 	}
 	if k.owner != "" {

@@ -110,6 +110,51 @@ func viewConverges(t *testing.T, w *scene) {
 	w.expect(w.see(gone), plan.None, nil)
 }
 
+// What else hangs on a view: columns' defaults come back with it, rules and what needs the type of its rows stand in the way.
+func TestViewDependents(t *testing.T) {
+	w := newScene(t, testkit.Postgres)
+	w.exec(ticks + "; CREATE SEQUENCE s; CREATE VIEW v AS SELECT source, price, time FROM ticks")
+	w.exec("ALTER VIEW v ALTER COLUMN price SET DEFAULT nextval('s'), ALTER COLUMN source SET DEFAULT 'here', ALTER COLUMN time SET DEFAULT now()")
+	v := &spec.View{Name: "v", Query: "SELECT price, source, time::text AS time FROM ticks"}
+	w.p.Views = []*spec.View{v}
+	r := w.view(v)
+	gone := &View{Queries: w.queries, Removed: &spec.Removed{Kind: "view", Name: "v"}}
+
+	for _, test := range []struct{ make, drop, want string }{
+		{"CREATE RULE quiet AS ON INSERT TO v DO INSTEAD NOTHING", "DROP RULE quiet ON v", "rule quiet hangs on it"},
+		{"CREATE RULE loud AS ON INSERT TO v DO ALSO NOTIFY x", "DROP RULE loud ON v", "rule loud hangs on it"},
+		{"CREATE FUNCTION f(x v) RETURNS int LANGUAGE sql AS 'SELECT 1'", "DROP FUNCTION f", "function f(v) hangs on it"},
+		{"CREATE FUNCTION f(x v[]) RETURNS int LANGUAGE sql AS 'SELECT 1'", "DROP FUNCTION f", "function f(v[]) hangs on it"},
+		{"CREATE FUNCTION f() RETURNS SETOF v LANGUAGE sql AS 'SELECT NULL::v'", "DROP FUNCTION f", "function f() hangs on it"},
+		{"CREATE FUNCTION f() RETURNS bigint LANGUAGE sql BEGIN ATOMIC SELECT count(*) FROM v; END", "DROP FUNCTION f", "function f() hangs on it"},
+		{"CREATE TABLE copies (one v)", "DROP TABLE copies", "column one of table copies hangs on it"},
+		{"CREATE VIEW typed AS SELECT NULL::v IS NULL AS a", "DROP VIEW typed", "view typed hangs on it"},
+		{"CREATE VIEW whole AS SELECT v, v.price FROM v", "DROP VIEW whole", "view.whole hangs on it"},
+	} {
+		w.exec(test.make)
+		for _, c := range []plan.Change{w.see(r), w.see(gone)} {
+			code := map[plan.Action]string{plan.Update: "CV-V03", plan.Delete: "CV-V05"}[c.Action]
+			if len(c.Findings) != 1 || c.Findings[0].Code != code || !strings.HasSuffix(c.Findings[0].Text, test.want) || len(c.Steps) > 0 {
+				t.Errorf("%s: %s", test.make, show(c))
+			}
+		}
+		w.exec(test.drop)
+	}
+	w.exec("CREATE VIEW whole AS SELECT v, v.price FROM v")
+	w.p.Removed = []*spec.Removed{{Kind: "view", Name: "whole"}}
+	w.expect(w.see(gone), plan.Delete, nil)
+	w.exec("DROP VIEW whole")
+
+	c := w.apply(r)
+	w.expect(c, plan.Replace, []string{"query: SQL -> SQL (intent)"}, "CV-V04")
+	if text := c.Findings[0].Text; !strings.HasSuffix(text, "time becomes text; the default of time goes") {
+		t.Error(text)
+	}
+	if have := w.text("SELECT string_agg(a.attname || ' ' || pg_get_expr(d.adbin, 0), ', ' ORDER BY a.attnum) FROM pg_attrdef d JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum WHERE d.adrelid = 'v'::regclass"); have != "price nextval('s'::regclass), source 'here'::text" {
+		t.Errorf("defaults after it was made again: %s", have)
+	}
+}
+
 func TestViewAdoptsAndRefuses(t *testing.T) {
 	w := newScene(t, testkit.Postgres)
 	w.exec(ticks)

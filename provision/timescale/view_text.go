@@ -120,6 +120,22 @@ func statement(sql string) string {
 	return strings.TrimSpace(sql[:all[len(all)-1].end])
 }
 
+// unqualified blanks the schema before these names, which a trial has in a schema of its own. Positions stay what they are.
+func unqualified(sql, schema string, names []string) string {
+	out, all := []byte(sql), tokens(sql)
+	for i, k := range all {
+		if i+2 >= len(all) || k.text != schema || all[i+1].text != "." || i > 0 && all[i-1].text == "." {
+			continue
+		}
+		if name := all[i+2]; (name.kind == 'w' || name.kind == 'q') && slices.Contains(names, name.text) {
+			for at := k.start; at < all[i+1].end; at++ {
+				out[at] = ' '
+			}
+		}
+	}
+	return string(out)
+}
+
 // mentions returns those of the names that a query may read, in the order of names.
 func mentions(sql string, names []string) (out []string) {
 	all := tokens(sql)

@@ -78,3 +78,16 @@ func FuzzTokens(f *testing.F) {
 		statement(sql)
 	})
 }
+
+func TestUnqualified(t *testing.T) {
+	for sql, want := range map[string]string{
+		"SELECT public.good.w FROM public.good":              "SELECT        good.w FROM        good",
+		`SELECT * FROM PUBLIC . "good" -- public.good`:       `SELECT * FROM          "good" -- public.good`,
+		"SELECT 'public.good' FROM other.good, public.other": "SELECT 'public.good' FROM other.good, public.other",
+		"SELECT db.public.good, publicgood":                  "SELECT db.public.good, publicgood",
+	} {
+		if got := unqualified(sql, "public", []string{"good"}); got != want {
+			t.Errorf("%s: %s", sql, got)
+		}
+	}
+}

@@ -68,10 +68,18 @@ func (t *trial) run(ctx context.Context, tx pgx.Tx) error {
 	return nil
 }
 
+// here is a query whose tables and views, also where it names their schema, are those of the trial.
+func (t *trial) here(sql string) string {
+	if t.shadow == "" {
+		return sql
+	}
+	return unqualified(sql, t.v.schema, t.q.names())
+}
+
 // read has the server read one query.
 func (t *trial) read(ctx context.Context, tx pgx.Tx, i int, x *query) (*answer, error) {
 	out := &answer{}
-	sql, name, lead := tempView(i, x.text)
+	sql, name, lead := tempView(i, t.here(x.text))
 	err := Attempt(ctx, tx, func() error {
 		if err := readAnswers(ctx, tx, []string{sql}, []string{name}, func(_ string, a *answer) { out = a }); err != nil {
 			return err
@@ -100,7 +108,7 @@ func (t *trial) make(ctx context.Context, tx pgx.Tx, x *query, a *answer) error 
 		name = quote(x.name)
 	}
 	if x.aggregate == nil {
-		err := Attempt(ctx, tx, func() error { return Single(ctx, tx, "CREATE VIEW "+name+" AS\n"+x.text) })
+		err := Attempt(ctx, tx, func() error { return Single(ctx, tx, "CREATE VIEW "+name+" AS\n"+t.here(x.text)) })
 		return t.refuse(a, err)
 	}
 	if t.s.caps.Version == "" || t.s.caps.Edition != "community" {
@@ -112,7 +120,7 @@ func (t *trial) make(ctx context.Context, tx pgx.Tx, x *query, a *answer) error 
 		}
 	}
 	err := Attempt(ctx, tx, func() error {
-		for _, sql := range aggregateSQL(name, x.text, x.aggregate, t.s.caps) {
+		for _, sql := range aggregateSQL(name, t.here(x.text), x.aggregate, t.s.caps) {
 			if err := Single(ctx, tx, sql); err != nil {
 				return err
 			}
@@ -271,6 +279,35 @@ func refused(err error) *objection {
 	return r
 }
 
+// names are those of all relations that the pipeline declares or removes.
+func (q *Queries) names() (out []string) {
+	for _, t := range q.Pipeline.Tables {
+		out = append(out, t.Name)
+	}
+	for _, x := range q.queries() {
+		out = append(out, x.name)
+	}
+	for _, r := range q.Pipeline.Removed {
+		out = append(out, r.Name)
+	}
+	return out
+}
+
+// Unqualified is a query as a trial of the whole plan has to read it: without the schema of what the pipeline declares or
+// removes, which the trial has in a schema of its own.
+func (q *Queries) Unqualified(ctx context.Context, sql string) (string, error) {
+	home, err := cached(ctx, q.Catalog, "home", func(ctx context.Context) (schema string, err error) {
+		var user string
+		var temp bool
+		err = q.Catalog.queryRow(ctx, sessionSQL).Scan(&schema, &user, &temp)
+		return schema, err
+	})
+	if err != nil {
+		return "", fmt.Errorf("read where tables are made: %w", err)
+	}
+	return unqualified(sql, home, q.names()), nil
+}
+
 // ReadsLeaving tells of a query that was refused for a removed object: a trial hides those behind types of the same names. ""
 // when it was refused for something else.
 func ReadsLeaving(p *spec.Pipeline, err error) string {
@@ -282,7 +319,7 @@ func ReadsLeaving(p *spec.Pipeline, err error) string {
 	if i < 0 {
 		return ""
 	}
-	return "it reads " + p.Removed[i].Address() + ", which this plan removes"
+	return "it reads " + p.Removed[i].Address() + ", which a removed block takes away"
 }
 
 // where turns a position in a query into a place in the file that it came from.

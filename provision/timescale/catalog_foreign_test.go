@@ -1,0 +1,379 @@
+package timescale
+
+import (
+	"context"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/testkit"
+	"github.com/cryptoviz/cryptoviz/provision/plan"
+)
+
+// mine is a table without anything special.
+func mine(name string) *spec.Table {
+	return &spec.Table{Name: name, PrimaryKey: []string{"id"}, Columns: []*spec.Column{{Name: "id", Type: spec.Bigint}, {Name: "v", Type: spec.Text, Null: true}}}
+}
+
+// Bounds of partitions that are no time of Go's text form: of a table that nobody declares, so none may be in the way.
+func TestPartitionBounds(t *testing.T) {
+	w := newTableWorld(t, testkit.Postgres(t))
+	w.exec(`CREATE TABLE others (t timestamptz NOT NULL) PARTITION BY RANGE (t);
+		CREATE TABLE others_old PARTITION OF others FOR VALUES FROM ('-infinity') TO ('0044-03-15 00:00:00+00 BC');
+		CREATE TABLE others_mid PARTITION OF others FOR VALUES FROM ('2020-01-01 00:00:00.000001+00') TO ('20000-01-01 00:00:00+00');
+		CREATE TABLE others_new PARTITION OF others FOR VALUES FROM ('20000-01-01 00:00:00+00') TO ('infinity');
+		CREATE TABLE ends (t timestamptz NOT NULL) PARTITION BY RANGE (t); CREATE TABLE ends_all PARTITION OF ends FOR VALUES FROM ('4714-11-24 00:00:00+00 BC') TO ('294276-12-31 23:59:59.999999+00');
+		CREATE TABLE numbers (n integer NOT NULL) PARTITION BY RANGE (n); CREATE TABLE numbers_1 PARTITION OF numbers FOR VALUES FROM (1) TO (2);
+		CREATE TABLE open (t timestamptz NOT NULL) PARTITION BY RANGE (t); CREATE TABLE open_all PARTITION OF open FOR VALUES FROM (MINVALUE) TO (MAXVALUE)`)
+	if _, err := w.table(mine("mine")).Read(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s, err := w.cat.load(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	far := time.Date(20000, 1, 1, 0, 0, 0, 0, time.UTC)
+	for table, want := range map[string][]livePart{
+		"others": {
+			{name: "others_old", to: time.Date(-43, 3, 15, 0, 0, 0, 0, time.UTC)},
+			{name: "others_mid", from: time.Date(2020, 1, 1, 0, 0, 0, 1000, time.UTC), to: far},
+			{name: "others_new", from: far},
+		},
+		"numbers": {{name: "numbers_1"}},
+		"open":    {{name: "open_all"}},
+	} {
+		got := slices.Clone(s.relations[table].parts)
+		for i := range got {
+			got[i].schema, got[i].rows = "", 0
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: %v, want %v", table, got, want)
+		}
+	}
+}
+
+// The policies of hypertables that are cut by a number: their ages are numbers, here nanoseconds, and no intervals.
+func TestPoliciesInNumbers(t *testing.T) {
+	w := newTableWorld(t, testkit.Timescale(t))
+	for _, sql := range []string{
+		"CREATE TABLE nanos (t bigint NOT NULL, v integer)",
+		"SELECT create_hypertable('nanos', by_range('t', 86400000000000))",
+		"CREATE FUNCTION nanos_now() RETURNS bigint LANGUAGE sql STABLE AS 'SELECT (extract(epoch FROM now()) * 1000000000)::bigint'",
+		"SELECT set_integer_now_func('nanos', 'nanos_now')",
+		"SELECT add_retention_policy('nanos', BIGINT '604800000000000')",
+		"ALTER TABLE nanos SET (timescaledb.enable_columnstore = true)",
+		"CALL add_columnstore_policy('nanos', BIGINT '86400000000000')",
+		"CREATE MATERIALIZED VIEW nanos_daily WITH (timescaledb.continuous) AS SELECT time_bucket(BIGINT '86400000000000', t) AS bucket, max(v) AS high FROM nanos GROUP BY 1 WITH NO DATA",
+		"SELECT add_continuous_aggregate_policy('nanos_daily', BIGINT '864000000000000', BIGINT '86400000000000', interval '1 hour')",
+	} {
+		w.exec(sql)
+	}
+	w.apply(w.table(mine("mine")))
+	live, err := w.table(mine("nanos")).Read(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"retention": "604800000000000", "columnstore": "after 86400000000000"} {
+		if a, _ := live.Get(name); a.Value != want {
+			t.Errorf("%s: %q, want %q", name, a.Value, want)
+		}
+	}
+}
+
+// glimpse is what a session reads of TimescaleDB, where others have hypertables too.
+type glimpse struct {
+	own        *hypertable
+	aggregates map[string]*aggregateRef
+	jobs       []job
+	views      map[string]*liveView
+}
+
+// glimpseAs reads as a role. All connections are one session in this server, and others may not read all that a snapshot takes:
+// so the role is changed for TimescaleDB's part only.
+func (w *tableWorld) glimpseAs(role string) (g glimpse) {
+	w.t.Helper()
+	caps, err := w.cat.Capabilities(w.t.Context())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	s := &snapshot{caps: caps, relations: map[string]*relation{}, aggregates: map[string]*aggregateRef{}}
+	err = pgx.BeginFunc(w.t.Context(), w.cat.DB, func(tx pgx.Tx) error {
+		if _, err := s.readRelations(w.t.Context(), tx); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(w.t.Context(), "SET LOCAL ROLE "+role); err != nil {
+			return err
+		}
+		if err := s.readTimescale(w.t.Context(), tx); err != nil {
+			return err
+		}
+		v := &viewSnapshot{views: map[string]*liveView{}}
+		for name, r := range s.relations {
+			v.views[name] = &liveView{schema: r.schema, name: name}
+		}
+		g = glimpse{s.relations["own"].hyper, s.aggregates, s.jobs, v.views}
+		_, named := s.viewsAmong(nil)
+		rows, err := tx.Query(w.t.Context(), s.aggregatesSQL(), named)
+		if err != nil {
+			return err
+		}
+		return v.scanAggregates(rows)
+	})
+	if err != nil {
+		w.t.Fatalf("as %s: %v", role, err)
+	}
+	return g
+}
+
+// Hypertables in a schema that the session's user may not use are not in the way of what he reads, and he reads the same as one
+// who may.
+func TestHypertableInSecretSchema(t *testing.T) {
+	w := newTableWorld(t, testkit.Timescale(t))
+	for _, sql := range []string{
+		`CREATE TABLE own (t timestamptz NOT NULL, seg text, a integer, b integer, c integer)`,
+		"SELECT create_hypertable('own', by_range('t'))",
+		`ALTER TABLE own SET (timescaledb.enable_columnstore = true, timescaledb.segmentby = 'seg', timescaledb.orderby = 't DESC NULLS LAST, a NULLS FIRST, b DESC, c')`,
+		"CREATE SCHEMA secret", "CREATE TABLE secret.h (t timestamptz NOT NULL, v integer)", "SELECT create_hypertable('secret.h', by_range('t'))",
+		"INSERT INTO secret.h VALUES (now(), 1)", "ALTER TABLE secret.h SET (timescaledb.enable_columnstore = true)",
+		"CREATE MATERIALIZED VIEW secret.unseen WITH (timescaledb.continuous) AS SELECT time_bucket('1 day', t) AS bucket FROM secret.h GROUP BY 1 WITH NO DATA",
+		"CREATE MATERIALIZED VIEW daily WITH (timescaledb.continuous) AS SELECT time_bucket('1 day', t) AS bucket, max(v) AS high FROM secret.h GROUP BY 1",
+		"CREATE MATERIALIZED VIEW weekly WITH (timescaledb.continuous, timescaledb.materialized_only = false) AS SELECT time_bucket('7 days', bucket) AS bucket, max(high) AS high FROM daily GROUP BY 1 WITH NO DATA",
+		"ALTER MATERIALIZED VIEW weekly SET (timescaledb.enable_columnstore = true)",
+		"SELECT add_retention_policy('secret.h', interval '1000000 years')", "CREATE ROLE lowly",
+	} {
+		w.exec(sql)
+	}
+	mighty, lowly := w.glimpseAs("postgres"), w.glimpseAs("lowly")
+	if !reflect.DeepEqual(lowly, mighty) {
+		t.Errorf("%+v, want %+v", lowly, mighty)
+	}
+	if want := "t DESC NULLS LAST|a NULLS FIRST|b DESC|c"; strings.Join(lowly.own.orderBy, "|") != want || !slices.Equal(lowly.own.segmentBy, []string{"seg"}) {
+		t.Errorf("%q %q, want %q", lowly.own.segmentBy, lowly.own.orderBy, want)
+	}
+	if a := lowly.aggregates["daily"]; len(lowly.aggregates) != 2 || a == nil || a.fromSchema != "secret" || a.fromName != "h" {
+		t.Errorf("%+v", lowly.aggregates)
+	}
+	if l := lowly.views["weekly"]; !l.real || !l.columnar || l.filled || !strings.Contains(l.query, "GROUP BY") || !lowly.views["daily"].filled {
+		t.Errorf("%+v", l)
+	}
+	i := slices.IndexFunc(lowly.jobs, func(j job) bool { return j.proc == "policy_retention" })
+	if i < 0 || lowly.jobs[i].dropAfter == nil || *lowly.jobs[i].dropAfter < 290*365*24*time.Hour {
+		t.Errorf("%+v", lowly.jobs)
+	}
+}
+
+// locked has another session hold a table as VACUUM FULL does, while f runs.
+func (w *tableWorld) locked(table string, f func()) {
+	w.t.Helper()
+	tx, err := w.cat.DB.Begin(w.t.Context())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback(context.WithoutCancel(w.t.Context())) }()
+	if _, err := tx.Exec(w.t.Context(), "LOCK TABLE "+table+" IN ACCESS EXCLUSIVE MODE"); err != nil {
+		w.t.Fatal(err)
+	}
+	f()
+}
+
+// A table that the pipeline does not know, and what reads it, is in nobody's way while another session holds it. Once it is free,
+// it can be imported whole.
+func TestOthersAreLocked(t *testing.T) {
+	url := testkit.Postgres(t)
+	w := newTableWorld(t, url+"&lock_timeout=1s")
+	w.exec(`CREATE TABLE others (id bigint PRIMARY KEY, a integer, b integer GENERATED ALWAYS AS (a * 2) STORED); CREATE INDEX others_high ON others (a) WHERE a > 7;
+		CREATE VIEW others_view AS SELECT a FROM others; CREATE VIEW others_second AS SELECT a FROM others_view; CREATE MATERIALIZED VIEW others_kept AS SELECT a FROM others;
+		CREATE TABLE mine (id bigint PRIMARY KEY, v text, w bigint GENERATED ALWAYS AS (id * 2) STORED); CREATE VIEW mine_view AS SELECT id FROM mine; CREATE VIEW gone AS SELECT v FROM mine`)
+	mine, view, gone := mine("mine"), &spec.View{Name: "mine_view", Query: "SELECT id FROM mine"}, &spec.Removed{Kind: "view", Name: "gone"}
+	mine.Columns = append(mine.Columns, &spec.Column{Name: "w", Type: spec.Bigint, Null: true, Generated: "id * 2"})
+	p := w.cat.Pipeline
+	p.Tables, p.Views, p.Removed = []*spec.Table{mine}, []*spec.View{view}, []*spec.Removed{gone}
+	queries := &Queries{Pipeline: p, Catalog: w.cat}
+	w.locked("others", func() {
+		for r, want := range map[plan.Resource]plan.Action{
+			w.table(mine): plan.None, &View{Queries: queries, Spec: view}: plan.None, &View{Queries: queries, Removed: gone}: plan.Delete,
+		} {
+			c := w.plan(r)
+			if query, _ := c.Live.Get("query"); c.Action != want || c.Impossible() || strings.HasPrefix(c.Address, "view.") && query.Value == "" {
+				t.Errorf("%s: %s %+v %+v", c.Address, c.Action, c.Live, c.Findings)
+			}
+		}
+		unmanaged, err := w.cat.Unmanaged(t.Context())
+		if want := []string{"table.mine", "table.others", "view.gone", "view.mine_view", "view.others_second", "view.others_view"}; err != nil || !slices.Equal(unmanaged, want) {
+			t.Errorf("%q %v, want %q", unmanaged, err, want)
+		}
+		if got, err := w.cat.Reads(t.Context(), "others", "a"); err != nil || !slices.Contains(got, "view.others_view") {
+			t.Errorf("%q %v", got, err)
+		}
+		_, table := TableBlock(t.Context(), w.cat, "others")
+		_, view := ViewBlock(t.Context(), w.cat, "others_view")
+		for _, err := range []error{table, view} {
+			if sqlState(err) != "55P03" || !strings.Contains(err.Error(), "another session holds") {
+				t.Errorf("import under a lock: %v", err)
+			}
+		}
+	})
+	text, err := TableBlock(t.Context(), w.cat, "others")
+	for _, want := range []string{`generated = "(a * 2)"`, "# index others_high is of a kind"} {
+		if err != nil || !strings.Contains(text, want) {
+			t.Errorf("%v %s, want %q", err, text, want)
+		}
+	}
+	for name, want := range map[string]string{"others_view": "FROM public.others", "others_second": "FROM public.others_view"} {
+		if text, err := ViewBlock(t.Context(), w.cat, name); err != nil || !strings.Contains(text, want) {
+			t.Errorf("%v %s, want %q", err, text, want)
+		}
+	}
+}
+
+// Of aggregates, the query is read of those that the pipeline is about, and of the views that hang on them and are made anew with
+// them. Another's is imported whole all the same.
+func TestOthersAggregates(t *testing.T) {
+	w := newTableWorld(t, testkit.Timescale(t))
+	for _, name := range []string{"own", "others"} {
+		w.exec("CREATE TABLE " + name + " (t timestamptz NOT NULL, v integer)")
+		w.exec("SELECT create_hypertable('" + name + "', by_range('t'))")
+		w.exec("CREATE MATERIALIZED VIEW " + name + "_daily WITH (timescaledb.continuous, timescaledb.materialized_only = false) AS SELECT time_bucket('1 day', t) AS bucket, max(v) AS high FROM " + name + " GROUP BY 1 WITH NO DATA")
+		w.exec("CREATE MATERIALIZED VIEW " + name + "_weekly WITH (timescaledb.continuous) AS SELECT time_bucket('7 days', bucket) AS bucket, max(high) AS high FROM " + name + "_daily GROUP BY 1 WITH NO DATA")
+		w.exec("CREATE VIEW " + name + "_top AS SELECT max(high) AS top FROM " + name + "_weekly")
+		w.exec("CREATE VIEW " + name + "_raw AS SELECT v FROM " + name)
+	}
+	w.cat.Pipeline.Aggregates = []*spec.Aggregate{{Name: "own_daily"}}
+	v, err := w.cat.views(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var read []string
+	for name, l := range v.views {
+		if !l.partial && l.query != "" {
+			read = append(read, name)
+		}
+	}
+	slices.Sort(read)
+	if want := []string{"own_daily", "own_top", "own_weekly"}; !slices.Equal(read, want) || !v.views["own_daily"].real {
+		t.Errorf("%q, want %q", read, want)
+	}
+	text, err := AggregateBlock(t.Context(), w.cat, "others_daily")
+	if err != nil || !strings.Contains(text, "table.others\n") || !strings.Contains(text, "FROM public.others") || !strings.Contains(text, "real_time = true") {
+		t.Errorf("%v %s", err, text)
+	}
+	s, err := w.cat.load(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = pgx.BeginFunc(t.Context(), w.cat.DB, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(t.Context(), s.aggregatesSQL(), []string{"public.own_daily"}); err != nil {
+			return err
+		}
+		var locked []string
+		err := tx.QueryRow(t.Context(), "SELECT array_agg(DISTINCT c.relname::text ORDER BY c.relname::text) FROM pg_locks l JOIN pg_class c ON c.oid = l.relation WHERE c.relname ~ '^(own|others)'").Scan(&locked)
+		if !slices.Equal(locked, []string{"own"}) {
+			t.Errorf("locked: %q", locked)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// An index that treats values otherwise than a plain one over the same columns is another one.
+func TestUnusualIndexes(t *testing.T) {
+	w := newTableWorld(t, testkit.Postgres(t))
+	w.exec(`CREATE TABLE ix (id bigint PRIMARY KEY, v text, c text COLLATE "C", n varchar(9), a integer[])`)
+	unusual := map[string]string{
+		"CREATE INDEX ix_pattern ON ix (v text_pattern_ops)":  "using btree (v text_pattern_ops)",
+		`CREATE INDEX ix_collation ON ix (id, v COLLATE "C")`: `using btree (id, v COLLATE "C")`,
+	}
+	if w.text("SELECT (current_setting('server_version_num')::int >= 150000)::text") == "true" {
+		unusual["CREATE UNIQUE INDEX ix_nulls ON ix (v) NULLS NOT DISTINCT"] = "unique using btree (v) NULLS NOT DISTINCT"
+		unusual["ALTER TABLE ix ADD CONSTRAINT ix_null UNIQUE NULLS NOT DISTINCT (c)"] = "unique using btree (c) NULLS NOT DISTINCT"
+	}
+	usual := map[string]string{
+		"CREATE INDEX ix_own ON ix (c)": "c", "CREATE INDEX ix_words ON ix (n, a)": "n, a", `CREATE INDEX ix_same ON ix (v COLLATE "default")`: "v", "ALTER TABLE ix ADD CONSTRAINT ix_both UNIQUE (v, n)": "unique v, n",
+	}
+	declared := mine("ix")
+	for sql := range unusual {
+		w.exec(sql)
+	}
+	for sql := range usual {
+		w.exec(sql)
+	}
+	live, err := w.table(declared).Read(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := regexp.MustCompile(`ix_\w+`)
+	for _, all := range []map[string]string{unusual, usual} {
+		for sql, want := range all {
+			if a, _ := live.Get("index " + name.FindString(sql)); a.Value != want {
+				t.Errorf("%s: %q, want %q", sql, a.Value, want)
+			}
+		}
+	}
+	text, err := TableBlock(t.Context(), w.cat, "ix")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for sql := range unusual {
+		if want := "# index " + name.FindString(sql) + " is of a kind"; !strings.Contains(text, want) {
+			t.Errorf("%s lacks %q", text, want)
+		}
+	}
+	if !strings.Contains(text, `name    = "ix_same"`) {
+		t.Errorf("%s lacks ix_same", text)
+	}
+	// Declared as plain ones, they are made anew.
+	declared.Indexes = []*spec.Index{{Name: "ix_pattern", Columns: []string{"v"}}, {Name: "ix_collation", Columns: []string{"id", "v"}}, {Name: "ix_same", Columns: []string{"v"}}}
+	w.expect(w.apply(w.table(declared)), "index ix_collation intent, index ix_pattern intent", "")
+}
+
+// The name of a column is no attribute of another one.
+func TestColumnNamedLikeAnAttribute(t *testing.T) {
+	w := newTableWorld(t, testkit.Postgres(t))
+	w.exec(`CREATE TABLE ds (id bigint PRIMARY KEY, v text, "v description" integer, "Odd" text); COMMENT ON COLUMN ds.v IS 'The value.'; COMMENT ON COLUMN ds."v description" IS 'Another.'`)
+	s := mine("ds")
+	s.Columns[1].Description = "The value."
+	c := w.apply(w.table(s))
+	w.expect(c, "", "")
+	for name, want := range map[string]string{
+		"column v": "text", "column v description": "The value.", `column "v description"`: "integer", `column "v description" description`: "Another.", `column "Odd"`: "text",
+	} {
+		if a, _ := c.Live.Get(name); a.Value != want {
+			t.Errorf("%s: %q, want %q", name, a.Value, want)
+		}
+	}
+	// It is not ours either: the description goes, and the column stays.
+	s.Columns[1].Description = ""
+	w.expect(w.apply(w.table(s)), "column v description reset", "")
+	if got := w.text(`SELECT count(*)::text FROM pg_attribute WHERE attrelid = 'ds'::regclass AND attname = 'v description'`); got != "1" {
+		t.Error("the column is gone")
+	}
+}
+
+// A default is compared with the help of a temporary table: who may make none is told what to do.
+func TestTableWithoutTemporary(t *testing.T) {
+	w := newTableWorld(t, testkit.Postgres(t))
+	database := quote(w.text("SELECT current_database()"))
+	w.exec("REVOKE TEMPORARY ON DATABASE " + database + " FROM PUBLIC; CREATE SCHEMA secret; CREATE FUNCTION secret.f() RETURNS text LANGUAGE sql AS 'SELECT 1'")
+	them := w.as("CREATE ROLE %[1]s; GRANT CREATE ON SCHEMA public TO %[1]s")
+	s := mine("tmp")
+	s.Columns[1].Default = "'x'"
+	remedy := "GRANT TEMPORARY ON DATABASE " + database + " TO " + quote(them.text("SELECT current_user::text"))
+	_, err := them.table(s).Read(t.Context())
+	if sqlState(err) != "42501" || !strings.Contains(err.Error(), remedy) {
+		t.Errorf("%v, want %q", err, remedy)
+	}
+	w.exec(remedy)
+	them.apply(them.table(s))
+	s.Columns[1].Default = "secret.f()" // refused for something else
+	if _, err := them.table(s).Read(t.Context()); sqlState(err) != "42501" || strings.Contains(err.Error(), "GRANT TEMPORARY") {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,74 @@
+package timescale
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/cryptoviz/cryptoviz/provision/plan"
+)
+
+// refusedRight tells what right is missing to what the server refused with 42501.
+func (d *draft) refusedRight(ctx context.Context, before []string, steps []step, err *statementError) (doubt, error) {
+	switch {
+	case slices.Contains(before, err.sql): // of the trial itself: that says nothing of the change
+		return doubt("the server says " + serverText(err)), nil
+	case d.change.Action == plan.Create && before == nil && d.inEngineSchema(ctx):
+		return d.run(ctx, []string{createEngineSchema}, steps)
+	}
+	d.change.Find("CV-T28", "", "%s", d.Catalog.lackingForTable(ctx, d.name(), err))
+	return "", nil
+}
+
+const createEngineSchema = "CREATE SCHEMA IF NOT EXISTS " + engineSchema
+
+// inEngineSchema tells whether new tables come to be in the engine's schema, which the same apply makes: where the search_path
+// begins with it, as it does for a user of its name.
+func (d *draft) inEngineSchema(ctx context.Context) (yes bool) {
+	err := d.Catalog.trial(ctx, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, createEngineSchema); err != nil {
+			return err
+		}
+		return tx.QueryRow(ctx, "SELECT current_schema() = $1", engineSchema).Scan(&yes)
+	})
+	return err == nil && yes
+}
+
+// lackingForTable explains why a table may not be made or changed, and names the statement that gives the right. The server's own
+// message names neither the user nor the way out.
+func (c *Catalog) lackingForTable(ctx context.Context, table string, err error) string {
+	var user, schema, owner string
+	var creates, owns bool
+	failed := c.queryRow(ctx, `SELECT current_user::text, coalesce(current_schema()::text, ''), coalesce(has_schema_privilege(current_schema(), 'CREATE'), true),
+		coalesce(pg_get_userbyid(c.relowner)::text, ''), coalesce(pg_has_role(c.relowner, 'USAGE'), true)
+		FROM (SELECT to_regclass($1) AS oid) t LEFT JOIN pg_class c ON c.oid = t.oid`, quote(table)).Scan(&user, &schema, &creates, &owner, &owns)
+	switch {
+	case failed != nil:
+	case !owns:
+		return fmt.Sprintf("%s is not the owner of %s, %s is (%s). Use that user, or let a superuser run GRANT %s TO %s", user, table, owner, serverText(err), quote(owner), quote(user))
+	case !creates:
+		return fmt.Sprintf("%s may not make tables and indexes in schema %s (%s). Let the schema's owner or a superuser run GRANT CREATE ON SCHEMA %s TO %s", user, schema, serverText(err), quote(schema), quote(user))
+	}
+	return err.Error()
+}
+
+// lackingForEngine is the same for the engine's own tables. CREATE SCHEMA IF NOT EXISTS wants the right to make one also where it is
+// there.
+func (c *Catalog) lackingForEngine(ctx context.Context, err error) string {
+	var user, database, owner string
+	var creates, owns bool
+	failed := c.queryRow(ctx, `SELECT current_user::text, current_database()::text, has_database_privilege(current_database(), 'CREATE'),
+		coalesce(pg_get_userbyid(n.nspowner)::text, ''), coalesce(pg_has_role(n.nspowner, 'USAGE'), true)
+		FROM (SELECT $1::text AS name) s LEFT JOIN pg_namespace n ON n.nspname = s.name`, engineSchema).Scan(&user, &database, &creates, &owner, &owns)
+	switch {
+	case failed != nil:
+	case !owns:
+		return fmt.Sprintf("schema %s belongs to %s, not to %s (%s). Use that user, or let a superuser run GRANT %s TO %s", engineSchema, owner, user, serverText(err), quote(owner), quote(user))
+	case !creates:
+		return fmt.Sprintf("%s may not make the schema %s in database %s (%s). Let the database's owner or a superuser run GRANT CREATE ON DATABASE %s TO %s",
+			user, engineSchema, database, serverText(err), quote(database), quote(user))
+	}
+	return err.Error()
+}

@@ -1,0 +1,67 @@
+package timescale
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/cryptoviz/cryptoviz/provision/plan"
+)
+
+// try runs the statements of a role in a transaction that is rolled back: a privilege that another role gave, or that this one
+// passed on, stays whatever the owner takes back, and the server alone knows them all.
+func (r *Role) try(ctx context.Context, c *plan.Change, steps []string) error {
+	var at string
+	r.Queries.granting.Lock() // as Apply does
+	err := r.Queries.Catalog.trial(ctx, func(tx pgx.Tx) error {
+		for _, sql := range steps {
+			at = sql
+			if err := Single(ctx, tx, sql); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	r.Queries.granting.Unlock()
+	drops := strings.HasPrefix(at, "DROP ROLE")
+	switch state := sqlState(err); {
+	case err == nil:
+	case state == "55P03" || state == "57014":
+		c.Note("not tried on the server: another session holds a lock on what it has privileges on")
+	case c.Action != plan.Delete && missing(state): // this plan makes it
+	case drops && state == "42501":
+		c.Find("CV-R01", "", "%s: %s", at, serverText(err))
+	case drops && refuses(state):
+		c.Find("CV-R04", "", "%s%s", serverText(err), r.givenBy(func(grantor, grantee string) bool { return grantor == r.name() || grantor != "" && grantee == r.name() }))
+	case state == "2BP01":
+		c.Find("CV-R09", "", "%s: %s%s", at, serverText(err), r.givenBy(func(grantor, _ string) bool { return grantor == r.name() }))
+	case state == "42501":
+		c.Find("CV-R02", "", "%s: %s", at, serverText(err))
+	default:
+		return fmt.Errorf("try the change of role %s: %s: %w", r.name(), at, err)
+	}
+	return nil
+}
+
+// givenBy lists the privileges whose giver and taker are meant: "; bob gave ann select on public.ticks".
+func (r *Role) givenBy(meant func(grantor, grantee string) bool) string {
+	var out []string
+	for _, grantee := range sortedKeys(r.known.roles) {
+		for _, g := range r.known.roles[grantee].grants {
+			if !meant(g.grantor, grantee) {
+				continue
+			}
+			word := g.privilege
+			if g.column != "" {
+				word += " (" + g.column + ")"
+			}
+			out = append(out, fmt.Sprintf("%s gave %s %s on %s", g.grantor, grantee, word, g.relation))
+		}
+	}
+	if len(out) == 0 {
+		return ""
+	}
+	return "; " + strings.Join(out, ", ")
+}
