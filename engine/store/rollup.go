@@ -59,7 +59,10 @@ func (s *Store) RollupDay(ctx context.Context, r *spec.Rollup, day, now time.Tim
 	}
 	began := time.Now()
 	var out RolledDay
-	var err error
+	r, err := s.applied(ctx, r)
+	if err != nil {
+		return out, fmt.Errorf("roll up %s: %w", day.Format(time.DateOnly), err)
+	}
 	for try := 0; ; try++ {
 		run := rollupRun{s: s, r: r, day: day, end: day.Add(oneDay), now: now, began: began, dry: dryRun}
 		if out, err = run.transact(ctx); err == nil {

@@ -268,6 +268,9 @@ func settle(ctx context.Context, tx pgx.Tx, lockTimeout string) error {
 // late rows, and days whose raw rows need not be kept any more.
 func (s *Store) RollupDue(ctx context.Context, r *spec.Rollup, now time.Time) (due []time.Time, err error) {
 	today := now.UTC().Truncate(oneDay)
+	if r, err = s.applied(ctx, r); err != nil {
+		return nil, err
+	}
 	err = s.inTx(ctx, func(tx pgx.Tx) error {
 		t, err := begin(ctx, tx, r.From, "10s")
 		if err != nil {
