@@ -69,11 +69,14 @@ func (w *World) Apply(ctx context.Context, p plan.Plan, opt Options) ([]Result, 
 		return nil, lost(err)
 	}
 	defer release()
-	run := &applying{World: w, opt: opt, outcome: map[string]Outcome{}, byAddress: map[string]plan.Resource{}}
+	run := &applying{World: w, opt: opt, outcome: map[string]Outcome{}, byAddress: map[string]plan.Resource{}, changes: map[string]plan.Change{}}
 	for _, r := range w.Resources {
 		run.byAddress[r.Address()] = r
 	}
 	todo := slices.DeleteFunc(slices.Clone(p.Changes), func(c plan.Change) bool { return !c.Changes() && !c.Marks() })
+	for _, c := range todo {
+		run.changes[c.Address] = c
+	}
 	if todo, err = run.recheck(ctx, todo); err != nil {
 		return run.results, err
 	}
@@ -101,6 +104,7 @@ type applying struct {
 	*World
 	opt       Options
 	byAddress map[string]plan.Resource
+	changes   map[string]plan.Change
 
 	mu      sync.Mutex
 	outcome map[string]Outcome
@@ -285,11 +289,18 @@ func (a *applying) forbidden(ctx context.Context, c plan.Change) string {
 	defer a.mu.Unlock()
 	if c.Action != plan.Delete {
 		for _, d := range append([]string{timescale.EngineAddress}, c.Depends...) {
-			if o, known := a.outcome[d]; known && o != Done {
+			if o, known := a.outcome[d]; known && o != Done && (!a.changes[d].Impossible() || a.changes[d].Holds()) {
 				return fmt.Sprintf("it depends on %s, which was not applied", d)
 			}
 		}
 		return ""
+	}
+	if c.Address == timescale.EngineAddress { // it holds the marks of what is left
+		for other, r := range a.byAddress {
+			if o, known := a.outcome[other]; known && o != Done && r.Want() == nil {
+				return fmt.Sprintf("%s still needs it", other)
+			}
+		}
 	}
 	for other, r := range a.byAddress {
 		if strings.HasPrefix(other, "role.") {

@@ -117,7 +117,7 @@ func withColumns(t *spec.Table, live []liveColumn, last plan.State) *spec.Table 
 	for _, l := range live {
 		c := declaredAs(t, l, live)
 		if c == nil {
-			if _, ours := last.Get("column " + l.name); ours { // apply drops it
+			if _, ours := last.Get(timescale.ColumnAttr(l.name)); ours { // apply drops it
 				same = false
 				continue
 			}
@@ -172,9 +172,17 @@ type asked struct {
 // explain has the server read the SQL of rollups, dashboards and alerts against the planned schema. What it refuses becomes
 // a finding of the rollup, dashboard or alert: so a dropped column names the panels that read it.
 func (w *World) explain(ctx context.Context, p *plan.Plan) error {
-	queries := w.askedOf(p)
+	queries, views := w.askedOf(p), w.viewsOf(p)
 	if len(queries) == 0 {
 		return nil
+	}
+	for _, list := range [][]asked{queries, views} {
+		for i := range list {
+			var err error
+			if list[i].sql, err = w.queries.Unqualified(ctx, list[i].sql); err != nil {
+				return err
+			}
+		}
 	}
 	tx, err := w.db.Begin(ctx)
 	if err != nil {
@@ -199,9 +207,9 @@ func (w *World) explain(ctx context.Context, p *plan.Plan) error {
 		}
 		return nil // the table's own change says what is wrong with it
 	}
-	w.makeViews(ctx, tx, p)
+	makeViews(ctx, tx, views)
 	for _, q := range queries {
-		text, err := w.try(ctx, tx, q)
+		text, err := try(ctx, tx, w.p, q)
 		switch {
 		case busy(err) && ctx.Err() == nil:
 			note(p, q, "not checked, since another session holds a lock on what it reads, or the server is slow")
@@ -262,25 +270,28 @@ func (w *World) askedOf(p *plan.Plan) (out []asked) {
 	return out
 }
 
-// makeViews makes the views that the plan makes or changes, for the queries that read them. Which reads which is found by
-// trying: one round a level.
-func (w *World) makeViews(ctx context.Context, tx pgx.Tx, p *plan.Plan) {
-	var left []asked
+// viewsOf lists the views and aggregates that the plan makes or changes.
+func (w *World) viewsOf(p *plan.Plan) (out []asked) {
 	for _, c := range p.Changes {
 		if c.Action != plan.Create && c.Action != plan.Update && c.Action != plan.Replace {
 			continue
 		}
 		for _, v := range w.p.Views {
 			if c.Address == "view."+v.Name {
-				left = append(left, asked{what: v.Name, sql: v.Query})
+				out = append(out, asked{what: v.Name, sql: v.Query})
 			}
 		}
 		for _, a := range w.p.Aggregates {
 			if c.Address == "aggregate."+a.Name {
-				left = append(left, asked{what: a.Name, sql: a.Query})
+				out = append(out, asked{what: a.Name, sql: a.Query})
 			}
 		}
 	}
+	return out
+}
+
+// makeViews makes views for the queries that read them. Which reads which is found by trying: one round a level.
+func makeViews(ctx context.Context, tx pgx.Tx, left []asked) {
 	for round := len(left); round > 0 && len(left) > 0; round-- {
 		left = slices.DeleteFunc(left, func(v asked) bool {
 			return timescale.Attempt(ctx, tx, func() error {
@@ -291,13 +302,13 @@ func (w *World) makeViews(ctx context.Context, tx pgx.Tx, p *plan.Plan) {
 }
 
 // try has the server read one query; the text is what it says against it.
-func (w *World) try(ctx context.Context, tx pgx.Tx, q asked) (string, error) {
+func try(ctx context.Context, tx pgx.Tx, p *spec.Pipeline, q asked) (string, error) {
 	err := timescale.Attempt(ctx, tx, func() error {
 		// Prepared, not explained: whatever stands in a file, nothing of it is run.
 		_, err := tx.Conn().PgConn().Prepare(ctx, "", q.sql, nil)
 		return err
 	})
-	if text := cmp.Or(timescale.ReadsLeaving(w.p, err), refusal(err)); text != "" || err == nil {
+	if text := cmp.Or(timescale.ReadsLeaving(p, err), refusal(err)); text != "" || err == nil {
 		return text, nil
 	}
 	return "", err

@@ -82,12 +82,12 @@ func (w *World) Plan(ctx context.Context) (plan.Plan, error) {
 			out.Orphans = append(out.Orphans, address)
 		}
 	}
-	if refused != nil {
-		return out, nil
+	if refused == nil {
+		if err := w.explain(ctx, &out); err != nil {
+			return out, lost(err)
+		}
 	}
-	if err := w.explain(ctx, &out); err != nil {
-		return out, lost(err)
-	}
+	out.Wait()
 	return out, nil
 }
 

@@ -147,11 +147,19 @@ func (w *World) lock(ctx context.Context) (held context.Context, release func(),
 // deleting wants a resource gone. An object without our mark is somebody else's and stays.
 type deleting struct {
 	plan.Resource
-	where string
-	ours  bool
+	where   string
+	depends []string // of what is declared; nil: of the resource itself, which may know only when it has read
+	ours    bool
 }
 
 func (d *deleting) Where() string { return d.where }
+
+func (d *deleting) DependsOn() []string {
+	if d.depends != nil {
+		return d.depends
+	}
+	return d.Resource.DependsOn()
+}
 
 func (d *deleting) Want() *plan.State { return nil }
 
@@ -181,12 +189,14 @@ func (w *World) Destroying(ctx context.Context, targets []string) (*World, error
 		if ours {
 			p.Removed = append(p.Removed, gone) // so that what reads it is known to go too
 		}
-		where := r.Where()
+		d := &deleting{Resource: r, where: r.Where(), ours: ours}
 		switch kind {
 		case "table", "view", "aggregate", "role": // what they hang on is what is live, not what is declared
-			r = w.removed(gone)
+			d.Resource = w.removed(gone)
+		case "folder", "datasource", "dashboard", "alert": // the object of the uid that the last apply set, not of the declared one
+			d.Resource, d.depends = w.removed(gone), r.DependsOn()
 		}
-		out.Resources = append(out.Resources, &deleting{r, where, ours})
+		out.Resources = append(out.Resources, d)
 	}
 	out.p, out.catalog.Pipeline, out.queries.Pipeline = &p, &p, &p
 	return &out, nil

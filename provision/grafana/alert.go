@@ -76,9 +76,6 @@ func (a *Alert) fresh(ctx context.Context) (*plan.State, error) {
 
 // Judge tells what cannot be done, and lists the requests.
 func (a *Alert) Judge(ctx context.Context, c *plan.Change) error {
-	if c.Action == plan.Delete {
-		return removal{a.Org, "alert", a.uid()}.judge(ctx, c)
-	}
 	s, err := a.Org.load(ctx)
 	if err != nil {
 		return err
@@ -152,9 +149,6 @@ func locked(live *rule) []string {
 
 // Apply creates or changes the rule, then its group's interval.
 func (a *Alert) Apply(ctx context.Context, c plan.Change) error {
-	if c.Action == plan.Delete {
-		return removal{a.Org, "alert", a.uid()}.apply(ctx, c)
-	}
 	s, err := a.Org.load(ctx)
 	if err != nil {
 		return err

@@ -17,9 +17,6 @@ import (
 // only people changed where the file changes nothing, is overwritten with consent only; where the file changes other places,
 // both are kept.
 func (d *Dashboard) Judge(ctx context.Context, c *plan.Change) error {
-	if c.Action == plan.Delete {
-		return removal{d.Org, "dashboard", d.Spec.UID}.judge(ctx, c)
-	}
 	m, err := d.model()
 	if err != nil {
 		return err
@@ -38,7 +35,7 @@ func (d *Dashboard) Judge(ctx context.Context, c *plan.Change) error {
 	if err != nil || live == nil {
 		return err
 	}
-	j := judgement{d: d, c: c, want: m, live: live, last: renamed(c.Last, c.Live, c.Want)}
+	j := judgement{d: d, c: c, want: m, live: live, last: renamed(c.Base(), c.Live, c.Want)}
 	j.compare()
 	if len(c.Diffs) == 0 {
 		c.Action = plan.None

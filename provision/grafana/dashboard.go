@@ -160,9 +160,6 @@ func (m *model) fingerprint() string {
 
 // Apply saves the dashboard: what is live, with the planned differences over it.
 func (d *Dashboard) Apply(ctx context.Context, c plan.Change) error {
-	if c.Action == plan.Delete {
-		return removal{d.Org, "dashboard", d.Spec.UID}.apply(ctx, c)
-	}
 	if _, err := d.model(); err != nil {
 		return err
 	}
@@ -263,7 +260,7 @@ func (d *Dashboard) compose(live *board, c plan.Change) map[string]any {
 		out["uid"] = d.Spec.UID
 		return out
 	}
-	m := mixing{want: d.file, live: live.model, c: c, last: renamed(c.Last, c.Live, c.Want)}
+	m := mixing{want: d.file, live: live.model, c: c, last: renamed(c.Base(), c.Live, c.Want)}
 	out := m.keys()
 	out["uid"], out["version"] = d.Spec.UID, jsonInt(live.meta.Version)
 	if list := m.list("variable"); len(list) > 0 {

@@ -155,9 +155,6 @@ func (d *DataSource) fresh(ctx context.Context) (*plan.State, error) {
 
 // Judge compares the password with the ledger, and tells what cannot be done.
 func (d *DataSource) Judge(ctx context.Context, c *plan.Change) error {
-	if c.Action == plan.Delete {
-		return removal{d.Org, "datasource", d.Spec.UID}.judge(ctx, c)
-	}
 	s, err := d.Org.load(ctx)
 	if err != nil {
 		return err
@@ -200,7 +197,7 @@ func (d *DataSource) password(c *plan.Change, readOnly bool) {
 	if !differs || c.Action != plan.Update {
 		return
 	}
-	was, known := c.Last.Get("password")
+	was, known := c.Base().Get("password")
 	set := diff.Old == present
 	switch {
 	case diff.New == "": // it left pipeline.hcl: Grafana keeps it, since a data source without one is no use to anybody
@@ -285,9 +282,6 @@ func interval(d time.Duration) string {
 
 // Apply creates or changes it.
 func (d *DataSource) Apply(ctx context.Context, c plan.Change) error {
-	if c.Action == plan.Delete {
-		return removal{d.Org, "datasource", d.Spec.UID}.apply(ctx, c)
-	}
 	s, err := d.Org.load(ctx)
 	if err != nil {
 		return err

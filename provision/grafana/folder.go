@@ -85,10 +85,7 @@ func (f *Folder) Read(ctx context.Context) (*plan.State, error) {
 }
 
 // Judge tells what a move means, and lists the requests.
-func (f *Folder) Judge(ctx context.Context, c *plan.Change) error {
-	if c.Action == plan.Delete {
-		return removal{f.Org, "folder", f.uid()}.judge(ctx, c)
-	}
+func (f *Folder) Judge(_ context.Context, c *plan.Change) error {
 	switch c.Action {
 	case plan.Create:
 		c.Steps = []string{"POST /api/folders " + encode(f.body())}
@@ -115,9 +112,6 @@ func (f *Folder) body() map[string]any {
 
 // Apply creates, renames or moves it.
 func (f *Folder) Apply(ctx context.Context, c plan.Change) error {
-	if c.Action == plan.Delete {
-		return removal{f.Org, "folder", f.uid()}.apply(ctx, c)
-	}
 	s, err := f.Org.load(ctx)
 	if err != nil {
 		return err
@@ -200,8 +194,16 @@ func or(s, other string) string {
 	return s
 }
 
-// contents lists what a folder holds, and what the folders in it hold, as names that people know.
-func (o *Org) contents(ctx context.Context, uid string) (names []string, rules bool, err error) {
+// held is one object in a folder. Titles may be there twice, uids not.
+type held struct{ kind, title, uid string }
+
+func (h held) String() string { return fmt.Sprintf("%s %q", h.kind, h.title) }
+
+// exact names the object alone.
+func (h held) exact() string { return fmt.Sprintf("%s %q (uid %q)", h.kind, h.title, h.uid) }
+
+// contents lists what a folder holds, and what the folders in it hold.
+func (o *Org) contents(ctx context.Context, uid string) (out []held, rules bool, err error) {
 	inside := []string{uid}
 	for i := 0; i < len(inside); i++ {
 		var children []folder
@@ -209,7 +211,7 @@ func (o *Org) contents(ctx context.Context, uid string) (names []string, rules b
 			return nil, false, err
 		}
 		for _, f := range children {
-			names, inside = append(names, fmt.Sprintf("folder %q", f.Title)), append(inside, f.UID)
+			out, inside = append(out, held{"folder", f.Title, f.UID}), append(inside, f.UID)
 		}
 	}
 	hits, err := o.client.search(ctx, url.Values{"folderUIDs": inside, "type": {"dash-db"}})
@@ -217,7 +219,7 @@ func (o *Org) contents(ctx context.Context, uid string) (names []string, rules b
 		return nil, false, err
 	}
 	for _, h := range hits {
-		names = append(names, fmt.Sprintf("dashboard %q", h.Title))
+		out = append(out, held{"dashboard", h.Title, h.UID})
 	}
 	list, err := o.client.rules(ctx)
 	if noAccess(err) != nil {
@@ -225,24 +227,29 @@ func (o *Org) contents(ctx context.Context, uid string) (names []string, rules b
 	}
 	for _, r := range list {
 		if slices.Contains(inside, text(r["folderUID"])) {
-			names, rules = append(names, fmt.Sprintf("alert rule %q", text(r["title"]))), true
+			out, rules = append(out, held{"alert rule", text(r["title"]), text(r["uid"])}), true
 		}
 	}
-	slices.Sort(names)
-	return names, rules, nil
+	slices.SortFunc(out, func(a, b held) int { return strings.Compare(a.exact(), b.exact()) })
+	return out, rules, nil
 }
 
 // judgeFolder is the judgement on a folder that a removed block wants gone.
 func (o *Org) judgeFolder(ctx context.Context, uid string, c *plan.Change) error {
-	names, rules, err := o.contents(ctx, uid)
+	found, rules, err := o.contents(ctx, uid)
 	if err != nil {
 		return err
 	}
 	c.Steps = []string{deleteFolder(uid, rules)}
-	if len(names) > 0 {
-		c.Find("CV-G04", "", "with it go %s", some(names, 12)).Loss = &plan.Loss{When: "at once"}
-		c.Steps = append(c.Steps, "holding "+strings.Join(names, ", "))
+	if len(found) == 0 {
+		return nil
 	}
+	var names, exact []string
+	for _, h := range found {
+		names, exact = append(names, h.String()), append(exact, h.exact())
+	}
+	c.Find("CV-G04", "", "with it go %s", some(names, 12)).Loss = &plan.Loss{When: "at once"}
+	c.Steps = append(c.Steps, "holding "+strings.Join(exact, ", "))
 	return nil
 }
 
@@ -252,7 +259,7 @@ func deleteFolder(uid string, rules bool) string {
 
 // removeFolder deletes a folder, if it holds what the plan said it holds, or less.
 func (o *Org) removeFolder(ctx context.Context, uid string, c plan.Change) error {
-	names, rules, err := o.contents(ctx, uid)
+	found, rules, err := o.contents(ctx, uid)
 	if err != nil {
 		if missing(err) {
 			return nil
@@ -260,9 +267,9 @@ func (o *Org) removeFolder(ctx context.Context, uid string, c plan.Change) error
 		return err
 	}
 	planned := strings.Join(c.Steps, "\n")
-	for _, n := range names {
-		if !strings.Contains(planned, n) {
-			return fmt.Errorf("%s holds something new, %s: plan again", c.Address, n)
+	for _, h := range found {
+		if !strings.Contains(planned, h.exact()) {
+			return fmt.Errorf("%s holds something new, %s: plan again", c.Address, h.exact())
 		}
 	}
 	lib, err := o.client.library(ctx)

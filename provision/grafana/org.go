@@ -63,8 +63,14 @@ func (o *Org) Describe() plan.Read {
 	if s.version != "" {
 		version = s.version
 	}
-	r.Text += fmt.Sprintf(" (%s, %s): %s, %s, %s, %s", version, s.name,
-		counted(len(o.p.Folders), "folder"), counted(len(o.p.DataSources), "data source"), counted(len(o.p.Dashboards), "dashboard"), counted(len(o.p.Alerts), "alert rule"))
+	r.Text += fmt.Sprintf(" (%s, %s)", version, s.name)
+	if s.searched {
+		found := map[string]int{}
+		for _, h := range s.hits {
+			found[h.Type]++
+		}
+		r.Text += fmt.Sprintf(": %s, %s, %s, %s", counted(found["dash-folder"], "folder"), counted(len(s.sourceList), "data source"), counted(found["dash-db"], "dashboard"), counted(len(s.ruleList), "alert rule"))
+	}
 	return r
 }
 
@@ -225,6 +231,15 @@ func nameOf(uid string) string {
 	return strings.ReplaceAll(strings.TrimPrefix(uid, "cv-"), "-", "_")
 }
 
+// named is an object as the block is called that makes its uid, also when that block is gone or renamed: what the last apply
+// set has the name of then.
+func named(kind, uid string) string {
+	if strings.HasPrefix(uid, "cv-") {
+		return kind + "." + nameOf(uid)
+	}
+	return "uid " + uid
+}
+
 // folderName is a folder as pipeline.hcl names it.
 func (o *Org) folderName(uid string) string {
 	if uid == "" || uid == "general" {
@@ -235,7 +250,7 @@ func (o *Org) folderName(uid string) string {
 			return "folder." + f.Name
 		}
 	}
-	return "uid " + uid
+	return named("folder", uid)
 }
 
 func folderUID(f *spec.Folder) string {
@@ -252,7 +267,7 @@ func (o *Org) sourceName(uid string) string {
 			return "datasource." + d.Name
 		}
 	}
-	return "uid " + uid
+	return named("datasource", uid)
 }
 
 // Unmanaged lists what is there and not declared. Search is good enough for that: what it does not show yet, the next plan

@@ -76,43 +76,6 @@ func TestRemovedTakesOnlyWhatWasSet(t *testing.T) {
 	}
 }
 
-// destroy deletes through the declared resources.
-func TestDeleteThroughTheDeclaredResources(t *testing.T) {
-	eachProfile(t, func(t *testing.T, srv *grafanatest.Server) {
-		w := newWorld(t, srv).full()
-		w.apply()
-		w.org.Reset()
-		resources := w.resources()
-		slices.Reverse(resources)
-		for _, r := range resources {
-			live, err := r.Read(context.Background())
-			if err != nil {
-				t.Fatal(err)
-			}
-			c := plan.New(gone{r}, nil, true, live)
-			if err := r.Judge(context.Background(), &c); err != nil {
-				t.Fatal(err)
-			}
-			if c.Action != plan.Delete || len(c.Findings)+len(c.Steps) == 0 {
-				t.Errorf("%s: %s %v", c.Address, c.Action, c.Steps)
-			}
-			if err := r.Apply(context.Background(), c); err != nil {
-				t.Fatal(err)
-			}
-			w.org.Reset()
-		}
-		for _, c := range w.plan() {
-			if c.Action != plan.Create {
-				t.Errorf("%s: %s", c.Address, c.Action)
-			}
-		}
-	})
-}
-
-type gone struct{ plan.Resource }
-
-func (gone) Want() *plan.State { return nil }
-
 func TestDeletingEditedWorkNeedsConsent(t *testing.T) {
 	w := newWorld(t, grafanatest.New(t, grafanatest.V13)).full()
 	w.apply()

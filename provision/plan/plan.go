@@ -60,6 +60,7 @@ type Change struct {
 	Last     *State    `json:"last,omitempty"`
 	Ours     bool      `json:"ours,omitempty"` // our mark is in the ledger
 	Depends  []string  `json:"depends,omitempty"`
+	Waits    string    `json:"waits_for,omitempty"` // apply leaves it out, because this other change cannot be done
 }
 
 // New compares one resource; Judge completes it. ours tells whether the ledger knows the object.
@@ -75,12 +76,27 @@ func New(r Resource, last *State, ours bool, live *State) Change {
 			c.Diffs = append(c.Diffs, Diff{Name: w.Name, New: w.Value, NewRaw: w.Raw, Cause: Intent, Secret: w.Secret})
 		}
 	default:
-		c.Adopt = !ours
-		if c.Diffs, c.Extra = Compare(last, live, c.Want); len(c.Diffs) > 0 {
+		c.Adopt = !ours || another(last, live)
+		if c.Diffs, c.Extra = Compare(c.Base(), live, c.Want); len(c.Diffs) > 0 {
 			c.Action = Update
 		}
 	}
 	return c
+}
+
+// another tells whether an object of Grafana is not the one that the last apply set: the file names another uid now.
+func another(last, live *State) bool {
+	was, known := last.Get("uid")
+	is, _ := live.Get("uid")
+	return known && was.Value != is.Value
+}
+
+// Base is what the last apply set on the live object: nil when that is to be adopted.
+func (c *Change) Base() *State {
+	if c.Adopt {
+		return nil
+	}
+	return c.Last
 }
 
 // Diff returns the difference of an attribute.
@@ -116,6 +132,55 @@ func (c Change) Class() Class {
 
 // Impossible tells whether the change cannot be done.
 func (c Change) Impossible() bool { return c.Class() == Impossible }
+
+// Holds tells whether what depends on the change cannot be done either. A table that only its readers hold up (CV-T20) holds
+// them not: they change first, and the next apply changes the table.
+func (c Change) Holds() bool {
+	return slices.ContainsFunc(c.Findings, func(f Finding) bool { return f.Class == Impossible && f.Code != "CV-T20" })
+}
+
+// Wait marks what apply will leave out because of another change: what depends on one that cannot be done, and the deletion of
+// what is still needed by one that cannot be deleted. All depends on the engine's tables, which hold the marks.
+func (p Plan) Wait() {
+	next := map[string][]int{} // by address: the changes that wait when that one is left out
+	for i, c := range p.Changes {
+		for _, d := range append([]string{"engine.schema"}, c.Depends...) {
+			next[d] = append(next[d], i)
+		}
+	}
+	byAddress := map[string]int{}
+	for i, c := range p.Changes {
+		byAddress[c.Address] = i
+	}
+	var hold func(i int)
+	mark := func(i int, by string) {
+		if c := &p.Changes[i]; c.Changes() && c.Waits == "" && !c.Impossible() && c.Address != by {
+			c.Waits = by
+			hold(i)
+		}
+	}
+	hold = func(i int) {
+		c := p.Changes[i]
+		if c.Action != Delete {
+			for _, j := range next[c.Address] {
+				if p.Changes[j].Action != Delete {
+					mark(j, c.Address)
+				}
+			}
+			return
+		}
+		for _, d := range append([]string{"engine.schema"}, c.Depends...) {
+			if j, known := byAddress[d]; known && p.Changes[j].Action == Delete {
+				mark(j, c.Address)
+			}
+		}
+	}
+	for i, c := range p.Changes {
+		if c.Holds() || c.Action == Delete && c.Impossible() {
+			hold(i)
+		}
+	}
+}
 
 // Drifted tells whether somebody changed the object outside.
 func (c Change) Drifted() bool {
@@ -209,10 +274,18 @@ func (p Plan) Target(addresses []string) (Plan, error) {
 		}
 	}
 	for _, a := range addresses {
+		if i := slices.IndexFunc(p.Errors, func(e ReadError) bool { return e.Address == a }); i >= 0 {
+			return p, fmt.Errorf("--target %s: it could not be read: %s", a, p.Errors[i].Text)
+		}
 		if _, known := byAddress[a]; !known {
 			return p, fmt.Errorf("--target %s: pipeline.hcl declares no such object", a)
 		}
 		add(a)
+	}
+	for _, c := range p.Changes {
+		if c.Kind() == "engine" && c.Action == Create { // it holds the marks
+			add(c.Address)
+		}
 	}
 	p.Changes = slices.DeleteFunc(slices.Clone(p.Changes), func(c Change) bool { return !keep[c.Address] })
 	p.Unmanaged, p.Orphans = nil, nil

@@ -213,6 +213,9 @@ func (c Change) headline() string {
 	if c.Impossible() {
 		will = strings.Replace(will, "will be", "cannot be", 1)
 	}
+	if c.Waits != "" {
+		will += ", but waits for " + Visible(c.Waits)
+	}
 	return will
 }
 
@@ -302,11 +305,13 @@ func (o *printer) left(p Plan) {
 
 // Summary is the last line of a plan.
 func (p Plan) Summary() string {
-	n, adopt, impossible := map[Action]int{}, 0, 0
+	n, adopt, impossible, waits := map[Action]int{}, 0, 0, 0
 	for _, c := range p.Changes {
 		switch {
 		case c.Impossible():
 			impossible++
+		case c.Waits != "":
+			waits++
 		case c.Adopt && c.Action == None:
 			adopt++
 		default:
@@ -328,6 +333,9 @@ func (p Plan) Summary() string {
 	}
 	if impossible > 0 {
 		out += fmt.Sprintf(" %d cannot be done.", impossible)
+	}
+	if waits > 0 {
+		out += fmt.Sprintf(" %d must wait for that.", waits)
 	}
 	if adopt > 0 {
 		out += fmt.Sprintf(" %d to adopt.", adopt)
