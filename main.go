@@ -19,9 +19,18 @@ var version = ""
 var bundle embed.FS
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// The first signal asks for an orderly end; after it the default is back, so that a second one ends at once.
-	context.AfterFunc(ctx, stop)
+	// SIGHUP: the terminal was closed. That is an orderly end, too, unless nohup had it ignored.
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		signals = append(signals, syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), signals...)
+	// The first signal asks for an orderly end; after it the default is back, so that a second one ends at once: but for SIGHUP,
+	// which the shell and the terminal both send.
+	context.AfterFunc(ctx, func() {
+		signal.Ignore(syscall.SIGHUP)
+		stop()
+	})
 	code := cli.Main(ctx, os.Args[1:], cli.World{
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 		Getenv: os.LookupEnv, Bundle: bundle, Version: buildVersion(),

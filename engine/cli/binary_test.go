@@ -132,10 +132,16 @@ func (in *installed) start(args ...string) (*exec.Cmd, *buffer) {
 	return cmd, log
 }
 
-func (in *installed) stop(cmd *exec.Cmd, log *buffer) {
+func (in *installed) stop(cmd *exec.Cmd, log *buffer, signals ...syscall.Signal) {
 	in.t.Helper()
-	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		in.t.Fatal(err)
+	if len(signals) == 0 {
+		signals = []syscall.Signal{syscall.SIGTERM}
+	}
+	for i, s := range signals {
+		if err := cmd.Process.Signal(s); err != nil && i == 0 {
+			in.t.Fatal(err)
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
 	done := make(chan error, 1)
 	go func() { done <- cmd.Wait() }()
@@ -190,8 +196,11 @@ func TestProgramOnRealServices(t *testing.T) {
 	if n := in.number("SELECT count(*) FROM cryptoviz.slot WHERE state = 'running' AND lease_until > now()"); n != 0 {
 		t.Errorf("%d slots are still held after the end", n)
 	}
-	cmd, log = in.start("--only", "work,rollup")
-	in.stop(cmd, log)
+	cmd, log = in.start("--only", "work, rollup,work")
+	in.stop(cmd, log, syscall.SIGHUP, syscall.SIGHUP) // its terminal was closed: the shell and the terminal say so
+	if text := log.String(); !strings.Contains(text, "stages=work,rollup\n") || !strings.Contains(text, "msg=stopped") {
+		t.Error(text)
+	}
 	if after := in.number("SELECT count(*) FROM raw_crypto_data"); after != before {
 		t.Errorf("%d rows became %d over a restart without new data", before, after)
 	}

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -84,6 +85,11 @@ func longFlags(root *cobra.Command, args []string) []string {
 	return out
 }
 
+const (
+	defaultFile  = "pipeline.hcl"
+	defaultState = ".cryptoviz"
+)
+
 // env is what all commands share: the world and the global flags.
 type env struct {
 	World
@@ -115,13 +121,13 @@ Flags may be written with one dash, as in Terraform: -out is --out.`,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
 	flags := root.PersistentFlags()
-	flags.StringVarP(&e.file, "file", "f", "pipeline.hcl", "the pipeline `PATH`; sources, sql and dashboards are found beside it")
+	flags.StringVarP(&e.file, "file", "f", defaultFile, "the pipeline `PATH`; sources, sql and dashboards are found beside it")
 	flags.StringArrayVar(&e.vars, "var", nil, "value of a variable, `NAME=VALUE`; may be repeated")
 	flags.StringArrayVar(&e.varFiles, "var-file", nil, "`FILE` of variable values, name = value a line; may be repeated")
 	flags.StringVar(&e.logForm, "log-format", "text", "`FORM` of the log lines: text or json")
 	flags.StringVar(&e.logLevel, "log-level", "info", "least `LEVEL` that is logged: debug, info, warn or error")
 	flags.BoolVar(&e.noColor, "no-color", false, "no colours (also: the variable NO_COLOR)")
-	flags.StringVar(&e.state, "state", ".cryptoviz", "`DIR` where up keeps its Kafka and PostgreSQL in; other commands use them while up runs")
+	flags.StringVar(&e.state, "state", defaultState, "`DIR` where up keeps its Kafka and PostgreSQL in; all commands but run use them while up runs, \"\" for none")
 	root.AddGroup(&cobra.Group{ID: "edit", Title: "Write a pipeline:"}, &cobra.Group{ID: "match", Title: "Make the world match it:"}, &cobra.Group{ID: "run", Title: "Run it and look:"})
 	add := func(group string, commands ...*cobra.Command) {
 		for _, c := range commands {
@@ -189,7 +195,13 @@ func (e *env) color(w io.Writer) bool {
 	if set, _ := e.Getenv("NO_COLOR"); set != "" || e.noColor {
 		return false
 	}
-	return isTerminal(w)
+	return e.draws(w)
+}
+
+// draws tells whether w is a terminal that obeys escape sequences.
+func (e *env) draws(w io.Writer) bool {
+	kind, _ := e.Getenv("TERM")
+	return kind != "dumb" && isTerminal(w)
 }
 
 func (e *env) width(w io.Writer) uint {
@@ -199,6 +211,16 @@ func (e *env) width(w io.Writer) uint {
 		}
 	}
 	return 80
+}
+
+// height is how many lines a terminal shows.
+func (e *env) height(w io.Writer) int {
+	if f, ok := w.(*os.File); ok {
+		if _, n, err := term.GetSize(int(f.Fd())); err == nil && n > 0 {
+			return n
+		}
+	}
+	return 24
 }
 
 func isTerminal(w any) bool {
@@ -212,7 +234,7 @@ func (e *env) logger(w io.Writer) (*slog.Logger, error) {
 	if err := level.UnmarshalText([]byte(e.logLevel)); err != nil {
 		return nil, fmt.Errorf("--log-level %s is not known: use debug, info, warn or error", spec.Clip(e.logLevel))
 	}
-	opt := &slog.HandlerOptions{Level: level}
+	opt := &slog.HandlerOptions{Level: level, ReplaceAttr: inUTC}
 	switch e.logForm {
 	case "text":
 		return slog.New(slog.NewTextHandler(w, opt)), nil
@@ -220,6 +242,43 @@ func (e *env) logger(w io.Writer) (*slog.Logger, error) {
 		return slog.New(slog.NewJSONHandler(w, opt)), nil
 	}
 	return nil, fmt.Errorf("--log-format %s is not known: use text or json", spec.Clip(e.logForm))
+}
+
+// inUTC shows every time in UTC, as slots and rows are.
+func inUTC(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindTime {
+		a.Value = slog.TimeValue(a.Value.Time().UTC())
+	}
+	return a
+}
+
+// again is a command with the flags that lead to this pipeline and its data, for a shell. The values of --var stay out: they may
+// be secret.
+func (e *env) again(args ...string) string {
+	out := append([]string{"cryptoviz"}, args...)
+	if e.file != defaultFile {
+		out = append(out, "--file", e.file)
+	}
+	if e.state != defaultState {
+		out = append(out, "--state", e.state)
+	}
+	for _, name := range e.varFiles {
+		out = append(out, "--var-file", name)
+	}
+	for i := range out {
+		out[i] = shellWord(out[i])
+	}
+	return strings.Join(out, " ")
+}
+
+var plainWord = regexp.MustCompile(`^[A-Za-z0-9_@%+=:,./-]+$`)
+
+// shellWord writes a text so that a shell reads it as one word.
+func shellWord(text string) string {
+	if plainWord.MatchString(text) {
+		return text
+	}
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
 }
 
 func (e *env) print(format string, args ...any) { _, _ = fmt.Fprintf(e.Stdout, format, args...) }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/cryptoviz/cryptoviz/engine/connect"
@@ -37,8 +38,32 @@ func (e *env) pipeline() (*spec.Pipeline, *local.Running, error) {
 		return p, nil, nil
 	}
 	running.Point(p)
-	e.note("Using the Kafka and PostgreSQL of cryptoviz up in %s.", e.state)
+	e.note("Using the Kafka and PostgreSQL of cryptoviz up in %s%s.", e.state, e.unused())
 	return p, running, nil
+}
+
+// unused says that variables which name other services have no effect while an up runs: `run` would heed them.
+func (e *env) unused() string {
+	var set []string
+	for _, name := range []string{"KAFKA_BROKERS", "DATABASE_URL"} {
+		if value, is := e.Getenv(name); is && value != "" {
+			set = append(set, name)
+		}
+	}
+	if len(set) == 0 {
+		return ""
+	}
+	return `, not ` + strings.Join(set, " and ") + `: for those add --state ""`
+}
+
+// passUp says that `run` leaves a running `up` alone: the other commands would use its services.
+func (e *env) passUp() {
+	if e.state == "" {
+		return
+	}
+	if running, err := local.FindRunning(e.state); err == nil && running != nil {
+		e.note("cryptoviz up runs in %s, and run does not use it: it works on the Kafka and PostgreSQL that %s names.", e.state, e.file)
+	}
 }
 
 // database opens the pipeline's database and looks whether it answers.
@@ -53,6 +78,9 @@ func (e *env) database(ctx context.Context, p *spec.Pipeline) (*pgxpool.Pool, er
 	}
 	if err := pool.Ping(ctx); err != nil {
 		pool.Close()
+		if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
+			return nil, fmt.Errorf("the database %s answers and refuses the connection: %s. %s", connect.Redact(p.Database.URL), pg.Message, refusal(pg.Code))
+		}
 		remedy := "Start it, or set DATABASE_URL; cryptoviz up brings its own"
 		if e.idle {
 			remedy = fmt.Sprintf("cryptoviz up has data in %s and is not running: start it, or set DATABASE_URL", e.state)
@@ -60,6 +88,17 @@ func (e *env) database(ctx context.Context, p *spec.Pipeline) (*pgxpool.Pool, er
 		return nil, fmt.Errorf("the database %s does not answer: %s. %s", connect.Redact(p.Database.URL), plainly(err), remedy)
 	}
 	return pool, nil
+}
+
+// refusal is what helps when a database answers and lets nobody in.
+func refusal(code string) string {
+	switch {
+	case strings.HasPrefix(code, "28"):
+		return "Give the right user and password in DATABASE_URL"
+	case code == "3D000":
+		return "Create that database, or name another one in DATABASE_URL"
+	}
+	return "Try again, or see the server's log"
 }
 
 // plainly shortens pgx's list of attempts to its cause.
@@ -99,6 +138,9 @@ func (e *env) brokers(ctx context.Context, p *spec.Pipeline) (*kgo.Client, error
 		client.Close()
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
+		}
+		if errors.Is(err, kerr.SaslAuthenticationFailed) {
+			return nil, fmt.Errorf("kafka at %s answers and refuses the user or the password: %w. Mend them in the kafka block of %s", strings.Join(p.Kafka.Brokers, ", "), err, e.file)
 		}
 		return nil, fmt.Errorf("kafka at %s does not answer: %w. Start it, or set KAFKA_BROKERS; cryptoviz up brings its own", strings.Join(p.Kafka.Brokers, ", "), err)
 	}

@@ -56,6 +56,9 @@ There is no way back. In scripts: --confirm "TEXT", with the text that destroy a
 			if len(found.Errors) > 0 {
 				return errors.Join(errors.New("nothing was deleted"), unread(found))
 			}
+			if len(deletable(found)) == 0 {
+				return errors.New("none of it can be deleted: mend what is said above, and destroy again")
+			}
 			amount := amountOf(found)
 			ok := confirmed == amount
 			if confirmed == "" {
@@ -80,10 +83,21 @@ There is no way back. In scripts: --confirm "TEXT", with the text that destroy a
 	return c
 }
 
+// deletable are the changes that destroy makes: not those that cannot be made, nor what is still needed then.
+func deletable(p plan.Plan) (out []plan.Change) {
+	for _, c := range p.Changes {
+		if c.Action == plan.Delete && !c.Impossible() && c.Waits == "" {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
 // amountOf is what a user types to agree: "delete 9 objects, 1,440,000 rows, 120 MiB".
 func amountOf(p plan.Plan) string {
 	var all plan.Loss
-	for _, c := range p.Changes {
+	changes := deletable(p)
+	for _, c := range changes {
 		for _, f := range c.Findings {
 			if f.Loss != nil {
 				all.Records += f.Loss.Records
@@ -92,7 +106,7 @@ func amountOf(p plan.Plan) string {
 			}
 		}
 	}
-	out := "delete " + count(p.Count(plan.Delete), "object")
+	out := "delete " + count(len(changes), "object")
 	if text := all.String(); text != "" {
 		out += ", " + text
 	}

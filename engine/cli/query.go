@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bufio"
 	"context"
 	"encoding/csv"
 	"encoding/json"
@@ -9,9 +10,9 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -25,14 +26,17 @@ func (e *env) newQuery() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "query SQL",
 		Short: "Run a read-only query on the pipeline's database",
-		Long: `Run one SQL statement in a read-only transaction on the pipeline's database, or on the one of a running
-cryptoviz up, and print the rows. "-" reads the statement from standard input. Times are UTC.`,
+		Long: `Run one SELECT, WITH, VALUES, TABLE, SHOW or EXPLAIN in a read-only transaction on the pipeline's database, or on
+the one of a running cryptoviz up, and print the rows. "-" reads the statement from standard input. Times are UTC.`,
 		Example: `  cryptoviz query "SELECT * FROM raw_crypto_data ORDER BY time DESC LIMIT 5"
   cryptoviz query --format csv "SELECT * FROM crypto_data_hourly" > hours.csv`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := oneOf("format", form, "table", "csv", "json"); err != nil {
 				return err
+			}
+			if limit != 0 && limit < time.Millisecond {
+				return fmt.Errorf("--timeout %s is too short: at least 1ms, or 0 for no limit", limit)
 			}
 			sql := args[0]
 			if sql == "-" {
@@ -63,7 +67,7 @@ cryptoviz up, and print the rows. "-" reads the statement from standard input. T
 		},
 	}
 	c.Flags().StringVar(&form, "format", "table", "`FORM` of the output: table, csv or json")
-	c.Flags().DurationVar(&limit, "timeout", time.Minute, "longest time that the statement may take")
+	c.Flags().DurationVar(&limit, "timeout", time.Minute, "longest time that the statement may take; 0 for no limit")
 	return c
 }
 
@@ -76,11 +80,14 @@ func (e *env) query(ctx context.Context, conn *pgx.Conn, sql, form string, limit
 	if _, err := tx.Exec(ctx, fmt.Sprintf("SET LOCAL statement_timeout = %d", limit.Milliseconds())); err != nil {
 		return fmt.Errorf("run the query: %w", err)
 	}
+	if err := onlyReads(ctx, tx.Conn(), sql, limit); err != nil {
+		return fmt.Errorf("run the query: %w", err)
+	}
 	// The extended protocol takes exactly one statement: a COMMIT cannot be smuggled in behind the query.
 	// Every value comes as the server's own text.
 	rows, err := tx.Query(ctx, sql, pgx.QueryExecModeCacheDescribe, pgx.QueryResultFormats{pgx.TextFormatCode})
 	if err != nil {
-		return fmt.Errorf("run the query: %w", queryError(err, sql))
+		return fmt.Errorf("run the query: %w", queryError(err, sql, limit))
 	}
 	defer rows.Close()
 	fields := rows.FieldDescriptions()
@@ -92,7 +99,7 @@ func (e *env) query(ctx context.Context, conn *pgx.Conn, sql, form string, limit
 	case "json":
 		out = &jsonRows{w: e.Stdout}
 	default:
-		out = &tableRows{w: tabwriter.NewWriter(e.Stdout, 0, 0, 2, ' ', 0), to: e.Stdout}
+		out = &tableRows{w: bufio.NewWriter(e.Stdout)}
 	}
 	if err := out.head(fields); err != nil {
 		return err
@@ -103,13 +110,35 @@ func (e *env) query(ctx context.Context, conn *pgx.Conn, sql, form string, limit
 		}
 	}
 	if err := rows.Err(); err != nil {
-		return fmt.Errorf("run the query: %w", queryError(err, sql))
+		return fmt.Errorf("run the query: %w", queryError(err, sql, limit))
 	}
 	return out.end()
 }
 
+// onlyReads has the server say whether a statement is a query: others may do what a read-only transaction does not forbid, as
+// COPY … TO PROGRAM runs a program. PREPARE takes no other; SHOW and EXPLAIN, which it does not take, only read.
+func onlyReads(ctx context.Context, conn *pgx.Conn, sql string, limit time.Duration) error {
+	text := strings.TrimSpace(sql)
+	word := text[:len(text)-len(strings.TrimLeftFunc(text, unicode.IsLetter))]
+	if strings.EqualFold(word, "show") || strings.EqualFold(word, "explain") {
+		return nil
+	}
+	const prepare = "PREPARE cryptoviz_query AS "
+	_, err := conn.PgConn().ExecParams(ctx, prepare+sql, nil, nil, nil, nil).Close() // as the query: one statement
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
+		pg.Position -= int32(len(prepare))
+		if start := len([]rune(sql[:strings.Index(sql, text)])); pg.Code == "42601" && int(pg.Position) == start+1 {
+			return fmt.Errorf("cryptoviz query runs SELECT, WITH, VALUES, TABLE, SHOW and EXPLAIN, and nothing else: %w", queryError(err, sql, limit))
+		}
+	}
+	if err != nil {
+		return queryError(err, sql, limit)
+	}
+	return nil
+}
+
 // queryError shows where the server saw the mistake.
-func queryError(err error, sql string) error {
+func queryError(err error, sql string, limit time.Duration) error {
 	pg, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {
 		return err
@@ -117,6 +146,9 @@ func queryError(err error, sql string) error {
 	text := pg.Message
 	if pg.Code == "25006" {
 		text += ": cryptoviz query only reads"
+	}
+	if pg.Code == "57014" && strings.Contains(pg.Message, "statement timeout") {
+		text += fmt.Sprintf(": it took longer than %s; give it more time with --timeout", limit)
 	}
 	if runes := []rune(sql); pg.Position > 0 && int(pg.Position) <= len(runes) {
 		before := string(runes[:pg.Position-1])
@@ -137,42 +169,88 @@ type rowWriter interface {
 	end() error
 }
 
+// tableRows keeps the first rows, which say how wide the columns are, and passes the others on: a result may be of any size.
 type tableRows struct {
-	w  *tabwriter.Writer
-	to io.Writer
-	n  int
+	w      *bufio.Writer
+	kept   [][]string // the names, and the first rows; nil when they are written
+	widths []int
+	n      int
 }
+
+// measured is how many rows decide on the widths.
+const measured = 1000
 
 func (t *tableRows) head(fields []pgconn.FieldDescription) error {
 	names := make([]string, len(fields))
 	for i, f := range fields {
-		names[i] = f.Name
+		names[i] = cell(f.Name)
 	}
-	_, err := fmt.Fprintln(t.w, strings.Join(names, "\t"))
-	return err
+	t.kept = [][]string{names}
+	return nil
 }
 
 func (t *tableRows) row(_ []pgconn.FieldDescription, values [][]byte) error {
 	texts := make([]string, len(values))
 	for i, v := range values {
-		texts[i] = strings.Map(func(r rune) rune { // a terminal must not obey what is stored
-			if unicode.IsControl(r) {
-				return '\uFFFD'
-			}
-			return r
-		}, string(v))
+		texts[i] = cell(string(v))
 	}
 	t.n++
-	_, err := fmt.Fprintln(t.w, strings.Join(texts, "\t"))
-	return err
+	if t.n > measured {
+		return t.write(texts)
+	}
+	if t.kept = append(t.kept, texts); t.n == measured {
+		return t.release()
+	}
+	return nil
+}
+
+// cell is a text in a line: a terminal must not obey what is stored.
+func cell(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return '\uFFFD'
+		}
+		return r
+	}, lineBreaks.Replace(text))
+}
+
+var lineBreaks = strings.NewReplacer("\n", `\n`, "\r", `\r`, "\t", `\t`)
+
+// release writes what was kept.
+func (t *tableRows) release() error {
+	t.widths = make([]int, len(t.kept[0]))
+	for _, texts := range t.kept {
+		for i, text := range texts {
+			t.widths[i] = max(t.widths[i], utf8.RuneCountInString(text))
+		}
+	}
+	for _, texts := range t.kept {
+		if err := t.write(texts); err != nil {
+			return err
+		}
+	}
+	t.kept = nil
+	return nil
+}
+
+func (t *tableRows) write(texts []string) error {
+	for i, text := range texts {
+		_, _ = t.w.WriteString(text)
+		if i < len(texts)-1 {
+			_, _ = t.w.WriteString(strings.Repeat(" ", max(0, t.widths[i]-utf8.RuneCountInString(text))+2))
+		}
+	}
+	return t.w.WriteByte('\n') // it remembers an error of before
 }
 
 func (t *tableRows) end() error {
-	if err := t.w.Flush(); err != nil {
-		return err
+	if t.kept != nil {
+		if err := t.release(); err != nil {
+			return err
+		}
 	}
-	_, err := fmt.Fprintf(t.to, "(%s)\n", count(t.n, "row"))
-	return err
+	_, _ = fmt.Fprintf(t.w, "(%s)\n", count(t.n, "row"))
+	return t.w.Flush()
 }
 
 type csvRows struct{ w *csv.Writer }
@@ -204,7 +282,15 @@ type jsonRows struct {
 	n int
 }
 
-func (j *jsonRows) head([]pgconn.FieldDescription) error {
+// head refuses names that an object could not hold both of.
+func (j *jsonRows) head(fields []pgconn.FieldDescription) error {
+	seen := map[string]bool{}
+	for _, f := range fields {
+		if seen[f.Name] {
+			return fmt.Errorf("two columns are named %q, and JSON would hold one of them: give one another name with AS", f.Name)
+		}
+		seen[f.Name] = true
+	}
 	_, err := io.WriteString(j.w, "[")
 	return err
 }

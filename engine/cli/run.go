@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -23,11 +25,12 @@ func (e *env) newRun() *cobra.Command {
 on its topic), work (store them in its table) and rollup (aggregate the finished day at 00:05 UTC).
 
 Any number of instances may run side by side, each with all stages or some: a slot is fetched by one of them, a topic
-is stored by one of them, and a row is never doubled. Run cryptoviz apply before.`,
+is stored by one of them, and a row is never doubled. Run cryptoviz apply before. Other commands use the services of a
+cryptoviz up that runs in --state; run never does.`,
 		Example: "  cryptoviz run\n  cryptoviz run --only work,rollup --listen :9464 --log-format json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			stages, err := parseStages(only)
+			stages, names, err := parseStages(only)
 			if err != nil {
 				return err
 			}
@@ -39,6 +42,7 @@ is stored by one of them, and a row is never doubled. Run cryptoviz apply before
 			if err != nil {
 				return err
 			}
+			e.passUp()
 			db, err := e.database(cmd.Context(), p)
 			if err != nil {
 				return err
@@ -67,7 +71,7 @@ is stored by one of them, and a row is never doubled. Run cryptoviz apply before
 				log.Info("metrics", "url", "http://"+l.Addr().String()+"/metrics")
 			}
 			group.Go(func() error { return engine.Run(ctx) })
-			log.Info("running", "pipeline", e.file, "stages", strings.Join(only, ","))
+			log.Info("running", "pipeline", e.file, "stages", strings.Join(names, ","))
 			err = group.Wait()
 			log.Info("stopped")
 			return err
@@ -79,9 +83,10 @@ is stored by one of them, and a row is never doubled. Run cryptoviz apply before
 	return c
 }
 
-func parseStages(names []string) (run.Stages, error) {
-	var s run.Stages
-	for _, name := range names {
+// parseStages returns also the names, each once.
+func parseStages(only []string) (s run.Stages, names []string, err error) {
+	for _, name := range only {
+		name = strings.TrimSpace(name)
 		switch name {
 		case "schedule":
 			s.Schedule = true
@@ -90,11 +95,14 @@ func parseStages(names []string) (run.Stages, error) {
 		case "rollup":
 			s.Rollup = true
 		default:
-			return s, oneOf("only", name, "schedule", "work", "rollup")
+			return s, nil, oneOf("only", name, "schedule", "work", "rollup")
+		}
+		if !slices.Contains(names, name) {
+			names = append(names, name)
 		}
 	}
-	if s == (run.Stages{}) {
-		return s, fmt.Errorf("--only names no stage: use schedule, work, rollup")
+	if len(names) == 0 {
+		return s, nil, errors.New("--only names no stage: use schedule, work, rollup")
 	}
-	return s, nil
+	return s, names, nil
 }

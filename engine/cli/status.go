@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"time"
@@ -30,6 +31,9 @@ how the pipeline is doing. It works from any machine that reaches both; nothing 
 		Example: "  cryptoviz status --watch\n  cryptoviz status --json | jq '.sources[] | {name, state, lag}'",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if every <= 0 {
+				return fmt.Errorf("--every %s is no time between two looks: use 2s, for one", every)
+			}
 			ctx := cmd.Context()
 			p, running, err := e.pipeline()
 			if err != nil {
@@ -49,7 +53,7 @@ how the pipeline is doing. It works from any machine that reaches both; nothing 
 				every = 200 * time.Millisecond
 			}
 			prefix := ""
-			if isTerminal(e.Stdout) && !asJSON {
+			if e.draws(e.Stdout) && !asJSON {
 				prefix = "\x1b[H\x1b[2J"
 			}
 			for ctx.Err() == nil {

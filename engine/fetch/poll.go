@@ -158,7 +158,10 @@ func (e *Error) waits(resp *http.Response) {
 	switch code := resp.StatusCode; {
 	case code == http.StatusTooManyRequests, code == http.StatusTeapot, code == http.StatusServiceUnavailable:
 		e.Temporary, e.RetryAfter = true, retryAfter(resp.Header.Get("Retry-After"), time.Now())
-		if e.RetryAfter > 0 {
+		switch {
+		case e.RetryAfter == longestWait:
+			e.Reason += fmt.Sprintf("; it asks to wait 4d or more (Retry-After: %s): it is asked again after 4d", sent{}.quote(resp.Header.Get("Retry-After")))
+		case e.RetryAfter > 0:
 			e.Reason += "; it asks to wait " + spec.FormatDuration(max(e.RetryAfter.Round(time.Second), time.Second))
 		}
 	case code == http.StatusRequestTimeout, code == http.StatusTooEarly, code >= 500:
@@ -166,16 +169,18 @@ func (e *Error) waits(resp *http.Response) {
 	}
 }
 
-// retryAfter reads seconds or a date, at most four days: Binance bans for up to three.
+// longestWait bounds what a source may ask for: Binance bans for up to three days.
+const longestWait = 96 * time.Hour
+
+// retryAfter reads seconds or a date.
 func retryAfter(text string, now time.Time) time.Duration {
-	const most = 96 * time.Hour
 	text, d := strings.TrimSpace(text), time.Duration(0)
 	if n, err := strconv.ParseInt(text, 10, 64); err == nil || errors.Is(err, strconv.ErrRange) {
-		d = time.Duration(min(max(n, 0), int64(most/time.Second))) * time.Second
+		d = time.Duration(min(max(n, 0), int64(longestWait/time.Second))) * time.Second
 	} else if at, err := http.ParseTime(text); err == nil {
 		d = at.Sub(now)
 	}
-	return min(max(d, 0), most)
+	return min(max(d, 0), longestWait)
 }
 
 // decompressed undoes the reply's Content-Encoding.
