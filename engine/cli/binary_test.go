@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -197,7 +198,11 @@ func TestProgramOnRealServices(t *testing.T) {
 		t.Errorf("%d slots are still held after the end", n)
 	}
 	cmd, log = in.start("--only", "work, rollup,work")
-	in.stop(cmd, log, syscall.SIGHUP, syscall.SIGHUP) // its terminal was closed: the shell and the terminal say so
+	hangUp := []syscall.Signal{syscall.SIGHUP, syscall.SIGHUP} // its terminal was closed: the shell and the terminal say so
+	if signal.Ignored(syscall.SIGHUP) {
+		hangUp = append(hangUp, syscall.SIGTERM) // these tests run under nohup, and so does the program: it goes on
+	}
+	in.stop(cmd, log, hangUp...)
 	if text := log.String(); !strings.Contains(text, "stages=work,rollup\n") || !strings.Contains(text, "msg=stopped") {
 		t.Error(text)
 	}
