@@ -142,17 +142,35 @@ func (f *field) position() int64 {
 	return f.query("SELECT coalesce(sum(next_offset), 0)::bigint FROM cryptoviz.position")
 }
 
-// flows waits until every partition gets on, after what was done.
+// await waits for something that must come.
+func (f *field) await(done func() bool, otherwise string) {
+	f.t.Helper()
+	for deadline := time.Now().Add(time.Minute); !done(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			f.t.Fatalf("%s\n%s", otherwise, f.tail())
+		}
+	}
+}
+
+// waiting are the sessions that wait for a lock.
+const waiting = "pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+
+// bothWait waits until the engine's commits to both partitions stand before a lock that the test holds.
+func (f *field) bothWait() {
+	f.t.Helper()
+	f.await(func() bool { return f.query("SELECT count(*) FROM "+waiting) >= 2 }, "no two commits wait for the lock")
+}
+
+// flows waits until every partition gets on, after what was done: of two, each.
 func (f *field) flows(what string) {
 	f.t.Helper()
 	started := time.Now()
-	const each = "SELECT coalesce(min(next_offset), 0) FROM cryptoviz.position"
-	before := f.query(each)
-	for f.query(each) == before || f.query("SELECT count(*) FROM cryptoviz.position") < 2 {
-		if time.Since(started) > time.Minute {
-			f.t.Fatalf("nothing is stored since: %s\n%s", what, f.tail())
-		}
-		time.Sleep(10 * time.Millisecond)
+	at := func(partition int) int64 {
+		return f.query(fmt.Sprintf("SELECT coalesce((SELECT next_offset FROM cryptoviz.position WHERE partition = %d), 0)", partition))
+	}
+	before := []int64{at(0), at(1)}
+	for partition, was := range before {
+		f.await(func() bool { return at(partition) != was }, fmt.Sprintf("nothing of partition %d is stored since: %s", partition, what))
 	}
 	f.slowest[what] = max(f.slowest[what], time.Since(started))
 }
@@ -181,7 +199,6 @@ func (f *field) killEngine() {
 // the rows are stored by then.
 func (f *field) killAtThePosition() {
 	f.t.Helper()
-	const waiting = "pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
 	tx, err := f.pool.Begin(f.t.Context())
 	if err != nil {
 		f.t.Fatal(err)
@@ -189,9 +206,7 @@ func (f *field) killAtThePosition() {
 	if _, err := tx.Exec(f.t.Context(), "SELECT FROM cryptoviz.position FOR UPDATE"); err != nil {
 		f.t.Fatal(err)
 	}
-	for f.query("SELECT count(*) FROM "+waiting) < 2 {
-		time.Sleep(10 * time.Millisecond)
-	}
+	f.bothWait()
 	f.engine.Kill()
 	for f.query("SELECT count(pg_terminate_backend(pid)) FROM "+waiting) > 0 {
 		time.Sleep(10 * time.Millisecond)
@@ -240,9 +255,7 @@ func (f *field) pause(where int) {
 		if _, err := tx.Exec(f.t.Context(), "LOCK TABLE raw_crypto_data IN EXCLUSIVE MODE"); err != nil {
 			f.t.Fatal(err)
 		}
-		for f.query("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()") < 2 {
-			time.Sleep(10 * time.Millisecond)
-		}
+		f.bothWait()
 		release = func() { _ = tx.Rollback(f.t.Context()) }
 	}
 	if err := f.engine.Signal(syscall.SIGSTOP); err != nil {
