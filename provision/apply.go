@@ -295,21 +295,11 @@ func (a *applying) forbidden(ctx context.Context, c plan.Change) string {
 		}
 		return ""
 	}
-	if c.Address == timescale.EngineAddress { // it holds the marks of what is left
-		for other, r := range a.byAddress {
-			if o, known := a.outcome[other]; known && o != Done && r.Want() == nil {
-				return fmt.Sprintf("%s still needs it", other)
-			}
-		}
-	}
 	for other, r := range a.byAddress {
-		if strings.HasPrefix(other, "role.") {
-			continue // privileges go with what they are on
-		}
-		if slices.Contains(r.DependsOn(), c.Address) {
-			if o, known := a.outcome[other]; known && o != Done {
-				return fmt.Sprintf("%s still needs it", other)
-			}
+		needs := slices.Contains(r.DependsOn(), c.Address) && !strings.HasPrefix(other, "role.") // privileges go with what they are on
+		needs = needs || c.Address == timescale.EngineAddress && r.Want() == nil                 // it holds the marks of what is left
+		if o, known := a.outcome[other]; known && o != Done && needs {
+			return fmt.Sprintf("%s still needs it", other)
 		}
 	}
 	return ""

@@ -38,7 +38,7 @@ docker-compose.yml and .env.example. When one of these files exists already, not
 			}
 			next, folder := "cryptoviz up", "this folder"
 			if filepath.Clean(dir) != "." {
-				next, folder = "cd "+quoteArg(dir)+" && "+next, dir
+				next, folder = "cd "+shellWord(dir)+" && "+next, dir
 			}
 			e.print("Wrote %s to %s.\nNext: %s   (without a network: %s --simulate)\n", count(len(files), "file"), folder, next, next)
 			e.print("What the files may hold: cryptoviz explain, and sources/README.md\n")
@@ -91,14 +91,4 @@ func writeNew(bundle fs.FS, dir, name string) error {
 	}
 	_, err = f.Write(data)
 	return errors.Join(err, f.Close())
-}
-
-// quoteArg writes a path so that a shell takes it as one word.
-func quoteArg(s string) string {
-	if strings.ContainsFunc(s, func(r rune) bool {
-		return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./~", r)
-	}) {
-		return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
-	}
-	return s
 }

@@ -49,20 +49,21 @@ type Options struct {
 
 // Engine is a pipeline that is ready to run.
 type Engine struct {
-	p       *spec.Pipeline
-	opt     Options
-	log     *slog.Logger
-	store   *store.Store
-	kafka   *kgo.Client
-	admin   *kadm.Client
-	workers []*work.Worker
-	jobs    []func(context.Context) error
-	tally   tally
-	free    atomic.Uint64
-	rollsUp bool // this process runs the rollups
-	budgets *fetch.Budgets
-	paused  func() string // why nothing is fetched; nil: this process fetches nothing
-	stopped chan struct{} // closed when Run is to end
+	p        *spec.Pipeline
+	opt      Options
+	log      *slog.Logger
+	store    *store.Store
+	kafka    *kgo.Client
+	admin    *kadm.Client
+	workers  []*work.Worker
+	jobs     []func(context.Context) error
+	tally    tally
+	free     atomic.Uint64
+	rollsUp  bool // this process runs the rollups
+	budgets  *fetch.Budgets
+	paused   func() string   // why nothing is fetched; nil: this process fetches nothing
+	stopping context.Context // ends when Run is to end
+	stop     context.CancelFunc
 }
 
 // Open connects to the database and the brokers, and prepares the stages. Nothing runs yet.
@@ -73,7 +74,8 @@ func Open(ctx context.Context, p *spec.Pipeline, stages Stages, opt Options) (*E
 	if opt.Mode == "" {
 		opt.Mode = "live"
 	}
-	e := &Engine{p: p, opt: opt, log: opt.Log, tally: tally{sources: map[string]*slotCount{}}, budgets: fetch.NewBudgets(), stopped: make(chan struct{})}
+	e := &Engine{p: p, opt: opt, log: opt.Log, tally: tally{sources: map[string]*slotCount{}}, budgets: fetch.NewBudgets()}
+	e.stopping, e.stop = context.WithCancel(context.Background())
 	if err := e.open(ctx, stages); err != nil {
 		e.Close()
 		return nil, err
@@ -232,7 +234,7 @@ func (e *Engine) poll(src *spec.Source, producer *produce.Producer, opt fetch.Op
 
 // Run runs every stage until ctx ends. It is called once.
 func (e *Engine) Run(ctx context.Context) error {
-	defer context.AfterFunc(ctx, func() { close(e.stopped) })()
+	defer context.AfterFunc(ctx, e.stop)()
 	group, ctx := errgroup.WithContext(ctx)
 	for _, job := range e.jobs {
 		group.Go(func() error { return job(ctx) })
@@ -245,6 +247,7 @@ func (e *Engine) Run(ctx context.Context) error {
 
 // Close ends the connections.
 func (e *Engine) Close() {
+	e.stop()
 	if e.kafka != nil {
 		e.kafka.Close()
 	}

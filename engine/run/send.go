@@ -18,26 +18,15 @@ const (
 // sender is a topic that takes what was fetched even if the slot ends meanwhile.
 type sender struct {
 	topic
-	stopped <-chan struct{}
+	stopping context.Context // ends when Run is to end
 }
 
-func (e *Engine) send(to topic) sender { return sender{to, e.stopped} }
+func (e *Engine) send(to topic) sender { return sender{to, e.stopping} }
 
 // Send heeds its own limits instead of the end of ctx.
 func (s sender) Send(ctx context.Context, src *spec.Source, slot time.Time, records []fetch.Record) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sendFor)
 	defer cancel()
-	done := make(chan struct{})
-	defer close(done)
-	go func() {
-		select {
-		case <-done:
-			return
-		case <-s.stopped:
-		}
-		last := time.AfterFunc(sendStopped, cancel)
-		<-done
-		last.Stop()
-	}()
+	defer context.AfterFunc(s.stopping, func() { time.AfterFunc(sendStopped, cancel) })()
 	return s.topic.Send(ctx, src, slot, records)
 }

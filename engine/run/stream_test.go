@@ -79,7 +79,7 @@ func (s *sampling) minute(t *testing.T) schedule.Outcome {
 	at := time.Now().Truncate(time.Minute)
 	ctx, cancel := context.WithDeadline(t.Context(), at.Add(time.Minute))
 	defer cancel()
-	out := sample(ctx, schedule.Slot{Source: "a", At: at}, &spec.Source{Name: "a"}, s.down, sender{topic: &s.topic}, s.records)
+	out := sample(ctx, schedule.Slot{Source: "a", At: at}, &spec.Source{Name: "a"}, s.down, sender{&s.topic, t.Context()}, s.records)
 	if !out.At.Equal(at) {
 		t.Errorf("the outcome is of %s", out.At)
 	}

@@ -511,43 +511,26 @@ func TestLostClaim(t *testing.T) {
 	})
 }
 
-// TestStop: the slot under way is given back, and the next start runs it at once.
+// TestStop: the slot under way is given back, and the next start runs it at once; also one that waited for its budget.
 func TestStop(t *testing.T) {
-	bubble(t, func(_ *testing.T, w *world) {
-		w.work = func(ctx context.Context, _ schedule.Slot) schedule.Outcome {
-			<-ctx.Done()
-			return schedule.Outcome{Kind: schedule.Failed, Reason: ctx.Err().Error()}
-		}
-		stop := w.begin("one", w.job())
-		sleepTo("00:00:10")
-		stop()
-		w.has("00:00:00")
-		w.work = nil
-		stop = w.begin("two", w.job())
-		sleepTo("00:00:11")
-		stop()
-		w.ran("00:00:00 at 00:00:00", "00:00:00 at 00:00:10")
-		w.has("00:00:00 ok")
-	})
-}
-
-// TestStopWithoutAnAttempt: a slot that waited for its budget when the instance was stopped is given back, too.
-func TestStopWithoutAnAttempt(t *testing.T) {
-	bubble(t, func(_ *testing.T, w *world) {
-		w.work = func(ctx context.Context, _ schedule.Slot) schedule.Outcome {
-			<-ctx.Done()
-			return schedule.Outcome{Kind: schedule.Skipped, Reason: "budget"}
-		}
-		stop := w.begin("one", w.job())
-		sleepTo("00:00:10")
-		stop()
-		w.has("00:00:00")
-		w.work = nil
-		stop = w.begin("two", w.job())
-		sleepTo("00:00:11")
-		stop()
-		w.has("00:00:00 ok")
-	})
+	for _, interrupted := range []schedule.Outcome{{Kind: schedule.Failed, Reason: "context canceled"}, {Kind: schedule.Skipped, Reason: "budget"}} {
+		bubble(t, func(_ *testing.T, w *world) {
+			w.work = func(ctx context.Context, _ schedule.Slot) schedule.Outcome {
+				<-ctx.Done()
+				return interrupted
+			}
+			stop := w.begin("one", w.job())
+			sleepTo("00:00:10")
+			stop()
+			w.has("00:00:00")
+			w.work = nil
+			stop = w.begin("two", w.job())
+			sleepTo("00:00:11")
+			stop()
+			w.ran("00:00:00 at 00:00:00", "00:00:00 at 00:00:10")
+			w.has("00:00:00 ok")
+		})
+	}
 }
 
 // TestClaimAloneFails: a slot that could be settled before, and not claimed until its end, is in the ledger.

@@ -221,10 +221,10 @@ func (l *loader) dashboard(raw *hcl.Block, seen map[string]hcl.Range, used taken
 	}
 }
 
-// dashboardFile reads the JSON of a dashboard.
 // escapedNUL is the escape for the character NUL in JSON, and not a backslash before u0000.
 var escapedNUL = regexp.MustCompile(`(?:^|[^\\])(?:\\\\)*\\u0000`)
 
+// dashboardFile reads the JSON of a dashboard.
 func (l *loader) dashboardFile(b *block, d *Dashboard, file string) {
 	at := b.rangeOf("file")
 	src, err := l.readFile(file)

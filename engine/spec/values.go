@@ -76,22 +76,8 @@ func (b *block) suggest(name, value string, known []string) string {
 	return suggest(value, known)
 }
 
-// marked evaluates an attribute that a plan may show; the value keeps its marks. ok is false when it is absent, null or wrong.
+// marked evaluates an attribute; the value keeps its marks. ok is false when it is absent, null or wrong.
 func (b *block) marked(name string) (v cty.Value, ok bool) {
-	if v, ok = b.evaluated(name); ok && b.shown && v.ContainsMarked() && hasMark(v, declaredMark) {
-		b.l.fail(b.rangeOf(name), "Secret in a plan", "%s.%s is shown by plan, as by the server itself: it cannot come from a sensitive variable. Take sensitive = true away, if it is none.", b.what, name)
-		return cty.NilVal, false
-	}
-	return v, ok
-}
-
-func hasMark(v cty.Value, mark any) bool {
-	_, marks := v.UnmarkDeep()
-	_, found := marks[mark]
-	return found
-}
-
-func (b *block) evaluated(name string) (v cty.Value, ok bool) {
 	a := b.content.Attributes[name]
 	if a == nil {
 		return cty.NilVal, false
@@ -100,16 +86,20 @@ func (b *block) evaluated(name string) (v cty.Value, ok bool) {
 	if !ok {
 		return cty.NilVal, false
 	}
-	plain, secret := unmark(v)
-	b.secret[name] = secret
-	if !plain.IsWhollyKnown() { // it uses a value whose own mistake is reported
+	plain, marks := v.UnmarkDeep()
+	_, b.secret[name] = marks[sensitiveMark]
+	_, declared := marks[declaredMark]
+	switch {
+	case !plain.IsWhollyKnown(): // it uses a value whose own mistake is reported
 		return cty.NilVal, false
-	}
-	if plain.IsNull() {
+	case plain.IsNull():
 		b.null[name] = !b.needed[name]
 		if b.needed[name] {
 			b.l.fail(a.Expr.Range(), "Value missing", "%s.%s is null: it needs a value.", b.what, name)
 		}
+		return cty.NilVal, false
+	case b.shown && declared:
+		b.l.fail(a.Expr.Range(), "Secret in a plan", "%s.%s is shown by plan, as by the server itself: it cannot come from a sensitive variable. Take sensitive = true away, if it is none.", b.what, name)
 		return cty.NilVal, false
 	}
 	return v, true

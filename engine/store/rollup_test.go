@@ -524,9 +524,10 @@ func TestRollupNeverShrinksAnHour(t *testing.T) {
 	h.has(map[string]string{ledger: "2026-03-04 120 2 0 2 t"})
 }
 
-// TestRollupSeesOpenTransactions: it waits for a writer that is under way, and counts what that brings.
-func TestRollupSeesOpenTransactions(t *testing.T) {
-	h := newHours(t, "days")
+// waitsForOpen rolls a day up while a transaction that writes to it is open: it waits, and loses nothing.
+func (h *hours) waitsForOpen() {
+	t := h.t
+	t.Helper()
 	h.fill("BTC", h.day, 10)
 	tx, err := h.Pool().Begin(t.Context())
 	if err != nil {
@@ -549,6 +550,12 @@ func TestRollupSeesOpenTransactions(t *testing.T) {
 		t.Errorf("%+v", out)
 	}
 	h.has(map[string]string{raw: "0", sampled: "11"})
+}
+
+// TestRollupSeesOpenTransactions: it waits for a writer that is under way, and counts what that brings.
+func TestRollupSeesOpenTransactions(t *testing.T) {
+	h := newHours(t, "days")
+	h.waitsForOpen()
 }
 
 func TestRollupWithoutTables(t *testing.T) {
@@ -586,24 +593,7 @@ func TestRollupUnderAnotherIsolation(t *testing.T) {
 			h := newHours(t, "days")
 			h.exec("DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = ''" + level + "''', current_database()); END $$")
 			h.Store = h.open(store.Options{})
-			h.fill("BTC", h.day, 10)
-			tx, err := h.Pool().Begin(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := tx.Exec(t.Context(), "INSERT INTO raw_crypto_data (time, source, base, quote, price) VALUES ($1, 'binance', 'ETH', 'USDT', 5)", h.day); err != nil {
-				t.Fatal(err)
-			}
-			done := make(chan store.RolledDay, 1)
-			go func() { done <- h.roll(h.day, false) }()
-			time.Sleep(300 * time.Millisecond)
-			if err := tx.Commit(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			if out := <-done; out.RawRows != 11 {
-				t.Errorf("%+v", out)
-			}
-			h.has(map[string]string{raw: "0", sampled: "11"})
+			h.waitsForOpen()
 		})
 	}
 }

@@ -101,7 +101,10 @@ func (r *Removed) Judge(ctx context.Context, c *plan.Change) error {
 		}
 		return err
 	}
-	return removal{r.Org, r.Spec.Kind, uid}.judge(ctx, c)
+	if c.Action != plan.Delete {
+		return nil
+	}
+	return r.judge(ctx, uid, c)
 }
 
 // Apply deletes the object; one that is gone already is no error.
@@ -110,28 +113,38 @@ func (r *Removed) Apply(ctx context.Context, c plan.Change) error {
 	if err != nil || uid == "" {
 		return err
 	}
-	return removal{r.Org, r.Spec.Kind, uid}.apply(ctx, c)
-}
-
-// removal is the deletion of one object, which a removed block or destroy wants.
-type removal struct {
-	*Org
-	kind, uid string
-}
-
-func (r removal) judge(ctx context.Context, c *plan.Change) error {
-	if c.Action != plan.Delete {
-		return nil
-	}
-	s, err := r.load(ctx)
+	s, err := r.Org.load(ctx)
 	if err != nil {
 		return err
 	}
-	switch r.kind {
+	switch r.Spec.Kind {
 	case "folder":
-		return r.judgeFolder(ctx, r.uid, c)
+		defer s.folders.forget(uid)
+		return r.Org.removeFolder(ctx, uid, c)
 	case "datasource":
-		live, err := r.source(ctx, s, r.uid)
+		defer s.sources.forget(uid)
+		return r.Org.removeSource(ctx, uid)
+	case "dashboard":
+		defer s.boards.forget(uid)
+		return r.Org.removeBoard(ctx, uid)
+	default:
+		defer s.rules.forget(uid)
+		return r.Org.removeRule(ctx, s, uid)
+	}
+}
+
+// judge tells what goes with the object of a uid.
+func (r *Removed) judge(ctx context.Context, uid string, c *plan.Change) error {
+	o := r.Org
+	s, err := o.load(ctx)
+	if err != nil {
+		return err
+	}
+	switch r.Spec.Kind {
+	case "folder":
+		return o.judgeFolder(ctx, uid, c)
+	case "datasource":
+		live, err := o.source(ctx, s, uid)
 		if err != nil || live == nil {
 			return err
 		}
@@ -139,12 +152,12 @@ func (r removal) judge(ctx context.Context, c *plan.Change) error {
 			c.Find("CV-G01", "", "%s is provisioned from a file on Grafana's server, and read-only", c.Address)
 			return nil
 		}
-		c.Find("CV-G06", "", "what reads the data source %s fails from then on", r.uid)
-		c.Steps = []string{"DELETE /api/datasources/uid/" + r.uid}
+		c.Find("CV-G06", "", "what reads the data source %s fails from then on", uid)
+		c.Steps = []string{"DELETE /api/datasources/uid/" + uid}
 	case "dashboard":
-		return r.judgeBoard(ctx, s, c)
+		return o.removableBoard(ctx, s, uid, c)
 	case "alert":
-		live, err := r.rule(ctx, s, r.uid)
+		live, err := o.rule(ctx, s, uid)
 		if err != nil || live == nil {
 			return err
 		}
@@ -153,14 +166,14 @@ func (r removal) judge(ctx context.Context, c *plan.Change) error {
 			return nil
 		}
 		c.Find("CV-G07", "", "nobody is told any more")
-		c.Steps = []string{"DELETE /api/v1/provisioning/alert-rules/" + r.uid}
+		c.Steps = []string{"DELETE /api/v1/provisioning/alert-rules/" + uid}
 	}
 	return nil
 }
 
-// judgeBoard tells a dashboard that is as we saved it from one that holds other people's work.
-func (r removal) judgeBoard(ctx context.Context, s *snapshot, c *plan.Change) error {
-	live, err := r.board(ctx, s, r.uid)
+// removableBoard tells a dashboard that is as we saved it from one that holds other people's work.
+func (o *Org) removableBoard(ctx context.Context, s *snapshot, uid string, c *plan.Change) error {
+	live, err := o.board(ctx, s, uid)
 	if err != nil || live == nil {
 		return err
 	}
@@ -168,8 +181,8 @@ func (r removal) judgeBoard(ctx context.Context, s *snapshot, c *plan.Change) er
 		c.Find("CV-G01", "", "%s is provisioned from %s on Grafana's server: it cannot be deleted", c.Address, or(live.meta.External, "a file"))
 		return nil
 	}
-	c.Steps = []string{fmt.Sprintf("DELETE /api/dashboards/uid/%s (version %d)", r.uid, live.meta.Version)}
-	versions, err := r.client.history(ctx, r.uid)
+	c.Steps = []string{fmt.Sprintf("DELETE /api/dashboards/uid/%s (version %d)", uid, live.meta.Version)}
+	versions, err := o.client.history(ctx, uid)
 	if noAccess(err) != nil {
 		return err
 	}
@@ -180,25 +193,4 @@ func (r removal) judgeBoard(ctx context.Context, s *snapshot, c *plan.Change) er
 	}
 	c.Find("CV-G02", "", "it is not as the last apply saved it: %s", j.who(versions)).Loss = &plan.Loss{When: "at once"}
 	return nil
-}
-
-func (r removal) apply(ctx context.Context, c plan.Change) error {
-	s, err := r.load(ctx)
-	if err != nil {
-		return err
-	}
-	switch r.kind {
-	case "folder":
-		defer s.folders.forget(r.uid)
-		return r.removeFolder(ctx, r.uid, c)
-	case "datasource":
-		defer s.sources.forget(r.uid)
-		return r.removeSource(ctx, r.uid)
-	case "dashboard":
-		defer s.boards.forget(r.uid)
-		return r.removeBoard(ctx, r.uid)
-	default:
-		defer s.rules.forget(r.uid)
-		return r.removeRule(ctx, s, r.uid)
-	}
 }

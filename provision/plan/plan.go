@@ -44,6 +44,9 @@ type Resource interface {
 	Apply(ctx context.Context, c Change) error
 }
 
+// EngineAddress names the engine's own tables. They hold the marks, so every other object depends on them.
+const EngineAddress = "engine.schema"
+
 // Change is what planning found about one resource.
 type Change struct {
 	Address  string    `json:"address"`
@@ -144,7 +147,7 @@ func (c Change) Holds() bool {
 func (p Plan) Wait() {
 	next := map[string][]int{} // by address: the changes that wait when that one is left out
 	for i, c := range p.Changes {
-		for _, d := range append([]string{"engine.schema"}, c.Depends...) {
+		for _, d := range append([]string{EngineAddress}, c.Depends...) {
 			next[d] = append(next[d], i)
 		}
 	}
@@ -169,7 +172,7 @@ func (p Plan) Wait() {
 			}
 			return
 		}
-		for _, d := range append([]string{"engine.schema"}, c.Depends...) {
+		for _, d := range append([]string{EngineAddress}, c.Depends...) {
 			if j, known := byAddress[d]; known && p.Changes[j].Action == Delete {
 				mark(j, c.Address)
 			}
@@ -282,10 +285,8 @@ func (p Plan) Target(addresses []string) (Plan, error) {
 		}
 		add(a)
 	}
-	for _, c := range p.Changes {
-		if c.Kind() == "engine" && c.Action == Create { // it holds the marks
-			add(c.Address)
-		}
+	if byAddress[EngineAddress].Action == Create {
+		add(EngineAddress)
 	}
 	p.Changes = slices.DeleteFunc(slices.Clone(p.Changes), func(c Change) bool { return !keep[c.Address] })
 	p.Unmanaged, p.Orphans = nil, nil

@@ -157,13 +157,11 @@ func (c *Catalog) readRoles(ctx context.Context) (*roleSnapshot, error) {
 			return cmp.Or(cmp.Compare(a.relation, b.relation), cmp.Compare(a.column, b.column), cmp.Compare(a.privilege, b.privilege), cmp.Compare(a.grantor, b.grantor))
 		})
 	}
-	ledger := &Ledger{DB: c.DB}
-	c.count()
-	if r.ledger, err = ledger.All(ctx); err != nil {
+	if r.ledger, err = c.managed(ctx); err != nil {
 		return nil, err
 	}
 	c.count()
-	r.salt, err = ledger.Salt(ctx)
+	r.salt, err = (&Ledger{DB: c.DB}).Salt(ctx)
 	return r, err
 }
 

@@ -11,11 +11,29 @@ import (
 
 // viewSnapshot is what the catalog knows of views and continuous aggregates beyond their names.
 type viewSnapshot struct {
-	schema string            // where an unqualified new object is made
-	user   string            // the session's
-	temp   bool              // who may make temporary views
-	kinds  map[string]string // of everything in that schema that takes a name among relations
-	views  map[string]*liveView
+	session
+	kinds map[string]string // of everything in the session's schema that takes a name among relations
+	views map[string]*liveView
+}
+
+// session is who the catalog works as.
+type session struct {
+	schema string // where an unqualified new object is made
+	user   string
+	temp   bool // who may make temporary tables and views
+}
+
+// session asks the first time.
+func (c *Catalog) session(ctx context.Context) (session, error) {
+	return cached(ctx, c, "session", func(ctx context.Context) (out session, err error) {
+		err = c.queryRow(ctx, sessionSQL).Scan(&out.schema, &out.user, &out.temp)
+		return out, err
+	})
+}
+
+// grantTemporary is the remedy for a user who may make no temporary tables and views.
+func (c *Catalog) grantTemporary(user string) string {
+	return fmt.Sprintf("GRANT TEMPORARY ON DATABASE %s TO %s", quote(c.DB.Config().ConnConfig.Database), quote(user))
 }
 
 // liveView is a view as the database has it, or what the user sees of a continuous aggregate.
@@ -81,13 +99,13 @@ func (c *Catalog) readViews(ctx context.Context, named nameSet) (*viewSnapshot, 
 	}
 	views, aggregates := s.viewsAmong(named)
 	v := &viewSnapshot{kinds: map[string]string{}, views: map[string]*liveView{}}
+	if v.session, err = c.session(ctx); err != nil {
+		return nil, fmt.Errorf("read the database's views: %w", err)
+	}
+	if v.schema == "" {
+		return nil, fmt.Errorf("read the database's views: the search_path of %s names no schema that exists: tables and views would have no place", v.user)
+	}
 	err = c.trial(ctx, func(tx pgx.Tx) error {
-		if err := tx.QueryRow(ctx, sessionSQL).Scan(&v.schema, &v.user, &v.temp); err != nil {
-			return err
-		}
-		if v.schema == "" {
-			return fmt.Errorf("the search_path of %s names no schema that exists: tables and views would have no place", v.user)
-		}
 		if err := plainText(ctx, tx); err != nil {
 			return err
 		}

@@ -18,7 +18,7 @@ import (
 )
 
 // EngineAddress names the engine's own tables.
-const EngineAddress = "engine.schema"
+const EngineAddress = plan.EngineAddress
 
 const createExtension = "CREATE EXTENSION IF NOT EXISTS timescaledb"
 

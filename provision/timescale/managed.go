@@ -44,6 +44,14 @@ func (l *Ledger) All(ctx context.Context) (map[string]plan.State, error) {
 	return out, nil
 }
 
+// managed is what the last apply set, for resources that need more of it than their own part.
+func (c *Catalog) managed(ctx context.Context) (map[string]plan.State, error) {
+	return cached(ctx, c, "managed", func(ctx context.Context) (map[string]plan.State, error) {
+		c.count()
+		return (&Ledger{DB: c.DB}).All(ctx)
+	})
+}
+
 // Put writes down what apply has set on an object.
 func (l *Ledger) Put(ctx context.Context, address string, s plan.State, by, version string) error {
 	text, err := json.Marshal(s)

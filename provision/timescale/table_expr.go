@@ -135,12 +135,11 @@ func (c *Catalog) normalize(ctx context.Context, all []expression) (map[expressi
 
 // lackingTemporary adds the remedy to a refusal when it is for want of temporary tables.
 func (c *Catalog) lackingTemporary(ctx context.Context, err error) error {
-	var schema, user string
-	var temp bool
-	if failed := c.queryRow(ctx, sessionSQL).Scan(&schema, &user, &temp); failed != nil || temp {
+	s, failed := c.session(ctx)
+	if failed != nil || s.temp {
 		return err
 	}
-	return fmt.Errorf("it takes temporary tables, and %[1]s may make none (%[3]w); GRANT TEMPORARY ON DATABASE %[2]s TO %[1]s", quote(user), quote(c.DB.Config().ConnConfig.Database), err)
+	return fmt.Errorf("it takes temporary tables, and %s may make none (%w); %s", quote(s.user), err, c.grantTemporary(s.user))
 }
 
 // widest is how many columns a temporary table gets; PostgreSQL allows 1,600.

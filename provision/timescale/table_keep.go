@@ -31,7 +31,7 @@ func (t *Table) readKeep(ctx context.Context, s *plan.State) error {
 	if r == nil || t.rel.kind != "r" && t.rel.kind != "p" {
 		return nil
 	}
-	last, err := cached(ctx, t.Catalog, "ledger", (&Ledger{DB: t.Catalog.DB}).All)
+	last, err := t.Catalog.managed(ctx)
 	if err != nil {
 		return err
 	}

@@ -177,7 +177,7 @@ func (q *Queries) ask(ctx context.Context) (*answers, error) {
 		return out, nil
 	}
 	if !v.temp {
-		return nil, fmt.Errorf("compare queries: it takes temporary views, and %[1]s may make none; GRANT TEMPORARY ON DATABASE %[2]s TO %[1]s", quote(v.user), quote(q.Catalog.DB.Config().ConnConfig.Database))
+		return nil, fmt.Errorf("compare queries: it takes temporary views, and %s may make none; %s", quote(v.user), q.Catalog.grantTemporary(v.user))
 	}
 	if q.Planned == nil {
 		if err := q.askAtOnce(ctx, all, out); err != nil && sqlState(err) == "" {

@@ -296,16 +296,11 @@ func (q *Queries) names() (out []string) {
 // Unqualified is a query as a trial of the whole plan has to read it: without the schema of what the pipeline declares or
 // removes, which the trial has in a schema of its own.
 func (q *Queries) Unqualified(ctx context.Context, sql string) (string, error) {
-	home, err := cached(ctx, q.Catalog, "home", func(ctx context.Context) (schema string, err error) {
-		var user string
-		var temp bool
-		err = q.Catalog.queryRow(ctx, sessionSQL).Scan(&schema, &user, &temp)
-		return schema, err
-	})
+	s, err := q.Catalog.session(ctx)
 	if err != nil {
 		return "", fmt.Errorf("read where tables are made: %w", err)
 	}
-	return unqualified(sql, home, q.names()), nil
+	return unqualified(sql, s.schema, q.names()), nil
 }
 
 // ReadsLeaving tells of a query that was refused for a removed object: a trial hides those behind types of the same names. ""
