@@ -10,8 +10,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -24,7 +22,6 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/serve"
 	"github.com/cryptoviz/cryptoviz/engine/simulate"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
-	"github.com/cryptoviz/cryptoviz/provision"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
@@ -315,158 +312,6 @@ func (u *up) prepareExchanges() error {
 		return fmt.Errorf("nothing can be played: no source of %s is enabled", u.file)
 	}
 	return fmt.Errorf("nothing can be played: no source has a sample: %s", remedy)
-}
-
-// match applies the pipeline to the fresh or kept services. What would destroy data, or cannot be done to an object that is
-// there already, is told and left alone.
-func (u *up) match(ctx context.Context) error {
-	w, err := u.worldOf(ctx, u.p, u.clock.Now)
-	if err != nil {
-		return err
-	}
-	defer w.close()
-	found, err := w.Plan(ctx)
-	if err != nil {
-		return err
-	}
-	if len(found.Errors) > 0 {
-		return fmt.Errorf("%s: %s", found.Errors[0].Address, found.Errors[0].Text)
-	}
-	for _, c := range found.Changes {
-		for _, n := range c.Notes {
-			u.note("        %s", n)
-		}
-	}
-	results, err := w.Apply(ctx, found, provision.Options{By: u.user(), Version: u.Version, Progress: u.changed})
-	if err != nil && !errors.Is(err, provision.ErrIncomplete) {
-		return err
-	}
-	for _, r := range results {
-		switch r.Outcome {
-		case provision.Done:
-		case provision.Skipped:
-			c := changeOf(found, r.Address)
-			if c.Action == plan.Create {
-				return fmt.Errorf("%s: %s", r.Address, r.Reason)
-			}
-			u.note("        %s is left as it is: %s", r.Address, plan.Visible(r.Reason))
-			u.note("        while up runs: %s", u.settle(c))
-		default:
-			return fmt.Errorf("%s: %s", r.Address, r.Reason)
-		}
-	}
-	return nil
-}
-
-// changed tells a change that was made, and what of the object.
-func (u *up) changed(e provision.Event) {
-	c := e.Change
-	if e.Outcome != provision.Done || c.Action == plan.None && !c.Adopt {
-		return // what failed is told later; only the ledger was brought up to date
-	}
-	var what []string
-	if c.Action != plan.Create {
-		for _, d := range c.Diffs {
-			what = append(what, d.Name)
-		}
-	}
-	text := verbs[c.Action]
-	if len(what) > 0 {
-		text += ": " + strings.Join(what, ", ")
-	}
-	u.note("        %s %s", c.Address, plan.Visible(text))
-}
-
-// settle is the command that makes a change which up leaves out, or shows why it cannot be made.
-func (u *up) settle(c plan.Change) string {
-	var allow []string
-	for _, f := range (plan.Consents{}).Missing(c) {
-		allow = append(allow, "--allow", f.Code+"@"+c.Address)
-	}
-	if len(allow) == 0 || c.Impossible() {
-		return u.again("plan")
-	}
-	return u.again(append([]string{"apply"}, allow...)...)
-}
-
-// changeOf returns the planned change of an object: without one that is created the pipeline cannot run.
-func changeOf(p plan.Plan, address string) plan.Change {
-	i := slices.IndexFunc(p.Changes, func(c plan.Change) bool { return c.Address == address })
-	if i < 0 {
-		return plan.Change{Address: address}
-	}
-	return p.Changes[i]
-}
-
-// listener takes the metrics port: the usual one, or any when that is taken and the user did not choose it.
-func (u *up) listener(ctx context.Context) (net.Listener, error) {
-	if u.listen == "" {
-		return nil, nil
-	}
-	l, err := serve.Listen(ctx, u.listen)
-	if err != nil && !u.listenIs {
-		return serve.Listen(ctx, "127.0.0.1:0")
-	}
-	return l, err
-}
-
-// keepPostgres starts the private server again when it ends by itself: on its port, for that is where the engine and other
-// commands look for it. The workers wait meanwhile.
-func (u *up) keepPostgres(ctx context.Context, opt local.PostgresOptions, mu *sync.Mutex) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-u.pg.Done():
-		}
-		if ctx.Err() != nil {
-			return nil
-		}
-		u.log.Warn("the private PostgreSQL stopped and is started again", "log", filepath.Join(u.state.Dir, "postgres.log"))
-		if err := u.restartPostgres(ctx, opt, mu); err != nil {
-			return err
-		}
-	}
-}
-
-// restartPostgres waits as long as another program has the server's port.
-func (u *up) restartPostgres(ctx context.Context, opt local.PostgresOptions, mu *sync.Mutex) error {
-	opt.KeepPort = true
-	for said := false; ; {
-		mu.Lock()
-		pg, err := local.StartPostgres(ctx, u.state, opt)
-		if err == nil {
-			u.pg = pg
-		}
-		mu.Unlock()
-		port, taken := errors.AsType[*local.PortError](err)
-		if !taken {
-			return err
-		}
-		if !said {
-			said = true
-			u.log.Warn("the private PostgreSQL cannot start: another program took its port. The workers wait until that program ends", "port", port.Port)
-		}
-		if err := clock.Real().Sleep(ctx, time.Second); err != nil {
-			return nil //nolint:nilerr // ctx ended
-		}
-	}
-}
-
-// keepVirtual writes the time of a sped-up clock down, so that the next up goes on from it and never back.
-func (u *up) keepVirtual(ctx context.Context) error {
-	if u.clock == clock.Real() {
-		return nil
-	}
-	for {
-		err := clock.Real().Sleep(ctx, time.Second)
-		if failed := u.state.Update(func(d *local.StateData) { d.Virtual = u.clock.Now() }); failed != nil {
-			u.log.Warn("the time of the fast clock was not written down", "error", failed.Error()) // a full disk must not end it
-		}
-		if err != nil {
-			return nil //nolint:nilerr // ctx ended
-		}
-	}
 }
 
 // tellUnreachable says once that no source answers, and how to go on without a network.

@@ -1,13 +1,11 @@
 package store_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -338,120 +336,6 @@ func TestRollupIsAllOrNothing(t *testing.T) {
 	}
 }
 
-func TestRollupsAtOnce(t *testing.T) {
-	h := newHours(t, "days")
-	h.fill("BTC", h.day, 1440)
-	other := h.open(store.Options{})
-	var all sync.WaitGroup
-	var mu sync.Mutex
-	var rows int64
-	for i := range 8 {
-		all.Go(func() {
-			s := h.Store
-			if i%2 == 1 {
-				s = other
-			}
-			out, err := s.RollupDay(t.Context(), h.r, h.day, h.now, false)
-			if err != nil {
-				t.Error(err)
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			rows += out.RawRows
-		})
-	}
-	all.Wait()
-	if rows != 1440 {
-		t.Errorf("%d rows", rows)
-	}
-	h.right()
-	h.has(map[string]string{raw: "0", ledger: "2026-03-04 1440 24 0 1 t"})
-}
-
-// TestRollupAfterAnother: the second run waits for the first, then finds a late row, and must know that the day is dropped.
-func TestRollupAfterAnother(t *testing.T) {
-	h := newHours(t, "days")
-	h.fill("BTC", h.day, 60)
-	h.fill("BTC", h.day.Add(3*time.Hour), 5)
-	h.r.Query = strings.Replace(h.r.Query, "FROM raw_crypto_data AS r", "FROM pg_sleep(0.5) AS nap CROSS JOIN raw_crypto_data AS r", 1)
-	var all sync.WaitGroup
-	for range 2 {
-		all.Go(func() {
-			if _, err := h.RollupDay(t.Context(), h.r, h.day, h.now, false); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	time.Sleep(200 * time.Millisecond)
-	h.fill("BTC", h.day.Add(3*time.Hour+10*time.Minute), 8) // waits for the first
-	all.Wait()
-	h.roll(h.day, false)
-	h.right()
-	h.has(map[string]string{raw: "0", "SELECT raw_rows || ' ' || late_rows FROM cryptoviz.rollup_day": "73 8"})
-}
-
-// TestRollupBesideWriters: whatever is written while a day is rolled up again and again is in an hour or still raw.
-func TestRollupBesideWriters(t *testing.T) {
-	for _, layout := range layouts {
-		t.Run(layout, func(t *testing.T) {
-			h := newHours(t, layout)
-			h.fill("BTC", h.day, 1)
-			h.exec("TRUNCATE keep, raw_crypto_data")
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-			defer cancel()
-			var all sync.WaitGroup
-			for w := range 3 {
-				all.Go(func() {
-					for i := 0; ctx.Err() == nil; i++ {
-						h.write(w, i)
-					}
-				})
-			}
-			rolled := 0
-			for began := time.Now(); ctx.Err() == nil && (rolled < 5 || time.Since(began) < 800*time.Millisecond); {
-				if out, err := h.RollupDay(t.Context(), h.r, h.day, h.now, false); err != nil {
-					t.Error(err)
-				} else if out.RawRows > 0 {
-					rolled++
-				}
-			}
-			cancel()
-			all.Wait()
-			h.roll(h.day, false)
-			h.has(map[string]string{
-				"SELECT (SELECT count(*) FROM keep WHERE time < '2026-03-05 00:00+00') - (SELECT sum(samples) FROM crypto_data_hourly)":                               "0",
-				"SELECT (SELECT count(*) FROM keep WHERE time >= '2026-03-05 00:00+00') - (SELECT count(*) FROM raw_crypto_data)":                                     "0",
-				"SELECT (SELECT count(*) FROM keep WHERE time < '2026-03-05 00:00+00') - (SELECT raw_rows FROM cryptoviz.rollup_day)":                                 "0",
-				"SELECT (SELECT min(price) || ' ' || max(price) FROM keep WHERE time < '2026-03-05') = (SELECT min(low) || ' ' || max(high) FROM crypto_data_hourly)": "true",
-			})
-			if rolled < 5 {
-				t.Errorf("only %d runs found rows", rolled)
-			}
-		})
-	}
-}
-
-// write stores two rows in one transaction, one of the day and one of the next, as a worker does: again until they are in.
-func (h *hours) write(w, i int) {
-	at := h.day.Add(time.Duration(i) * time.Second % (24 * time.Hour)).Add(time.Duration(i) * time.Microsecond)
-	for {
-		_, err := h.Pool().Exec(h.t.Context(), `WITH made AS (INSERT INTO raw_crypto_data (time, source, base, quote, price)
-			VALUES ($1, 'binance', $3, 'USDT', $4), ($2, 'binance', $3, 'USDT', $4) RETURNING *) INSERT INTO keep SELECT * FROM made`,
-			at, at.Add(24*time.Hour), fmt.Sprint("M", w), float64(i))
-		if err == nil {
-			return
-		}
-		if !strings.Contains(err.Error(), "no partition") {
-			h.t.Error(err)
-			return
-		}
-		if err := h.CreatePartitions(h.t.Context(), partition.Between(h.r.From, at, at)); err != nil {
-			h.t.Error(err)
-			return
-		}
-	}
-}
-
 // TestRollupOfABrokenQuery: the message names the file and what to do, and nothing changes.
 func TestRollupOfABrokenQuery(t *testing.T) {
 	h := newHours(t, "days")
@@ -524,40 +408,6 @@ func TestRollupNeverShrinksAnHour(t *testing.T) {
 	h.has(map[string]string{ledger: "2026-03-04 120 2 0 2 t"})
 }
 
-// waitsForOpen rolls a day up while a transaction that writes to it is open: it waits, and loses nothing.
-func (h *hours) waitsForOpen() {
-	t := h.t
-	t.Helper()
-	h.fill("BTC", h.day, 10)
-	tx, err := h.Pool().Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := tx.Exec(t.Context(), "INSERT INTO raw_crypto_data (time, source, base, quote, price) VALUES ($1, 'binance', 'ETH', 'USDT', 5)", h.day); err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan store.RolledDay, 1)
-	go func() { done <- h.roll(h.day, false) }()
-	select {
-	case out := <-done:
-		t.Errorf("it did not wait: %+v", out)
-	case <-time.After(200 * time.Millisecond):
-	}
-	if err := tx.Commit(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if out := <-done; out.RawRows != 11 {
-		t.Errorf("%+v", out)
-	}
-	h.has(map[string]string{raw: "0", sampled: "11"})
-}
-
-// TestRollupSeesOpenTransactions: it waits for a writer that is under way, and counts what that brings.
-func TestRollupSeesOpenTransactions(t *testing.T) {
-	h := newHours(t, "days")
-	h.waitsForOpen()
-}
-
 func TestRollupWithoutTables(t *testing.T) {
 	h := newHours(t, "days")
 	h.fill("BTC", h.day, 10)
@@ -583,39 +433,6 @@ func TestRollupWithoutTables(t *testing.T) {
 	}
 	h.roll(h.day, false)
 	h.right()
-}
-
-// TestRollupUnderAnotherIsolation: under the database's own default it would count and aggregate a snapshot from before its
-// locks, and drop what came meanwhile.
-func TestRollupUnderAnotherIsolation(t *testing.T) {
-	for _, level := range []string{"repeatable read", "serializable"} {
-		t.Run(level, func(t *testing.T) {
-			h := newHours(t, "days")
-			h.exec("DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = ''" + level + "''', current_database()); END $$")
-			h.Store = h.open(store.Options{})
-			h.waitsForOpen()
-		})
-	}
-}
-
-// TestRollupWaitsForItsTurn as long as it takes, whatever the session's lock_timeout is.
-func TestRollupWaitsForItsTurn(t *testing.T) {
-	h := newHours(t, "days")
-	h.exec("DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET lock_timeout = ''50ms''', current_database()); END $$")
-	h.Store = h.open(store.Options{})
-	h.fill("BTC", h.day, 10)
-	tx, err := h.Pool().Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := tx.Exec(t.Context(), "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", "cryptoviz.rollup "+h.r.Name+" 2026-03-04"); err != nil {
-		t.Fatal(err)
-	}
-	time.AfterFunc(7*time.Second, func() { _ = tx.Rollback(background) })
-	began := time.Now()
-	if out := h.roll(h.day, false); out.RawRows != 10 || time.Since(began) < 7*time.Second {
-		t.Errorf("after %s: %+v", time.Since(began), out)
-	}
 }
 
 // TestRollupOfADayWithoutRows makes and notes nothing.

@@ -1,0 +1,93 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/cryptoviz/cryptoviz/provision"
+	"github.com/cryptoviz/cryptoviz/provision/plan"
+)
+
+// match applies the pipeline to the fresh or kept services. What would destroy data, or cannot be done to an object that is
+// there already, is told and left alone.
+func (u *up) match(ctx context.Context) error {
+	w, err := u.worldOf(ctx, u.p, u.clock.Now)
+	if err != nil {
+		return err
+	}
+	defer w.close()
+	found, err := w.Plan(ctx)
+	if err != nil {
+		return err
+	}
+	if len(found.Errors) > 0 {
+		return fmt.Errorf("%s: %s", found.Errors[0].Address, found.Errors[0].Text)
+	}
+	for _, c := range found.Changes {
+		for _, n := range c.Notes {
+			u.note("        %s", n)
+		}
+	}
+	results, err := w.Apply(ctx, found, provision.Options{By: u.user(), Version: u.Version, Progress: u.changed})
+	if err != nil && !errors.Is(err, provision.ErrIncomplete) {
+		return err
+	}
+	for _, r := range results {
+		switch r.Outcome {
+		case provision.Done:
+		case provision.Skipped:
+			c := changeOf(found, r.Address)
+			if c.Action == plan.Create {
+				return fmt.Errorf("%s: %s", r.Address, r.Reason)
+			}
+			u.note("        %s is left as it is: %s", r.Address, plan.Visible(r.Reason))
+			u.note("        while up runs: %s", u.settle(c))
+		default:
+			return fmt.Errorf("%s: %s", r.Address, r.Reason)
+		}
+	}
+	return nil
+}
+
+// changed tells a change that was made, and what of the object.
+func (u *up) changed(e provision.Event) {
+	c := e.Change
+	if e.Outcome != provision.Done || c.Action == plan.None && !c.Adopt {
+		return // what failed is told later; only the ledger was brought up to date
+	}
+	var what []string
+	if c.Action != plan.Create {
+		for _, d := range c.Diffs {
+			what = append(what, d.Name)
+		}
+	}
+	text := verbs[c.Action]
+	if len(what) > 0 {
+		text += ": " + strings.Join(what, ", ")
+	}
+	u.note("        %s %s", c.Address, plan.Visible(text))
+}
+
+// settle is the command that makes a change which up leaves out, or shows why it cannot be made.
+func (u *up) settle(c plan.Change) string {
+	var allow []string
+	for _, f := range (plan.Consents{}).Missing(c) {
+		allow = append(allow, "--allow", f.Code+"@"+c.Address)
+	}
+	if len(allow) == 0 || c.Impossible() {
+		return u.again("plan")
+	}
+	return u.again(append([]string{"apply"}, allow...)...)
+}
+
+// changeOf returns the planned change of an object: without one that is created the pipeline cannot run.
+func changeOf(p plan.Plan, address string) plan.Change {
+	i := slices.IndexFunc(p.Changes, func(c plan.Change) bool { return c.Address == address })
+	if i < 0 {
+		return plan.Change{Address: address}
+	}
+	return p.Changes[i]
+}
