@@ -3,6 +3,7 @@ package timescale
 import (
 	"context"
 	"errors"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -82,21 +83,22 @@ func engines(t *testing.T, w *tableWorld) {
 		t.Error(err)
 	}
 	w.expect(w.apply(e), "schema_version drift", "")
-	if got := w.text("SELECT string_agg(key || '=' || value, ' ' ORDER BY key) FROM cryptoviz.meta"); got != "mode=simulated schema_version=2" {
+	if got := w.text("SELECT string_agg(key || '=' || value, ' ' ORDER BY key) FROM cryptoviz.meta"); got != "mode=simulated schema_version=3" {
 		t.Error(got)
 	}
 	w.exec(schema.SQL)
-	if got := w.text("SELECT string_agg(key || '=' || value, ' ' ORDER BY key) FROM cryptoviz.meta"); got != "mode=simulated schema_version=2" {
+	if got := w.text("SELECT string_agg(key || '=' || value, ' ' ORDER BY key) FROM cryptoviz.meta"); got != "mode=simulated schema_version=3" {
 		t.Errorf("run again: %s", got)
 	}
 
-	w.exec("UPDATE cryptoviz.meta SET value = '3' WHERE key = 'schema_version'")
+	newer, current := strconv.Itoa(schema.Version+1), strconv.Itoa(schema.Version)
+	w.exec("UPDATE cryptoviz.meta SET value = '" + newer + "' WHERE key = 'schema_version'")
 	w.expect(w.plan(e), "schema_version drift", "CV-T34")
 	w.exec(schema.SQL)
-	if got := w.text("SELECT value FROM cryptoviz.meta WHERE key = 'schema_version'"); got != "3" {
+	if got := w.text("SELECT value FROM cryptoviz.meta WHERE key = 'schema_version'"); got != newer {
 		t.Errorf("an older program sets a newer schema back to %s", got)
 	}
-	w.exec("UPDATE cryptoviz.meta SET value = '2' WHERE key = 'schema_version'")
+	w.exec("UPDATE cryptoviz.meta SET value = '" + current + "' WHERE key = 'schema_version'")
 
 	p.Database.OnMissing = "error"
 	c, found := w.plan(e), ""

@@ -107,5 +107,5 @@ CREATE TABLE IF NOT EXISTS cryptoviz.managed (
   version    text NOT NULL
 );
 
-INSERT INTO cryptoviz.meta VALUES ('schema_version', '2')
-  ON CONFLICT (key) DO UPDATE SET value = excluded.value WHERE cryptoviz.meta.value IN ('1');
+INSERT INTO cryptoviz.meta VALUES ('schema_version', '3')
+  ON CONFLICT (key) DO UPDATE SET value = excluded.value WHERE cryptoviz.meta.value IN ('1', '2');
