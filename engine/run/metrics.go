@@ -8,11 +8,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/cryptoviz/cryptoviz/engine/schedule"
+	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/status"
 )
 
 var (
-	slotsDesc    = describe("slots_total", "Slots that ended, by how.", "source", "state")
+	slotsDesc    = describe("slots_total", "Slots whose end this process entered in the ledger, by how they ended.", "source", "state")
 	recordsDesc  = describe("records_total", "Records that Kafka acknowledged.", "source")
 	tookDesc     = describe("slot_seconds_total", "Time spent on slots.", "source")
 	lastOKDesc   = describe("last_ok_slot_timestamp_seconds", "Newest slot that brought data.", "source")
@@ -40,21 +41,44 @@ type tally struct {
 }
 
 type slotCount struct {
-	states  map[schedule.Kind]int64
+	states  map[schedule.Kind]int64 // ends that this process entered in the ledger; every kind is there from the start
 	records int64
 	took    time.Duration
 	lastOK  time.Time
 }
 
-func (t *tally) add(o schedule.Outcome) {
+func newTally(p *spec.Pipeline) *tally {
+	t := &tally{sources: map[string]*slotCount{}}
+	for _, src := range p.Sources {
+		if !src.Enabled {
+			continue
+		}
+		c := &slotCount{states: map[schedule.Kind]int64{}}
+		for _, kind := range []schedule.Kind{schedule.OK, schedule.NotModified, schedule.Late, schedule.Skipped, schedule.Failed} {
+			c.states[kind] = 0
+		}
+		t.sources[src.Name] = c
+	}
+	return t
+}
+
+// ended counts slots whose end is in the ledger.
+func (t *tally) ended(source string, kind schedule.Kind, n int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if c := t.sources[source]; c != nil {
+		c.states[kind] += int64(n)
+	}
+}
+
+// ran counts what the run of a slot brought, before the ledger knows.
+func (t *tally) ran(o schedule.Outcome) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	c := t.sources[o.Source]
 	if c == nil {
-		c = &slotCount{states: map[schedule.Kind]int64{}}
-		t.sources[o.Source] = c
+		return
 	}
-	c.states[o.Kind]++
 	c.records += int64(o.Records)
 	c.took += o.Took
 	if o.Kind == schedule.OK || o.Kind == schedule.NotModified || o.Kind == schedule.Late {

@@ -57,7 +57,7 @@ type Engine struct {
 	admin    *kadm.Client
 	workers  []*work.Worker
 	jobs     []func(context.Context) error
-	tally    tally
+	tally    *tally
 	free     atomic.Uint64
 	rollsUp  bool // this process runs the rollups
 	budgets  *fetch.Budgets
@@ -74,7 +74,7 @@ func Open(ctx context.Context, p *spec.Pipeline, stages Stages, opt Options) (*E
 	if opt.Mode == "" {
 		opt.Mode = "live"
 	}
-	e := &Engine{p: p, opt: opt, log: opt.Log, tally: tally{sources: map[string]*slotCount{}}, budgets: fetch.NewBudgets()}
+	e := &Engine{p: p, opt: opt, log: opt.Log, tally: newTally(p), budgets: fetch.NewBudgets()}
 	e.stopping, e.stop = context.WithCancel(context.Background())
 	if err := e.open(ctx, stages); err != nil {
 		e.Close()
@@ -88,7 +88,7 @@ func (e *Engine) open(ctx context.Context, stages Stages) error {
 	if err != nil {
 		return err
 	}
-	if e.store, err = store.Open(ctx, cfg, store.Options{Clock: e.opt.Clock, Log: e.log, Owner: e.opt.Owner}); err != nil {
+	if e.store, err = store.Open(ctx, cfg, store.Options{Clock: e.opt.Clock, Log: e.log, Owner: e.opt.Owner, Ended: e.tally.ended}); err != nil {
 		return err
 	}
 	if e.opt.Mark {
@@ -191,7 +191,7 @@ func (e *Engine) addSchedule() error {
 			started := e.opt.Clock.Now()
 			out := run(ctx, slot)
 			out.Took = e.opt.Clock.Now().Sub(started)
-			e.tally.add(out)
+			e.tally.ran(out)
 			return out
 		}
 		jobs = append(jobs, job)

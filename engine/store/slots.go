@@ -79,12 +79,13 @@ const instanceEnded = "the instance that ran it ended"
 // Finish enters an outcome, unless the slot was taken over: then it is the other instance's to end. An instance that was
 // taken for dead, and was only cut off from the database, corrects that.
 func (s Ledger) Finish(ctx context.Context, o schedule.Outcome) error {
-	_, err := s.pool.Exec(ctx, `UPDATE cryptoviz.slot SET state = $4, reason = $5, records = $6, took = $7, lease_until = clock_timestamp()
+	tag, err := s.pool.Exec(ctx, `UPDATE cryptoviz.slot SET state = $4, reason = $5, records = $6, took = $7, lease_until = clock_timestamp()
 		WHERE source = $1 AND slot = $2 AND owner = $3 AND (state = 'running' OR state = 'failed' AND reason = $8)`,
 		o.Source, o.At, s.owner, string(o.Kind), printable(o.Reason), o.Records, o.Took, instanceEnded)
 	if err != nil {
 		return fmt.Errorf("finish a slot: %w", err)
 	}
+	s.ended(o.Source, o.Kind, int(tag.RowsAffected()))
 	return nil
 }
 
@@ -105,7 +106,7 @@ func (s Ledger) Settle(ctx context.Context, source string, after, before time.Ti
 	if err := s.due(ctx, before); err != nil {
 		return 0, fmt.Errorf("enter missed slots: %w", err)
 	}
-	var n int64
+	var skipped, failed int
 	err := s.inTx(ctx, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, `INSERT INTO cryptoviz.slot (source, slot, state, reason, owner, lease_until, took)
 			SELECT $1, at, 'skipped', $5, $6, clock_timestamp(), interval '0'
@@ -114,14 +115,16 @@ func (s Ledger) Settle(ctx context.Context, source string, after, before time.Ti
 		if err != nil {
 			return err
 		}
-		n = tag.RowsAffected()
+		skipped = int(tag.RowsAffected())
 		tag, err = tx.Exec(ctx, `UPDATE cryptoviz.slot SET state = 'failed', reason = $3
 			WHERE source = $1 AND slot < $2 AND state = 'running' AND lease_until < clock_timestamp()`, source, before, instanceEnded)
-		n += tag.RowsAffected()
+		failed = int(tag.RowsAffected())
 		return err
 	})
 	if err != nil {
 		return 0, fmt.Errorf("enter missed slots: %w", err)
 	}
-	return int(n), nil
+	s.ended(source, schedule.Skipped, skipped)
+	s.ended(source, schedule.Failed, failed)
+	return skipped + failed, nil
 }

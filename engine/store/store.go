@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/cryptoviz/cryptoviz/engine/clock"
+	"github.com/cryptoviz/cryptoviz/engine/schedule"
 	"github.com/cryptoviz/cryptoviz/engine/store/schema"
 )
 
@@ -25,6 +26,7 @@ type Store struct {
 	clock clock.Clock
 	log   *slog.Logger
 	owner string
+	ended func(source string, kind schedule.Kind, n int)
 	// unsafe switches one protection off, for the tests of the tests: "nofence" or "nooffset".
 	unsafe   string
 	patience time.Duration // of Commit
@@ -32,9 +34,11 @@ type Store struct {
 
 // Options of Open. The zero value works.
 type Options struct {
-	Clock  clock.Clock
-	Log    *slog.Logger
-	Owner  string // names this instance in the slot ledger
+	Clock clock.Clock
+	Log   *slog.Logger
+	Owner string // names this instance in the slot ledger
+	// Ended is called with the slots that this instance ended in the ledger, each time after it was written.
+	Ended  func(source string, kind schedule.Kind, n int)
 	Unsafe string // "", or "nofence" or "nooffset": only for tests that must fail without the protection
 	// Patience is how long a commit may stand still; default one minute.
 	Patience time.Duration
@@ -49,9 +53,12 @@ func Open(ctx context.Context, cfg *pgxpool.Config, opt Options) (*Store, error)
 	if err != nil {
 		return nil, fmt.Errorf("open the database: %w", err)
 	}
-	s := &Store{pool: pool, clock: opt.Clock, log: opt.Log, owner: opt.Owner, unsafe: opt.Unsafe, patience: cmp.Or(opt.Patience, patience)}
+	s := &Store{pool: pool, clock: opt.Clock, log: opt.Log, owner: opt.Owner, ended: opt.Ended, unsafe: opt.Unsafe, patience: cmp.Or(opt.Patience, patience)}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.ended == nil {
+		s.ended = func(string, schedule.Kind, int) {}
 	}
 	var version string
 	err = pool.QueryRow(ctx, "SELECT value FROM cryptoviz.meta WHERE key = 'schema_version'").Scan(&version)
