@@ -234,6 +234,7 @@ func (u *up) services(ctx context.Context) (err error) {
 	group.Go(func() error { return engine.Run(ctx) })
 	group.Go(func() error { return u.keepPostgres(ctx, opt, &mu) })
 	group.Go(func() error { return u.keepVirtual(ctx) })
+	group.Go(func() error { u.state.RotateLogs(ctx, u.log); return nil })
 	if u.mode() == "live" {
 		group.Go(func() error { u.tellUnreachable(ctx); return nil })
 	}

@@ -105,22 +105,18 @@ func spawn(ctx context.Context, port int, opt PostgresOptions, bin binaries, acc
 	return p, port, nil
 }
 
-// openLog goes on with the server's log, which may say why the server of before stopped, or begins a new one when it is long.
+// openLog goes on with the server's log, which may say why the server of before stopped.
 func (p *Postgres) openLog() (*os.File, error) {
 	log, err := os.OpenFile(p.log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	info, err := log.Stat()
-	if err == nil {
-		if p.logged = info.Size(); p.logged > 1<<20 {
-			p.logged, err = 0, log.Truncate(0)
-		}
-	}
 	if err != nil {
 		_ = log.Close()
 		return nil, err
 	}
+	p.logged = info.Size()
 	return log, nil
 }
 
