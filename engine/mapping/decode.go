@@ -23,12 +23,6 @@ type Piece struct {
 	Value []byte
 }
 
-// SourceError is a failure that the source itself reports, also inside an HTTP 200.
-type SourceError struct{ Message string }
-
-// Error gives the source's own words.
-func (e *SourceError) Error() string { return "the source says: " + e.Message }
-
 // ShapeError is a reply that is not what the decode block expects.
 type ShapeError struct{ Reason string }
 
@@ -44,18 +38,18 @@ const (
 
 // Decoder cuts replies into records. One goroutine uses it.
 type Decoder struct {
-	src     *spec.Source
-	consts  map[string]cty.Value
-	body    rawjson.Tree
-	values  []rawjson.Value
-	records int
-	when    *slowExpr
-	failed  *slowExpr
-	key     eval
-	record  rawjson.Tree
-	frame   frame
-	fields  *htmlFields
-	match   goquery.Matcher
+	src      *spec.Source
+	consts   map[string]cty.Value
+	body     rawjson.Tree
+	values   []rawjson.Value
+	records  int
+	when     *slowExpr
+	failures []failure
+	key      eval
+	record   rawjson.Tree
+	frame    frame
+	fields   *htmlFields
+	match    goquery.Matcher
 }
 
 // NewDecoder compiles a source's decode block.
@@ -71,9 +65,7 @@ func NewDecoder(src *spec.Source) (*Decoder, error) {
 		if dec.When != nil {
 			d.when = newSlow(&d.body, dec.When, "body")
 		}
-		if dec.Error != nil {
-			d.failed = newSlow(&d.body, dec.Error, "body")
-		}
+		d.failures = newFailures(&d.body, dec)
 	case "html":
 		match, err := cascadia.Compile(dec.Select)
 		if err != nil {
@@ -89,7 +81,8 @@ func NewDecoder(src *spec.Source) (*Decoder, error) {
 	return d, nil
 }
 
-// Records cuts one reply or frame. A frame that `when` does not want gives none.
+// Records cuts one reply or frame. A frame that `when` does not want gives none. With a SourceError there may be records, too,
+// unless its effect is to try again.
 func (d *Decoder) Records(body []byte) ([]Piece, error) {
 	if d.match != nil {
 		return d.elements(body)
@@ -97,25 +90,34 @@ func (d *Decoder) Records(body []byte) ([]Piece, error) {
 	if err := d.body.Scan(body, d.values); err != nil {
 		return nil, err
 	}
-	if err := d.readable(d.failed, d.when); err != nil {
+	if err := d.readable(d.when); err != nil {
 		return nil, err
 	}
-	if d.failed != nil {
-		v, err := d.failed.value(d.values, d.vars())
-		if err != nil {
-			return nil, &ShapeError{"decode.error: " + err.Error()}
-		}
-		if msg, err := fromCty(v); err == nil && !msg.missing() {
-			raw, _ := textOf(msg)
-			return nil, &SourceError{string(raw)}
-		}
+	said, err := d.failure()
+	if err != nil {
+		return nil, err
 	}
+	if said == nil {
+		return d.wanted()
+	}
+	if said.Effect != spec.EffectLog {
+		return nil, said
+	}
+	pieces, err := d.wanted()
+	if err != nil {
+		pieces = nil // what came is the failure, and nothing else
+	}
+	return pieces, said
+}
+
+// wanted cuts a scanned reply, if it counts.
+func (d *Decoder) wanted() ([]Piece, error) {
 	if d.when != nil {
 		v, err := d.when.value(d.values, d.vars())
 		if err != nil {
 			return nil, &ShapeError{"decode.when: " + err.Error()}
 		}
-		if v, _ = v.Unmark(); v.IsNull() || v.Type() != cty.Bool || v.False() {
+		if !isTrue(v) {
 			return nil, nil
 		}
 	}

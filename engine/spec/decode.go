@@ -48,9 +48,12 @@ func (l *loader) decode(raw *hcl.Block, ctx *hcl.EvalContext, d *Definition) Dec
 	out := Decode{Format: raw.Labels[0], Range: raw.DefRange}
 	switch out.Format {
 	case "json":
-		b := l.open(raw, &hcl.BodySchema{Attributes: attrs(nil, "when", "error", "records", "keyed", "key")}, ctx)
+		b := l.open(raw, &hcl.BodySchema{Attributes: attrs(nil, "when", "error", "records", "keyed", "key"), Blocks: plain("on_error")}, ctx)
 		out.When = l.expression(b, "when", "body", "param")
 		out.Error = l.expression(b, "error", "body", "param")
+		for _, raw := range b.content.Blocks {
+			out.OnError = append(out.OnError, l.onError(raw, ctx))
+		}
 		out.Key = l.expression(b, "key", "r", "key", "param", "source")
 		out.Keyed = b.flag("keyed", false)
 		if b.has("records") {
@@ -63,6 +66,25 @@ func (l *loader) decode(raw *hcl.Block, ctx *hcl.EvalContext, d *Definition) Dec
 		}
 	default:
 		l.fail(raw.LabelRanges[0], "Unknown format", "A decode block is \"json\" or \"html\".%s", suggest(out.Format, []string{"json", "html"}))
+	}
+	return out
+}
+
+// onError reads a failure that the source reports. Of one market alone the others hear nothing, unless the block says so.
+func (l *loader) onError(raw *hcl.Block, ctx *hcl.EvalContext) OnError {
+	b := l.open(raw, &hcl.BodySchema{Attributes: attrs([]string{"when", "text"}, "market", "effect")}, ctx)
+	out := OnError{When: l.expression(b, "when", "body", "param"), Text: l.expression(b, "text", "body", "param"), Market: l.expression(b, "market", "body", "param"), Effect: EffectRetry}
+	if out.Market != nil {
+		out.Effect = EffectLog
+	}
+	for _, name := range []string{"when", "text"} {
+		if a := b.content.Attributes[name]; a != nil && nothing(a.Expr) {
+			l.fail(a.Expr.Range(), "Value missing", "on_error.%s has no value: it needs an expression.", name)
+		}
+	}
+	words := []string{EffectRetry, EffectLog}
+	if out.Effect = b.text("effect", out.Effect); !slices.Contains(words, out.Effect) {
+		l.fail(b.rangeOf("effect"), "Unknown value", "effect is \"retry\" or \"log\".%s", b.suggest("effect", out.Effect, words))
 	}
 	return out
 }

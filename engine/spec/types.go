@@ -326,6 +326,7 @@ type Decode struct {
 	Format  string         // "json" or "html"
 	When    hcl.Expression // bool over `body`: the frames that count; nil: all
 	Error   hcl.Expression // string or null over `body`: the source reports a failure; nil: never
+	OnError []OnError      // json: kinds of failures that the source reports; the first whose When is true counts
 	Records Path           // json: where the records are. An array: each element; an object with Keyed: each member
 	Keyed   bool           // json: Records is an object keyed by market: the member's name is `key`
 	Key     hcl.Expression // string over `r` and `key`: the Kafka key, i.e. the market; nil: the object's key, or the source name
@@ -333,6 +334,20 @@ type Decode struct {
 	Fields  []HTMLField    // html: the fields of `r`, as text
 	Range   hcl.Range
 }
+
+// OnError is one kind of failure that a source reports. Expressions see `body`.
+type OnError struct {
+	When   hcl.Expression // bool
+	Text   hcl.Expression // string: what is told
+	Market hcl.Expression // string: only this market failed; nil: it is not said
+	Effect string         // EffectRetry or EffectLog
+}
+
+// What a failure that a source reports does.
+const (
+	EffectRetry = "retry" // the reply or the connection is of no use: another attempt
+	EffectLog   = "log"   // it is told, and what else comes counts
+)
 
 // Path is a chain of object members (string) and array indexes (int) into a JSON value; empty means the value itself.
 type Path []any
