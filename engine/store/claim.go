@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 )
 
 // Log is a partition as the broker has it now.
@@ -28,7 +30,7 @@ func (s *Store) Claim(ctx context.Context, l Log) (fence Fence, next int64, err 
 	ctx, cancel := short(ctx)
 	defer cancel()
 	fence, next, err = s.claim(ctx, l)
-	if sqlState(err) == "55P03" { // lock_not_available
+	if pg.Is(err, pg.LockBusy) {
 		var cut int
 		err = s.pool.QueryRow(ctx, `SELECT count(pg_terminate_backend(l.pid)) FROM cryptoviz.position p
 			JOIN pg_locks l ON l.locktype = 'transactionid' AND l.transactionid = p.xmax AND l.granted

@@ -1,12 +1,9 @@
 package store
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"slices"
 	"strings"
 	"time"
 
@@ -14,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
 
@@ -76,24 +74,17 @@ func (s *Store) Commit(ctx context.Context, t *Target, fence Fence, b *Batch) er
 			return nil
 		case errors.Is(err, ErrFenced), errors.Is(err, ErrMoved):
 			return err
-		case refused(err) && !careful:
+		case blames(err) != table && !careful:
 			careful = true
 		case errors.Is(err, errNoPartition) && try < 5:
 			if err := s.ensurePartitions(ctx, t.Table, b.Rows); err != nil {
 				return blocked(err)
 			}
-		case (sqlState(err) == "40001" || sqlState(err) == "40P01") && try < 7:
+		case pg.Is(err, pg.Conflict) && try < 7:
 		default:
 			return blocked(err)
 		}
 	}
-}
-
-// refused tells whether some row is to blame, or its key is there already. 54000 is a row that is too large for a page or
-// an index; its neighbours in class 54 are the server's own limits.
-func refused(err error) bool {
-	state := sqlState(err)
-	return strings.HasPrefix(state, "22") || strings.HasPrefix(state, "23") || state == "54000"
 }
 
 // blocked makes every other error an ErrBlocked that tells its cause.
@@ -151,6 +142,10 @@ func (s *Store) commitOnce(ctx *pulse, t *Target, fence Fence, b *Batch, careful
 	store := w.put
 	if careful {
 		store = w.rows
+		if _, err := conn.Exec(ctx, "SET CONSTRAINTS ALL IMMEDIATE"); err != nil { // a deferred one would speak up in COMMIT, of no row
+			s.rollback(conn)
+			return err
+		}
 	}
 	if err := store(0, b.Rows.Len()); err != nil {
 		s.rollback(conn)
@@ -164,7 +159,7 @@ func (s *Store) commitOnce(ctx *pulse, t *Target, fence Fence, b *Batch, careful
 	ctx.beat()
 	if _, err := conn.Exec(ctx, "COMMIT"); err != nil {
 		s.rollback(conn)
-		if sqlState(err) == "" { // the connection broke: did it commit? The position knows.
+		if pg.Code(err) == "" { // the connection broke: did it commit? The position knows.
 			return errors.Join(err, s.stored(context.WithoutCancel(ctx), fence, b))
 		}
 		return err
@@ -208,111 +203,6 @@ func (s *Store) stored(ctx context.Context, fence Fence, b *Batch) error {
 		return fmt.Errorf("%w: %s partition %d is at %d, not %d", ErrMoved, fence.Source, fence.Partition, next, b.Position.First)
 	}
 	return errors.New("the transaction did not commit")
-}
-
-// writer puts rows into the open transaction of conn.
-type writer struct {
-	ctx    *pulse
-	conn   *pgxpool.Conn
-	t      *Target
-	b      *Batch
-	staged bool
-	stored int64 // rows that were new
-}
-
-// rows stores rows [from, to): by COPY, by staged insert once a key was there already, by halves when one is refused.
-func (w *writer) rows(from, to int) error {
-	if from == to {
-		return nil
-	}
-	if _, err := w.conn.Exec(w.ctx, "SAVEPOINT rows"); err != nil {
-		return err
-	}
-	err := w.put(from, to)
-	pg, ok := errors.AsType[*pgconn.PgError](err)
-	if !ok {
-		return err
-	}
-	again := func() error {
-		_, err := w.conn.Exec(w.ctx, "ROLLBACK TO SAVEPOINT rows; RELEASE SAVEPOINT rows")
-		return err
-	}
-	switch {
-	case pg.Code == "23505" && !w.staged:
-		w.staged = true
-		if err := again(); err != nil {
-			return err
-		}
-		return w.rows(from, to)
-	case refused(err):
-		if err := again(); err != nil {
-			return err
-		}
-		if to-from == 1 {
-			return w.refuse(from, pg)
-		}
-		half := from + (to-from)/2
-		if err := w.rows(from, half); err != nil {
-			return err
-		}
-		return w.rows(half, to)
-	}
-	return err
-}
-
-// put stores rows [from, to) or none. An error that the table is to blame for is none of refused.
-func (w *writer) put(from, to int) error {
-	if from == to {
-		return nil
-	}
-	w.ctx.beat()
-	tag, err := w.send(from, to)
-	pg, ok := errors.AsType[*pgconn.PgError](err)
-	switch {
-	case err == nil:
-		w.stored += tag.RowsAffected()
-	case !ok:
-	case pg.Code == "42P10":
-		return fmt.Errorf("table %s does not have the primary key that pipeline.hcl declares: run cryptoviz plan: %s (SQLSTATE %s)", w.t.Table.Name, pg.Message, pg.Code)
-	case pg.Code == "23514" && pg.ConstraintName == "":
-		return errNoPartition
-	case pg.Code == "22P03" || pg.Code == "22P04" || pg.Code == "23502" && !slices.Contains(w.t.Columns, pg.ColumnName):
-		return fmt.Errorf("table %s does not have the columns that pipeline.hcl declares: run cryptoviz plan: %s (SQLSTATE %s)", w.t.Table.Name, pg.Message, pg.Code)
-	}
-	return err
-}
-
-func (w *writer) send(from, to int) (tag pgconn.CommandTag, err error) {
-	pg := w.conn.Conn().PgConn()
-	rows := w.ctx.reader(stream(w.b.Rows.Slice(from, to)))
-	if !w.staged {
-		return pg.CopyFrom(w.ctx, rows, w.t.copyRows)
-	}
-	if _, err := pg.Exec(w.ctx, w.t.stage).ReadAll(); err != nil {
-		return tag, err
-	}
-	if _, err := pg.CopyFrom(w.ctx, rows, w.t.copyStage); err != nil {
-		return tag, err
-	}
-	return w.conn.Exec(w.ctx, w.t.fromStage)
-}
-
-var (
-	copyHeader  = append([]byte("PGCOPY\n\xff\r\n\x00"), make([]byte, 8)...)
-	copyTrailer = []byte{0xff, 0xff}
-)
-
-func stream(rows []byte) io.Reader {
-	return io.MultiReader(bytes.NewReader(copyHeader), bytes.NewReader(rows), bytes.NewReader(copyTrailer))
-}
-
-// refuse makes a dead letter of the record that row i came from.
-func (w *writer) refuse(i int, pg *pgconn.PgError) error {
-	k := w.b.Rows.Source[i]
-	rec := w.b.Records[k]
-	reason := fmt.Sprintf("table %s refuses it: %s (SQLSTATE %s)", w.t.Table.Name, spec.Clip(pg.Message), pg.Code)
-	w.b.Dead = append(w.b.Dead, DeadLetter{Offset: w.b.Offsets[k], Key: rec.Key, Value: rec.Value, Reason: reason})
-	return nil
 }
 
 // losses keeps what is not a row: dead letters, and gaps of the topic.

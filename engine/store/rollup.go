@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/store/partition"
 )
@@ -72,8 +73,8 @@ func (s *Store) RollupDay(ctx context.Context, r *spec.Rollup, day, now time.Tim
 			try--
 			continue
 		}
-		if state := sqlState(err); try >= 2 || state != "40001" && state != "40P01" && state != "55P03" {
-			if state == "55P03" {
+		if try >= 2 || !pg.Is(err, pg.Conflict, pg.LockBusy) {
+			if pg.Is(err, pg.LockBusy) {
 				err = fmt.Errorf("another transaction holds the day's rows: %w", err)
 			}
 			if _, known := errors.AsType[*RollupError](err); !known {
@@ -200,7 +201,7 @@ func (u *rollupRun) takeTurn(ctx context.Context) error {
 		return err
 	}
 	_, err := u.tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", "cryptoviz.rollup "+u.r.Name+" "+u.day.Format(time.DateOnly))
-	if sqlState(err) == "55P03" {
+	if pg.Is(err, pg.LockBusy) {
 		return errTurn
 	}
 	if err == nil {
@@ -329,28 +330,33 @@ func (u *rollupRun) failf(format string, args ...any) error {
 // fault makes a *RollupError of what the server says against the query or its values; before is where the query starts in
 // the statement, or -1. A lost connection, a lock, a full disk stay what they are.
 func (u *rollupRun) fault(err error, before int) error {
-	pg, ok := errors.AsType[*pgconn.PgError](err)
-	if !ok || !slices.Contains([]string{"0A", "21", "22", "23", "2F", "38", "39", "42"}, pg.Code[:min(2, len(pg.Code))]) {
+	switch class := pg.ClassOf(err); class {
+	case pg.BadData, pg.Raised, pg.Rejected:
+	case pg.MissingObject:
+		if before < 0 { // not applied yet
+			return fmt.Errorf("merge into %s: %w", u.r.Into.Name, err)
+		}
+	case pg.NoPrivilege:
+		return fmt.Errorf("merge into %s: %w", u.r.Into.Name, err)
+	default:
 		return err
 	}
-	if pg.Code == "42501" || before < 0 && (pg.Code == "42P01" || pg.Code == "42703") {
-		return fmt.Errorf("merge into %s: %w", u.r.Into.Name, err) // no rights, or not applied yet: somebody will mend it
-	}
+	said, _ := errors.AsType[*pgconn.PgError](err)
 	where := u.r.QueryAt
-	if text := []rune(u.query()); before >= 0 && int(pg.Position) > before && int(pg.Position)-before <= len(text)+1 {
+	if text := []rune(u.query()); before >= 0 && int(said.Position) > before && int(said.Position)-before <= len(text)+1 {
 		skipped := u.r.Query[:strings.Index(u.r.Query, u.query())]
-		line := 1 + strings.Count(skipped, "\n") + strings.Count(string(text[:int(pg.Position)-before-1]), "\n")
+		line := 1 + strings.Count(skipped, "\n") + strings.Count(string(text[:int(said.Position)-before-1]), "\n")
 		if strings.Contains(where, ":") {
 			where += fmt.Sprintf(", line %d of the query", line)
 		} else {
 			where += fmt.Sprintf(":%d", line)
 		}
 	}
-	text := pg.Message
-	if pg.Hint != "" {
-		text += ". " + pg.Hint
+	text := said.Message
+	if said.Hint != "" {
+		text += ". " + said.Hint
 	}
-	return &RollupError{Day: u.day, Where: where, Err: fmt.Errorf("%s (SQLSTATE %s)", text, pg.Code)}
+	return &RollupError{Day: u.day, Where: where, Err: fmt.Errorf("%s (SQLSTATE %s)", text, said.Code)}
 }
 
 func ident(parts ...string) string { return pgx.Identifier(parts).Sanitize() }

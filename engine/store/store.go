@@ -5,17 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"net"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/cryptoviz/cryptoviz/engine/clock"
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/engine/schedule"
 	"github.com/cryptoviz/cryptoviz/engine/store/schema"
 )
@@ -65,7 +62,7 @@ func Open(ctx context.Context, cfg *pgxpool.Config, opt Options) (*Store, error)
 	if err == nil && version != fmt.Sprint(schema.Version) {
 		err = fmt.Errorf("%w: its schema_version is %s, this program needs %d", ErrNotApplied, version, schema.Version)
 	}
-	if state := sqlState(err); state == "42P01" || state == "3F000" || errors.Is(err, pgx.ErrNoRows) {
+	if pg.Is(err, pg.MissingObject) || errors.Is(err, pgx.ErrNoRows) {
 		err = ErrNotApplied
 	}
 	if err != nil {
@@ -88,28 +85,9 @@ func (s *Store) Mode(ctx context.Context) (string, error) {
 	return mode, err
 }
 
-// sqlState returns the SQLSTATE of an error, or "".
-func sqlState(err error) string {
-	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
-		return pg.Code
-	}
-	return ""
-}
-
 // Away tells whether an error is of a database that cannot be reached, is short of something or takes no writes now: it has
 // nothing to do with what was asked, and passes.
-func Away(err error) bool {
-	pg, ok := errors.AsType[*pgconn.PgError](err)
-	if !ok {
-		_, connecting := errors.AsType[*pgconn.ConnectError](err)
-		_, network := errors.AsType[net.Error](err)
-		return connecting || network || pgconn.SafeToRetry(err) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, context.DeadlineExceeded)
-	}
-	_, connecting := errors.AsType[*pgconn.ConnectError](err)
-	class := pg.Code[:min(2, len(pg.Code))]
-	// 53400 is a limit that a single query meets, like temp_file_limit.
-	return connecting || class == "08" || class == "53" && pg.Code != "53400" || class == "58" || strings.HasPrefix(pg.Code, "57P") || pg.Code == "25P03" || pg.Code == "25006"
-}
+func Away(err error) bool { return pg.Is(err, pg.Unavailable, pg.ReadOnly) }
 
 // inTx runs f in one transaction. Each statement of it must see what was committed before it, whatever the database's
 // default is: a snapshot from before the locks would miss rows. A default of read-only is left alone: somebody set it.
