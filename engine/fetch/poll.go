@@ -234,7 +234,7 @@ func tooLarge(limit int64) *Error {
 func emptyReply() *Error { return &Error{Reason: "the reply is empty", Temporary: true} }
 
 func (p *Poll) decode(resp *http.Response, body []byte) ([]Record, error) {
-	pieces, err := p.decoder.Records(body)
+	pieces, err := p.decoder.Decode(resp.Header.Get("Content-Type"), body)
 	if err != nil {
 		return nil, p.undecoded(resp, body, err)
 	}
@@ -245,7 +245,7 @@ func (p *Poll) decode(resp *http.Response, body []byte) ([]Record, error) {
 	now := p.opt.Clock.Now()
 	out := make([]Record, len(pieces))
 	for i, piece := range pieces {
-		out[i] = Record{Key: piece.Key, Value: piece.Value, Received: now}
+		out[i] = Record{Key: piece.Key, Value: piece.Value, Fault: piece.Fault, Received: now}
 	}
 	return out, nil
 }
@@ -268,6 +268,9 @@ func (p *Poll) undecoded(resp *http.Response, body []byte, err error) *Error {
 	}
 	if len(bytes.TrimSpace(body)) == 0 {
 		return emptyReply()
+	}
+	if text, err := p.decoder.Text(resp.Header.Get("Content-Type"), body); err == nil {
+		body = text
 	}
 	what, kind := err.Error(), p.sent.quote(resp.Header.Get("Content-Type"))
 	if syntax, ok := errors.AsType[*rawjson.SyntaxError](err); ok {

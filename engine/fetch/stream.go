@@ -127,7 +127,7 @@ func (s *Stream) connection(ctx context.Context, emit func(Record)) error {
 		}
 		now := s.opt.Clock.Now()
 		for _, p := range pieces {
-			emit(Record{Key: p.Key, Value: p.Value, Received: now})
+			emit(Record{Key: p.Key, Value: p.Value, Fault: p.Fault, Received: now})
 		}
 	}
 }

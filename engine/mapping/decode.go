@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/PuerkitoBio/goquery"
@@ -17,10 +16,11 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
 
-// Piece is one record of a reply. Value lies inside the reply's bytes.
+// Piece is one record of a reply. Value lies inside the reply's bytes, once they are UTF-8.
 type Piece struct {
 	Key   string
 	Value []byte
+	Fault string // why Key could not be computed; Key is then ""
 }
 
 // ShapeError is a reply that is not what the decode block expects.
@@ -34,6 +34,7 @@ const (
 	maxRecords = 100_000
 	maxRead    = 200_000 // elements of a value that an expression reads as a whole
 	maxTags    = 250_000 // of a page
+	maxFaults  = 100     // keys that fail and are explained
 )
 
 // Decoder cuts replies into records. One goroutine uses it.
@@ -50,6 +51,9 @@ type Decoder struct {
 	frame    frame
 	fields   *htmlFields
 	match    goquery.Matcher
+
+	faults    int // keys that failed in this reply
+	lastFault struct{ reason, text string }
 }
 
 // NewDecoder compiles a source's decode block.
@@ -81,9 +85,17 @@ func NewDecoder(src *spec.Source) (*Decoder, error) {
 	return d, nil
 }
 
-// Records cuts one reply or frame. A frame that `when` does not want gives none. With a SourceError there may be records, too,
+// Records cuts one reply or frame of which no Content-Type is known.
+func (d *Decoder) Records(body []byte) ([]Piece, error) { return d.Decode("", body) }
+
+// Decode cuts one reply or frame. A frame that `when` does not want gives none. With a SourceError there may be records, too,
 // unless its effect is to try again.
-func (d *Decoder) Records(body []byte) ([]Piece, error) {
+func (d *Decoder) Decode(contentType string, body []byte) ([]Piece, error) {
+	body, err := d.Text(contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	d.faults = 0
 	if d.match != nil {
 		return d.elements(body)
 	}
@@ -129,20 +141,18 @@ func (d *Decoder) wanted() ([]Piece, error) {
 			if len(out) == maxRecords {
 				return &ShapeError{fmt.Sprintf("the reply has more than %d records", maxRecords)}
 			}
-			key, err := d.keyOf(string(name), v.Raw)
-			out = append(out, Piece{key, v.Raw})
-			return err
+			out = append(out, d.piece(string(name), v.Raw))
+			return nil
 		})
 		return out, err
 	case at.Kind == rawjson.Object:
-		key, err := d.keyOf("", at.Raw)
-		return []Piece{{key, at.Raw}}, err
+		return []Piece{d.piece("", at.Raw)}, nil
 	}
 	want := "a list or an object"
 	if dec.Keyed {
 		want = "an object with a member for each market"
 	}
-	return nil, &ShapeError{fmt.Sprintf("the reply has %s at %s, not %s: has the API changed?", kindName(at.Kind), pathText(dec.Records), want)}
+	return nil, &ShapeError{fmt.Sprintf("the reply has %s at %s, not %s: has the API changed?", kindName(at.Kind), dotted("body", dec.Records), want)}
 }
 
 // readable tells whether what the expressions read is small enough to become values of the language.
@@ -153,7 +163,7 @@ func (d *Decoder) readable(exprs ...*slowExpr) error {
 		}
 		for i, slot := range e.slots {
 			if bytes.Count(d.values[slot].Raw, []byte{','}) > maxRead {
-				return &ShapeError{fmt.Sprintf("%s has more than %d elements: too many for an expression", pathText(e.paths[i]), maxRead)}
+				return &ShapeError{fmt.Sprintf("%s has more than %d elements: too many for an expression", dotted("body", e.paths[i]), maxRead)}
 			}
 		}
 	}
@@ -164,29 +174,51 @@ func (d *Decoder) vars() map[string]cty.Value {
 	return map[string]cty.Value{"param": d.consts["param"], "source": d.consts["source"]}
 }
 
-// keyOf returns the record's market. A record whose key cannot be read keeps the source's name: the worker will judge it.
-func (d *Decoder) keyOf(name string, raw []byte) (string, error) {
+// piece makes a record of its bytes. One whose key fails is a record too: it ends as a dead letter that says why.
+func (d *Decoder) piece(name string, raw []byte) Piece {
 	if d.key == nil {
-		if name != "" {
-			return name, nil
+		if name == "" {
+			name = d.src.Name
 		}
-		return d.src.Name, nil
+		return Piece{Key: name, Value: raw}
 	}
+	key, err := d.keyOf(name, raw)
+	if err == nil {
+		return Piece{Key: key, Value: raw}
+	}
+	return Piece{Value: raw, Fault: d.fault(err.Error(), raw)}
+}
+
+// fault says why a record has no key: of the first ones of a reply in full.
+func (d *Decoder) fault(reason string, raw []byte) string {
+	if d.faults++; d.faults <= maxFaults {
+		return "decode.key: " + explainer{d.src.Definition, d.fields}.explain(reason, d.src.Definition.Decode.Key, raw, d.frame.key)
+	}
+	if d.lastFault.reason != reason {
+		text, at := d.src.Definition.Quote(d.src.Definition.Decode.Key)
+		d.lastFault.reason, d.lastFault.text = reason, fmt.Sprintf("decode.key: %s; %s (%s)", reason, text, at)
+	}
+	return d.lastFault.text
+}
+
+func (d *Decoder) keyOf(name string, raw []byte) (string, error) {
 	d.frame.key = append(d.frame.key[:0], name...)
 	if d.fields != nil {
 		if err := d.fields.read(raw, d.frame.values); err != nil {
-			return d.src.Name, nil //nolint:nilerr // see above
+			return "", err
 		}
 	} else if err := d.record.Scan(raw, d.frame.values); err != nil {
 		return "", err
 	}
 	v, err := d.key(&d.frame)
-	if err == nil && !v.missing() {
-		if text, err := textOf(v); err == nil {
-			return string(text), nil
-		}
+	if err != nil {
+		return "", err
 	}
-	return d.src.Name, nil //nolint:nilerr // see above
+	if v.missing() {
+		return "", errMissing
+	}
+	text, err := textOf(v)
+	return string(text), err
 }
 
 // elements cuts an HTML page.
@@ -209,12 +241,7 @@ func (d *Decoder) elements(body []byte) ([]Piece, error) {
 		if len(out) == maxRecords || buf.Len() > 64<<10+4*len(body) {
 			return nil, &ShapeError{fmt.Sprintf("%q matches too much of the page: elements inside each other", d.src.Definition.Decode.Select)}
 		}
-		piece := bytes.Clone(buf.Bytes()[from:])
-		key, err := d.keyOf("", piece)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, Piece{key, piece})
+		out = append(out, d.piece("", bytes.Clone(buf.Bytes()[from:])))
 	}
 	if len(out) == 0 {
 		return nil, &ShapeError{fmt.Sprintf("the page has changed: nothing matches %q", d.src.Definition.Decode.Select)}
@@ -241,16 +268,15 @@ func kindName(k rawjson.Kind) string {
 	return [...]string{"nothing", "null", "false", "true", "a number", "a text", "an object", "a list"}[k]
 }
 
-func pathText(p spec.Path) string {
-	var out strings.Builder
-	out.WriteString("body")
+// dotted writes a path as the language does.
+func dotted(root string, p spec.Path) string {
 	for _, step := range p {
 		switch step := step.(type) {
 		case string:
-			out.WriteString("." + step)
+			root += "." + step
 		case int:
-			out.WriteString("[" + strconv.Itoa(step) + "]")
+			root += "[" + strconv.Itoa(step) + "]"
 		}
 	}
-	return out.String()
+	return root
 }

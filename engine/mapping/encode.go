@@ -51,7 +51,7 @@ func encode(dst []byte, typ spec.ColumnType, v value) ([]byte, error) {
 			return dst, errors.New("a NUL byte in a text")
 		}
 		if !utf8.Valid(b) {
-			return dst, errors.New("a text that is not UTF-8")
+			return dst, errNotUTF8
 		}
 		dst = binary.BigEndian.AppendUint32(dst, uint32(len(b)))
 		return append(dst, b...), nil

@@ -23,6 +23,7 @@ import (
 type frame struct {
 	values  []rawjson.Value // by slot of the compiler's tree
 	key     []byte
+	keyless bool // the key could not be computed: it is null
 	slot    time.Time
 	scratch []byte
 	markets map[string]market
@@ -100,7 +101,12 @@ func (c *compiler) constant(expr hcl.Expression) eval {
 func (c *compiler) traversal(tr hcl.Traversal) eval {
 	switch tr.RootName() {
 	case "key":
-		return func(f *frame) (value, error) { return value{kind: text, raw: f.key}, nil }
+		return func(f *frame) (value, error) {
+			if f.keyless {
+				return value{}, nil
+			}
+			return value{kind: text, raw: f.key}, nil
+		}
 	case "slot":
 		return func(f *frame) (value, error) {
 			if f.slot.IsZero() {
@@ -140,6 +146,9 @@ func (c *compiler) slow(expr hcl.Expression) eval {
 	s := newSlow(c.tree, expr, "r")
 	return func(f *frame) (value, error) {
 		vars := map[string]cty.Value{"key": cty.StringVal(string(f.key)), "slot": cty.NullVal(cty.String)}
+		if f.keyless {
+			vars["key"] = cty.NullVal(cty.String)
+		}
 		if !f.slot.IsZero() {
 			vars["slot"] = cty.StringVal(f.slot.UTC().Format(spec.TimeFormat))
 		}

@@ -92,7 +92,7 @@ func (p *Program) Columns() []string { return p.names }
 // *Error, and rows stay as they were.
 func (p *Program) Append(rows *Rows, rec Record, index int32) error {
 	f := &p.frame
-	f.slot, f.key = rec.Slot, append(f.key[:0], rec.Key...)
+	f.slot, f.key, f.keyless = rec.Slot, append(f.key[:0], rec.Key...), rec.Fault != ""
 	if p.fields != nil {
 		if err := p.fields.read(rec.Value, f.values); err != nil {
 			return &Error{Reason: err.Error()}
@@ -112,6 +112,9 @@ func (p *Program) Append(rows *Rows, rec Record, index int32) error {
 		if skip {
 			return nil
 		}
+	}
+	if rec.Fault != "" { // not before skip: what is not wanted needs no key
+		return &Error{Reason: rec.Fault}
 	}
 	start, at := len(rows.Data), int64(0)
 	data := binary.BigEndian.AppendUint16(rows.Data, uint16(len(p.columns)))

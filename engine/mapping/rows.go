@@ -7,6 +7,7 @@ type Record struct {
 	Key   string    // Kafka key: the market
 	Value []byte    // as the source sent it
 	Slot  time.Time // planned time of the slot, from the record's header
+	Fault string    // why the producer could not compute Key, which is then ""; from the record's header
 }
 
 // Rows are mapped rows in PostgreSQL's binary COPY encoding (without header and trailer), so that a

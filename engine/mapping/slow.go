@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
@@ -64,6 +65,9 @@ func toCty(v rawjson.Value) (cty.Value, error) {
 	case rawjson.True, rawjson.False:
 		return cty.BoolVal(v.Kind == rawjson.True), nil
 	case rawjson.String:
+		if v.Escaped && !utf8.Valid(v.Raw) {
+			return cty.NilVal, errNotUTF8
+		}
 		return cty.StringVal(string(v.Text(nil))), nil
 	case rawjson.Number:
 		f, err := spec.ParseNumber(string(v.Raw))

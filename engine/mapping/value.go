@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/big"
 	"strconv"
+	"unicode/utf8"
 	"unsafe"
 
 	"github.com/zclconf/go-cty/cty"
@@ -33,7 +34,10 @@ type value struct {
 	us   int64
 }
 
-var errNotNumber = errors.New("not a number")
+var (
+	errNotNumber = errors.New("not a number")
+	errNotUTF8   = errors.New("a text that is not UTF-8, and the reply names no charset that it could be of")
+)
 
 // view reads bytes as a string for a call that does not keep it.
 func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
@@ -118,6 +122,9 @@ func fromJSON(v rawjson.Value, scratch *[]byte) (value, error) {
 	case rawjson.String:
 		if !v.Escaped {
 			return value{kind: text, raw: v.Raw}, nil
+		}
+		if !utf8.Valid(v.Raw) {
+			return value{}, errNotUTF8
 		}
 		*scratch = v.Text(*scratch)
 		return value{kind: text, raw: append([]byte(nil), *scratch...)}, nil

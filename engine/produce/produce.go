@@ -20,6 +20,7 @@ const (
 	HeaderSlot       = "slot"       // planned time of the slot
 	HeaderReceived   = "received"   // when the reply came
 	HeaderDefinition = "definition" // spec.Definition.Hash
+	HeaderFault      = "fault"      // why the record has no key: it is to be a dead letter; absent where it has one
 )
 
 // Producer sends records and waits for all replicas.
@@ -66,6 +67,9 @@ func (p *Producer) Send(ctx context.Context, src *spec.Source, slot time.Time, r
 			{Key: HeaderReceived, Value: []byte(r.Received.UTC().Format(time.RFC3339Nano))},
 			{Key: HeaderDefinition, Value: []byte(src.Definition.Hash)},
 		}}
+		if r.Fault != "" {
+			out[i].Headers = append(out[i].Headers, kgo.RecordHeader{Key: HeaderFault, Value: []byte(r.Fault)})
+		}
 	}
 	for _, res := range p.sync(ctx, out) {
 		switch {
@@ -103,6 +107,16 @@ func (p *Producer) sync(ctx context.Context, records []*kgo.Record) kgo.ProduceR
 		return append(out, kgo.ProduceResult{Record: records[0], Err: err})
 	}
 	return out
+}
+
+// FaultOf returns why a record has no key, or "".
+func FaultOf(r *kgo.Record) string {
+	for _, h := range r.Headers {
+		if h.Key == HeaderFault {
+			return string(h.Value)
+		}
+	}
+	return ""
 }
 
 // SlotOf returns the slot in a record's header, or zero.

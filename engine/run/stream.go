@@ -75,7 +75,7 @@ func sample(ctx context.Context, slot schedule.Slot, src *spec.Source, down func
 		if err := producer.Send(ctx, src, slot.At, batch); err != nil {
 			failed = err.Error()
 			for _, r := range batch {
-				delete(seen, r.Key) // its next message may still fill the slot
+				delete(seen, r.Identity()) // its next message may still fill the slot
 			}
 		}
 	}
@@ -86,8 +86,9 @@ func sample(ctx context.Context, slot schedule.Slot, src *spec.Source, down func
 func fresh(batch []fetch.Record, begin time.Time, seen map[string]bool) []fetch.Record {
 	kept := batch[:0]
 	for _, r := range batch {
-		if !seen[r.Key] && !r.Received.Before(begin) {
-			seen[r.Key] = true
+		id := r.Identity()
+		if !seen[id] && !r.Received.Before(begin) {
+			seen[id] = true
 			kept = append(kept, r)
 		}
 	}

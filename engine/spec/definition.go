@@ -43,7 +43,7 @@ func (l *loader) definition(s *Source, file string, at hcl.Range, params given) 
 		return nil
 	}
 	content, diags := f.body.Content(definitionSchema)
-	d := &Definition{File: file, Range: f.body.MissingItemRange()}
+	d := &Definition{File: file, Range: f.body.MissingItemRange(), text: l.files[file].Bytes}
 	l.structure(file, d.Range, definitionSchema, diags)
 	blocks := content.Blocks.ByType()
 	for _, kind := range []string{"source", "poll", "stream", "decode", "row"} {

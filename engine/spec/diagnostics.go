@@ -97,6 +97,9 @@ func suggest(name string, known []string) string {
 	return " Known: " + strings.Join(known, ", ") + "."
 }
 
+// Nearest is nearest, for names that a record has.
+func Nearest(name string, known []string) string { return nearest(name, known) }
+
 // nearest returns the known name that differs least, in at most a third of the letters; "" for none.
 func nearest(name string, known []string) string {
 	best, dist := "", 1+max(1, (len(name)+1)/3)

@@ -169,7 +169,7 @@ func (r *referenceText) load(src []byte) (*Pipeline, *Diagnostics) {
 	p.FS = nil // two of them can be compared
 	for _, s := range p.Sources {
 		if s.Definition != nil {
-			s.Definition.Hash = ""
+			s.Definition.Hash, s.Definition.text = "", nil
 		}
 	}
 	return p, d

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
@@ -282,6 +284,16 @@ type Definition struct {
 	Decode      Decode
 	Row         Row
 	Range       hcl.Range
+	text        []byte // the file
+}
+
+// Quote returns an expression of the definition as it is written, in one line, and where it stands: "sources/desk.hcl:12".
+func (d *Definition) Quote(expr hcl.Expression) (text, at string) {
+	r := expr.Range()
+	if r.Start.Byte <= r.End.Byte && r.End.Byte <= len(d.text) {
+		text = Clip(strings.Join(strings.Fields(string(d.text[r.Start.Byte:r.End.Byte])), " "))
+	}
+	return text, r.Filename + ":" + strconv.Itoa(r.Start.Line)
 }
 
 // Poll is one HTTP request a slot. URL, query and headers are constants: evaluated when the file is read.

@@ -119,6 +119,9 @@ type mapper struct {
 // add maps one record into the batch.
 func (m *mapper) add(b *store.Batch, r *kgo.Record) {
 	rec := mapping.Record{Key: string(r.Key), Value: r.Value, Slot: m.slots.Of(r)}
+	if rec.Key == "" {
+		rec.Fault = produce.FaultOf(r)
+	}
 	index := int32(len(b.Records))
 	b.Records, b.Offsets = append(b.Records, rec), append(b.Offsets, r.Offset)
 	b.Position.Next = r.Offset + 1

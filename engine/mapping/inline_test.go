@@ -1,0 +1,68 @@
+package mapping_test
+
+import (
+	"bytes"
+	"testing"
+	"testing/fstest"
+
+	"github.com/cryptoviz/cryptoviz/engine/mapping"
+	"github.com/cryptoviz/cryptoviz/engine/spec"
+)
+
+const inlinePipeline = `
+kafka { brokers = ["localhost:9092"] }
+database { url = "postgres://localhost/x" }
+source "desk" {
+  definition = "desk.hcl"
+  interval   = "10s"
+  topic      = topic.desk
+  table      = table.prices
+}
+topic "desk" { partitions = 1 }
+table "prices" {
+  column "time" { type = "timestamptz" }
+  column "base" { type = "text" }
+  column "quote" {
+    type = "text"
+    null = true
+  }
+  column "price" {
+    type = "double precision"
+    null = true
+  }
+  primary_key = ["base", "time"]
+}
+`
+
+// inline is a source whose definition stands in the test; the table has time, base, quote and price.
+func inline(t testing.TB, definition string) (*spec.Source, *mapping.Decoder, *mapping.Program) {
+	t.Helper()
+	p, d := spec.Load(fstest.MapFS{"pipeline.hcl": {Data: []byte(inlinePipeline)}, "desk.hcl": {Data: []byte(definition)}}, "pipeline.hcl", spec.Options{})
+	if d.HasErrors() {
+		var said bytes.Buffer
+		_ = d.Write(&said, false, 80)
+		t.Fatal(&said)
+	}
+	dec, err := mapping.NewDecoder(p.Sources[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	prog, err := mapping.Compile(p.Sources[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p.Sources[0], dec, prog
+}
+
+// cell maps one record and returns a column of its row; the error is the dead letter.
+func cell(t testing.TB, src *spec.Source, prog *mapping.Program, p mapping.Piece, column string) (any, error) {
+	t.Helper()
+	var rows mapping.Rows
+	if err := prog.Append(&rows, mapping.Record{Key: p.Key, Value: p.Value, Fault: p.Fault, Slot: noon}, 0); err != nil {
+		return nil, err
+	}
+	if rows.Len() == 0 {
+		return "skipped", nil
+	}
+	return decodeRow(t, src, prog.Columns(), rows.Slice(0, 1))[column], nil
+}
