@@ -25,7 +25,8 @@ func (e *env) newRun() *cobra.Command {
 on its topic), work (store them in its table) and rollup (aggregate the finished day at 00:05 UTC).
 
 Any number of instances may run side by side, each with all stages or some: a slot is fetched by one of them, a topic
-is stored by one of them, and a row is never doubled. Run cryptoviz apply before. Other commands use the services of a
+is stored by one of them, and a row is never doubled. One that was killed goes on at once when it is started again: it has
+its name among the instances back, which the database holds for whoever is connected. Run cryptoviz apply before. Other commands use the services of a
 cryptoviz up that runs in --state; run never does.`,
 		Example: "  cryptoviz run\n  cryptoviz run --only work,rollup --listen :9464 --log-format json",
 		Args:    cobra.NoArgs,
@@ -79,7 +80,7 @@ cryptoviz up that runs in --state; run never does.`,
 	}
 	c.Flags().StringSliceVar(&only, "only", []string{"schedule", "work", "rollup"}, "the `STAGES` that this instance runs")
 	c.Flags().StringVar(&listen, "listen", defaultListen, "`HOST:PORT` of /metrics, /healthz and /readyz; \"\" for none")
-	c.Flags().StringVar(&instance, "instance", "", "a `NAME` that this instance keeps over restarts, distinct for each: restarts then move no partitions")
+	c.Flags().StringVar(&instance, "instance", "", "a `NAME` in the consumer groups, distinct for each instance: a stop and a start then move no partitions; default: one that the database gives")
 	return c
 }
 

@@ -1,6 +1,7 @@
 package killtest
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -24,17 +25,19 @@ const (
 	perSlot    = 50   // records that are sent together
 	maxSlots   = 5000 // slots of one engine process
 	slotPause  = 20 * time.Millisecond
-	session    = 3 * time.Second // of the consumer group
+	session    = 3 * time.Second // of the consumer group, unless the settings say another
 	childEnv   = "CRYPTOVIZ_KILLTEST_ENGINE"
 	batchLimit = 500
 )
 
 // settings of an engine process.
 type settings struct {
-	Broker, DSN, Topic, Ledger, Unsafe, Instance string
-	Number                                       int // of the process: its records have times of their own
-	Base                                         time.Time
-	Drain                                        bool // read only
+	Broker, DSN, Topic, Ledger, Unsafe string
+	Instance                           string // "": the one that the database gives
+	Session                            time.Duration
+	Number                             int // of the process: its records have times of their own
+	Base                               time.Time
+	Drain                              bool // read only
 }
 
 // TestMain is the engine when the test starts itself as one.
@@ -87,8 +90,15 @@ func (s *settings) engine() error {
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
+	if s.Instance == "" {
+		member, err := st.Join(ctx)
+		if err != nil {
+			return err
+		}
+		s.Instance = member.Name()
+	}
 	clients := []kgo.Opt{kgo.SeedBrokers(s.Broker), kgo.DialTimeout(2 * time.Second)}
-	w, err := work.New(src, st, clients, work.Options{Log: log, Instance: s.Instance, Session: session, BatchRows: batchLimit, Group: "kill." + s.Topic + "."})
+	w, err := work.New(src, st, clients, work.Options{Log: log, Instance: s.Instance, Session: cmp.Or(s.Session, session), BatchRows: batchLimit, Group: "kill." + s.Topic + "."})
 	if err != nil {
 		return err
 	}

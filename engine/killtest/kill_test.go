@@ -36,7 +36,7 @@ type field struct {
 	t        *testing.T
 	rand     *rand.Rand
 	settings settings
-	broker   *testkit.Broker
+	broker   *testkit.Broker // nil: an embedded one
 	postgres *testkit.PostgresServer
 	pool     *pgxpool.Pool
 	engine   *testkit.Process
@@ -47,6 +47,13 @@ type field struct {
 // prepare makes a topic and a database of the name. The table has no key: a row that comes twice shows.
 func prepare(t *testing.T, broker *testkit.Broker, postgres *testkit.PostgresServer, name, unsafe string) *field {
 	t.Helper()
+	f := prepareAt(t, broker.Addr(), postgres, name, unsafe)
+	f.broker = broker
+	return f
+}
+
+func prepareAt(t *testing.T, broker string, postgres *testkit.PostgresServer, name, unsafe string) *field {
+	t.Helper()
 	number := *seed
 	if number == 0 {
 		number = uint64(time.Now().UnixNano())
@@ -56,7 +63,7 @@ func prepare(t *testing.T, broker *testkit.Broker, postgres *testkit.PostgresSer
 	if err != nil {
 		t.Fatal(err)
 	}
-	client, err := kgo.NewClient(kgo.SeedBrokers(broker.Addr()))
+	client, err := kgo.NewClient(kgo.SeedBrokers(broker))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,8 +101,8 @@ func prepare(t *testing.T, broker *testkit.Broker, postgres *testkit.PostgresSer
 	}
 	t.Cleanup(func() { _ = log.Close() })
 	return &field{
-		t: t, rand: rand.New(rand.NewPCG(number, 0)), broker: broker, postgres: postgres, pool: pool, log: log, slowest: map[string]time.Duration{}, //nolint:gosec // no secret
-		settings: settings{Broker: broker.Addr(), DSN: u.String(), Topic: name, Ledger: filepath.Join(dir, "ledger"), Unsafe: unsafe, Base: time.Now().Add(-5 * 24 * time.Hour).Truncate(time.Hour)},
+		t: t, rand: rand.New(rand.NewPCG(number, 0)), postgres: postgres, pool: pool, log: log, slowest: map[string]time.Duration{}, //nolint:gosec // no secret
+		settings: settings{Broker: broker, DSN: u.String(), Topic: name, Ledger: filepath.Join(dir, "ledger"), Unsafe: unsafe, Base: time.Now().Add(-5 * 24 * time.Hour).Truncate(time.Hour)},
 	}
 }
 
@@ -181,11 +188,12 @@ func (f *field) tail() string {
 }
 
 // killEngine waits until the next one has claimed every partition: what the killed one had sent may still be stored before.
-func (f *field) killEngine() {
+func (f *field) killEngine(instance string) {
+	f.t.Helper()
 	const epoch = "SELECT coalesce(min(epoch), 0) FROM cryptoviz.position"
 	before, started := f.query(epoch), time.Now()
 	f.engine.Kill()
-	f.engine = f.start("one")
+	f.engine = f.start(instance)
 	for f.query(epoch) == before {
 		if time.Since(started) > time.Minute {
 			f.t.Fatalf("the next engine claims nothing\n%s", f.tail())
@@ -386,7 +394,7 @@ func TestKills(t *testing.T) {
 		time.Sleep(time.Duration(f.rand.IntN(400)) * time.Millisecond)
 		switch what {
 		case "engine":
-			f.killEngine()
+			f.killEngine("one")
 		case "postgres":
 			f.killPostgres()
 		case "broker":

@@ -13,7 +13,7 @@ import (
 // fenced says what the broker's FENCED_INSTANCE_ID means: two instances of one name throw each other out of the groups, again and
 // again.
 type fenced struct {
-	instance string
+	instance func() string
 	log      *slog.Logger
 
 	mu   sync.Mutex
@@ -31,6 +31,6 @@ func (f *fenced) OnGroupManageError(err error) {
 	defer f.mu.Unlock()
 	if now := time.Now(); now.Sub(f.said) >= time.Minute {
 		f.said = now
-		f.log.Error("another instance runs under the same name, and takes the topics from this one: stop one of them, or give it another --instance", "instance", f.instance)
+		f.log.Error("another instance runs under the same name, and takes the topics from this one: stop one of them, or give it another --instance, or another kafka.group_prefix if it is of another database", "instance", f.instance())
 	}
 }

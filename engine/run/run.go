@@ -40,7 +40,7 @@ type Options struct {
 	Log      *slog.Logger
 	Mode     string // live (the default), simulated or recorded; the database must hold the same
 	Owner    string // names this instance in the slot ledger
-	Instance string // static member name in the consumer groups, kept over restarts; "" for none
+	Instance string // static member name in the consumer groups, kept over restarts; "" for one that the database gives
 	Mark     bool   // mark a database that holds no mode yet with Mode
 	Endpoint func(*spec.Source) string
 	Disks    []string // folders whose file systems must not fill up
@@ -53,6 +53,7 @@ type Engine struct {
 	opt      Options
 	log      *slog.Logger
 	store    *store.Store
+	member   *store.Member // nil: none, as behind a connection pooler
 	kafka    *kgo.Client
 	admin    *kadm.Client
 	workers  []*work.Worker
@@ -98,6 +99,9 @@ func (e *Engine) open(ctx context.Context, stages Stages) error {
 	}
 	if stages.Schedule || stages.Work {
 		if err := e.checkMode(ctx); err != nil {
+			return err
+		}
+		if err := e.join(ctx); err != nil {
 			return err
 		}
 	}
@@ -146,12 +150,12 @@ func (e *Engine) checkMode(ctx context.Context) error {
 
 // addWorkers makes one worker a source.
 func (e *Engine) addWorkers(clients []kgo.Opt) error {
-	clients = append(slices.Clone(clients), kgo.WithHooks(&fenced{instance: e.opt.Instance, log: e.log}))
+	clients = append(slices.Clone(clients), kgo.WithHooks(&fenced{instance: e.instance, log: e.log}))
 	for _, src := range e.p.Sources {
 		if !src.Enabled {
 			continue
 		}
-		w, err := work.New(src, e.store, clients, work.Options{Clock: e.opt.Clock, Log: e.log, Group: e.p.Kafka.GroupPrefix, Instance: e.opt.Instance})
+		w, err := work.New(src, e.store, clients, work.Options{Clock: e.opt.Clock, Log: e.log, Group: e.p.Kafka.GroupPrefix, Instance: e.instance(), Stays: e.opt.Instance != ""})
 		if err != nil {
 			return err
 		}
@@ -235,6 +239,9 @@ func (e *Engine) poll(src *spec.Source, producer *produce.Producer, opt fetch.Op
 // Run runs every stage until ctx ends. It is called once.
 func (e *Engine) Run(ctx context.Context) error {
 	defer context.AfterFunc(ctx, e.stop)()
+	if e.member != nil {
+		e.member.Keep(e.renamed)
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	for _, job := range e.jobs {
 		group.Go(func() error { return job(ctx) })
@@ -250,6 +257,9 @@ func (e *Engine) Close() {
 	e.stop()
 	if e.kafka != nil {
 		e.kafka.Close()
+	}
+	if e.member != nil {
+		e.member.Leave()
 	}
 	if e.store != nil {
 		e.store.Close()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"strconv"
 	"strings"
@@ -201,4 +202,42 @@ func TestRowsAreThoseStored(t *testing.T) {
 		s := w.Stats()
 		return fmt.Sprint(s.Rows, " ", s.Dead) == r.text("SELECT count(*) || ' ' || (SELECT count(*) FROM cryptoviz.dead_letter) FROM raw_crypto_data")
 	})
+}
+
+// TestStopDoesNotGoOn: a worker that waits and is stopped does not say that it goes on.
+func TestStopDoesNotGoOn(t *testing.T) {
+	r := newRig(t, "binance", 2, "", true)
+	var log lines
+	w, err := work.New(r.src, &onlyPartition{Store: r.store, n: 5}, r.clients(), work.Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); _ = w.Run(ctx) }()
+	r.send(time.Now(), 0, 17)
+	r.until("it waits", func() bool { return strings.Contains(log.String(), "worker waits") })
+	cancel()
+	<-done
+	if strings.Contains(log.String(), "goes on") {
+		t.Error(log.String())
+	}
+}
+
+// lines is a log that goroutines share.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }

@@ -36,6 +36,7 @@ type Options struct {
 	Log       *slog.Logger
 	Group     string // prefix of the consumer group; default "cryptoviz."
 	Instance  string // static member name, distinct for each running instance; "" joins as a dynamic member
+	Stays     bool   // the static member's partitions wait for it over a stop, as long as Session; else others get them at once
 	BatchRows int    // most records in one transaction; default 10,000
 	Session   time.Duration
 }
@@ -64,8 +65,10 @@ type Worker struct {
 	rows, batches, dead, fenced atomic.Int64
 	waits                       waits
 
-	mu    sync.Mutex
-	parts map[int32]*part
+	mu       sync.Mutex
+	parts    map[int32]*part
+	instance string                  // static member name; "" for none
+	rejoin   context.CancelCauseFunc // ends the session
 }
 
 // New prepares a worker; clients are the options that reach the brokers.
@@ -90,12 +93,22 @@ func New(src *spec.Source, st Store, clients []kgo.Opt, opt Options) (*Worker, e
 	return &Worker{
 		timed: h != nil && slices.Contains(program.Columns(), h.Time), compacted: strings.Contains(src.Topic.Config["cleanup.policy"], "compact"),
 		src: src, store: st, opts: clients, opt: opt, program: program, target: store.NewTarget(src.Topic.Name, src.Table, program.Columns()),
-		log: opt.Log.With("source", src.Name), parts: map[int32]*part{}, waits: waits{why: map[int32]string{}},
+		log: opt.Log.With("source", src.Name), parts: map[int32]*part{}, instance: opt.Instance, waits: waits{why: map[int32]string{}},
 	}, nil
 }
 
 // Source is the name of the worker's source.
 func (w *Worker) Source() string { return w.src.Name }
+
+// Rename makes the worker join its group again, under another static member name.
+func (w *Worker) Rename(instance string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.instance = instance
+	if w.rejoin != nil {
+		w.rejoin(errRestart)
+	}
+}
 
 // Stats returns the counters since the start.
 func (w *Worker) Stats() Stats {
@@ -119,8 +132,9 @@ const (
 // waits is why the worker waits: for each that does a reason. Who entered one takes it out, nobody else: that the broker
 // answers one goroutine says nothing about what another one waits for.
 type waits struct {
-	mu  sync.Mutex
-	why map[int32]string
+	mu       sync.Mutex
+	why      map[int32]string
+	stopping context.Context // of Run: what ends with it does not go on
 }
 
 // first is the reason to show, "" for none.
@@ -146,7 +160,7 @@ func (w *Worker) wait(who int32, why string) {
 	switch now := len(w.waits.why) > 0; {
 	case now && !waited:
 		w.log.Warn("worker waits", "reason", why)
-	case !now && waited:
+	case !now && waited && w.waits.stopping.Err() == nil:
 		w.log.Info("worker goes on")
 	}
 }
@@ -158,6 +172,9 @@ const quiet = 5 * time.Second
 
 // Run consumes until ctx ends. Whatever fails outside is waited for and tried again; nothing is dropped.
 func (w *Worker) Run(ctx context.Context) error {
+	w.waits.mu.Lock()
+	w.waits.stopping = ctx
+	w.waits.mu.Unlock()
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval, wait.MaxInterval = 200*time.Millisecond, 5*time.Second
 	for ctx.Err() == nil {
@@ -187,11 +204,15 @@ func (w *Worker) session(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	s := &session{Worker: w, ctx: ctx, end: cancel, ready: make(chan struct{})}
+	w.mu.Lock()
+	w.rejoin = cancel
+	instance := w.instance
+	w.mu.Unlock()
 	// Fetched bytes are compressed, ticker JSON ten to twenty times: small fetches bound the memory, and are as fast.
 	opts := append(append([]kgo.Opt{}, w.opts...),
 		kgo.ConsumerGroup(w.opt.Group+w.src.Name), kgo.ConsumeTopics(w.src.Topic.Name),
 		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
-		kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(), kgo.SessionTimeout(w.opt.Session), kgo.HeartbeatInterval(w.opt.Session/4),
+		kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(), kgo.SessionTimeout(w.opt.Session), kgo.HeartbeatInterval(min(w.opt.Session/4, 3*time.Second)),
 		kgo.MaxConcurrentFetches(2), kgo.FetchMaxBytes(1<<20), kgo.FetchMaxPartitionBytes(256<<10), kgo.MaxDecompressBatchBytes(32<<20),
 		kgo.FetchMaxWait(time.Second), kgo.KeepRetryableFetchErrors(), kgo.MetadataMinAge(time.Second),
 		kgo.AdjustFetchOffsetsFn(s.assign),
@@ -203,8 +224,8 @@ func (w *Worker) session(ctx context.Context) error {
 		kgo.OnPartitionsRevoked(func(_ context.Context, _ *kgo.Client, gone map[string][]int32) { w.drop(gone[w.src.Topic.Name]) }),
 		kgo.OnPartitionsLost(func(_ context.Context, _ *kgo.Client, gone map[string][]int32) { w.drop(gone[w.src.Topic.Name]) }),
 	)
-	if w.opt.Instance != "" {
-		opts = append(opts, kgo.InstanceID(w.opt.Instance+"-"+w.src.Name))
+	if instance != "" {
+		opts = append(opts, kgo.InstanceID(instance+"-"+w.src.Name))
 	}
 	client, err := kgo.NewClient(opts...)
 	if err != nil {
@@ -218,12 +239,7 @@ func (w *Worker) session(ctx context.Context) error {
 		cancel(nil)
 		watch.Wait()
 		w.drop(slices.Collect(maps.Keys(w.owners())))
-		if w.opt.Instance == "" { // a static member keeps its partitions over a restart
-			leave, done := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
-			_ = client.LeaveGroupContext(leave)
-			done()
-		}
-		client.CloseAllowingRebalance()
+		s.leave(context.WithoutCancel(ctx), instance)
 	}()
 	for ctx.Err() == nil {
 		poll, done := context.WithTimeout(ctx, quiet)
@@ -267,6 +283,31 @@ func (w *Worker) session(ctx context.Context) error {
 		})
 	}
 	return context.Cause(ctx)
+}
+
+// leave closes the client, and gives the partitions to the others at once unless they are to wait for this member.
+func (s *session) leave(ctx context.Context, instance string) {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	if instance == "" {
+		_ = s.client.LeaveGroupContext(ctx)
+	}
+	member, _ := s.client.GroupMetadata()
+	s.client.CloseAllowingRebalance()
+	if instance == "" || s.opt.Stays || member == "" {
+		return
+	}
+	// A client lets a static member stay, and would join again if it heard that it is out. The broker is told which of that
+	// name it was: another one may have taken over.
+	client, err := kgo.NewClient(s.opts...)
+	if err != nil {
+		return
+	}
+	defer client.Close()
+	req := kmsg.NewPtrLeaveGroupRequest()
+	req.Group = s.opt.Group + s.src.Name
+	req.Members = []kmsg.LeaveGroupRequestMember{{MemberID: member, InstanceID: new(instance + "-" + s.src.Name)}}
+	_, _ = req.RequestWith(ctx, client)
 }
 
 func (w *Worker) owners() map[int32]*part {
