@@ -10,9 +10,9 @@ import (
 	"net/url"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/cryptoviz/cryptoviz/engine/fetch"
+	"github.com/cryptoviz/cryptoviz/engine/testkit"
 )
 
 // denied are addresses that no source may lead to, in the many ways that they can be written.
@@ -84,12 +84,8 @@ func TestGuardStream(t *testing.T) {
 			defer close(ended)
 			s.Run(ctx, func(fetch.Record) { t.Errorf("%s gave a record", host) })
 		}()
-		select {
-		case <-said.said:
-			plain(t, s.Down().Error())
-		case <-time.After(10 * time.Second):
-			t.Errorf("%s: nothing was said", host)
-		}
+		testkit.Receive(t, said.said, "word of "+host)
+		plain(t, s.Down().Error())
 		cancel()
 		<-ended
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/fetch"
 	"github.com/cryptoviz/cryptoviz/engine/produce"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/testkit"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -50,10 +51,8 @@ func read(t *testing.T, cluster *kfake.Cluster, n int) []*kgo.Record {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
 	var out []*kgo.Record
-	for len(out) < n && ctx.Err() == nil {
+	for ctx := testkit.Context(t); len(out) < n && ctx.Err() == nil; {
 		out = append(out, client.PollFetches(ctx).Records()...)
 	}
 	return out
@@ -125,9 +124,7 @@ func TestSendSaysWhatIsWrong(t *testing.T) {
 		{source("nosuch"), []fetch.Record{{Key: "a"}}, "topic nosuch does not exist: run cryptoviz apply"},
 		{source("s"), one, "bytes, more than one message of topic s takes"},
 	} {
-		ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
-		err := p.Send(ctx, c.src, time.Now(), c.recs)
-		cancel()
+		err := p.Send(testkit.Context(t), c.src, time.Now(), c.recs)
 		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\x1b") {
 			t.Errorf("%q, want %q", err, c.want)
 		}
@@ -211,21 +208,15 @@ func TestSendEndsWithItsContext(t *testing.T) {
 	})
 	for range 2 { // the second batch waits behind the first
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		began := time.Now()
 		err := p.Send(ctx, source("s"), time.Now(), one)
 		cancel()
-		if took := time.Since(began); took > 3*time.Second {
-			t.Fatalf("it took %s", took)
-		}
-		if err == nil || err.Error() != "write topic s: kafka did not acknowledge 1 of 1 records in 1s; they may still arrive" {
+		if err == nil || !strings.HasPrefix(err.Error(), "write topic s: kafka did not acknowledge 1 of 1 records in ") || !strings.HasSuffix(err.Error(), "s; they may still arrive") {
 			t.Errorf("%v", err)
 		}
 	}
-	began := time.Now()
-	client.Close()
-	if took := time.Since(began); took > 3*time.Second {
-		t.Errorf("closing took %s", took)
-	}
+	closed := make(chan struct{})
+	go func() { client.Close(); close(closed) }()
+	testkit.Receive(t, closed, "end of Close")
 }
 
 func TestSlotOf(t *testing.T) {

@@ -455,12 +455,14 @@ func TestStopWhileTheLedgerIsDown(t *testing.T) {
 }
 
 // TestFastClock: the same with a clock of 600 times the machine's, and sources beside each other.
-func TestFastClock(t *testing.T) {
+func TestFastClock(t *testing.T) { synctest.Test(t, testFastClock) }
+
+func testFastClock(t *testing.T) {
 	books := map[string]*book{"a": {slots: map[time.Time]*entry{}}, "b": {slots: map[time.Time]*entry{}}}
 	var all sync.WaitGroup
 	ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
 	defer cancel()
-	clk := clock.Fast(at("23:55:00"), 600)
+	clk := clock.Fast(at("23:55:00").AddDate(0, 0, -2), 600) // the ledger refuses what is ahead of its own time
 	for name, b := range books {
 		job := schedule.Job{Source: name, Interval: time.Minute, Run: func(_ context.Context, slot schedule.Slot) schedule.Outcome {
 			if off := clk.Now().Sub(slot.At); off < 0 || off > time.Minute {
@@ -482,7 +484,7 @@ func TestFastClock(t *testing.T) {
 				n++
 			}
 		}
-		if n < 12 { // a busy machine may miss one
+		if n < 14 {
 			t.Errorf("%s: %q", name, text)
 		}
 	}

@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/cryptoviz/cryptoviz/engine/serve"
+	"github.com/cryptoviz/cryptoviz/engine/testkit"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -137,12 +138,7 @@ func started(t *testing.T, h http.Handler) (url string, stop func() error) {
 	t.Cleanup(cancel)
 	return "http://" + l.Addr().String(), func() error {
 		cancel()
-		select {
-		case err := <-done:
-			return err
-		case <-time.After(10 * time.Second):
-			return errors.New("it does not end")
-		}
+		return testkit.Receive(t, done, "end of Run")
 	}
 }
 
@@ -206,13 +202,8 @@ func TestRunEndsInSpiteOfARequest(t *testing.T) {
 	if err := stop(); err != nil {
 		t.Error(err)
 	}
-	select {
-	case err := <-got:
-		if err == nil {
-			t.Error("the request was answered")
-		}
-	case <-time.After(5 * time.Second):
-		t.Error("the connection is left open")
+	if testkit.Receive(t, got, "end of the connection") == nil {
+		t.Error("the request was answered")
 	}
 }
 

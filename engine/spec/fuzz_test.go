@@ -61,7 +61,7 @@ func FuzzPrescan(f *testing.F) {
 				t.Errorf("the tree is %d deep", n)
 			}
 		}
-		if took := time.Since(began); took > 10*time.Second {
+		if took := time.Since(began); took > time.Minute {
 			t.Errorf("took %s", took)
 		}
 	})
@@ -126,7 +126,7 @@ func FuzzLoad(f *testing.F) {
 		if i := strings.IndexFunc(plain, func(r rune) bool { return r != '\n' && (unicode.IsControl(r) || unicode.Is(unicode.Cf, r)) }); i >= 0 || !utf8.ValidString(plain) {
 			t.Errorf("the text has what no terminal should get: %q", plain)
 		}
-		if took := time.Since(began); took > 10*time.Second {
+		if took := time.Since(began); took > time.Minute {
 			t.Errorf("took %s", took)
 		}
 	})

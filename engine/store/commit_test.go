@@ -342,7 +342,7 @@ func TestCommitTellsWhatItStored(t *testing.T) {
 // TestCommitEndsBesideASilentServer: rows that flow slowly are waited for, a server that is silent is not.
 func TestCommitEndsBesideASilentServer(t *testing.T) {
 	b := newBench(t, store.Options{})
-	s := b.open(store.Options{Patience: 500 * time.Millisecond})
+	s := b.open(store.Options{Patience: 2 * time.Second})
 	fence := b.claim(0, 100)
 	tx, err := b.Pool().Begin(t.Context())
 	if err != nil {
@@ -351,19 +351,18 @@ func TestCommitEndsBesideASilentServer(t *testing.T) {
 	if _, err := tx.Exec(t.Context(), "LOCK TABLE raw_crypto_data IN ACCESS EXCLUSIVE MODE"); err != nil {
 		t.Fatal(err)
 	}
-	began := time.Now()
 	err = s.Commit(t.Context(), b.target, fence, b.batch(0, many(3, time.Now())...))
-	if !errors.Is(err, store.ErrBlocked) || !strings.Contains(err.Error(), "no answer for 500ms: is the connection dead") || time.Since(began) > 5*time.Second {
-		t.Errorf("after %s: %v", time.Since(began), err)
+	if !errors.Is(err, store.ErrBlocked) || !strings.Contains(err.Error(), "no answer for 2s: is the connection dead") {
+		t.Error(err)
 	}
 	if err := tx.Rollback(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	b.exec(`CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.1); RETURN NEW; END';
+	b.exec(`CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.4); RETURN NEW; END';
 		CREATE TRIGGER slow BEFORE INSERT ON raw_crypto_data FOR EACH ROW EXECUTE FUNCTION slow(); ALTER TABLE raw_crypto_data ADD CHECK (price < 1000)`)
 	batch := b.batch(0, append(many(3, time.Now()), record("ETHUSDT", time.Now(), "5000"), record("ETHUSDT", time.Now(), "6000"), record("XRPUSDT", time.Now(), "7000"))...)
-	began = time.Now()
-	if err := s.Commit(t.Context(), b.target, fence, batch); err != nil || time.Since(began) < 700*time.Millisecond {
+	began := time.Now()
+	if err := s.Commit(t.Context(), b.target, fence, batch); err != nil || time.Since(began) < 2800*time.Millisecond {
 		t.Errorf("in several steps, after %s: %v", time.Since(began), err)
 	}
 	b.has(map[string]string{rows: "3", dead: "3", position: "6"})

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/cryptoviz/cryptoviz/engine/store"
 	"github.com/cryptoviz/cryptoviz/engine/store/partition"
+	"github.com/cryptoviz/cryptoviz/engine/testkit"
 )
 
 func TestRollupsAtOnce(t *testing.T) {
@@ -56,7 +58,7 @@ func TestRollupAfterAnother(t *testing.T) {
 			}
 		})
 	}
-	time.Sleep(200 * time.Millisecond)
+	h.waitsFor("wait_event = 'PgSleep'")
 	h.fill("BTC", h.day.Add(3*time.Hour+10*time.Minute), 8) // waits for the first
 	all.Wait()
 	h.roll(h.day, false)
@@ -71,7 +73,7 @@ func TestRollupBesideWriters(t *testing.T) {
 			h := newHours(t, layout)
 			h.fill("BTC", h.day, 1)
 			h.exec("TRUNCATE keep, raw_crypto_data")
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
 			defer cancel()
 			var all sync.WaitGroup
 			for w := range 3 {
@@ -126,6 +128,17 @@ func (h *hours) write(w, i int) {
 	}
 }
 
+// waitsFor waits until a session of this database is found to wait so.
+func (h *hours) waitsFor(event string) {
+	h.t.Helper()
+	testkit.Eventually(h.t, func() error {
+		if h.text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND "+event) == "0" {
+			return errors.New("no session waits: " + event)
+		}
+		return nil
+	})
+}
+
 // waitsForOpen rolls a day up while a transaction that writes to it is open: it waits, and loses nothing.
 func (h *hours) waitsForOpen() {
 	t := h.t
@@ -140,11 +153,7 @@ func (h *hours) waitsForOpen() {
 	}
 	done := make(chan store.RolledDay, 1)
 	go func() { done <- h.roll(h.day, false) }()
-	select {
-	case out := <-done:
-		t.Errorf("it did not wait: %+v", out)
-	case <-time.After(200 * time.Millisecond):
-	}
+	h.waitsFor("wait_event_type = 'Lock'")
 	if err := tx.Commit(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package work_test
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -123,13 +124,8 @@ func (r *rig) runs(opt work.Options) (w *work.Worker, stop func()) {
 		}
 		stopped = true
 		cancel()
-		select {
-		case err := <-done:
-			if err != nil {
-				r.t.Error(err)
-			}
-		case <-time.After(30 * time.Second):
-			r.t.Error("worker does not end")
+		if err := testkit.Receive(r.t, done, "end of the worker"); err != nil {
+			r.t.Error(err)
 		}
 	}
 	r.t.Cleanup(stop)
@@ -179,17 +175,23 @@ func (r *rig) text(sql string) string {
 // until waits for a condition.
 func (r *rig) until(what string, yes func() bool) {
 	r.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !yes(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			r.t.Fatalf("waited in vain: %s", what)
+	testkit.Eventually(r.t, func() error {
+		if !yes() {
+			return errors.New(what)
 		}
-	}
+		return nil
+	})
 }
 
 // becomes waits until a query gives a text.
 func (r *rig) becomes(sql, want string) {
 	r.t.Helper()
-	r.until(sql+" = "+want+", it is "+r.text(sql), func() bool { return r.text(sql) == want })
+	testkit.Eventually(r.t, func() error {
+		if got := r.text(sql); got != want {
+			return fmt.Errorf("%s = %s, want %s", sql, got, want)
+		}
+		return nil
+	})
 }
 
 // exact checks that n records arrived once each.
