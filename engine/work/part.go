@@ -194,6 +194,7 @@ func (w *Worker) commitBatches(p *part, in <-chan *store.Batch, free chan<- *sto
 		}
 		w.wait(p.fence.Partition, "")
 		w.rows.Add(b.Stored)
+		w.sampled(b)
 		w.dead.Add(int64(len(b.Dead)))
 		w.batches.Add(1)
 		for _, d := range b.Dead {

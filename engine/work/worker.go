@@ -1,6 +1,7 @@
 package work
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,6 +47,7 @@ type Stats struct {
 	Rows, Batches, Dead, Fenced int64
 	Lag                         int64 // records in the topic that are not stored yet
 	Blocked                     string
+	Newest                      time.Time // of the newest sample that was stored; zero for none
 	Partitions                  int
 }
 
@@ -64,6 +66,8 @@ type Worker struct {
 
 	rows, batches, dead, fenced atomic.Int64
 	waits                       waits
+	underway                    underway
+	newest                      atomic.Int64 // time of the newest sample that was stored, in µs since the epoch; 0 for none
 
 	mu       sync.Mutex
 	parts    map[int32]*part
@@ -90,11 +94,13 @@ func New(src *spec.Source, st Store, clients []kgo.Opt, opt Options) (*Worker, e
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
 	h := src.Table.Hypertable
-	return &Worker{
+	w := &Worker{
 		timed: h != nil && slices.Contains(program.Columns(), h.Time), compacted: strings.Contains(src.Topic.Config["cleanup.policy"], "compact"),
-		src: src, store: st, opts: clients, opt: opt, program: program, target: store.NewTarget(src.Topic.Name, src.Table, program.Columns()),
+		src: src, opts: clients, opt: opt, program: program, target: store.NewTarget(src.Topic.Name, src.Table, program.Columns()),
 		log: opt.Log.With("source", src.Name), parts: map[int32]*part{}, instance: opt.Instance, waits: waits{why: map[int32]string{}},
-	}, nil
+	}
+	w.store = watchedStore{st, &w.underway}
+	return w, nil
 }
 
 // Source is the name of the worker's source.
@@ -112,7 +118,10 @@ func (w *Worker) Rename(instance string) {
 
 // Stats returns the counters since the start.
 func (w *Worker) Stats() Stats {
-	s := Stats{Rows: w.rows.Load(), Batches: w.batches.Load(), Dead: w.dead.Load(), Fenced: w.fenced.Load(), Blocked: w.waits.first()}
+	s := Stats{Rows: w.rows.Load(), Batches: w.batches.Load(), Dead: w.dead.Load(), Fenced: w.fenced.Load(), Blocked: cmp.Or(w.waits.first(), w.underway.slowest())}
+	if at := w.newest.Load(); at != 0 {
+		s.Newest = time.UnixMicro(at).UTC()
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, p := range w.parts {
@@ -338,7 +347,9 @@ func (s *session) assign(ctx context.Context, offsets map[string]map[int32]kgo.O
 		return offsets, ctx.Err()
 	}
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
+		end := s.underway.begin("its partitions are not claimed in the database")
 		err := s.claim(ctx, topic, wanted)
+		end()
 		if err != nil && ctx.Err() == nil {
 			s.wait(claiming, err.Error())
 		}
@@ -406,9 +417,9 @@ func topicID(ctx context.Context, client *kgo.Client, topic string) (id [16]byte
 	return resp.Topics[0].TopicID, nil
 }
 
-// watch looks every few seconds whether the topic is still the same one, and tells Kafka how far the database is.
+// watch looks every two seconds whether the topic is still the same one, and tells Kafka how far the database is.
 func (s *session) watch(ctx context.Context) {
-	tick := time.NewTicker(5 * time.Second)
+	tick := time.NewTicker(2 * time.Second)
 	defer tick.Stop()
 	for first := true; ; first = false {
 		if !first {
@@ -418,7 +429,9 @@ func (s *session) watch(ctx context.Context) {
 			case <-tick.C:
 			}
 		}
+		end := s.underway.begin("Kafka has not answered what topic " + s.src.Topic.Name + " is")
 		id, err := topicID(ctx, s.client, s.src.Topic.Name)
+		end()
 		s.mu.Lock()
 		same := s.topicID == [16]byte{} || s.topicID == id
 		offsets := map[int32]kgo.EpochOffset{}
