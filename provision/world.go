@@ -20,6 +20,7 @@ import (
 type Clients struct {
 	Kafka *kgo.Client
 	DB    *pgxpool.Pool
+	Roles *pgxpool.Pool    // who may make roles, where DB's user may not; nil is DB
 	Now   func() time.Time // for the first partitions; nil is the machine's clock
 }
 
@@ -53,6 +54,7 @@ func NewWorld(p *spec.Pipeline, c Clients) (*World, error) {
 	w := &World{p: p, db: c.DB, now: c.Now, Ledger: &timescale.Ledger{DB: c.DB}}
 	w.cluster = kafka.NewCluster(c.Kafka)
 	w.catalog = timescale.NewCatalog(c.DB)
+	w.catalog.Roles = c.Roles
 	w.catalog.Pipeline = p
 	w.Systems = []System{w.cluster, w.catalog}
 	switch {

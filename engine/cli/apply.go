@@ -55,6 +55,7 @@ the plan shows them. Where nobody can answer, as in CI, --auto-approve is needed
 					return err
 				}
 			}
+			e.saved = saved != nil
 			w, err := e.world(cmd.Context())
 			if err != nil {
 				return err

@@ -100,7 +100,9 @@ type env struct {
 	logLevel string
 	noColor  bool
 	state    string
-	idle     bool // the state directory has data, and no up runs on it
+	rolesURL spec.Secret // of the superuser of a running up, who makes roles; empty without one
+	saved    bool        // apply carries out a saved plan
+	idle     bool        // the state directory has data, and no up runs on it
 }
 
 func (e *env) root() *cobra.Command {

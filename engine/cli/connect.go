@@ -37,7 +37,8 @@ func (e *env) pipeline() (*spec.Pipeline, *local.Running, error) {
 		e.idle = err == nil
 		return p, nil, nil
 	}
-	running.Point(p)
+	running.Data.Point(p)
+	e.rolesURL = spec.NewSecret(running.Data.SuperuserURL())
 	e.note("Using the Kafka and PostgreSQL of cryptoviz up in %s%s.", e.state, e.unused())
 	return p, running, nil
 }
@@ -64,6 +65,25 @@ func (e *env) passUp() {
 	if running, err := local.FindRunning(e.state); err == nil && running != nil {
 		e.note("cryptoviz up runs in %s, and run does not use it: it works on the Kafka and PostgreSQL that %s names.", e.state, e.file)
 	}
+}
+
+// roles opens the connections on which apply makes roles, when an up runs: its pipeline's own user may not. nil for none. A
+// superuser runs what was just worked out, never what a file says: not the statements of a saved plan.
+func (e *env) roles(ctx context.Context, p *spec.Pipeline) (*pgxpool.Pool, error) {
+	if e.rolesURL.Reveal() == "" {
+		return nil, nil
+	}
+	if e.saved {
+		if len(p.Roles) > 0 {
+			e.note("Note: roles of a running up are made by apply without a saved plan only.")
+		}
+		return nil, nil
+	}
+	cfg, err := connect.Postgres(spec.Database{URL: e.rolesURL})
+	if err != nil {
+		return nil, err
+	}
+	return pgxpool.NewWithConfig(ctx, cfg)
 }
 
 // database opens the pipeline's database and looks whether it answers.

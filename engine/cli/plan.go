@@ -120,16 +120,27 @@ func (e *env) worldOf(ctx context.Context, p *spec.Pipeline, now func() time.Tim
 		db.Close()
 		return nil, err
 	}
-	w, err := provision.NewWorld(p, provision.Clients{Kafka: kafka, DB: db, Now: now})
-	if err != nil {
+	roles, err := e.roles(ctx, p)
+	closing := func() {
+		if roles != nil {
+			roles.Close()
+		}
 		kafka.Close()
 		db.Close()
+	}
+	if err != nil {
+		closing()
+		return nil, err
+	}
+	w, err := provision.NewWorld(p, provision.Clients{Kafka: kafka, DB: db, Roles: roles, Now: now})
+	if err != nil {
+		closing()
 		return nil, err
 	}
 	for _, n := range w.Notes {
 		e.note("Note: %s", n)
 	}
-	return &openWorld{env: e, World: w, p: p, done: func() { w.Close(); kafka.Close(); db.Close() }}, nil
+	return &openWorld{env: e, World: w, p: p, done: func() { w.Close(); closing() }}, nil
 }
 
 func (w *openWorld) plan(ctx context.Context, targets []string) (plan.Plan, error) {

@@ -18,6 +18,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/spf13/cobra"
+
+	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
 
 func (e *env) newQuery() *cobra.Command {
@@ -27,7 +29,7 @@ func (e *env) newQuery() *cobra.Command {
 		Use:   "query SQL",
 		Short: "Run a read-only query on the pipeline's database",
 		Long: `Run one SELECT, WITH, VALUES, TABLE, SHOW or EXPLAIN in a read-only transaction on the pipeline's database, or on
-the one of a running cryptoviz up, and print the rows. "-" reads the statement from standard input. Times are UTC.`,
+the one of a running cryptoviz up, where a role that may only read runs it, and print the rows. "-" reads the statement from standard input. Times are UTC.`,
 		Example: `  cryptoviz query "SELECT * FROM raw_crypto_data ORDER BY time DESC LIMIT 5"
   cryptoviz query --format csv "SELECT * FROM crypto_data_hourly" > hours.csv`,
 		Args: cobra.ExactArgs(1),
@@ -49,9 +51,12 @@ the one of a running cryptoviz up, and print the rows. "-" reads the statement f
 			if strings.TrimSpace(sql) == "" {
 				return errors.New("the statement is empty: write cryptoviz query \"SELECT …\"")
 			}
-			p, _, err := e.pipeline()
+			p, running, err := e.pipeline()
 			if err != nil {
 				return err
+			}
+			if running != nil {
+				p.Database.URL = spec.NewSecret(running.Data.ReaderURL())
 			}
 			db, err := e.database(cmd.Context(), p)
 			if err != nil {

@@ -190,7 +190,8 @@ func (u *up) services(ctx context.Context) (err error) {
 		return err
 	}
 	defer kafka.Stop()
-	local.Point(u.p, u.pg.URL(), kafka.Brokers()...)
+	u.state.Data.Point(u.p)
+	u.rolesURL = spec.NewSecret(u.pg.SuperuserURL())
 	var endpoint func(*spec.Source) string
 	if u.exchanges != nil {
 		if err := u.exchanges.Start(ctx); err != nil {

@@ -167,7 +167,7 @@ func (v *view) connections(to io.Writer) {
 	w := &strings.Builder{}
 	fmt.Fprintf(w, "PostgreSQL  %s   password: %s\n", dsn, filepath.Join(v.up.env.state, "state.json"))
 	fmt.Fprintf(w, "            %s %q\n", v.up.again("query"), lastRows(v.up.p))
-	fmt.Fprintf(w, "Kafka       %s\n", v.kafka)
+	fmt.Fprintf(w, "Kafka       %s   %s, user %s, password: kafka_password in the same file\n", v.kafka, v.up.p.Kafka.SASLMechanism, v.up.p.Kafka.SASLUser)
 	if v.metrics != nil {
 		fmt.Fprintf(w, "Metrics     http://%s/metrics\n", v.metrics.Addr())
 	}

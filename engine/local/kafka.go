@@ -2,8 +2,10 @@ package local
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -12,6 +14,13 @@ import (
 	"syscall"
 
 	"github.com/twmb/franz-go/pkg/kfake"
+)
+
+// The embedded broker has one user, who may do everything. SCRAM never sends the password, not even to a program that took the
+// broker's port.
+const (
+	kafkaMechanism = "SCRAM-SHA-256"
+	kafkaUser      = "cryptoviz"
 )
 
 // Kafka is the embedded broker: kfake with a data directory. It is for one machine, and no production broker.
@@ -28,8 +37,17 @@ func StartKafka(_ context.Context, s *State, log *slog.Logger) (*Kafka, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("start the embedded Kafka: %w", err)
 	}
+	if s.Data.KafkaPassword == "" { // a new one, or one of an older version: forget whom it knew
+		if err := os.Remove(filepath.Join(dir, "sasl.json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("start the embedded Kafka: %w", err)
+		}
+		if err := s.Update(func(d *StateData) { d.KafkaPassword = rand.Text() }); err != nil {
+			return nil, err
+		}
+	}
 	start := func(port int) (*kfake.Cluster, error) {
-		return kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(port), kfake.DataDir(dir), kfake.SyncWrites(), kfake.WithLogger(brokerLog{log}))
+		return kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(port), kfake.DataDir(dir), kfake.SyncWrites(),
+			kfake.EnableSASL(), kfake.Superuser(kafkaMechanism, kafkaUser, s.Data.KafkaPassword), kfake.WithLogger(brokerLog{log}))
 	}
 	cluster, err := start(s.Data.KafkaPort)
 	if errors.Is(err, syscall.EADDRINUSE) {

@@ -2,6 +2,7 @@ package local
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -13,7 +14,11 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/sasl/plain"
+	"github.com/twmb/franz-go/pkg/sasl/scram"
 )
 
 func kafka(t *testing.T, s *State, log *slog.Logger) *Kafka {
@@ -29,7 +34,8 @@ func kafka(t *testing.T, s *State, log *slog.Logger) *Kafka {
 // client opens a client of the broker that a state knows.
 func client(t *testing.T, d StateData, opts ...kgo.Opt) *kgo.Client {
 	t.Helper()
-	c, err := kgo.NewClient(append(opts, kgo.SeedBrokers("127.0.0.1:"+strconv.Itoa(d.KafkaPort)))...)
+	password := scram.Auth{User: kafkaUser, Pass: d.KafkaPassword}.AsSha256Mechanism()
+	c, err := kgo.NewClient(append(opts, kgo.SeedBrokers("127.0.0.1:"+strconv.Itoa(d.KafkaPort)), kgo.SASL(password))...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,4 +179,56 @@ func TestKafkaOnAFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	check(t, s.Data, 1, "one", "two")
+}
+
+// TestKafkaAsksForAPassword: another account of this machine can connect, and can do nothing.
+func TestKafkaAsksForAPassword(t *testing.T) {
+	dir := stateDir(t)
+	old := kafkaOfAnOlderVersion(t, filepath.Join(dir, "kafka"))
+	if err := os.WriteFile(filepath.Join(dir, "state.json"), fmt.Appendf(nil, `{"mode": "live", "created": "2026-03-04T05:06:07Z", "kafka_port": %d}`, old), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second start knows the password
+		s := open(t, dir)
+		k := kafka(t, s, nil)
+		broker := kgo.SeedBrokers(k.Brokers()...)
+		for name, opt := range map[string]kgo.Opt{
+			"no password":    kgo.WithHooks(),
+			"a guess":        kgo.SASL(scram.Auth{User: kafkaUser, Pass: "guess"}.AsSha256Mechanism()),
+			"kfake's own":    kgo.SASL(scram.Auth{User: "admin", Pass: "admin"}.AsSha256Mechanism()),
+			"in clear words": kgo.SASL(plain.Auth{User: kafkaUser, Pass: s.Data.KafkaPassword}.AsMechanism()),
+		} {
+			c, err := kgo.NewClient(broker, opt, kgo.RequestRetries(0))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, request := range []kmsg.Request{kmsg.NewPtrMetadataRequest(), kmsg.NewPtrDeleteTopicsRequest(), kmsg.NewPtrCreateTopicsRequest(), kmsg.NewPtrProduceRequest()} {
+				if _, err := c.SeedBrokers()[0].Request(limited(t), request); err == nil || errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("%s: %T: %v", name, request, err)
+				}
+			}
+			c.Close()
+		}
+		topics, err := kadm.NewClient(client(t, s.Data)).ListTopics(limited(t))
+		if err != nil || !topics.Has("old") {
+			t.Errorf("with the password: %v, %v", topics.Names(), err)
+		}
+		k.Stop()
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// kafkaOfAnOlderVersion fills a folder as a broker without passwords does, and returns the port of it.
+func kafkaOfAnOlderVersion(t *testing.T, dir string) int {
+	t.Helper()
+	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.DataDir(dir), kfake.SeedTopics(1, "old"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := net.SplitHostPort(c.ListenAddrs()[0])
+	port, _ := strconv.Atoi(text)
+	c.Close()
+	return port
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,7 +16,6 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
@@ -35,13 +33,14 @@ type PostgresOptions struct {
 
 // Postgres is a running private server.
 type Postgres struct {
-	url     string
-	pid     int
-	adopted bool // it is not our child
-	exited  chan struct{}
-	err     error // why our child ended; read it after exited
-	log     string
-	logged  int64 // bytes in the log before it started
+	url       string
+	superuser string // as url, for that user
+	pid       int
+	adopted   bool // it is not our child
+	exited    chan struct{}
+	err       error // why our child ended; read it after exited
+	log       string
+	logged    int64 // bytes in the log before it started
 }
 
 // PortError means that the port which the server must have is another program's.
@@ -121,17 +120,22 @@ func startPostgres(ctx context.Context, s *State, opt PostgresOptions) (*Postgre
 	if free, _, err := FreeSpace(dir); err == nil && free < 256<<20 {
 		return nil, fmt.Errorf("the disk of %s is full (%d MiB free, 256 needed): free some space. The data was not touched", dir, free>>20)
 	}
-	password := s.Data.Password
-	if password == "" {
-		password = rand.Text()
-	}
-	keep := func(d *StateData) { d.Password, d.PostgresDir = password, dir }
-	if major == 0 {
-		if err := s.Update(keep); err != nil {
+	mended := major != 0 && s.Data.SuperuserPassword == ""
+	if major == 0 || mended || s.Data.Password == "" || s.Data.ReaderPassword == "" {
+		if err := s.Update(func(d *StateData) {
+			d.PostgresDir = dir
+			for _, p := range []*string{&d.SuperuserPassword, &d.Password, &d.ReaderPassword} {
+				if *p == "" && (p != &d.SuperuserPassword || !mended) {
+					*p = rand.Text()
+				}
+			}
+		}); err != nil {
 			return nil, err
 		}
+	}
+	if major == 0 {
 		opt.Progress("making a PostgreSQL " + strconv.Itoa(bin.major) + " database")
-		if err := makeDatabase(ctx, bin, acct, dir, password); err != nil {
+		if err := makeDatabase(ctx, bin, acct, dir, s.Data.SuperuserPassword); err != nil {
 			return nil, err
 		}
 	}
@@ -140,15 +144,19 @@ func startPostgres(ctx context.Context, s *State, opt PostgresOptions) (*Postgre
 	if err != nil {
 		return nil, err
 	}
-	if s.Data.Password == "" { // somebody mended state.json
+	if mended { // by somebody, or the database is of an older version, whose only user was a superuser
 		if p != nil {
 			if err := p.Stop(ctx); err != nil {
 				return nil, err
 			}
 			p = nil
 		}
-		opt.Log.Warn("state.json held no password of the private PostgreSQL: it gets a new one", "database", data)
-		if err := setPassword(ctx, bin, acct, data, password); err != nil {
+		opt.Log.Warn("state.json held no password of the private PostgreSQL's superuser: it gets a new one", "database", data)
+		password := rand.Text()
+		if err := setSuperuser(ctx, bin, acct, data, password); err != nil {
+			return nil, err
+		}
+		if err := s.Update(func(d *StateData) { d.SuperuserPassword = password }); err != nil {
 			return nil, err
 		}
 	}
@@ -157,8 +165,9 @@ func startPostgres(ctx context.Context, s *State, opt PostgresOptions) (*Postgre
 			return nil, err
 		}
 	}
-	u := url.URL{Scheme: "postgres", User: url.UserPassword("cryptoviz", password), Host: "127.0.0.1:" + strconv.Itoa(port), Path: "/postgres", RawQuery: "sslmode=disable"}
-	if err := p.ready(ctx, u.String()); err != nil {
+	to := s.Data
+	to.PostgresPort = port
+	if err := p.ready(ctx, to); err != nil {
 		_ = p.Stop(context.WithoutCancel(ctx))
 		if opt.KeepPort && noSocket(err) {
 			err = &PortError{port, err}
@@ -168,12 +177,8 @@ func startPostgres(ctx context.Context, s *State, opt PostgresOptions) (*Postgre
 	if p.adopted {
 		opt.Log.Info("the private PostgreSQL of before still runs and is adopted", "pid", p.pid)
 	}
-	u.Path = "/cryptoviz"
-	p.url = u.String()
-	return p, s.Update(func(d *StateData) {
-		keep(d)
-		d.PostgresPort = port
-	})
+	p.url, p.superuser = to.URL(), to.SuperuserURL()
+	return p, s.Update(func(d *StateData) { d.PostgresDir, d.PostgresPort = dir, port })
 }
 
 // madeBy returns the major version that made a data directory; 0 means that there is none.
@@ -234,7 +239,7 @@ func initdb(ctx context.Context, bin binaries, acct *account, data, file, passwo
 	if err := errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, filepath.Join(bin.dir, "initdb"), "-D", data, "-U", "cryptoviz", "-A", "scram-sha-256", "-E", "UTF8", "--no-locale", "-k", "--no-sync", "--pwfile="+file)
+	cmd := exec.CommandContext(ctx, filepath.Join(bin.dir, "initdb"), "-D", data, "-U", superuser, "-A", "scram-sha-256", "-E", "UTF8", "--no-locale", "-k", "--no-sync", "--pwfile="+file)
 	confine(cmd, bin, acct)
 	out, err := cmd.CombinedOutput()
 	switch {
@@ -246,11 +251,13 @@ func initdb(ctx context.Context, bin binaries, acct *account, data, file, passwo
 	return nil
 }
 
-// setPassword writes a new password into a data directory on which no server runs.
-func setPassword(ctx context.Context, bin binaries, acct *account, data, password string) error {
+// setSuperuser writes a new password of the superuser into a data directory on which no server runs. The one that older
+// versions made was named as the owner is now, and can neither be demoted nor rename itself.
+func setSuperuser(ctx context.Context, bin binaries, acct *account, data, password string) error {
 	cmd := exec.CommandContext(ctx, filepath.Join(bin.dir, "postgres"), "--single", "-D", data, "postgres")
 	confine(cmd, bin, acct)
-	cmd.Stdin = strings.NewReader("ALTER ROLE cryptoviz PASSWORD '" + password + "'\n")
+	cmd.Stdin = strings.NewReader("UPDATE pg_catalog.pg_authid SET rolname = '" + superuser + "' WHERE oid = 10 AND rolname = '" + owner + "'\n" +
+		"ALTER ROLE " + superuser + " PASSWORD '" + password + "'\n")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("set a new password: %w: %s", err, bytes.TrimSpace(tail(bytes.ReplaceAll(out, []byte(password), []byte("***")))))
 	}
@@ -271,14 +278,14 @@ func tail(b []byte) []byte {
 	return b
 }
 
-// ready waits until the server answers, and makes the database. A recovery may take its time.
-func (p *Postgres) ready(ctx context.Context, dsn string) error {
+// ready waits until the server answers, and makes the roles and the database. A recovery may take its time.
+func (p *Postgres) ready(ctx context.Context, d StateData) error {
 	silent := time.NewTimer(60 * time.Second)
 	defer silent.Stop()
 	tick := time.NewTicker(30 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		err := makeDB(ctx, dsn)
+		err := setUp(ctx, d)
 		if err == nil {
 			return nil
 		}
@@ -287,7 +294,7 @@ func (p *Postgres) ready(ctx context.Context, dsn string) error {
 		case pg.Code == "57P03": // starting up, or shutting down
 			silent.Reset(60 * time.Second)
 		case pg.Code == "28P01":
-			return errors.New("it does not take the password in state.json: remove that line, and the next start sets a new one")
+			return errors.New("it does not take the superuser_password in state.json: remove that line, and the next start sets a new one")
 		case !strings.HasPrefix(pg.Code, "53") && !strings.HasPrefix(pg.Code, "57"): // no want of resources, no stop
 			return err
 		}
@@ -317,23 +324,8 @@ func (p *Postgres) ended() error {
 	return fmt.Errorf("%s: %s", reason, bytes.TrimSpace(tail(text)))
 }
 
-func makeDB(ctx context.Context, dsn string) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	conn, err := pgx.Connect(ctx, dsn)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	var there bool
-	if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_database WHERE datname = 'cryptoviz')").Scan(&there); err != nil {
-		return err
-	}
-	if !there {
-		_, err = conn.Exec(ctx, "CREATE DATABASE cryptoviz")
-	}
-	return err
-}
-
-// URL reaches the database cryptoviz. It holds the password.
+// URL reaches the database cryptoviz as its owner. It holds the password.
 func (p *Postgres) URL() string { return p.url }
+
+// SuperuserURL reaches it as the superuser, whom the pipeline never runs as. It holds the password.
+func (p *Postgres) SuperuserURL() string { return p.superuser }

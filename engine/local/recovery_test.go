@@ -156,15 +156,15 @@ func TestPostgresGoesOn(t *testing.T) {
 	})
 
 	t.Run("password wrong", func(t *testing.T) {
-		old := s.Data.Password
-		if err := s.Update(func(d *StateData) { d.Password = "wrong" }); err != nil {
+		old := s.Data.SuperuserPassword
+		if err := s.Update(func(d *StateData) { d.SuperuserPassword, d.Password = "wrong", "it's another" }); err != nil {
 			t.Fatal(err)
 		}
 		_, err := StartPostgres(t.Context(), s, quick)
-		if err == nil || !strings.Contains(err.Error(), "it does not take the password in state.json") {
+		if err == nil || !strings.Contains(err.Error(), "it does not take the superuser_password in state.json") {
 			t.Errorf("got %v", err)
 		}
-		if err := s.Update(func(d *StateData) { d.Password = old }); err != nil {
+		if err := s.Update(func(d *StateData) { d.SuperuserPassword = old }); err != nil {
 			t.Fatal(err)
 		}
 		stop(t, again(t))
@@ -314,16 +314,15 @@ func checkSecrets(t *testing.T, s *State, p *Postgres, data string) {
 	if left, err := os.ReadDir(filepath.Join(data, "..", "run")); err != nil || len(left) > 0 {
 		t.Errorf("run holds %v, %v", left, err)
 	}
-	if s.Data.Password == "" {
-		t.Fatal("no password")
-	}
 	for _, file := range []string{"environ", "cmdline"} {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", p.pid, file))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // not on Linux
 		}
-		if err != nil || bytes.Contains(text, []byte(s.Data.Password)) || bytes.Contains(text, []byte("HOME=")) {
-			t.Errorf("the server's %s holds our environment or the password, %v", file, err)
+		for _, secret := range []string{s.Data.Password, s.Data.ReaderPassword, s.Data.SuperuserPassword, "HOME="} {
+			if err != nil || secret == "" || bytes.Contains(text, []byte(secret)) {
+				t.Errorf("the server's %s holds our environment or a password, %v", file, err)
+			}
 		}
 	}
 	if _, err := pgx.Connect(t.Context(), strings.Replace(p.URL(), s.Data.Password, "guess", 1)); err == nil {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -47,22 +48,39 @@ func FindRunning(dir string) (*Running, error) {
 	return out, nil
 }
 
-// URL reaches the private PostgreSQL of a state.
-func (d StateData) URL() string {
-	u := url.URL{Scheme: "postgres", User: url.UserPassword("cryptoviz", d.Password), Host: net.JoinHostPort("127.0.0.1", strconv.Itoa(d.PostgresPort)), Path: "/cryptoviz", RawQuery: "sslmode=disable"}
+// URL reaches the private PostgreSQL of a state as the owner of its database.
+func (d StateData) URL() string { return d.url(owner, d.Password) }
+
+// ReaderURL reaches it as a role that may read what the owner made, and nothing else. A state of an older version has none:
+// it is the owner then.
+func (d StateData) ReaderURL() string {
+	if d.ReaderPassword == "" {
+		return d.URL()
+	}
+	return d.url(reader, d.ReaderPassword)
+}
+
+// SuperuserURL reaches it as its superuser; "" for a state of an older version.
+func (d StateData) SuperuserURL() string {
+	if d.SuperuserPassword == "" {
+		return ""
+	}
+	return d.url(superuser, d.SuperuserPassword)
+}
+
+func (d StateData) url(user, password string) string {
+	u := url.URL{Scheme: "postgres", User: url.UserPassword(user, password), Host: net.JoinHostPort("127.0.0.1", strconv.Itoa(d.PostgresPort)), Path: "/" + database, RawQuery: "sslmode=disable"}
 	return u.String()
 }
 
-// Point makes a pipeline use the services of this state.
-func (r *Running) Point(p *spec.Pipeline) {
-	Point(p, r.Data.URL(), net.JoinHostPort("127.0.0.1", strconv.Itoa(r.Data.KafkaPort)))
-}
-
-// Point makes a pipeline use services of this machine: one broker, no TLS, no passwords but the database's own. Grafana is left
-// out: the file says how it sees another database.
-func Point(p *spec.Pipeline, databaseURL string, brokers ...string) {
-	p.Kafka = spec.Kafka{Brokers: brokers, GroupPrefix: p.Kafka.GroupPrefix, Range: p.Kafka.Range}
-	p.Database = spec.Database{URL: spec.NewSecret(databaseURL), OnMissing: "degrade", Range: p.Database.Range}
+// Point makes a pipeline use the services of this state: one broker, no TLS, the passwords of state.json. Grafana is left out:
+// the file says how it sees another database.
+func (d StateData) Point(p *spec.Pipeline) {
+	p.Kafka = spec.Kafka{Brokers: []string{net.JoinHostPort("127.0.0.1", strconv.Itoa(d.KafkaPort))}, GroupPrefix: p.Kafka.GroupPrefix, Range: p.Kafka.Range}
+	if d.KafkaPassword != "" { // an older version asks for none
+		p.Kafka.SASLMechanism, p.Kafka.SASLUser, p.Kafka.SASLPassword = strings.ToLower(kafkaMechanism), kafkaUser, spec.NewSecret(d.KafkaPassword)
+	}
+	p.Database = spec.Database{URL: spec.NewSecret(d.URL()), OnMissing: "degrade", Range: p.Database.Range}
 	p.Grafana = nil
 	for _, t := range p.Topics {
 		t.Replication = 1

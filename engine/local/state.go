@@ -55,7 +55,14 @@ type StateData struct {
 	PostgresDir  string    `json:"postgres_dir,omitempty"`
 	PostgresPort int       `json:"postgres_port,omitempty"`
 	KafkaPort    int       `json:"kafka_port,omitempty"`
-	Password     string    `json:"password,omitempty"` // of the private PostgreSQL, which listens on loopback only
+
+	// Of the private PostgreSQL, which listens on loopback only: of the owner of its database, of a role that reads it, and of
+	// the superuser, who sets the server up and makes the roles of a pipeline.
+	Password          string `json:"password,omitempty"`
+	ReaderPassword    string `json:"reader_password,omitempty"`
+	SuperuserPassword string `json:"superuser_password,omitempty"`
+
+	KafkaPassword string `json:"kafka_password,omitempty"` // of the embedded Kafka's only user
 }
 
 // LockState opens, and makes if need be, a state directory.

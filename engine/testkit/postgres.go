@@ -134,11 +134,25 @@ func (s *PostgresServer) start() error {
 	if s.pg, err = local.StartPostgres(ctx, s.state, local.PostgresOptions{Settings: s.settings}); err != nil {
 		return err
 	}
+	if err := promote(ctx, s.pg.SuperuserURL()); err != nil {
+		return err
+	}
 	if !strings.HasPrefix(s.state.Data.PostgresDir, s.dir) { // the temporary folder is closed to the server's account
 		_, _ = fmt.Fprintf(s.keeper.in, "dir %s\n", s.state.Data.PostgresDir)
 	}
 	pid, err := s.postmaster()
 	s.keeper.pid(pid)
+	return err
+}
+
+// promote makes the owner of a private server a superuser: tests make databases and roles. A standby has it of its primary.
+func promote(ctx context.Context, superuser string) error {
+	conn, err := pgx.Connect(ctx, superuser)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	_, err = conn.Exec(ctx, "DO $$ BEGIN IF NOT pg_is_in_recovery() THEN ALTER ROLE cryptoviz SUPERUSER; END IF; END $$")
 	return err
 }
 

@@ -22,6 +22,7 @@ import (
 // of objects. Safe for any number of goroutines.
 type Catalog struct {
 	DB       *pgxpool.Pool
+	Roles    *pgxpool.Pool  // reads and makes roles; nil: DB does
 	Pipeline *spec.Pipeline // what is declared: lets one request serve all tables; nil is slower, and nothing else
 
 	mu       sync.Mutex // guards requests, seconds and kept
@@ -162,8 +163,24 @@ var errRollback = errors.New("roll back")
 // trial runs f in a transaction that is always rolled back: planning asks the server, and changes nothing. It waits for no
 // lock longer than a moment, and for no statement longer than half a minute.
 func (c *Catalog) trial(ctx context.Context, f func(pgx.Tx) error) error {
+	return c.trialOn(ctx, c.DB, f)
+}
+
+// trialOfRoles is a trial by who makes roles.
+func (c *Catalog) trialOfRoles(ctx context.Context, f func(pgx.Tx) error) error {
+	return c.trialOn(ctx, c.rolesDB(), f)
+}
+
+func (c *Catalog) rolesDB() *pgxpool.Pool {
+	if c.Roles != nil {
+		return c.Roles
+	}
+	return c.DB
+}
+
+func (c *Catalog) trialOn(ctx context.Context, db *pgxpool.Pool, f func(pgx.Tx) error) error {
 	c.count()
-	err := pgx.BeginFunc(ctx, c.DB, func(tx pgx.Tx) error {
+	err := pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
 		counted := &countedTx{tx, c}
 		if err := setLocal(ctx, counted, "lock_timeout", "500ms", "statement_timeout", "30s", "TimeZone", "UTC", "jit", "off"); err != nil {
 			return err

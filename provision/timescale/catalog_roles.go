@@ -78,7 +78,7 @@ func (c *Catalog) roles(ctx context.Context) (*roleSnapshot, error) {
 }
 
 // UnmanagedRoles lists the addresses of all roles that have a privilege on a table, view or aggregate of the database, so that
-// the caller takes off what is declared. Superusers and owners are none.
+// the caller takes off what is declared. Superusers and owners are none, and neither is the reader of cryptoviz up.
 func (c *Catalog) UnmanagedRoles(ctx context.Context) ([]string, error) {
 	r, err := c.roles(ctx)
 	if err != nil {
@@ -86,7 +86,7 @@ func (c *Catalog) UnmanagedRoles(ctx context.Context) ([]string, error) {
 	}
 	var out []string
 	for name, l := range r.roles {
-		if len(l.grants) > 0 && !l.super && len(l.ownsHere) == 0 && name != r.user {
+		if len(l.grants) > 0 && !l.super && len(l.ownsHere) == 0 && name != r.user && name != "cryptoviz_reader" {
 			out = append(out, "role."+name)
 		}
 	}
@@ -130,7 +130,7 @@ const (
 // readRoles reads everything about roles in one transaction with a few requests.
 func (c *Catalog) readRoles(ctx context.Context) (*roleSnapshot, error) {
 	r := &roleSnapshot{roles: map[string]*liveRole{}, relations: map[string]*grantable{}, usage: map[string][]string{}}
-	err := c.trial(ctx, func(tx pgx.Tx) error {
+	err := c.trialOfRoles(ctx, func(tx pgx.Tx) error {
 		if err := plainText(ctx, tx); err != nil {
 			return err
 		}

@@ -332,7 +332,7 @@ func (r *Role) Apply(ctx context.Context, c plan.Change) error {
 	}
 	c.Steps = steps
 	r.Queries.granting.Lock() // two roles may be granted on the same schema, and PostgreSQL lets only one grant at a time
-	err := carryOut(ctx, r.Queries.Catalog.DB, c)
+	err := carryOut(ctx, r.Queries.Catalog.rolesDB(), c)
 	r.Queries.granting.Unlock()
 	if c.Action == plan.Delete && sqlState(err) == "42704" { // gone already
 		return nil

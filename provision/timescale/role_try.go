@@ -15,7 +15,7 @@ import (
 func (r *Role) try(ctx context.Context, c *plan.Change, steps []string) error {
 	var at string
 	r.Queries.granting.Lock() // as Apply does
-	err := r.Queries.Catalog.trial(ctx, func(tx pgx.Tx) error {
+	err := r.Queries.Catalog.trialOfRoles(ctx, func(tx pgx.Tx) error {
 		for _, sql := range steps {
 			at = sql
 			if err := Single(ctx, tx, sql); err != nil {
