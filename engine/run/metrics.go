@@ -21,6 +21,8 @@ var (
 	batchesDesc  = describe("batches_total", "Transactions that stored rows.", "source")
 	deadDesc     = describe("dead_letters_total", "Records that could not become rows.", "source")
 	fencedDesc   = describe("fenced_total", "Batches given up because another worker owns the partition.", "source")
+	gapsDesc     = describe("gaps_total", "Stretches of the topic that were gone before they could be stored.", "source")
+	gapRecsDesc  = describe("gap_records_total", "Records in those stretches.", "source")
 	lagDesc      = describe("lag_records", "Records on this worker's partitions that are not stored yet.", "source")
 	blockedDesc  = describe("worker_blocked", "1 while the worker waits for Kafka or the database.", "source")
 	modeDesc     = describe("mode_info", "live, simulated or recorded data.", "mode")
@@ -117,6 +119,8 @@ func (e *Engine) Collect(out chan<- prometheus.Metric) {
 		counter(batchesDesc, float64(s.Batches), name)
 		counter(deadDesc, float64(s.Dead), name)
 		counter(fencedDesc, float64(s.Fenced), name)
+		counter(gapsDesc, float64(s.Gaps), name)
+		counter(gapRecsDesc, float64(s.GapRecords), name)
 		gauge(lagDesc, float64(s.Lag), name)
 		blocked := 0.0
 		if s.Blocked != "" {

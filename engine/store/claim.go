@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -26,10 +27,10 @@ type Log struct {
 //
 // An earlier owner that stands still inside a transaction (a paused process, a lost machine) is cut off: the group has
 // given its partition away, and what it stored is rolled back.
-func (s *Store) Claim(ctx context.Context, l Log) (fence Fence, next int64, err error) {
+func (s *Store) Claim(ctx context.Context, l Log) (Claimed, error) {
 	ctx, cancel := short(ctx)
 	defer cancel()
-	fence, next, err = s.claim(ctx, l)
+	out, err := s.claim(ctx, l)
 	if pg.Is(err, pg.LockBusy) {
 		var cut int
 		err = s.pool.QueryRow(ctx, `SELECT count(pg_terminate_backend(l.pid)) FROM cryptoviz.position p
@@ -37,54 +38,62 @@ func (s *Store) Claim(ctx context.Context, l Log) (fence Fence, next int64, err 
 			WHERE p.source = $1 AND p.partition = $2 AND l.pid <> pg_backend_pid()`, l.Source, l.Partition).Scan(&cut)
 		s.log.WarnContext(ctx, "earlier owner stands still in a transaction", "source", l.Source, "partition", l.Partition, "connections_ended", cut)
 		if err == nil {
-			fence, next, err = s.claim(ctx, l)
+			out, err = s.claim(ctx, l)
 		}
 	}
 	if err != nil {
-		return fence, 0, fmt.Errorf("claim %s partition %d: %w", l.Source, l.Partition, blocked(err))
+		return Claimed{}, fmt.Errorf("claim %s partition %d: %w", l.Source, l.Partition, blocked(err))
 	}
-	return fence, next, nil
+	return out, nil
 }
 
-func (s *Store) claim(ctx context.Context, l Log) (fence Fence, next int64, err error) {
-	fence = Fence{Source: l.Source, Partition: l.Partition, TopicID: l.TopicID, Epoch: 1}
+func (s *Store) claim(ctx context.Context, l Log) (out Claimed, err error) {
+	out = Claimed{Fence: Fence{Source: l.Source, Partition: l.Partition, TopicID: l.TopicID, Epoch: 1}, Next: l.Start}
 	err = s.inTx(ctx, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '3s'"); err != nil {
 			return err
 		}
 		var id [16]byte
-		var epoch int64
-		err := tx.QueryRow(ctx, "SELECT topic_id, next_offset, epoch FROM cryptoviz.position WHERE source = $1 AND partition = $2 FOR UPDATE",
-			l.Source, l.Partition).Scan(&id, &next, &epoch)
+		var next, epoch int64
+		var slot *time.Time
+		err := tx.QueryRow(ctx, "SELECT topic_id, next_offset, epoch, last_slot FROM cryptoviz.position WHERE source = $1 AND partition = $2 FOR UPDATE",
+			l.Source, l.Partition).Scan(&id, &next, &epoch, &slot)
 		if errors.Is(err, pgx.ErrNoRows) {
-			next = l.Start
 			_, err = tx.Exec(ctx, `INSERT INTO cryptoviz.position (source, partition, topic, topic_id, next_offset, epoch) VALUES ($1, $2, $3, $4, $5, 1)`,
-				l.Source, l.Partition, l.Topic, l.TopicID, next)
+				l.Source, l.Partition, l.Topic, l.TopicID, out.Next)
 			return err
 		}
 		if err != nil {
 			return err
 		}
-		was, reason := next, ""
+		if slot != nil {
+			out.LastSlot = slot.UTC()
+		}
+		gap := Gap{From: next, To: next, After: out.LastSlot}
 		switch {
 		case id != l.TopicID:
-			next, reason = l.Start, "the topic was deleted and created again"
+			gap.To, gap.Reason = l.Start, "the topic was deleted and created again"
 		case next < l.Start:
-			next, reason = l.Start, "the topic's retention removed records before they were read"
+			gap.To, gap.Reason = l.Start, RemovedUnread
 		case next > l.End:
-			next, reason = l.End, "the topic is shorter than what was read of it: the broker lost records"
+			gap.To, gap.Reason = l.End, "the topic is shorter than what was read of it: the broker lost records"
 		}
-		if reason != "" {
-			s.log.WarnContext(ctx, "gap in topic", "source", l.Source, "topic", l.Topic, "partition", l.Partition, "from_offset", was, "to_offset", next, "reason", reason)
-			if _, err := tx.Exec(ctx, `INSERT INTO cryptoviz.gap (source, topic, partition, from_offset, to_offset, reason) VALUES ($1, $2, $3, $4, $5, $6)`,
-				l.Source, l.Topic, l.Partition, was, next, reason); err != nil {
+		if gap.Reason != "" {
+			out.Gap = &gap
+			batch := &pgx.Batch{}
+			gap.queue(batch, out.Fence, l.Topic)
+			if err := tx.SendBatch(ctx, batch).Close(); err != nil {
 				return err
 			}
 		}
-		fence.Epoch = epoch + 1
+		if err := tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM cryptoviz.gap WHERE source = $1 AND partition = $2 AND after_slot IS NOT NULL AND before_slot IS NULL)",
+			l.Source, l.Partition).Scan(&out.Pending); err != nil {
+			return err
+		}
+		out.Next, out.Fence.Epoch = gap.To, epoch+1
 		_, err = tx.Exec(ctx, `UPDATE cryptoviz.position SET topic = $3, topic_id = $4, next_offset = $5, epoch = $6, updated_at = now() WHERE source = $1 AND partition = $2`,
-			l.Source, l.Partition, l.Topic, l.TopicID, next, fence.Epoch)
+			l.Source, l.Partition, l.Topic, l.TopicID, out.Next, out.Fence.Epoch)
 		return err
 	})
-	return fence, next, err
+	return out, err
 }

@@ -19,7 +19,7 @@ func TestClaimSaysWhereToGoOn(t *testing.T) {
 	}{
 		{"as it was left", topicID, 0, 50, 10, ""},
 		{"read to the end", topicID, 0, 10, 10, ""},
-		{"retention went past", topicID, 25, 50, 25, "10 25 the topic's retention removed records before they were read"},
+		{"retention went past", topicID, 25, 50, 25, "10 25 the topic's retention removed records before they were stored"},
 		{"the broker lost records", topicID, 0, 7, 7, "10 7 the topic is shorter than what was read of it: the broker lost records"},
 		{"a new topic of the name", other, 0, 50, 0, "10 0 the topic was deleted and created again"},
 		{"a new topic, its start gone", other, 4, 50, 4, "10 4 the topic was deleted and created again"},
@@ -27,24 +27,24 @@ func TestClaimSaysWhereToGoOn(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			b := newBench(t, store.Options{})
 			b.commit(b.claim(0, 10), b.batch(0, many(10, time.Now())...))
-			fence, next, err := b.Claim(t.Context(), store.Log{Source: "binance", Topic: "binance", TopicID: c.id, Start: c.start, End: c.end})
+			claimed, err := b.Claim(t.Context(), store.Log{Source: "binance", Topic: "binance", TopicID: c.id, Start: c.start, End: c.end})
 			if err != nil {
 				t.Fatal(err)
 			}
-			if next != c.next || fence.Epoch != 2 {
-				t.Errorf("next %d, epoch %d", next, fence.Epoch)
+			if claimed.Next != c.next || claimed.Fence.Epoch != 2 || claimed.Pending != (c.gap != "") || (claimed.Gap != nil) != (c.gap != "") {
+				t.Errorf("%+v", claimed)
 			}
 			b.has(map[string]string{"SELECT from_offset || ' ' || to_offset || ' ' || reason FROM cryptoviz.gap": c.gap})
-			b.commit(fence, b.batch(next, many(1, time.Now().Add(time.Second))...))
+			b.commit(claimed.Fence, b.batch(claimed.Next, many(1, time.Now().Add(time.Second))...))
 		})
 	}
 }
 
 func TestClaimBeginsAtTheStartOfTheLog(t *testing.T) {
 	b := newBench(t, store.Options{})
-	_, next, err := b.Claim(t.Context(), store.Log{Source: "binance", Topic: "binance", TopicID: topicID, Start: 3, End: 9})
-	if err != nil || next != 3 {
-		t.Errorf("next %d: %v", next, err)
+	claimed, err := b.Claim(t.Context(), store.Log{Source: "binance", Topic: "binance", TopicID: topicID, Start: 3, End: 9})
+	if err != nil || claimed.Next != 3 {
+		t.Errorf("%+v: %v", claimed, err)
 	}
 }
 

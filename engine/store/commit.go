@@ -217,9 +217,8 @@ func (w *writer) losses(fence Fence) error {
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING`,
 			fence.Source, w.t.Topic, fence.TopicID, fence.Partition, d.Offset, printable(d.Key), append([]byte{}, d.Value...), printable(d.Reason))
 	}
-	for _, g := range w.b.Gaps {
-		batch.Queue(`INSERT INTO cryptoviz.gap (source, topic, partition, from_offset, to_offset, reason) VALUES ($1, $2, $3, $4, $5, $6)`,
-			fence.Source, w.t.Topic, fence.Partition, g.From, g.To, g.Reason)
+	for i := range w.b.Gaps {
+		w.b.Gaps[i].queue(batch, fence, w.t.Topic)
 	}
 	return w.conn.SendBatch(w.ctx, batch).Close()
 }

@@ -130,11 +130,11 @@ func many(n int, from time.Time) (out []mapping.Record) {
 
 func (b *bench) claim(start, end int64) store.Fence {
 	b.t.Helper()
-	fence, _, err := b.Claim(b.t.Context(), store.Log{Source: "binance", Topic: "binance", TopicID: topicID, Start: start, End: end})
+	claimed, err := b.Claim(b.t.Context(), store.Log{Source: "binance", Topic: "binance", TopicID: topicID, Start: start, End: end})
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	return fence
+	return claimed.Fence
 }
 
 func (b *bench) commit(fence store.Fence, batch *store.Batch) {

@@ -52,8 +52,24 @@ type Batch struct {
 	Stored   int64 // set by Commit: rows that were new, neither there already nor refused
 }
 
-// Gap is a stretch [From, To) of the partition that was gone before it could be read.
+// Gap is a stretch [From, To) of the partition that was gone before it could be read. Which slots it took is known once a
+// record after it has a slot: then another Gap, of no stretch, tells that one as Before.
 type Gap struct {
 	From, To int64
 	Reason   string
+	After    time.Time // newest slot that was stored before it, zero for none
+	Before   time.Time // slot of the first record after it
+	Slots    int64     // set by Commit: slots that lost records, and are entered as failed
+}
+
+// Records is how many offsets a gap has, 0 where that cannot be known.
+func (g Gap) Records() int64 { return max(0, g.To-g.From) }
+
+// Claimed is a partition that was claimed.
+type Claimed struct {
+	Fence    Fence
+	Next     int64     // first offset to store
+	LastSlot time.Time // newest slot that is stored, zero for none
+	Gap      *Gap      // noted by this claim, or nil
+	Pending  bool      // the slots of a gap are not entered yet
 }

@@ -29,16 +29,24 @@ type part struct {
 	ctx        context.Context
 	cancel     context.CancelFunc
 	done       sync.WaitGroup
-	in         chan []*kgo.Record
+	in         chan fetched
 	fence      store.Fence
 	next, high atomic.Int64 // first offset not stored; end of the log
+	paused     atomic.Bool  // nothing more is fetched until those before are stored
 	end        context.CancelCauseFunc
 }
 
-func (w *Worker) start(s *session, fence store.Fence, next, high int64) {
+// fetched is what one fetch brought of a partition.
+type fetched struct {
+	records []*kgo.Record
+	start   int64 // first offset that the log still has, -1 unknown
+}
+
+func (w *Worker) start(s *session, claimed store.Claimed, high int64) {
 	ctx, cancel := context.WithCancel(s.ctx)
-	p := &part{ctx: ctx, cancel: cancel, in: make(chan []*kgo.Record, 1), fence: fence, end: s.end}
-	p.next.Store(next)
+	fence := claimed.Fence
+	p := &part{ctx: ctx, cancel: cancel, in: make(chan fetched, 1), fence: fence, end: s.end}
+	p.next.Store(claimed.Next)
 	p.high.Store(high)
 	w.mu.Lock()
 	w.parts[fence.Partition] = p
@@ -46,7 +54,7 @@ func (w *Worker) start(s *session, fence store.Fence, next, high int64) {
 	batches, free := make(chan *store.Batch), make(chan *store.Batch, 2)
 	free <- &store.Batch{Rows: &mapping.Rows{}}
 	free <- &store.Batch{Rows: &mapping.Rows{}}
-	p.done.Go(func() { w.mapBatches(p, next, batches, free) })
+	p.done.Go(func() { w.mapBatches(p, claimed, batches, free) })
 	p.done.Go(func() {
 		if err := w.commitBatches(p, batches, free); err != nil {
 			s.end(errRestart) // fenced: join again, and take what the group gives
@@ -54,12 +62,13 @@ func (w *Worker) start(s *session, fence store.Fence, next, high int64) {
 	})
 }
 
-// mapBatches maps records as they come, in batches as large as what waits, up to the limit. The first one wanted is next.
-func (w *Worker) mapBatches(p *part, next int64, out chan<- *store.Batch, free <-chan *store.Batch) {
+// mapBatches maps records as they come, in batches as large as what waits, up to the limit.
+func (w *Worker) mapBatches(p *part, claimed store.Claimed, out chan<- *store.Batch, free <-chan *store.Batch) {
 	m := mapper{Worker: w, program: w.program.Clone()}
-	var waiting []*kgo.Record
+	gaps := gaps{next: claimed.Next, last: claimed.LastSlot, pending: claimed.Pending}
+	var waiting fetched
 	for {
-		if len(waiting) == 0 {
+		if len(waiting.records) == 0 {
 			select {
 			case waiting = <-p.in:
 			case <-p.ctx.Done():
@@ -74,31 +83,35 @@ func (w *Worker) mapBatches(p *part, next int64, out chan<- *store.Batch, free <
 		}
 		b.Rows.Reset()
 		b.Records, b.Offsets, b.Dead, b.Gaps, b.Stored = b.Records[:0], b.Offsets[:0], nil, nil, 0
-		b.Position = store.Position{First: next, Next: next}
+		b.Position = store.Position{First: gaps.next, Next: gaps.next}
 		m.now = w.opt.Clock.Now()
 		size := 0
 		for len(b.Records) < w.opt.BatchRows && size < maxBatchBytes {
-			if len(waiting) == 0 {
+			if len(waiting.records) == 0 {
 				select {
 				case waiting = <-p.in:
 				default:
 				}
 			}
-			if len(waiting) == 0 {
+			if len(waiting.records) == 0 {
 				break
 			}
-			r := waiting[0]
-			if r.Offset < next { // the log is shorter than it was: Claim finds out
+			r := waiting.records[0]
+			if r.Offset < gaps.next { // the log is shorter than it was: Claim finds out
 				p.end(errRestart)
 				return
 			}
-			if r.Offset > next && !w.compacted {
-				b.Gaps = append(b.Gaps, store.Gap{From: next, To: r.Offset, Reason: "the topic's retention removed records before they were read"})
+			waiting.records = waiting.records[1:]
+			gaps.look(b, r, waiting.start, &m.slots)
+			if r.Attrs.IsControl() { // the end of a transaction
+				b.Position.Next = r.Offset + 1
+				continue
 			}
-			next = r.Offset + 1
 			size += len(r.Value)
 			m.add(b, r)
-			waiting = waiting[1:]
+			if b.Position.LastSlot.After(gaps.last) {
+				gaps.last = b.Position.LastSlot
+			}
 		}
 		select {
 		case out <- b:
@@ -200,6 +213,9 @@ func (w *Worker) commitBatches(p *part, in <-chan *store.Batch, free chan<- *sto
 		for _, d := range b.Dead {
 			w.log.Warn("dead letter", "partition", p.fence.Partition, "offset", d.Offset, "key", d.Key, "reason", d.Reason)
 			break // one a batch is enough for a log; all are in cryptoviz.dead_letter
+		}
+		for _, g := range b.Gaps {
+			w.lost(p.fence.Partition, g)
 		}
 		p.next.Store(b.Position.Next)
 		free <- b

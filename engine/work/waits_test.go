@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
+
 	"github.com/cryptoviz/cryptoviz/engine/connect"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/store"
@@ -125,8 +127,8 @@ func TestDeadConnections(t *testing.T) {
 // noClaim is a database that answers everything but this.
 type noClaim struct{ work.Store }
 
-func (noClaim) Claim(context.Context, store.Log) (store.Fence, int64, error) {
-	return store.Fence{}, 0, errors.New("the database does not answer")
+func (noClaim) Claim(context.Context, store.Log) (store.Claimed, error) {
+	return store.Claimed{}, errors.New("the database does not answer")
 }
 
 // TestBlockedStays while the cause does: that the broker answers means nothing to a claim that waits for the database.
@@ -151,7 +153,8 @@ func TestBlockedStays(t *testing.T) {
 // TestBlockedByOnePartition: that the other partition's rows are stored means nothing to it.
 func TestBlockedByOnePartition(t *testing.T) {
 	r := newRig(t, "binance", 2, "", true)
-	w, err := work.New(r.src, &onlyPartition{Store: r.store, n: 1}, r.clients(), work.Options{})
+	locked := &onlyPartition{Store: r.store, n: 1}
+	w, err := work.New(r.src, locked, r.clients(), work.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,19 +174,27 @@ func TestBlockedByOnePartition(t *testing.T) {
 			}
 		}
 	}
-	if s := w.Stats(); s.Rows == 0 {
-		t.Errorf("the other partition stands still: %+v", s)
+	ends, err := kadm.NewClient(r.kafka).ListEndOffsets(t.Context(), r.src.Topic.Name)
+	if err != nil {
+		t.Fatal(err)
 	}
+	end, _ := ends.Lookup(r.src.Topic.Name, 1)
+	r.becomes("SELECT next_offset FROM cryptoviz.position WHERE partition = 1", fmt.Sprint(end.Offset)) // the other one goes on
+	first, _ := ends.Lookup(r.src.Topic.Name, 0)
+	r.until("the lag is that of what waits", func() bool { return w.Stats().Lag == first.Offset })
+	locked.open.Store(true)
+	r.exact(21 * 17)
 }
 
 // onlyPartition is a database that can store one partition.
 type onlyPartition struct {
 	work.Store
-	n int32
+	n    int32
+	open atomic.Bool // it can store any
 }
 
 func (o *onlyPartition) Commit(ctx context.Context, t *store.Target, fence store.Fence, b *store.Batch) error {
-	if fence.Partition != o.n {
+	if fence.Partition != o.n && !o.open.Load() {
 		return fmt.Errorf("partition %d is locked", fence.Partition)
 	}
 	return o.Store.Commit(ctx, t, fence, b)

@@ -293,10 +293,10 @@ type memory struct {
 	batches []store.Batch
 }
 
-func (m *memory) Claim(context.Context, store.Log) (store.Fence, int64, error) {
+func (m *memory) Claim(context.Context, store.Log) (store.Claimed, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return store.Fence{}, m.next, nil
+	return store.Claimed{Next: m.next}, nil
 }
 
 func (m *memory) Commit(_ context.Context, _ *store.Target, _ store.Fence, b *store.Batch) error {
@@ -326,7 +326,8 @@ func TestRecordsRemovedBeforeTheyWereRead(t *testing.T) {
 	defer cancel()
 	r.until("read", func() bool { m.mu.Lock(); defer m.mu.Unlock(); return m.next == 100 })
 	b := m.batches[0]
-	if b.Position.First != 20 || len(b.Gaps) != 1 || b.Gaps[0].From != 20 || b.Gaps[0].To != 60 {
+	if b.Position.First != 20 || len(b.Gaps) != 2 || b.Gaps[0].From != 20 || b.Gaps[0].To != 60 || b.Gaps[1].Before.IsZero() {
 		t.Errorf("%+v", b)
 	}
+	r.until("it is counted", func() bool { s := w.Stats(); return s.Gaps == 1 && s.GapRecords == 40 })
 }

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,7 +26,7 @@ import (
 
 // Store is what a worker needs of the database.
 type Store interface {
-	Claim(ctx context.Context, l store.Log) (store.Fence, int64, error)
+	Claim(ctx context.Context, l store.Log) (store.Claimed, error)
 	Commit(ctx context.Context, t *store.Target, fence store.Fence, b *store.Batch) error
 }
 
@@ -45,6 +44,7 @@ type Options struct {
 // Stats is a worker's state, for status and metrics.
 type Stats struct {
 	Rows, Batches, Dead, Fenced int64
+	Gaps, GapRecords            int64 // stretches of the topic that were gone before they could be stored, and their offsets
 	Lag                         int64 // records in the topic that are not stored yet
 	Blocked                     string
 	Newest                      time.Time // of the newest sample that was stored; zero for none
@@ -61,13 +61,11 @@ type Worker struct {
 	target  *store.Target
 	log     *slog.Logger
 	timed   bool // rows have a time, and it is checked
-	// compacted: offsets may leave numbers out.
-	compacted bool
 
-	rows, batches, dead, fenced atomic.Int64
-	waits                       waits
-	underway                    underway
-	newest                      atomic.Int64 // time of the newest sample that was stored, in µs since the epoch; 0 for none
+	rows, batches, dead, fenced, gaps, gapRecords atomic.Int64
+	waits                                         waits
+	underway                                      underway
+	newest                                        atomic.Int64 // time of the newest sample that was stored, in µs since the epoch; 0 for none
 
 	mu       sync.Mutex
 	parts    map[int32]*part
@@ -95,8 +93,8 @@ func New(src *spec.Source, st Store, clients []kgo.Opt, opt Options) (*Worker, e
 	}
 	h := src.Table.Hypertable
 	w := &Worker{
-		timed: h != nil && slices.Contains(program.Columns(), h.Time), compacted: strings.Contains(src.Topic.Config["cleanup.policy"], "compact"),
-		src: src, opts: clients, opt: opt, program: program, target: store.NewTarget(src.Topic.Name, src.Table, program.Columns()),
+		timed: h != nil && slices.Contains(program.Columns(), h.Time),
+		src:   src, opts: clients, opt: opt, program: program, target: store.NewTarget(src.Topic.Name, src.Table, program.Columns()),
 		log: opt.Log.With("source", src.Name), parts: map[int32]*part{}, instance: opt.Instance, waits: waits{why: map[int32]string{}},
 	}
 	w.store = watchedStore{st, &w.underway}
@@ -118,7 +116,10 @@ func (w *Worker) Rename(instance string) {
 
 // Stats returns the counters since the start.
 func (w *Worker) Stats() Stats {
-	s := Stats{Rows: w.rows.Load(), Batches: w.batches.Load(), Dead: w.dead.Load(), Fenced: w.fenced.Load(), Blocked: cmp.Or(w.waits.first(), w.underway.slowest())}
+	s := Stats{
+		Rows: w.rows.Load(), Batches: w.batches.Load(), Dead: w.dead.Load(), Fenced: w.fenced.Load(),
+		Gaps: w.gaps.Load(), GapRecords: w.gapRecords.Load(), Blocked: cmp.Or(w.waits.first(), w.underway.slowest()),
+	}
 	if at := w.newest.Load(); at != 0 {
 		s.Newest = time.UnixMicro(at).UTC()
 	}
@@ -221,6 +222,8 @@ func (w *Worker) session(ctx context.Context) error {
 	opts := append(append([]kgo.Opt{}, w.opts...),
 		kgo.ConsumerGroup(w.opt.Group+w.src.Name), kgo.ConsumeTopics(w.src.Topic.Name),
 		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		// What a producer gave up is no record. That of its transactions which is none either moves the position all the same.
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(),
 		kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(), kgo.SessionTimeout(w.opt.Session), kgo.HeartbeatInterval(min(w.opt.Session/4, 3*time.Second)),
 		kgo.MaxConcurrentFetches(2), kgo.FetchMaxBytes(1<<20), kgo.FetchMaxPartitionBytes(256<<10), kgo.MaxDecompressBatchBytes(32<<20),
 		kgo.FetchMaxWait(time.Second), kgo.KeepRetryableFetchErrors(), kgo.MetadataMinAge(time.Second),
@@ -242,11 +245,10 @@ func (w *Worker) session(ctx context.Context) error {
 	}
 	s.client = client
 	close(s.ready)
-	var watch sync.WaitGroup
-	watch.Go(func() { s.watch(ctx) })
+	s.tasks.Go(func() { s.watch(ctx) })
 	defer func() {
 		cancel(nil)
-		watch.Wait()
+		s.tasks.Wait()
 		w.drop(slices.Collect(maps.Keys(w.owners())))
 		s.leave(context.WithoutCancel(ctx), instance)
 	}()
@@ -285,10 +287,7 @@ func (w *Worker) session(ctx context.Context) error {
 				return // revoked meanwhile; its next owner reads it again
 			}
 			p.high.Store(f.HighWatermark)
-			select {
-			case p.in <- f.Records:
-			case <-p.ctx.Done():
-			}
+			s.hand(p, fetched{f.Records, f.LogStartOffset})
 		})
 	}
 	return context.Cause(ctx)
@@ -331,6 +330,7 @@ type session struct {
 	end     context.CancelCauseFunc
 	client  *kgo.Client
 	ready   chan struct{} // closed once client is set: the group may assign partitions before NewClient returns
+	tasks   sync.WaitGroup
 	topicID [16]byte
 }
 
@@ -382,13 +382,16 @@ func (s *session) claim(ctx context.Context, topic string, wanted map[int32]kgo.
 			return fmt.Errorf("list offsets of topic %s partition %d: %w", topic, n, errors.Join(start.Err, end.Err, errors.New("no answer")))
 		}
 		s.drop([]int32{n}) // an owner of before must be done before the epoch rises
-		fence, next, err := s.store.Claim(ctx, store.Log{Source: s.src.Name, Topic: topic, Partition: n, TopicID: id, Start: start.Offset, End: end.Offset})
+		claimed, err := s.store.Claim(ctx, store.Log{Source: s.src.Name, Topic: topic, Partition: n, TopicID: id, Start: start.Offset, End: end.Offset})
 		if err != nil {
 			return err
 		}
-		wanted[n] = kgo.NewOffset().At(next).WithEpoch(-1)
-		s.start(s, fence, next, end.Offset)
-		s.log.Debug("partition assigned", "partition", n, "next_offset", next, "epoch", fence.Epoch)
+		if claimed.Gap != nil {
+			s.lost(n, *claimed.Gap)
+		}
+		wanted[n] = kgo.NewOffset().At(claimed.Next).WithEpoch(-1)
+		s.start(s, claimed, end.Offset)
+		s.log.Debug("partition assigned", "partition", n, "next_offset", claimed.Next, "epoch", claimed.Fence.Epoch)
 	}
 	s.wait(claiming, "")
 	return nil
@@ -434,8 +437,9 @@ func (s *session) watch(ctx context.Context) {
 		end()
 		s.mu.Lock()
 		same := s.topicID == [16]byte{} || s.topicID == id
-		offsets := map[int32]kgo.EpochOffset{}
+		offsets, paused := map[int32]kgo.EpochOffset{}, false
 		for n, p := range s.parts {
+			paused = paused || p.paused.Load()
 			if at := p.next.Load(); at > 0 {
 				offsets[n] = kgo.EpochOffset{Epoch: -1, Offset: at}
 			}
@@ -452,6 +456,9 @@ func (s *session) watch(ctx context.Context) {
 			return
 		default:
 			s.wait(watching, "")
+		}
+		if paused {
+			s.measure(ctx)
 		}
 		if len(offsets) > 0 {
 			s.client.CommitOffsets(ctx, map[string]map[int32]kgo.EpochOffset{s.src.Topic.Name: offsets}, nil) // for lag tools; never read back

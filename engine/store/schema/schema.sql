@@ -79,6 +79,11 @@ CREATE TABLE IF NOT EXISTS cryptoviz.gap (
   at        timestamptz NOT NULL DEFAULT now()
 );
 
+-- Since version 3: the newest slot stored before the gap, and the first one after it: those between lost records. before_slot is
+-- null until a record with a slot comes.
+ALTER TABLE cryptoviz.gap ADD COLUMN IF NOT EXISTS after_slot timestamptz;
+ALTER TABLE cryptoviz.gap ADD COLUMN IF NOT EXISTS before_slot timestamptz;
+
 -- One row a rollup and day. dropped_at set: the day's raw rows are gone, later ones merge.
 CREATE TABLE IF NOT EXISTS cryptoviz.rollup_day (
   rollup      text NOT NULL,
