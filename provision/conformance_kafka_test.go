@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+
+	"github.com/cryptoviz/cryptoviz/engine/testkit"
 )
 
 // alter changes the topic's config as another program does, and waits until both brokers show it.
@@ -24,7 +26,7 @@ func (c *conformance) seen(line string) {
 	admin := kadm.NewClient(c.kafka)
 	var ours kadm.TopicsSet
 	ours.Add("conform_ticks", 0, 1, 2, 3)
-	for deadline, times := time.Now().Add(20*time.Second), 0; times < 8; times++ {
+	for deadline, times := time.Now().Add(testkit.Patience), 0; times < 8; times++ {
 		moving, err := admin.ListPartitionReassignments(c.t.Context(), ours)
 		if err != nil {
 			c.t.Fatal(err)
@@ -33,7 +35,7 @@ func (c *conformance) seen(line string) {
 			if times = 0; time.Now().After(deadline) {
 				c.t.Fatalf("%s does not come to be: %q", line, lines)
 			}
-			time.Sleep(10 * time.Millisecond)
+			time.Sleep(10 * time.Millisecond) //nolint:forbidigo // a poll that must hold eight times
 		}
 	}
 }

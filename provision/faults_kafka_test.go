@@ -69,7 +69,7 @@ func kafkaIsGone(t *testing.T, broker string) {
 	f.kfkWire.cut(true)
 	started := time.Now()
 	found, err := f.open().Plan(t.Context())
-	if took := time.Since(started); err != nil || took > 15*time.Second {
+	if took := time.Since(started); err != nil || took > testkit.Patience {
 		t.Fatalf("%v after %s", err, took)
 	}
 	if len(found.Errors) != len(f.p.Topics) || len(found.Changes) != len(whole.Changes)-len(f.p.Topics) || found.ExitCode() != 1 {
@@ -109,7 +109,7 @@ func brokerIsDown(t *testing.T) {
 	admin := kadm.NewClient(f.kafka)
 	up := func(n int) {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
 		defer cancel()
 		for {
 			m, err := admin.BrokerMetadata(kadm.WithAuthorizedOps(ctx))

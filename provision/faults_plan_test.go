@@ -2,7 +2,6 @@ package provision_test
 
 import (
 	"bytes"
-	"context"
 	"regexp"
 	"strings"
 	"testing"
@@ -128,15 +127,9 @@ func secondApply(t *testing.T, broker string) {
 // take takes the lock of apply as soon as it is free.
 func take(t *testing.T, f *faulty) (release func()) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	for {
-		_, release, err := timescale.Lock(t.Context(), f.db)
-		if err == nil {
-			return release
-		}
-		if ctx.Err() != nil {
-			t.Fatal(err)
-		}
-	}
+	testkit.Eventually(t, func() (err error) {
+		_, release, err = timescale.Lock(t.Context(), f.db)
+		return err
+	})
+	return release
 }

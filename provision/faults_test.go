@@ -328,7 +328,7 @@ func (f *faulty) tried(p plan.Plan, progress func(provision.Event)) ([]provision
 	f.t.Helper()
 	started := time.Now()
 	results, err := f.open().Apply(f.t.Context(), p, provision.Options{By: "test", Version: "0", Progress: progress})
-	if took := time.Since(started); took > 20*time.Second {
+	if took := time.Since(started); took > testkit.Patience {
 		f.t.Errorf("apply took %s", took)
 	}
 	text := fmt.Sprint(err)
@@ -347,7 +347,7 @@ func (f *faulty) tried(p plan.Plan, progress func(provision.Event)) ([]provision
 func (f *faulty) alone() {
 	f.t.Helper()
 	f.db.Reset() // another command has connections of its own
-	for deadline := time.Now().Add(30 * time.Second); ; {
+	for deadline := time.Now().Add(testkit.Patience); ; {
 		var others int
 		err := f.db.QueryRow(f.t.Context(), "SELECT count(*)::int FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'").Scan(&others)
 		switch {

@@ -106,14 +106,15 @@ func (in *installed) number(sql string) (n int64) {
 	return n
 }
 
-// waitFor asks every 50 ms until the number is at least want.
-func (in *installed) waitFor(log *buffer, sql string, want int64, patience time.Duration) {
+// waitFor asks until the number is at least want.
+func (in *installed) waitFor(log *buffer, sql string, want int64) {
 	in.t.Helper()
-	for started := time.Now(); in.number(sql) < want; time.Sleep(50 * time.Millisecond) {
-		if time.Since(started) > patience {
-			in.t.Fatalf("%s: %d, want %d\n%s", sql, in.number(sql), want, log)
+	testkit.Eventually(in.t, func() error {
+		if got := in.number(sql); got < want {
+			return fmt.Errorf("%s: %d, want %d\n%s", sql, got, want, log)
 		}
-	}
+		return nil
+	})
 }
 
 // start is `cryptoviz run` in the background.
@@ -125,11 +126,12 @@ func (in *installed) start(args ...string) (*exec.Cmd, *buffer) {
 		in.t.Fatal(err)
 	}
 	in.t.Cleanup(func() { _ = cmd.Process.Kill() })
-	for began := time.Now(); !strings.Contains(log.String(), "msg=running"); time.Sleep(10 * time.Millisecond) {
-		if time.Since(began) > 15*time.Second {
-			in.t.Fatalf("run does not begin:\n%s", log)
+	testkit.Eventually(in.t, func() error {
+		if text := log.String(); !strings.Contains(text, "msg=running") {
+			return fmt.Errorf("run does not begin:\n%s", text)
 		}
-	}
+		return nil
+	})
 	return cmd, log
 }
 
@@ -142,17 +144,12 @@ func (in *installed) stop(cmd *exec.Cmd, log *buffer, signals ...syscall.Signal)
 		if err := cmd.Process.Signal(s); err != nil && i == 0 {
 			in.t.Fatal(err)
 		}
-		time.Sleep(10 * time.Millisecond)
+		time.Sleep(10 * time.Millisecond) //nolint:forbidigo // as somebody presses Ctrl-C
 	}
 	done := make(chan error, 1)
 	go func() { done <- cmd.Wait() }()
-	select {
-	case err := <-done:
-		if err != nil {
-			in.t.Errorf("run ended with %v:\n%s", err, log)
-		}
-	case <-time.After(20 * time.Second):
-		in.t.Fatalf("run does not end:\n%s", log)
+	if err := testkit.Receive(in.t, done, "end of run"); err != nil {
+		in.t.Errorf("run ended with %v:\n%s", err, log)
 	}
 }
 
@@ -185,7 +182,7 @@ const rowsOfSources = "SELECT (SELECT count(DISTINCT source) FROM raw_crypto_dat
 func TestProgramOnRealServices(t *testing.T) {
 	in := install(t, nil)
 	cmd, log := in.start()
-	in.waitFor(log, rowsOfSources, 4, 30*time.Second)
+	in.waitFor(log, rowsOfSources, 4)
 	if out := in.run("status"); !strings.Contains(out, "binance") || !strings.Contains(out, "ok") {
 		t.Errorf("status:\n%s", out)
 	}
@@ -217,8 +214,8 @@ func BenchmarkProgramMemory(b *testing.B) {
 	in := install(b, map[string]string{"shared_buffers": "512MB", "max_wal_size": "8GB"})
 	for b.Loop() {
 		cmd, log := in.start()
-		in.waitFor(log, rowsOfSources, 4, 30*time.Second)
-		time.Sleep(30 * time.Second)
+		in.waitFor(log, rowsOfSources, 4)
+		time.Sleep(30 * time.Second) //nolint:forbidigo // a benchmark of what it needs when quiet
 		quiet, _ := memory(b, cmd.Process.Pid)
 		b.ReportMetric(quiet, "MiB_quiet")
 		in.stop(cmd, log)
@@ -227,7 +224,7 @@ func BenchmarkProgramMemory(b *testing.B) {
 		before := in.number("SELECT count(*) FROM raw_crypto_data")
 		in.fill(records)
 		cmd, log = in.start()
-		in.waitFor(log, "SELECT count(*) FROM raw_crypto_data", before+records, 2*time.Minute)
+		in.waitFor(log, "SELECT count(*) FROM raw_crypto_data", before+records)
 		_, most := memory(b, cmd.Process.Pid)
 		b.ReportMetric(most, "MiB_most_under_load")
 		in.stop(cmd, log)

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -135,7 +134,7 @@ func setUp(e *testscript.Env, root string, pool, three chan *brokers) error {
 
 // giveBack empties brokers for the next script.
 func (o *outside) giveBack(pool chan *brokers, b *brokers) {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
 	defer cancel()
 	if err := b.wipe(ctx); err != nil {
 		o.t.Errorf("empty Kafka: %v", err)

@@ -18,12 +18,13 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/testkit"
 	"github.com/cryptoviz/cryptoviz/provision/grafana/grafanatest"
 )
 
 // ask runs statements on the script's database, and returns what they answer: a line a row.
 func ask(ts *testscript.TestScript, sql string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
 	defer cancel()
 	conn, err := pgx.Connect(ctx, ts.Getenv("DATABASE_URL"))
 	ts.Check(err)
@@ -60,7 +61,7 @@ func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	var got string
 	var err error
-	for began := time.Now(); time.Since(began) < 20*time.Second; time.Sleep(20 * time.Millisecond) {
+	for began := time.Now(); time.Since(began) < testkit.Patience; time.Sleep(20 * time.Millisecond) { //nolint:forbidigo // a poll without a testing.TB
 		if got, err = ask(ts, args[0]); strings.TrimSpace(got) == args[1] {
 			return
 		}
@@ -92,7 +93,7 @@ func (b *brokers) until(ctx context.Context, good func(set map[string]string) bo
 		if good(set) {
 			return nil
 		}
-		time.Sleep(10 * time.Millisecond)
+		time.Sleep(10 * time.Millisecond) //nolint:forbidigo // a poll without a testing.TB
 	}
 }
 
@@ -101,7 +102,7 @@ func cmdKafka(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: kafka create|alter|produce|delete|kill|restart|list ...")
 	}
 	b := world(ts).kafka
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
 	defer cancel()
 	switch what, args := args[0], args[1:]; {
 	case what == "create" && len(args) >= 2:

@@ -17,6 +17,7 @@ import (
 
 	"github.com/cryptoviz/cryptoviz/engine/local"
 	"github.com/cryptoviz/cryptoviz/engine/status"
+	"github.com/cryptoviz/cryptoviz/engine/testkit"
 )
 
 // buffer is a bytes.Buffer that two goroutines use.
@@ -89,7 +90,7 @@ func (s *started) end(t *testing.T) {
 		if code != 0 {
 			t.Errorf("up ended with %d:\n%s", code, s.stderr)
 		}
-	case <-time.After(30 * time.Second):
+	case <-time.After(testkit.Patience):
 		t.Fatalf("up does not end:\n%s", s.stderr)
 	}
 }
@@ -97,15 +98,15 @@ func (s *started) end(t *testing.T) {
 // eventually asks until the answer is right.
 func eventually(t *testing.T, s *started, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(60 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
-		if ok() {
-			return
+	testkit.Eventually(t, func() error {
+		switch {
+		case ok():
+			return nil
+		case len(s.done) > 0:
+			t.Fatalf("up ended before %s came:\n%s", what, s.stderr)
 		}
-		if len(s.done) > 0 {
-			break
-		}
-	}
-	t.Fatalf("%s did not come:\n%s", what, s.stderr)
+		return fmt.Errorf("%s did not come:\n%s", what, s.stderr)
+	})
 }
 
 func one(t *testing.T, dir, sql string) string {
@@ -326,8 +327,9 @@ func TestUpKeepsThePortOfPostgres(t *testing.T) {
 		})
 		takeFromPostgres(t, up, running.Data, waits)
 	}
+	free := time.Now()
 	eventually(t, up, "new rows", func() bool {
-		out, _, code := command(t.Context(), "query", "--state", dir, "--format", "csv", "SELECT 'rows' FROM cryptoviz.slot WHERE state = 'ok' AND started_at > now() - interval '1 second'")
+		out, _, code := command(t.Context(), "query", "--state", dir, "--format", "csv", "SELECT 'rows' FROM cryptoviz.slot WHERE state = 'ok' AND started_at > '"+free.Format(time.RFC3339Nano)+"'")
 		return code == 0 && strings.Contains(out, "\nrows")
 	})
 	if now, err := local.FindRunning(dir); err != nil || now.Data.PostgresPort != running.Data.PostgresPort {
@@ -350,14 +352,14 @@ func takeFromPostgres(t *testing.T, up *started, data local.StateData, said stri
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); {
+	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); { // the caller tries again
 		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", data.PostgresPort))
 		if err != nil {
 			continue
 		}
 		defer func() { _ = l.Close() }()
 		for end := time.Now().Add(5 * time.Second); time.Now().Before(end) && !strings.Contains(up.stderr.String(), said); {
-			time.Sleep(50 * time.Millisecond)
+			time.Sleep(50 * time.Millisecond) //nolint:forbidigo // a race with a server that starts; the caller tries again
 		}
 		return
 	}

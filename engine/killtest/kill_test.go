@@ -126,7 +126,7 @@ func (f *field) start(instance string) *testkit.Process {
 func (f *field) query(sql string) (n int64) {
 	f.t.Helper()
 	var err error
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(testkit.Patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		ctx, cancel := context.WithTimeout(f.t.Context(), 5*time.Second)
 		err = f.pool.QueryRow(ctx, sql).Scan(&n)
 		cancel()
@@ -152,7 +152,7 @@ func (f *field) position() int64 {
 // await waits for something that must come.
 func (f *field) await(done func() bool, otherwise string) {
 	f.t.Helper()
-	for deadline := time.Now().Add(time.Minute); !done(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(testkit.Patience); !done(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			f.t.Fatalf("%s\n%s", otherwise, f.tail())
 		}
@@ -195,7 +195,7 @@ func (f *field) killEngine(instance string) {
 	f.engine.Kill()
 	f.engine = f.start(instance)
 	for f.query(epoch) == before {
-		if time.Since(started) > time.Minute {
+		if time.Since(started) > testkit.Patience {
 			f.t.Fatalf("the next engine claims nothing\n%s", f.tail())
 		}
 		time.Sleep(10 * time.Millisecond)
@@ -305,7 +305,7 @@ func (f *field) count() (r result) {
 	ends.Each(func(o kadm.ListedOffset) { r.inTopic += o.Offset })
 	f.settings.Drain = true
 	f.engine = f.start("one")
-	for deadline := time.Now().Add(time.Minute); f.position() < r.inTopic; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(testkit.Patience); f.position() < r.inTopic; time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			f.t.Fatalf("not everything is read\n%s", f.tail())
 		}

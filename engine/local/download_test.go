@@ -244,13 +244,13 @@ func TestUnpackOverADamagedTarget(t *testing.T) {
 func TestGetGivesUpWhenNothingComes(t *testing.T) {
 	release := make(chan struct{})
 	_, slow := mirror(t, nil, func(w http.ResponseWriter, _ *http.Request) {
-		for range 10 { // slower in all than the patience, and each part is faster
+		for range 5 { // slower in all than the patience, and each part is faster
 			_, _ = w.Write([]byte("x"))
 			_ = http.NewResponseController(w).Flush()
-			time.Sleep(80 * time.Millisecond)
+			time.Sleep(500 * time.Millisecond) //nolint:forbidigo // a slow line
 		}
 	})
-	if body, err := get(t.Context(), slow, 500*time.Millisecond); err != nil || len(body) != 10 {
+	if body, err := get(t.Context(), slow, 2*time.Second); err != nil || len(body) != 5 {
 		t.Errorf("a slow line: %q, %v", body, err)
 	}
 	_, silent := mirror(t, nil, func(w http.ResponseWriter, _ *http.Request) {

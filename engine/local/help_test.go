@@ -194,12 +194,15 @@ func execute(t *testing.T, dsn, sql string) {
 	}
 }
 
+// longest is testkit.Patience, which cannot be imported from here.
+const longest = 2 * time.Minute
+
 // until waits for something that a process does.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(longest); !ok(); time.Sleep(10 * time.Millisecond) { //nolint:forbidigo // the poll itself
 		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within 10 s", what)
+			t.Fatalf("%s: not within %s", what, longest)
 		}
 	}
 }

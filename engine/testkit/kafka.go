@@ -167,7 +167,7 @@ func (b *Broker) launch() error {
 
 // ready waits until the broker itself answers, and knows itself and as many members as there should be.
 func (b *Broker) ready(members int) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
 	client, err := kgo.NewClient(kgo.SeedBrokers(b.addr), kgo.RetryTimeout(time.Second))
 	if err != nil {

@@ -1,7 +1,6 @@
 package testkit_test
 
 import (
-	"context"
 	"errors"
 	"testing"
 	"time"
@@ -37,8 +36,7 @@ func TestKafkaClusterLosesOneBrokerAtATime(t *testing.T) {
 	if _, err := admin.CreateTopic(t.Context(), 3, 3, map[string]*string{"min.insync.replicas": &two}, "a"); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
-	defer cancel()
+	ctx := testkit.Context(t)
 	for i, b := range []*testkit.Broker{nil, brokers[0], brokers[1]} {
 		if b != nil {
 			b.Kill()

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -95,7 +96,7 @@ func TestNothingOutlivesAKill(t *testing.T) {
 			_, _ = os.Stdout.WriteString("broker " + b.Addr() + "\n")
 		}
 		_, _ = os.Stdout.WriteString("ready\n")
-		time.Sleep(time.Minute)
+		time.Sleep(testkit.Patience) //nolint:forbidigo // until it is killed
 		return
 	}
 	cmd := exec.Command(os.Args[0], "-test.run=^TestNothingOutlivesAKill$")
@@ -128,16 +129,12 @@ func TestNothingOutlivesAKill(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		_, folderErr := os.Stat(filepath.Dir(filepath.Dir(folder)))
-		gone := !runs(pid) && os.IsNotExist(folderErr)
-		if gone {
-			break
+	testkit.Eventually(t, func() error {
+		if _, err := os.Stat(filepath.Dir(filepath.Dir(folder))); runs(pid) || !os.IsNotExist(err) {
+			return fmt.Errorf("process %d runs: %v; its folder: %v", pid, runs(pid), err)
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("process %d runs: %v; its folder: %v", pid, runs(pid), folderErr)
-		}
-	}
+		return nil
+	})
 	if conn, err := pgx.Connect(t.Context(), url); err == nil {
 		_ = conn.Close(t.Context())
 		t.Error("the server still answers")

@@ -55,7 +55,7 @@ func Timescale(t testing.TB) string {
 	cmd.Stdout = in
 	process := Start(t, cmd)
 	_ = in.Close()
-	if err := out.SetReadDeadline(time.Now().Add(60 * time.Second)); err != nil {
+	if err := out.SetReadDeadline(time.Now().Add(Patience)); err != nil {
 		t.Fatal(err)
 	}
 	line, err := bufio.NewReader(out).ReadBytes('\n')

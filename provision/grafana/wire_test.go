@@ -230,13 +230,11 @@ func TestVersion(t *testing.T) {
 func TestCancel(t *testing.T) {
 	srv := grafanatest.New(t, grafanatest.V13)
 	w := newWorld(t, srv).full()
-	stop := srv.Fail(grafanatest.Fault{Path: "/api/dashboards", Delay: time.Minute})
+	stop := srv.Fail(grafanatest.Fault{Path: "/api/dashboards", Delay: 10 * time.Minute})
 	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 	defer cancel()
-	started := time.Now()
-	_, err := w.resources()[0].Read(ctx)
-	if !errors.Is(err, context.DeadlineExceeded) || time.Since(started) > 3*time.Second {
-		t.Errorf("after %s: %v", time.Since(started), err)
+	if _, err := w.resources()[0].Read(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Error(err)
 	}
 	stop()
 	if _, err := w.try(); err != nil { // an interrupted read is no snapshot

@@ -165,7 +165,7 @@ func (w *world) live(name string) *topic {
 
 func (w *world) eventually(f func() bool) {
 	w.t.Helper()
-	if err := until(w.t.Context(), 30*time.Second, func(context.Context) (bool, error) { return f(), nil }); err != nil {
+	if err := until(w.t.Context(), testkit.Patience, func(context.Context) (bool, error) { return f(), nil }); err != nil {
 		w.t.Fatal(err)
 	}
 }

@@ -2,6 +2,7 @@ package timescale
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -52,13 +53,12 @@ const theIndex = `(SELECT i.indexrelid::text || ' ' || i.indisvalid FROM pg_inde
 // waits returns when n sessions wait for a lock.
 func (w *tableWorld) waits(n string) {
 	w.t.Helper()
-	for range 500 {
-		if w.text("SELECT count(*)::text FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()") == n {
-			return
+	testkit.Eventually(w.t, func() error {
+		if got := w.text("SELECT count(*)::text FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"); got != n {
+			return fmt.Errorf("%s sessions wait, not %s", got, n)
 		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	w.t.Fatalf("%s sessions never waited", n)
+		return nil
+	})
 }
 
 // An index that is built CONCURRENTLY waits for old transactions, however long they take, and afterwards it is of use.
@@ -71,7 +71,7 @@ func TestConcurrentIndexWaits(t *testing.T) {
 	select {
 	case err := <-done:
 		t.Fatalf("it ended before the old transaction did: %v", err)
-	case <-time.After(time.Second): // three times the session's lock_timeout
+	case <-time.After(time.Second): //nolint:forbidigo // it must not end: three times the session's lock_timeout
 	}
 	if err := old.Rollback(t.Context()); err != nil {
 		t.Fatal(err)

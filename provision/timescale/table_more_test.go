@@ -437,9 +437,12 @@ func TestTableLocked(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- w.table(s).Apply(t.Context(), c) }()
 	for _, waiting := range []string{"true", "false"} {
-		for w.text("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'm'::regclass)::text") != waiting {
-			time.Sleep(20 * time.Millisecond)
-		}
+		testkit.Eventually(t, func() error {
+			if got := w.text("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'm'::regclass)::text"); got != waiting {
+				return fmt.Errorf("apply waits for the lock: %s", got)
+			}
+			return nil
+		})
 	}
 	if err := tx.Rollback(t.Context()); err != nil {
 		t.Fatal(err)

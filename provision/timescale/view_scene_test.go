@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -79,7 +78,7 @@ func (w *scene) dropRoles() {
 	if len(w.roles) == 0 || w.db.Config().ConnConfig.Database == "template1" { // that server is gone by now
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
 	defer cancel()
 	config := w.db.Config().ConnConfig.Copy()
 	config.Database = "postgres"
