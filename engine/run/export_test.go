@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kadm"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
@@ -15,3 +17,9 @@ func NewGate(p *spec.Pipeline, r *spec.Rollup, e *Engine, kafka *kadm.Client) in
 } {
 	return newGate(p, r, e.store, kafka)
 }
+
+// Pool is where the stages' connections are.
+func (e *Engine) Pool() *pgxpool.Pool { return e.store.Pool() }
+
+// Metrics are the descriptions of all metrics.
+func Metrics() []*prometheus.Desc { return descs }

@@ -1,7 +1,6 @@
 package run
 
 import (
-	"context"
 	"sync"
 	"time"
 
@@ -9,7 +8,6 @@ import (
 
 	"github.com/cryptoviz/cryptoviz/engine/schedule"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
-	"github.com/cryptoviz/cryptoviz/engine/status"
 )
 
 var (
@@ -23,17 +21,20 @@ var (
 	fencedDesc   = describe("fenced_total", "Batches given up because another worker owns the partition.", "source")
 	gapsDesc     = describe("gaps_total", "Stretches of the topic that were gone before they could be stored.", "source")
 	gapRecsDesc  = describe("gap_records_total", "Records in those stretches.", "source")
+	newestDesc   = describe("newest_sample_timestamp_seconds", "Time of the newest sample that this process stored.", "source")
 	lagDesc      = describe("lag_records", "Records on this worker's partitions that are not stored yet.", "source")
 	blockedDesc  = describe("worker_blocked", "1 while the worker waits for Kafka or the database.", "source")
 	modeDesc     = describe("mode_info", "live, simulated or recorded data.", "mode")
-	lastDayDesc  = describe("rollup_last_day_timestamp_seconds", "Newest day that is rolled up, its midnight.", "rollup")
-	dueDesc      = describe("rollup_days_due", "Days with raw rows that should be rolled up by now, and are not.", "rollup")
-	lateRowsDesc = describe("rollup_late_rows_total", "Rows that came after their day was rolled up: merged, or rejected.", "rollup")
 	diskFreeDesc = describe("disk_free_bytes", "Free space beside the local state.")
 )
 
+// descs is every metric of the engine. README.md of engine/ has a line for each.
+var descs []*prometheus.Desc
+
 func describe(name, help string, labels ...string) *prometheus.Desc {
-	return prometheus.NewDesc("cryptoviz_"+name, help, labels, nil)
+	d := prometheus.NewDesc("cryptoviz_"+name, help, labels, nil)
+	descs = append(descs, d)
+	return d
 }
 
 // tally counts what the slots brought, per source.
@@ -89,9 +90,13 @@ func (t *tally) ran(o schedule.Outcome) {
 }
 
 // Describe is prometheus.Collector's.
-func (e *Engine) Describe(out chan<- *prometheus.Desc) { prometheus.DescribeByCollect(e, out) }
+func (e *Engine) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range descs {
+		out <- d
+	}
+}
 
-// Collect reads the counters of the stages.
+// Collect reads the counters of the stages, and asks the servers: it takes three seconds at most.
 func (e *Engine) Collect(out chan<- prometheus.Metric) {
 	counter := func(d *prometheus.Desc, v float64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)
@@ -100,6 +105,7 @@ func (e *Engine) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
 	gauge(modeDesc, 1, e.opt.Mode)
+	e.collectHealth(gauge)
 	e.tally.mu.Lock()
 	for name, c := range e.tally.sources {
 		for kind, n := range c.states {
@@ -122,38 +128,14 @@ func (e *Engine) Collect(out chan<- prometheus.Metric) {
 		counter(gapsDesc, float64(s.Gaps), name)
 		counter(gapRecsDesc, float64(s.GapRecords), name)
 		gauge(lagDesc, float64(s.Lag), name)
-		blocked := 0.0
-		if s.Blocked != "" {
-			blocked = 1
+		gauge(blockedDesc, truth(s.Blocked != ""), name)
+		if !s.Newest.IsZero() {
+			gauge(newestDesc, float64(s.Newest.UnixMicro())/1e6, name)
 		}
-		gauge(blockedDesc, blocked, name)
-	}
-	for _, r := range e.rollupState() {
-		if day, err := time.Parse(time.DateOnly, r.Day); err == nil {
-			gauge(lastDayDesc, float64(day.Unix()), r.Name)
-		}
-		if r.Due >= 0 {
-			gauge(dueDesc, float64(r.Due), r.Name)
-		}
-		gauge(lateRowsDesc, float64(r.LateRows), r.Name)
 	}
 	if free := e.free.Load(); free > 0 {
 		gauge(diskFreeDesc, float64(free))
 	}
-}
-
-// rollupState reads the ledger, where this process runs the rollups. While the database does not answer there is nothing.
-func (e *Engine) rollupState() []status.Rollup {
-	if !e.rollsUp {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	out, err := status.Rollups(ctx, e.p, e.store.Pool(), e.opt.Clock.Now())
-	if err != nil {
-		e.log.Debug("no metrics of the rollups", "error", err.Error())
-	}
-	return out
 }
 
 // Rows is the number of rows that this process has stored.

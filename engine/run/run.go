@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/sync/errgroup"
@@ -53,6 +54,7 @@ type Engine struct {
 	opt      Options
 	log      *slog.Logger
 	store    *store.Store
+	pulse    *pgxpool.Pool // for looks at the database
 	member   *store.Member // nil: none, as behind a connection pooler
 	kafka    *kgo.Client
 	admin    *kadm.Client
@@ -90,6 +92,9 @@ func (e *Engine) open(ctx context.Context, stages Stages) error {
 		return err
 	}
 	if e.store, err = store.Open(ctx, cfg, store.Options{Clock: e.opt.Clock, Log: e.log, Owner: e.opt.Owner, Ended: e.tally.ended}); err != nil {
+		return err
+	}
+	if e.pulse, err = openPulse(ctx, e.store.Pool().Config()); err != nil {
 		return err
 	}
 	if e.opt.Mark {
@@ -261,6 +266,9 @@ func (e *Engine) Close() {
 	if e.member != nil {
 		e.member.Leave()
 	}
+	if e.pulse != nil {
+		e.pulse.Close()
+	}
 	if e.store != nil {
 		e.store.Close()
 	}
@@ -269,28 +277,6 @@ func (e *Engine) Close() {
 // Status looks at the pipeline once.
 func (e *Engine) Status(ctx context.Context) (status.Status, error) {
 	return status.Read(ctx, e.p, e.store.Pool(), e.admin, e.opt.Clock.Now())
-}
-
-// Ready returns why the engine cannot do its work now, or nil.
-func (e *Engine) Ready(ctx context.Context) error {
-	var errs []error
-	if err := e.store.Pool().Ping(ctx); err != nil {
-		errs = append(errs, errors.New("the database does not answer"))
-	}
-	if err := e.kafka.Ping(ctx); err != nil {
-		errs = append(errs, errors.New("kafka does not answer"))
-	}
-	if e.paused != nil {
-		if reason := e.paused(); reason != "" {
-			errs = append(errs, errors.New(reason))
-		}
-	}
-	for _, w := range e.workers {
-		if reason := w.Stats().Blocked; reason != "" {
-			errs = append(errs, fmt.Errorf("worker %s waits: %s", w.Source(), reason))
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // keepPartitions makes native partitions ahead of time; TimescaleDB makes its chunks itself.

@@ -271,7 +271,8 @@ func TestTelling(t *testing.T) {
 	for _, want := range []string{
 		`cryptoviz_mode_info{mode="simulated"} 1`, `cryptoviz_slots_total{source="kraken",state="ok"}`, `cryptoviz_rows_total{source="kraken"}`, `cryptoviz_lag_records{source="coinbase"}`,
 		`cryptoviz_rollup_last_day_timestamp_seconds{rollup="hourly"} 1.7724096e+09`, `cryptoviz_rollup_days_due{rollup="hourly"} 0`, `cryptoviz_rollup_late_rows_total{rollup="hourly"} 4`,
-		"go_goroutines",
+		`cryptoviz_slots_total{source="fear_greed",state="skipped"} 0`, "cryptoviz_ready 1", "cryptoviz_ledger_reachable 1", "cryptoviz_kafka_reachable 1",
+		`cryptoviz_build_info{go="go`, `cryptoviz_newest_sample_timestamp_seconds{source="kraken"} 1.77`, "go_goroutines",
 	} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("the metrics lack %s", want)
@@ -295,7 +296,7 @@ func TestTelling(t *testing.T) {
 	if _, err := w.db.Exec(t.Context(), "ALTER TABLE away RENAME TO raw_crypto_data"); err != nil {
 		t.Fatal(err)
 	}
-	testkit.Eventually(t, func() error { return e.Ready(t.Context()) })
+	testkit.Eventually(t, func() error { _, err := e.Ready(t.Context()); return err })
 	stop()
 	if n := w.text("SELECT count(*) FROM cryptoviz.dead_letter"); n != "0" {
 		t.Errorf("%s dead letters after the table was away", n)

@@ -15,8 +15,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Handler answers the three paths. ready returns why the engine cannot do its work now, or nil.
-func Handler(ready func(context.Context) error, metrics ...prometheus.Collector) http.Handler {
+// Handler answers the three paths. ready returns why the engine cannot do its work now, or nil, and what somebody should look
+// at although it can.
+func Handler(ready func(context.Context) (warnings []string, err error), metrics ...prometheus.Collector) http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	registry.MustRegister(metrics...)
@@ -26,11 +27,17 @@ func Handler(ready func(context.Context) error, metrics ...prometheus.Collector)
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), 3*time.Second)
 		defer cancel()
-		if err := ready(ctx); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
+		warnings, err := ready(ctx)
+		body, code := "ok", http.StatusOK
+		if err != nil {
+			body, code = err.Error(), http.StatusServiceUnavailable
 		}
-		_, _ = fmt.Fprintln(w, "ok")
+		for _, text := range warnings {
+			body += "\nwarning: " + text
+		}
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.WriteHeader(code)
+		_, _ = fmt.Fprintln(w, body)
 	})
 	return mux
 }

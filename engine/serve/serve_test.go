@@ -23,7 +23,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func well(context.Context) error { return nil }
+func well(context.Context) ([]string, error) { return nil, nil }
 
 func get(t *testing.T, h http.Handler, method, path string) *httptest.ResponseRecorder {
 	t.Helper()
@@ -33,11 +33,11 @@ func get(t *testing.T, h http.Handler, method, path string) *httptest.ResponseRe
 }
 
 func TestPaths(t *testing.T) {
-	ill := func(context.Context) error {
-		return errors.Join(errors.New("the database does not answer"), errors.New("worker binance waits: table raw_crypto_data does not exist"))
+	ill := func(context.Context) ([]string, error) {
+		return []string{"the retention policy fails"}, errors.Join(errors.New("the database does not answer"), errors.New("worker binance waits: table raw_crypto_data does not exist"))
 	}
 	for name, c := range map[string]struct {
-		ready        func(context.Context) error
+		ready        func(context.Context) ([]string, error)
 		method, path string
 		code         int
 		body         string
@@ -45,7 +45,8 @@ func TestPaths(t *testing.T) {
 		"alive":            {well, "GET", "/healthz", 200, "ok\n"},
 		"alive, not ready": {ill, "GET", "/healthz", 200, "ok\n"},
 		"ready":            {well, "GET", "/readyz", 200, "ok\n"},
-		"not ready":        {ill, "GET", "/readyz", 503, "the database does not answer\nworker binance waits: table raw_crypto_data does not exist\n"},
+		"not ready":        {ill, "GET", "/readyz", 503, "the database does not answer\nworker binance waits: table raw_crypto_data does not exist\nwarning: the retention policy fails\n"},
+		"ready, warnings":  {func(context.Context) ([]string, error) { return []string{"a", "b"}, nil }, "GET", "/readyz", 200, "ok\nwarning: a\nwarning: b\n"},
 		"ready, head":      {well, "HEAD", "/readyz", 200, "ok\n"},
 		"another path":     {well, "GET", "/debug/pprof/", 404, "404 page not found\n"},
 		"the root":         {well, "GET", "/", 404, "404 page not found\n"},
@@ -63,10 +64,10 @@ func TestPaths(t *testing.T) {
 
 func TestReadyIsAskedWithALimit(t *testing.T) {
 	var left time.Duration
-	get(t, serve.Handler(func(ctx context.Context) error {
+	get(t, serve.Handler(func(ctx context.Context) ([]string, error) {
 		end, _ := ctx.Deadline()
 		left = time.Until(end)
-		return nil
+		return nil, nil
 	}), "GET", "/readyz")
 	if left <= 0 || left > 3*time.Second {
 		t.Errorf("it may take %v", left)
@@ -160,10 +161,10 @@ func ask(t *testing.T, url string) (string, error) {
 
 func TestRunAnswersWhatIsUnderWayAndEnds(t *testing.T) {
 	asked, answer := make(chan struct{}), make(chan struct{})
-	url, stop := started(t, serve.Handler(func(context.Context) error {
+	url, stop := started(t, serve.Handler(func(context.Context) ([]string, error) {
 		close(asked)
 		<-answer
-		return nil
+		return nil, nil
 	}))
 	if body, err := ask(t, url+"/healthz"); err != nil || body != "ok\n" {
 		t.Fatalf("got %q, %v", body, err)
