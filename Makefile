@@ -12,7 +12,7 @@ build: ## Build ./cryptoviz
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o cryptoviz .
 
 .PHONY: test
-test: ## Vet and test; needs nothing but Go
+test: ## Vet and test, with the race detector too: needs Go and a C compiler
 	.ci/run test
 
 .PHONY: services
