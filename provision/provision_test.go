@@ -486,9 +486,7 @@ func TestTwoApplies(t *testing.T) {
 		done <- err
 	}()
 	<-entered
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	_, err := w.open().Apply(ctx, found, provision.Options{})
+	_, err := w.open().Apply(testkit.Context(t), found, provision.Options{})
 	if err == nil || !strings.Contains(err.Error(), "apply") {
 		t.Errorf("%v", err)
 	}

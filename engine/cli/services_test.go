@@ -61,7 +61,7 @@ func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	var got string
 	var err error
-	for began := time.Now(); time.Since(began) < testkit.Patience; time.Sleep(20 * time.Millisecond) { //nolint:forbidigo // a poll without a testing.TB
+	for began := time.Now(); time.Since(began) < testkit.Patience; time.Sleep(20 * time.Millisecond) {
 		if got, err = ask(ts, args[0]); strings.TrimSpace(got) == args[1] {
 			return
 		}

@@ -75,7 +75,7 @@ func endless(piece string, every time.Duration) http.HandlerFunc {
 				select {
 				case <-r.Context().Done():
 					return
-				case <-time.After(every):
+				case <-time.After(every): //nolint:forbidigo // the pace of a server
 				}
 			}
 		}

@@ -200,7 +200,7 @@ const longest = 2 * time.Minute
 // until waits for something that a process does.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(longest); !ok(); time.Sleep(10 * time.Millisecond) { //nolint:forbidigo // the poll itself
+	for deadline := time.Now().Add(longest); !ok(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s: not within %s", what, longest)
 		}

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // A writer that keeps its file open, as the private server does, writes on and on: the folder stays bounded, nothing that was
@@ -104,14 +103,10 @@ func TestRotateLogsLooksAtBoth(t *testing.T) {
 	done := make(chan struct{})
 	go func() { defer close(done); s.RotateLogs(ctx, slog.New(slog.DiscardHandler)) }()
 	for _, name := range []string{"cryptoviz.log", "postgres.log"} {
-		for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
-			if info, err := os.Stat(filepath.Join(s.Dir, name)); err == nil && info.Size() == 0 {
-				break
-			}
-			if time.Now().After(deadline) {
-				t.Fatal(name, "is as long as before")
-			}
-		}
+		until(t, name+" is empty", func() bool {
+			info, err := os.Stat(filepath.Join(s.Dir, name))
+			return err == nil && info.Size() == 0
+		})
 	}
 	cancel()
 	<-done

@@ -184,7 +184,7 @@ func TestPostgresGoesOn(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer func() { _ = l.Close() }()
-		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond) //nolint:forbidigo // it waits as long as it may
 		defer cancel()
 		taken := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
 		if _, err := StartPostgres(ctx, s, PostgresOptions{Settings: map[string]string{"port": taken}}); !errors.Is(err, context.DeadlineExceeded) {

@@ -207,7 +207,7 @@ func TestSendEndsWithItsContext(t *testing.T) {
 		return nil, nil, false
 	})
 	for range 2 { // the second batch waits behind the first
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second) //nolint:forbidigo // it ends with its context
 		err := p.Send(ctx, source("s"), time.Now(), one)
 		cancel()
 		if err == nil || !strings.HasPrefix(err.Error(), "write topic s: kafka did not acknowledge 1 of 1 records in ") || !strings.HasSuffix(err.Error(), "s; they may still arrive") {

@@ -153,7 +153,7 @@ func TestSilentUntilSubscribed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.CloseNow()
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond) //nolint:forbidigo // nothing may come
 	defer cancel()
 	if _, frame, err := conn.Read(ctx); err == nil {
 		t.Errorf("got %s", frame)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net"
 	"slices"
 	"strconv"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/cryptoviz/cryptoviz/engine/schedule"
 	"github.com/cryptoviz/cryptoviz/engine/store"
+	"github.com/cryptoviz/cryptoviz/engine/testkit"
 )
 
 // member joins as another process would.
@@ -135,11 +137,12 @@ func TestMemberKeepsItsName(t *testing.T) {
 // becomes waits for an answer.
 func (b *bench) becomes(sql, want string) {
 	b.t.Helper()
-	for deadline := time.Now().Add(time.Minute); b.text(sql) != want; time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			b.t.Fatalf("%s is %q, want %q", sql, b.text(sql), want)
+	testkit.Eventually(b.t, func() error {
+		if got := b.text(sql); got != want {
+			return fmt.Errorf("%s is %q, want %q", sql, got, want)
 		}
-	}
+		return nil
+	})
 }
 
 // Another instance starts in the moment in which the connection is lost: the name is its own from then on.
@@ -151,13 +154,8 @@ func TestMemberGivesWay(t *testing.T) {
 	other := b.member("two")
 	renamed := make(chan string, 1)
 	m.Keep(func(name string) { renamed <- name })
-	select {
-	case name := <-renamed:
-		if name != "n2" || other.Name() != "n1" {
-			t.Errorf("%s and %s", name, other.Name())
-		}
-	case <-time.After(time.Minute):
-		t.Errorf("it goes on as %s, as does the other", m.Name())
+	if name := testkit.Receive(t, renamed, "new name"); name != "n2" || other.Name() != "n1" {
+		t.Errorf("%s and %s", name, other.Name())
 	}
 }
 

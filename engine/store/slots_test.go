@@ -175,7 +175,7 @@ func TestLedgerWithoutTheTable(t *testing.T) {
 func TestClockAhead(t *testing.T) {
 	b, one, two := ledgers(t)
 	run := func(l store.Ledger, clk clock.Clock, d time.Duration, most int) (n int) {
-		ctx, cancel := context.WithTimeout(t.Context(), d)
+		ctx, cancel := context.WithTimeout(t.Context(), d) //nolint:forbidigo // the test says how long
 		defer cancel()
 		job := schedule.Job{Source: "binance", Interval: time.Second, Run: func(_ context.Context, s schedule.Slot) schedule.Outcome {
 			if n++; n == most {

@@ -178,7 +178,7 @@ func TestAway(t *testing.T) {
 		cfg, _ := pgxpool.ParseConfig("postgres://u:p@127.0.0.1:1/x?connect_timeout=2")
 		_, nobody = store.Open(t.Context(), cfg, store.Options{})
 	}
-	short, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	short, cancel := context.WithTimeout(t.Context(), time.Millisecond) //nolint:forbidigo // it must end
 	defer cancel()
 	_, silent := b.Pool().Exec(short, "SELECT pg_sleep(5)")
 	for name, err := range map[string]error{"cut": cut, "nobody": nobody, "silent": silent, "disk full": &pgconn.PgError{Code: "53100"}, "starts": &pgconn.PgError{Code: "57P03"}, "standby": &pgconn.PgError{Code: "25006"}} {

@@ -96,7 +96,7 @@ func TestNothingOutlivesAKill(t *testing.T) {
 			_, _ = os.Stdout.WriteString("broker " + b.Addr() + "\n")
 		}
 		_, _ = os.Stdout.WriteString("ready\n")
-		time.Sleep(testkit.Patience) //nolint:forbidigo // until it is killed
+		time.Sleep(testkit.Patience)
 		return
 	}
 	cmd := exec.Command(os.Args[0], "-test.run=^TestNothingOutlivesAKill$")

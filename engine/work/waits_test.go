@@ -143,7 +143,7 @@ func TestBlockedStays(t *testing.T) {
 	go func() { defer close(done); _ = w.Run(ctx) }()
 	defer func() { cancel(); <-done }()
 	r.until("it says so", func() bool { return w.Stats().Blocked != "" })
-	for end := time.Now().Add(12 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) { // two looks of watch
+	for end := time.Now().Add(12 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) { //nolint:forbidigo // two looks of watch
 		if got := w.Stats().Blocked; got != "the database does not answer" {
 			t.Fatalf("it says %q", got)
 		}
@@ -168,7 +168,7 @@ func TestBlockedByOnePartition(t *testing.T) {
 	for i := range 20 {
 		r.send(now, 17*(i+1), 17*(i+2))
 		for range 20 {
-			time.Sleep(5 * time.Millisecond)
+			time.Sleep(5 * time.Millisecond) //nolint:forbidigo // it must not change
 			if got := w.Stats().Blocked; got != "partition 0 is locked" {
 				t.Fatalf("it says %q", got)
 			}

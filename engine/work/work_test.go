@@ -62,12 +62,12 @@ func TestRestartsDuringIngest(t *testing.T) {
 	sending.Go(func() {
 		for i := range n / 200 {
 			r.send(start, i*200, (i+1)*200)
-			time.Sleep(10 * time.Millisecond)
+			time.Sleep(10 * time.Millisecond) //nolint:forbidigo // the pace of what comes, or of what is done to it
 		}
 	})
 	for range 15 {
 		_, stop := r.runs(work.Options{BatchRows: 100})
-		time.Sleep(50*time.Millisecond + rand.N(100*time.Millisecond))
+		time.Sleep(50*time.Millisecond + rand.N(100*time.Millisecond)) //nolint:forbidigo // the pace of what comes, or of what is done to it
 		stop()
 	}
 	sending.Wait()
@@ -84,7 +84,7 @@ func TestRebalance(t *testing.T) {
 	sending.Go(func() {
 		for i := range n / 100 {
 			r.send(start, i*100, (i+1)*100)
-			time.Sleep(15 * time.Millisecond)
+			time.Sleep(15 * time.Millisecond) //nolint:forbidigo // the pace of what comes, or of what is done to it
 		}
 	})
 	first, _ := r.runs(work.Options{BatchRows: 100, Session: 6 * time.Second})
@@ -147,7 +147,7 @@ func TestConnectionsCutDuringIngest(t *testing.T) {
 	sending.Go(func() {
 		for i := range 80 {
 			r.send(start, i*250, (i+1)*250)
-			time.Sleep(10 * time.Millisecond)
+			time.Sleep(10 * time.Millisecond) //nolint:forbidigo // the pace of what comes, or of what is done to it
 		}
 	})
 	cut := 0
@@ -155,7 +155,7 @@ func TestConnectionsCutDuringIngest(t *testing.T) {
 		var n int
 		_, _ = fmt.Sscan(r.text("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'"), &n)
 		cut += n
-		time.Sleep(5 * time.Millisecond)
+		time.Sleep(5 * time.Millisecond) //nolint:forbidigo // the pace of what comes, or of what is done to it
 	}
 	sending.Wait()
 	r.exact(20_000)

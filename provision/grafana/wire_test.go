@@ -231,7 +231,7 @@ func TestCancel(t *testing.T) {
 	srv := grafanatest.New(t, grafanatest.V13)
 	w := newWorld(t, srv).full()
 	stop := srv.Fail(grafanatest.Fault{Path: "/api/dashboards", Delay: 10 * time.Minute})
-	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond) //nolint:forbidigo // it ends with its context
 	defer cancel()
 	if _, err := w.resources()[0].Read(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		t.Error(err)

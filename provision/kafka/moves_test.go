@@ -157,7 +157,7 @@ func TestReplicationOnThreeBrokers(t *testing.T) {
 	c = w.plan(late)
 	brokers[1].Kill()
 	brokers[2].Kill()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second) //nolint:forbidigo // it ends with its context
 	defer cancel()
 	if err := late.Apply(ctx, c); err == nil || ctx.Err() == nil {
 		t.Errorf("without a majority of controllers: %v", err)

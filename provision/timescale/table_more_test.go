@@ -424,7 +424,7 @@ func TestTableLocked(t *testing.T) {
 	if len(c.Notes) != 1 || !strings.Contains(c.Notes[0], "another session holds a lock") || len(c.Steps) == 0 {
 		t.Errorf("%q %q", c.Notes, c.Steps)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond) //nolint:forbidigo // it ends with its context
 	if err := w.table(s).Apply(ctx, c); err == nil {
 		t.Error("applied under the lock")
 	}
