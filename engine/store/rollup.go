@@ -64,24 +64,27 @@ func (s *Store) RollupDay(ctx context.Context, r *spec.Rollup, day, now time.Tim
 	if err != nil {
 		return out, fmt.Errorf("roll up %s: %w", day.Format(time.DateOnly), err)
 	}
+	var run rollupRun
 	for try := 0; ; try++ {
-		run := rollupRun{s: s, r: r, day: day, end: day.Add(oneDay), now: now, began: began, dry: dryRun}
+		run = rollupRun{s: s, r: r, day: day, end: day.Add(oneDay), now: now, began: began, dry: dryRun}
 		if out, err = run.transact(ctx); err == nil {
 			break
 		}
-		if errors.Is(err, errTurn) && ctx.Err() == nil {
-			try--
+		if errors.Is(err, errTurn) && ctx.Err() == nil && try < turns {
 			continue
 		}
-		if try >= 2 || !pg.Is(err, pg.Conflict, pg.LockBusy) {
-			if pg.Is(err, pg.LockBusy) {
-				err = fmt.Errorf("another transaction holds the day's rows: %w", err)
+		if try >= 2 || !pg.Is(err, pg.Conflict) {
+			if by := run.waited.text(); by != "" && pg.Is(err, pg.LockBusy) {
+				err = fmt.Errorf("another session is in the way: %s: %w", by, err)
 			}
 			if _, known := errors.AsType[*RollupError](err); !known {
 				err = fmt.Errorf("roll up %s: %w", day.Format(time.DateOnly), err)
 			}
 			return RolledDay{}, err
 		}
+	}
+	if run.raw.heldBy != "" {
+		s.log.InfoContext(ctx, "raw rows were deleted, since a session that reads them keeps the partition from being dropped", "day", day.Format(time.DateOnly), "held_by", run.raw.heldBy)
 	}
 	out.Took = time.Since(began)
 	if out.Dropped && !dryRun {
@@ -99,6 +102,7 @@ type rollupRun struct {
 	dry           bool
 
 	tx      pgx.Tx
+	waited  *blockers
 	raw     rawTable
 	columns []string // of the query, in its order
 	ledger  struct {
@@ -112,9 +116,14 @@ var (
 	errTurn   = errors.New("another run has the day")
 )
 
+// turns is how often another run of the day is waited for at once.
+const turns = 5
+
 func (u *rollupRun) transact(ctx context.Context) (out RolledDay, err error) {
 	err = u.s.inTx(ctx, func(tx pgx.Tx) error {
 		u.tx = tx
+		u.waited = u.s.watchBlockers(ctx, tx.Conn().PgConn().PID())
+		defer u.waited.stop()
 		if out, err = u.run(ctx); err == nil && u.dry {
 			return errDryRun
 		}
@@ -171,6 +180,7 @@ func (u *rollupRun) prepare(ctx context.Context) (idle bool, err error) {
 	if u.raw, err = findRaw(ctx, u.tx, u.r.From); err != nil {
 		return false, err
 	}
+	u.raw.blockers = u.waited.text
 	if err := u.check(ctx); err != nil {
 		return false, err
 	}
@@ -202,7 +212,7 @@ func (u *rollupRun) takeTurn(ctx context.Context) error {
 	}
 	_, err := u.tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", "cryptoviz.rollup "+u.r.Name+" "+u.day.Format(time.DateOnly))
 	if pg.Is(err, pg.LockBusy) {
-		return errTurn
+		return fmt.Errorf("%w: %w", errTurn, err)
 	}
 	if err == nil {
 		_, err = u.tx.Exec(ctx, "SET LOCAL lock_timeout = '10s'", pgx.QueryExecModeExec)

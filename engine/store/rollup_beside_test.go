@@ -1,14 +1,19 @@
 package store_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/engine/store"
 	"github.com/cryptoviz/cryptoviz/engine/store/partition"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
@@ -200,4 +205,90 @@ func TestRollupWaitsForItsTurn(t *testing.T) {
 	if out := h.roll(h.day, false); out.RawRows != 10 || time.Since(began) < 7*time.Second {
 		t.Errorf("after %s: %+v", time.Since(began), out)
 	}
+}
+
+// TestRollupBesideAReader: a session that reads on for hours, like a dump, neither holds the rollup up nor loses its rows.
+func TestRollupBesideAReader(t *testing.T) {
+	for _, layout := range layouts {
+		t.Run(layout, func(t *testing.T) {
+			h := newHours(t, layout)
+			var log bytes.Buffer
+			h.Store = h.open(store.Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
+			h.fill("BTC", h.day, 100)
+			reader, pid := h.session("dump")
+			var n int
+			for _, sql := range []string{"BEGIN ISOLATION LEVEL REPEATABLE READ", "SELECT count(*) FROM raw_crypto_data"} {
+				if err := reader.QueryRow(t.Context(), sql).Scan(&n); err != nil && sql[0] != 'B' {
+					t.Fatal(err)
+				}
+			}
+			if out := h.roll(h.day, false); out.RawRows != 100 || !out.Dropped {
+				t.Errorf("%+v", out)
+			}
+			h.right()
+			h.has(map[string]string{raw: "0"})
+			if err := reader.QueryRow(t.Context(), "SELECT count(*) FROM raw_crypto_data").Scan(&n); err != nil || n != 100 {
+				t.Errorf("the reader sees %d rows: %v", n, err)
+			}
+			if said := log.String(); (layout == "days" || layout == "sixths") && !strings.Contains(said, fmt.Sprintf("pid %d, application dump", pid)) {
+				t.Errorf("it says %s", said)
+			}
+			if _, err := reader.Exec(t.Context(), "COMMIT"); err != nil {
+				t.Fatal(err)
+			}
+			h.fill("BTC", h.day.AddDate(0, 0, -1), 10)
+			h.roll(h.day.AddDate(0, 0, -1), false)
+			h.right()
+			if h.native && layout != "weeks" {
+				h.has(map[string]string{"SELECT count(*) FROM pg_inherits WHERE inhparent = 'raw_crypto_data'::regclass AND pg_get_expr((SELECT relpartbound FROM pg_class WHERE oid = inhrelid), inhrelid) LIKE '%2026-03-04%FROM%'": "0"})
+			}
+		})
+	}
+}
+
+// TestRollupSaysWhoIsInTheWay: a writer that stays holds the day up, is named, and holds no other day.
+func TestRollupSaysWhoIsInTheWay(t *testing.T) {
+	h := newHours(t, "days")
+	h.fill("BTC", h.day, 10)
+	h.fill("BTC", h.day.AddDate(0, 0, -1), 10)
+	writer, pid := h.session("loader")
+	for _, sql := range []string{"BEGIN", "UPDATE raw_crypto_data SET ask = 1 WHERE time >= '" + h.day.Format(time.RFC3339) + "'"} {
+		if _, err := writer.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := h.RollupDay(t.Context(), h.r, h.day, h.now, false)
+	if !pg.Is(err, pg.LockBusy) || !strings.Contains(err.Error(), fmt.Sprintf("pid %d, application loader, user cryptoviz, idle in transaction, in a transaction since 20", pid)) {
+		t.Errorf("it says %v", err)
+	}
+	h.roll(h.day.AddDate(0, 0, -1), false)
+	if _, err := writer.Exec(t.Context(), "ROLLBACK"); err != nil {
+		t.Fatal(err)
+	}
+	h.roll(h.day, false)
+	h.right()
+}
+
+// session opens a connection of an application.
+func (h *hours) session(application string) (*pgx.Conn, uint32) {
+	h.t.Helper()
+	cfg, err := pgx.ParseConfig(h.url)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	cfg.RuntimeParams["application_name"], cfg.DefaultQueryExecMode = application, pgx.QueryExecModeSimpleProtocol
+	conn, err := pgx.ConnectConfig(h.t.Context(), cfg)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Cleanup(func() { _ = conn.Close(background) })
+	return conn, conn.PgConn().PID()
+}
+
+// TestRollupBesideFunctionsOfOthers: functions of the names that the rollup calls are not what it calls.
+func TestRollupBesideFunctionsOfOthers(t *testing.T) {
+	h := newHours(t, "weeks")
+	h.fill("BTC", h.day, 10)
+	h.exec(`CREATE FUNCTION date_bin(text, timestamptz, timestamptz) RETURNS timestamptz LANGUAGE plpgsql AS $$ BEGIN RAISE 'of somebody else'; END $$`)
+	h.due(h.day)
 }

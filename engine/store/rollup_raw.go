@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
 
@@ -21,7 +22,10 @@ type rawTable struct {
 	name          string // quoted, with its schema
 	time, column  string // the time column, as it is and quoted
 	kind          rawKind
+	extension     string // quoted schema of TimescaleDB's functions
 	pieces        []piece
+	blockers      func() string // who a statement waited for
+	heldBy        string        // who kept pieces from being dropped: their rows were deleted
 }
 
 type rawKind int
@@ -50,13 +54,16 @@ func (p piece) within(from, to time.Time) bool {
 func findRaw(ctx context.Context, tx pgx.Tx, table *spec.Table) (rawTable, error) {
 	t := rawTable{time: table.Hypertable.Time, column: ident(table.Hypertable.Time)}
 	var kind string
-	var extension, hyper bool
-	err := tx.QueryRow(ctx, `SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text, EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb')
+	var extension *string
+	var hyper bool
+	err := tx.QueryRow(ctx, `SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text,
+			(SELECT x.nspname::text FROM pg_extension e JOIN pg_namespace x ON x.oid = e.extnamespace WHERE e.extname = 'timescaledb')
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass($1)`, ident(table.Name)).Scan(&t.oid, &t.schema, &t.table, &kind, &extension)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return t, fmt.Errorf("table %s does not exist: run cryptoviz apply", table.Name)
 	}
-	if err == nil && extension {
+	if err == nil && extension != nil {
+		t.extension = ident(*extension)
 		err = tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM timescaledb_information.hypertables WHERE hypertable_schema = $1 AND hypertable_name = $2)", t.schema, t.table).Scan(&hyper)
 	}
 	if err != nil {
@@ -164,7 +171,8 @@ func (t *rawTable) count(ctx context.Context, tx pgx.Tx, day, end time.Time) (n 
 // drop removes the day's rows, n of them, under the locks of lock.
 //
 // Native partitions are truncated: dropping one locks the whole table, and a writer that waits for the day's partition
-// holds that already. dropEmptied does it afterwards.
+// holds that already. A session that reads on for long, like a dump, keeps partitions and chunks from going: then the rows are
+// deleted, which no reader hinders. dropEmptied drops what is empty afterwards.
 func (t *rawTable) drop(ctx context.Context, tx pgx.Tx, day, end time.Time, n int64) error {
 	whole := t.kind != plainTable
 	for _, p := range t.pieces {
@@ -174,76 +182,50 @@ func (t *rawTable) drop(ctx context.Context, tx pgx.Tx, day, end time.Time, n in
 	switch {
 	case whole && len(names) == 0:
 		return nil
-	case whole && t.kind == nativeTable:
-		_, err := tx.Exec(ctx, "TRUNCATE "+strings.Join(names, ", "))
-		return err
-	case whole:
-		var dropped int
-		err := tx.QueryRow(ctx, "SELECT count(*) FROM drop_chunks($1::regclass, older_than => $3::timestamptz, newer_than => $2::timestamptz)", t.name, day, end).Scan(&dropped)
-		if err == nil && dropped != len(names) {
-			err = fmt.Errorf("drop_chunks dropped %d chunks instead of %d", dropped, len(names))
-		}
+	case !whole:
+		return t.deleteRows(ctx, tx, day, end, n)
+	}
+	err := t.dropPieces(ctx, tx, day, end, names)
+	if !pg.Is(err, pg.LockBusy) {
 		return err
 	}
+	t.heldBy = t.blockers()
+	if e := t.deleteRows(ctx, tx, day, end, n); e != nil {
+		return errors.Join(err, e)
+	}
+	return nil
+}
+
+// dropPieces drops chunks, or empties partitions, within a savepoint. It waits for readers a moment only.
+func (t *rawTable) dropPieces(ctx context.Context, tx pgx.Tx, day, end time.Time, names []string) error {
+	return pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '2s'", pgx.QueryExecModeExec); err != nil {
+			return err
+		}
+		if t.kind == nativeTable {
+			_, err := tx.Exec(ctx, "TRUNCATE "+strings.Join(names, ", "))
+			return err
+		}
+		return t.dropChunks(ctx, tx, day, end, len(names))
+	})
+}
+
+// dropChunks drops the chunks of a stretch, and checks that there are so many.
+func (t *rawTable) dropChunks(ctx context.Context, tx pgx.Tx, from, to time.Time, n int) error {
+	var dropped int
+	err := tx.QueryRow(ctx, "SELECT count(*) FROM "+t.extension+".drop_chunks($1::regclass, older_than => $3::timestamptz, newer_than => $2::timestamptz)", t.name, from, to).Scan(&dropped)
+	if err == nil && dropped != n {
+		err = fmt.Errorf("drop_chunks dropped %d chunks instead of %d", dropped, n)
+	}
+	return err
+}
+
+func (t *rawTable) deleteRows(ctx context.Context, tx pgx.Tx, day, end time.Time, n int64) error {
 	tag, err := tx.Exec(ctx, "DELETE FROM "+t.name+" WHERE "+t.column+" >= $1 AND "+t.column+" < $2", day, end)
 	if err == nil && tag.RowsAffected() != n {
 		err = fmt.Errorf("%d rows were deleted instead of %d", tag.RowsAffected(), n)
 	}
 	return err
-}
-
-// dropEmptied drops the empty native partitions of days whose raw rows are not kept any more. It waits for other users of
-// the table a moment only; what stays is dropped after another day.
-func (s *Store) dropEmptied(ctx context.Context, r *spec.Rollup, now time.Time) {
-	ctx, cancel := context.WithTimeout(ctx, ddlPatience)
-	defer cancel()
-	until := now.Add(-r.KeepRaw).UTC().Truncate(oneDay)
-	var dropped []string
-	err := s.inTx(ctx, func(tx pgx.Tx) error {
-		t, err := begin(ctx, tx, r.From, "2s")
-		if err != nil || t.kind != nativeTable {
-			return err
-		}
-		if err := t.read(ctx, tx); err != nil {
-			return err
-		}
-		candidates := slices.DeleteFunc(t.pieces, func(p piece) bool { return p.to.IsZero() || p.to.After(until) })
-		if len(candidates) == 0 {
-			return nil
-		}
-		if _, err := tx.Exec(ctx, "LOCK TABLE ONLY "+t.name+" IN ACCESS EXCLUSIVE MODE"); err != nil {
-			return err
-		}
-		if err := t.read(ctx, tx); err != nil { // another instance may have dropped some meanwhile
-			return err
-		}
-		for _, p := range t.pieces {
-			if p.to.IsZero() || p.to.After(until) {
-				continue
-			}
-			if _, err := tx.Exec(ctx, "LOCK TABLE "+p.name+" IN ACCESS EXCLUSIVE MODE"); err != nil {
-				return err
-			}
-			var full bool
-			if err := tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM "+p.name+")", pgx.QueryExecModeExec).Scan(&full); err != nil {
-				return err
-			}
-			if full {
-				continue
-			}
-			if _, err := tx.Exec(ctx, "DROP TABLE "+p.name); err != nil {
-				return err
-			}
-			dropped = append(dropped, p.name)
-		}
-		return nil
-	})
-	switch {
-	case err != nil && ctx.Err() == nil:
-		s.log.InfoContext(ctx, "empty partitions stay for now", "table", r.From.Name, "error", err.Error())
-	case err == nil && len(dropped) > 0:
-		s.log.DebugContext(ctx, "empty partitions dropped", "table", r.From.Name, "partitions", dropped)
-	}
 }
 
 // begin prepares a transaction that looks at a raw table.
@@ -351,7 +333,7 @@ func (t *rawTable) days(ctx context.Context, tx pgx.Tx, today time.Time) ([]time
 				found[day] = true
 			}
 		default:
-			rows, err := tx.Query(ctx, "SELECT DISTINCT date_bin('1 day', "+t.column+", timestamptz '2000-01-01 00:00+00') FROM "+p.name+" WHERE "+t.column+" < $1", today)
+			rows, err := tx.Query(ctx, "SELECT DISTINCT pg_catalog.date_bin(interval '1 day', "+t.column+", timestamptz '2000-01-01 00:00+00') FROM "+p.name+" WHERE "+t.column+" < $1", today)
 			if err != nil {
 				return nil, err
 			}

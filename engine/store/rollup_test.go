@@ -253,6 +253,7 @@ func TestRollupOnTimescale(t *testing.T) {
 	for _, layout := range []string{"days", "sixths", "weeks"} {
 		t.Run(layout, func(t *testing.T) {
 			h := newHoursAt(t, testkit.Timescale(t), layout)
+			h.exec("CREATE FUNCTION drop_chunks(text, older_than timestamptz, newer_than timestamptz) RETURNS SETOF text LANGUAGE plpgsql AS $$ BEGIN RAISE 'of somebody else'; END $$")
 			h.fill("BTC", h.day, 1440)
 			h.fill("ETH", h.day.Add(90*time.Minute), 100)
 			h.exec("INSERT INTO raw_crypto_data (time, source, base, quote, price) SELECT timestamptz '2026-03-05 00:00+00', 'binance', 'BTC', 'USDT', 1")

@@ -1,0 +1,105 @@
+package store
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/cryptoviz/cryptoviz/engine/spec"
+)
+
+// dropEmptied drops the empty partitions and chunks of days whose raw rows are not kept any more. It waits for other users of
+// the table a moment only; what stays is dropped after another day.
+func (s *Store) dropEmptied(ctx context.Context, r *spec.Rollup, now time.Time) {
+	ctx, cancel := context.WithTimeout(ctx, ddlPatience)
+	defer cancel()
+	until := now.Add(-r.KeepRaw).UTC().Truncate(oneDay)
+	var dropped []string
+	empty, err := s.emptied(ctx, r, until)
+	if err == nil && len(empty) > 0 {
+		err = s.inTx(ctx, func(tx pgx.Tx) error {
+			dropped, err = dropEmpty(ctx, tx, r, empty)
+			return err
+		})
+	}
+	switch {
+	case err != nil && ctx.Err() == nil:
+		s.log.InfoContext(ctx, "empty partitions stay for now", "table", r.From.Name, "error", err.Error())
+	case err == nil && len(dropped) > 0:
+		s.log.DebugContext(ctx, "empty partitions dropped", "table", r.From.Name, "partitions", dropped)
+	}
+}
+
+// emptied names the pieces that ended by a time and hold no row. It keeps no lock.
+func (s *Store) emptied(ctx context.Context, r *spec.Rollup, until time.Time) (names []string, err error) {
+	err = s.inTx(ctx, func(tx pgx.Tx) error {
+		t, err := begin(ctx, tx, r.From, "2s")
+		if err != nil {
+			return err
+		}
+		if err := t.read(ctx, tx); err != nil {
+			return err
+		}
+		for _, p := range t.pieces {
+			if p.to.IsZero() || p.to.After(until) {
+				continue
+			}
+			full, err := p.full(ctx, tx)
+			if err != nil {
+				return err
+			}
+			if !full {
+				names = append(names, p.name)
+			}
+		}
+		return nil
+	})
+	return names, err
+}
+
+// dropEmpty drops pieces, unless they are gone or hold rows meanwhile.
+func dropEmpty(ctx context.Context, tx pgx.Tx, r *spec.Rollup, names []string) (dropped []string, err error) {
+	t, err := begin(ctx, tx, r.From, "2s")
+	if err != nil {
+		return nil, err
+	}
+	if t.kind == nativeTable {
+		if _, err := tx.Exec(ctx, "LOCK TABLE ONLY "+t.name+" IN ACCESS EXCLUSIVE MODE"); err != nil {
+			return nil, err
+		}
+	}
+	if err := t.read(ctx, tx); err != nil {
+		return nil, err
+	}
+	for _, p := range t.pieces {
+		if !slices.Contains(names, p.name) {
+			continue
+		}
+		if _, err := tx.Exec(ctx, "LOCK TABLE "+p.name+" IN ACCESS EXCLUSIVE MODE"); err != nil {
+			return nil, err
+		}
+		full, err := p.full(ctx, tx)
+		switch {
+		case err != nil:
+			return nil, err
+		case full:
+			continue
+		case t.kind == hypertable:
+			err = t.dropChunks(ctx, tx, p.from, p.to, 1)
+		default:
+			_, err = tx.Exec(ctx, "DROP TABLE "+p.name)
+		}
+		if err != nil {
+			return nil, err
+		}
+		dropped = append(dropped, p.name)
+	}
+	return dropped, nil
+}
+
+func (p piece) full(ctx context.Context, tx pgx.Tx) (yes bool, err error) {
+	err = tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM "+p.name+")", pgx.QueryExecModeExec).Scan(&yes)
+	return yes, err
+}
