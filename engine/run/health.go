@@ -55,7 +55,7 @@ func (e *Engine) look(ctx context.Context) health {
 		if err != nil {
 			return
 		}
-		if jobs, err := store.Jobs(ctx, e.pulse, e.tables()); err == nil {
+		if jobs, err := status.Jobs(ctx, e.p, e.pulse); err == nil {
 			note(func() { out.jobs = jobs })
 		}
 		if !e.rollsUp {
@@ -82,18 +82,6 @@ func inTime(ctx context.Context, err error) error {
 		return errNoAnswer
 	}
 	return err
-}
-
-// tables are what TimescaleDB's jobs may be about.
-func (e *Engine) tables() []string {
-	var out []string
-	for _, t := range e.p.Tables {
-		out = append(out, t.Name)
-	}
-	for _, a := range e.p.Aggregates {
-		out = append(out, a.Name)
-	}
-	return out
 }
 
 // Ready returns why the engine cannot do its work now, or nil, and what somebody should look at although it can. It answers

@@ -72,6 +72,9 @@ func (s Status) notes() []string {
 		if src.Reason != "" && (src.State == "failed" || src.State == "skipped") {
 			out = append(out, fmt.Sprintf("%s: %s %s: %s", src.Name, src.Slot.Format("15:04:05"), src.State, src.Reason))
 		}
+		if text := src.Hour.text(src.State); text != "" {
+			out = append(out, src.Name+": slots of the last hour: "+text+": see cryptoviz.slot")
+		}
 		if since, blocked := src.blocked(); blocked {
 			out = append(out, fmt.Sprintf("%s: %s records wait, %s: see /readyz of its worker", src.Name, humanize.Comma(src.Lag), since))
 		}
@@ -90,7 +93,30 @@ func (s Status) notes() []string {
 			out = append(out, fmt.Sprintf("rollup %s: %s late rows were rejected and stay raw: late = \"merge\" would take them in", r.Name, humanize.Comma(r.Rejected)))
 		}
 	}
+	for _, j := range s.Jobs {
+		if j.Failing {
+			out = append(out, fmt.Sprintf("TimescaleDB's %s policy of %s fails: %s", j.Name, j.Table, j.Reason))
+		}
+	}
 	return out
+}
+
+// text tells of the ends beside the newest one, which is told by itself.
+func (e Ends) text(newest string) string {
+	only := map[string]Ends{"late": {Late: 1}, "skipped": {Skipped: 1}, "failed": {Failed: 1}}[newest]
+	if e == (Ends{}) || e == only {
+		return ""
+	}
+	var parts []string
+	for _, p := range []struct {
+		n    int64
+		what string
+	}{{e.Late, "late"}, {e.Skipped, "skipped"}, {e.Failed, "failed"}} {
+		if p.n > 0 {
+			parts = append(parts, humanize.Comma(p.n)+" "+p.what)
+		}
+	}
+	return strings.Join(parts, ", ")
 }
 
 // blocked tells whether records wait that a worker would have stored long ago.

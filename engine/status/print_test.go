@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"github.com/cryptoviz/cryptoviz/engine/store"
 )
 
 // at is a moment on the day of the examples.
@@ -94,6 +96,27 @@ bitstamp          1m  02:49:00 ok                   3      3.0       3      0
 ! binance: 12,345 records wait, none was stored since 02:40:00: see /readyz of
   its worker
 ! coinbase: 12 records wait, none was ever stored: see /readyz of its worker
+`},
+		"slots that ended badly, and policies of TimescaleDB": {Status{At: now, Mode: "live", Sources: []Source{
+			with(func(s *Source) { s.Hour = Ends{3, 1198, 2} }),
+			with(func(s *Source) {
+				s.Name, s.State, s.Reason, s.Hour = "kraken", "failed", "no record came", Ends{Failed: 1}
+			}),
+			with(func(s *Source) { s.Name, s.State, s.Hour = "coinbase", "late", Ends{Late: 2} }),
+		}, Jobs: []store.Job{{Name: "retention", Table: "raw_crypto_data"}, {Name: "columnstore", Table: "raw_crypto_data", Failing: true, Reason: `could not load library "/usr/lib/timescaledb-tsl.so": undefined symbol`}}}, `
+cryptoviz · live data · 2026-11-24 02:49:09 UTC
+
+SOURCE         EVERY  LAST SLOT               RECORDS  PER MIN     LAG   DEAD
+binance           1m  02:49:00 ok                   3      3.0       0      0
+kraken            1m  02:49:00 failed               3      3.0       0      0
+coinbase          1m  02:49:00 late                 3      3.0       0      0
+
+! binance: slots of the last hour: 3 late, 1,198 skipped, 2 failed: see
+  cryptoviz.slot
+! kraken: 02:49:00 failed: no record came
+! coinbase: slots of the last hour: 2 late: see cryptoviz.slot
+! TimescaleDB's columnstore policy of raw_crypto_data fails: could not load
+  library "/usr/lib/timescaledb-tsl.so": undefined symbol
 `},
 		"rollups that need a look": {Status{At: now, Mode: "live", Rollups: []Rollup{
 			{Name: "hourly", Next: at("03:00:00"), Day: "2026-11-20", RawRows: 12960, HourlyRows: 72, Due: 2, LateRows: 1234, Rejected: 1000},
@@ -186,7 +209,9 @@ func (closed) Write([]byte) (int, error) { return 0, errClosed }
 
 func TestJSON(t *testing.T) {
 	s := Status{At: at("02:49:09"), Mode: "live", Sources: []Source{
-		with(func(s *Source) { s.State, s.Reason, s.Dead, s.Lost, s.Failed24 = "failed", "no record came", 1, 2, 3 }),
+		with(func(s *Source) {
+			s.State, s.Reason, s.Dead, s.Lost, s.Failed24, s.Hour = "failed", "no record came", 1, 2, 3, Ends{1, 2, 1}
+		}),
 		{Name: "okx", Transport: "websocket", Every: "1m", Topic: "okx", Table: "raw_crypto_data", Lag: -1},
 	}, Rollups: []Rollup{hourly(), {Name: "daily", Next: at("00:00:00"), Day: "2026-11-22", RawRows: 12960, HourlyRows: 72, Days: 4, Due: 2, LateRows: 9, Rejected: 7}}, KafkaError: "x"}
 	got, err := json.MarshalIndent(s, "", " ")
@@ -213,7 +238,12 @@ func TestJSON(t *testing.T) {
    "stored": "2026-11-24T02:49:00Z",
    "dead_letters": 1,
    "lost": 2,
-   "failed_24h": 3
+   "failed_24h": 3,
+   "last_hour": {
+    "late": 1,
+    "skipped": 2,
+    "failed": 1
+   }
   },
   {
    "name": "okx",
@@ -228,7 +258,12 @@ func TestJSON(t *testing.T) {
    "lag": -1,
    "dead_letters": 0,
    "lost": 0,
-   "failed_24h": 0
+   "failed_24h": 0,
+   "last_hour": {
+    "late": 0,
+    "skipped": 0,
+    "failed": 0
+   }
   }
  ],
  "rollups": [

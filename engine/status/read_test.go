@@ -94,7 +94,7 @@ func TestRead(t *testing.T) {
 		INSERT INTO cryptoviz.slot (source, slot, state, reason, records, lease_until) VALUES
 			('binance', '2026-11-24 02:49Z', 'running', '', 0, now()), ('binance', '2026-11-24 02:50Z', 'failed', 'of the future', 0, now()),
 			('coinbase', '2026-11-24 02:48Z', 'failed', 'no record came', 0, now()), ('coinbase', '2026-11-23 02:40Z', 'failed', 'of yesterday', 0, now()),
-			('coinbase', '2026-11-24 02:00Z', 'skipped', 'full', 0, now()),
+			('coinbase', '2026-11-24 02:00Z', 'skipped', 'full', 0, now()), ('coinbase', '2026-11-24 02:01Z', 'late', '', 1, now()), ('coinbase', '2026-11-24 01:01Z', 'late', '', 1, now()),
 			('fear_greed', '2026-11-24 02:00Z', 'ok', '', 4, now()), ('removed', '2026-11-24 02:00Z', 'ok', '', 4, now());
 		INSERT INTO cryptoviz.position (source, partition, topic, topic_id, next_offset, epoch, last_slot) VALUES
 			('binance', 0, 'binance', gen_random_uuid(), 2, 1, '2026-11-24 02:47Z'), ('binance', 1, 'binance', gen_random_uuid(), 1, 1, '2026-11-24 02:48Z'),
@@ -113,7 +113,7 @@ func TestRead(t *testing.T) {
 	slot := func(minute int) time.Time { return time.Date(2026, 11, 24, 2, minute, 0, 0, time.UTC) }
 	for i, want := range []status.Source{
 		{Name: "binance", Enabled: true, Transport: "http", Slot: slot(48), State: "ok", Records: 3, PerMinute: 2.7, Stored: slot(48), Lag: 5, Dead: 7},
-		{Name: "coinbase", Enabled: true, Transport: "websocket", Slot: slot(48), State: "failed", Reason: "no record came", Lag: 5, Lost: 22, Failed24: 2},
+		{Name: "coinbase", Enabled: true, Transport: "websocket", Slot: slot(48), State: "failed", Reason: "no record came", Lag: 5, Lost: 22, Failed24: 2, Hour: status.Ends{Late: 1, Skipped: 1, Failed: 1}},
 		{Name: "fear_greed", Enabled: true, Transport: "html", Slot: slot(0), State: "ok", Records: 4, PerMinute: 4. / 600, Lag: 2},
 		{Name: "fresh", Enabled: true, Transport: "http", Lag: -1},
 		{Name: "okx", Transport: "http", Lag: 1},
@@ -121,7 +121,7 @@ func TestRead(t *testing.T) {
 		got := s.Sources[i]
 		same := got.Name == want.Name && got.Enabled == want.Enabled && got.Transport == want.Transport && got.Slot.Equal(want.Slot) && got.State == want.State &&
 			got.Reason == want.Reason && got.Records == want.Records && got.Stored.Equal(want.Stored) && got.Lag == want.Lag && got.Dead == want.Dead &&
-			got.Lost == want.Lost && got.Failed24 == want.Failed24 && got.Topic == want.Name && got.Table == "raw_crypto_data"
+			got.Lost == want.Lost && got.Failed24 == want.Failed24 && got.Hour == want.Hour && got.Topic == want.Name && got.Table == "raw_crypto_data"
 		if diff := got.PerMinute - want.PerMinute; !same || diff < -1e-9 || diff > 1e-9 {
 			t.Errorf("got\n%+v\nwant\n%+v", got, want)
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/store"
 )
 
 // Status is one look at a pipeline. Times are UTC.
@@ -22,6 +23,8 @@ type Status struct {
 	Mode    string    `json:"mode"` // live, simulated or recorded
 	Sources []Source  `json:"sources"`
 	Rollups []Rollup  `json:"rollups"`
+	// Jobs are TimescaleDB's own policies on the pipeline's tables.
+	Jobs []store.Job `json:"timescale_jobs,omitempty"`
 	// KafkaError says why the lag is unknown; "" when the brokers answered.
 	KafkaError string `json:"kafka_error,omitempty"`
 }
@@ -42,9 +45,17 @@ type Source struct {
 	Lag       int64     `json:"lag"`             // records on the topic that are not stored yet; -1 when unknown
 	Stored    time.Time `json:"stored,omitzero"` // newest slot whose records are stored
 	Dead      int64     `json:"dead_letters"`
-	Lost      int64     `json:"lost"` // records that were gone from the topic before they could be read
-	Failed24  int64     `json:"failed_24h"`
+	Lost      int64     `json:"lost"`       // records that were gone from the topic before they could be read
+	Failed24  int64     `json:"failed_24h"` // slots that ended as failed or skipped
+	Hour      Ends      `json:"last_hour"`
 	interval  time.Duration
+}
+
+// Ends counts slots that did not bring their data in time.
+type Ends struct {
+	Late    int64 `json:"late"`
+	Skipped int64 `json:"skipped"`
+	Failed  int64 `json:"failed"`
 }
 
 // Rollup is one daily rollup.
@@ -88,6 +99,9 @@ func Read(ctx context.Context, p *spec.Pipeline, db *pgxpool.Pool, kafka *kadm.C
 		return s, fmt.Errorf("read the dead letters: %w", err)
 	}
 	if s.Rollups, err = Rollups(ctx, p, db, now); err != nil {
+		return s, err
+	}
+	if s.Jobs, err = Jobs(ctx, p, db); err != nil {
 		return s, err
 	}
 	if err := s.lag(ctx, kafka, stored); err != nil {
@@ -165,22 +179,39 @@ func (s *Status) positions(ctx context.Context, db *pgxpool.Pool, at map[string]
 func (s *Status) counts(ctx context.Context, db *pgxpool.Pool, at map[string]int, now time.Time) error {
 	rows, err := db.Query(ctx, `SELECT src.name, src.enabled, (SELECT count(*) FROM cryptoviz.dead_letter WHERE source = src.name),
 		(SELECT coalesce(sum(greatest(0, to_offset - from_offset)), 0) FROM cryptoviz.gap WHERE source = src.name),
-		(SELECT count(*) FROM cryptoviz.slot WHERE source = src.name AND state IN ('failed', 'skipped') AND slot > $1::timestamptz - interval '24 hours' AND slot <= $1)
-		FROM cryptoviz.source src`, now)
+		l.failed, l.late_1h, l.skipped_1h, l.failed_1h
+		FROM cryptoviz.source src
+		CROSS JOIN LATERAL (SELECT count(*) FILTER (WHERE state <> 'late') AS failed, count(*) FILTER (WHERE state = 'late' AND slot > $1::timestamptz - interval '1 hour') AS late_1h,
+			count(*) FILTER (WHERE state = 'skipped' AND slot > $1::timestamptz - interval '1 hour') AS skipped_1h, count(*) FILTER (WHERE state = 'failed' AND slot > $1::timestamptz - interval '1 hour') AS failed_1h
+			FROM cryptoviz.slot WHERE source = src.name AND state IN ('failed', 'skipped', 'late') AND slot > $1::timestamptz - interval '24 hours' AND slot <= $1) l`, now)
 	if err != nil {
 		return err
 	}
 	var name string
 	var enabled bool // as applied: up switches off what it cannot play
 	var dead, lost, failed int64
-	_, err = pgx.ForEachRow(rows, []any{&name, &enabled, &dead, &lost, &failed}, func() error {
+	var hour Ends
+	_, err = pgx.ForEachRow(rows, []any{&name, &enabled, &dead, &lost, &failed, &hour.Late, &hour.Skipped, &hour.Failed}, func() error {
 		if i, ok := at[name]; ok {
 			s.Sources[i].Enabled = enabled
 			s.Sources[i].Dead, s.Sources[i].Lost, s.Sources[i].Failed24 = dead, lost, failed
+			s.Sources[i].Hour = hour
 		}
 		return nil
 	})
 	return err
+}
+
+// Jobs looks at TimescaleDB's own policies alone: none where it is not installed.
+func Jobs(ctx context.Context, p *spec.Pipeline, db *pgxpool.Pool) ([]store.Job, error) {
+	var names []string
+	for _, t := range p.Tables {
+		names = append(names, t.Name)
+	}
+	for _, a := range p.Aggregates {
+		names = append(names, a.Name)
+	}
+	return store.Jobs(ctx, db, names)
 }
 
 // Rollups looks at the rollups alone.
