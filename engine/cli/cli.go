@@ -179,7 +179,7 @@ func (e *env) read() (*spec.Pipeline, *spec.Diagnostics, error) {
 		}
 		opt.VarFiles = append(opt.VarFiles, spec.VarFile{Name: name, Src: src})
 	}
-	p, diags := spec.Load(os.DirFS(filepath.Dir(e.file)), filepath.Base(e.file), opt)
+	p, diags := spec.Load(openFolder(filepath.Dir(e.file)), filepath.Base(e.file), opt)
 	return p, diags, nil
 }
 

@@ -110,6 +110,11 @@ func (w *openWorld) writeBlocks(blocks []provision.Imported) (addresses []string
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", w.file, err)
 	}
+	root, err := os.OpenRoot(filepath.Dir(w.file))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = root.Close() }()
 	text := bytes.TrimRight(before, "\n")
 	var made []string
 	defer func() {
@@ -118,26 +123,17 @@ func (w *openWorld) writeBlocks(blocks []provision.Imported) (addresses []string
 		}
 		err = errors.Join(err, replaceFile(w.file, before))
 		for _, name := range made {
-			err = errors.Join(err, os.Remove(name))
+			err = errors.Join(err, root.Remove(filepath.FromSlash(name)))
 		}
 	}()
 	for _, b := range blocks {
 		text = append(append(text, "\n\n"...), strings.TrimSpace(b.HCL)...)
 		addresses = append(addresses, b.Address)
 		for _, name := range slices.Sorted(maps.Keys(b.Files)) {
-			path := filepath.Join(filepath.Dir(w.file), filepath.FromSlash(name))
-			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // a project folder
-				return nil, err
+			if err := writeInto(root, name, b.Files[name]); err != nil {
+				return nil, fmt.Errorf("write %s: %w", name, err)
 			}
-			f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644) //nolint:gosec // no secrets
-			if err != nil {
-				return nil, fmt.Errorf("write %s: %w", path, err)
-			}
-			made = append(made, path)
-			_, err = f.Write(b.Files[name])
-			if err = errors.Join(err, f.Close()); err != nil {
-				return nil, fmt.Errorf("write %s: %w", path, err)
-			}
+			made = append(made, name)
 		}
 	}
 	if err := replaceFile(w.file, append(hclwrite.Format(text), '\n')); err != nil {

@@ -28,11 +28,23 @@ docker-compose.yml and .env.example. When one of these files exists already, not
 			if err != nil {
 				return err
 			}
-			if err := refuseExisting(dir, files); err != nil {
+			if err := os.MkdirAll(dir, 0o755); err != nil {
+				return fmt.Errorf("write the pipeline: %w", err)
+			}
+			root, err := os.OpenRoot(dir)
+			if err != nil {
+				return fmt.Errorf("write the pipeline: %w", err)
+			}
+			defer func() { _ = root.Close() }()
+			if err := refuseExisting(root, dir, files); err != nil {
 				return err
 			}
 			for _, name := range files {
-				if err := writeNew(e.Bundle, dir, name); err != nil {
+				data, err := fs.ReadFile(e.Bundle, name)
+				if err == nil {
+					err = writeInto(root, name, data)
+				}
+				if err != nil {
 					return fmt.Errorf("write the pipeline: %w", err)
 				}
 			}
@@ -59,11 +71,15 @@ func bundleFiles(bundle fs.FS) ([]string, error) {
 }
 
 // refuseExisting looks at all files before the first is written: a mix of two pipelines would be neither.
-func refuseExisting(dir string, files []string) error {
+func refuseExisting(root *os.Root, dir string, files []string) error {
 	var taken []string
 	for _, name := range files {
-		if _, err := os.Lstat(filepath.Join(dir, filepath.FromSlash(name))); err == nil {
+		_, err := root.Lstat(filepath.FromSlash(name))
+		switch {
+		case err == nil:
 			taken = append(taken, name)
+		case !errors.Is(err, fs.ErrNotExist):
+			return fmt.Errorf("write the pipeline: %w. Nothing was written", leading(err))
 		}
 	}
 	if len(taken) == 0 {
@@ -74,21 +90,4 @@ func refuseExisting(dir string, files []string) error {
 		names += fmt.Sprintf(" and %d more", len(taken)-3)
 	}
 	return fmt.Errorf("%s has %s already: nothing was written. Name another folder: cryptoviz init DIR", dir, names)
-}
-
-func writeNew(bundle fs.FS, dir, name string) error {
-	data, err := fs.ReadFile(bundle, name)
-	if err != nil {
-		return err
-	}
-	target := filepath.Join(dir, filepath.FromSlash(name))
-	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
-		return err
-	}
-	f, err := os.OpenFile(target, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	return errors.Join(err, f.Close())
 }

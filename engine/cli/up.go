@@ -280,7 +280,7 @@ func (u *up) prepareExchanges() error {
 		if err != nil || !info.IsDir() {
 			return fmt.Errorf("--recorded %s is no folder with recorded traffic", u.recorded)
 		}
-		opt.Recorded = os.DirFS(u.recorded)
+		opt.Recorded = openFolder(u.recorded)
 	}
 	var err error
 	if u.exchanges, err = simulate.New(u.p, opt); err != nil {

@@ -1,10 +1,12 @@
 package local
 
 import (
+	"encoding/json"
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -16,14 +18,28 @@ func TestPostgresAsAnOrdinaryUser(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := startChild(t, "postgres", dir, acct).ready(t)
-	r, err := FindRunning(dir)
-	if err != nil || r == nil {
-		t.Fatal(r, err)
+	const foreign = ": be that user, give it to this one (chown), or use another one"
+	if _, err := FindRunning(dir); err == nil || !strings.Contains(err.Error(), foreign) {
+		t.Errorf("root uses the services of another account: %v", err)
 	}
-	execute(t, r.Data.URL(), "CREATE TABLE kept AS SELECT 1 AS a")
+	text, err := os.ReadFile(filepath.Join(dir, stateFile))
+	var data StateData
+	if err == nil {
+		err = json.Unmarshal(text, &data)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	execute(t, data.URL(), "CREATE TABLE kept AS SELECT 1 AS a")
 	c.stop(t)
 	if lives(c.pid) {
 		t.Error("the server runs on")
+	}
+	if _, err := LockState(dir); err == nil || !strings.Contains(err.Error(), foreign) {
+		t.Errorf("root takes the folder of another account: %v", err)
+	}
+	if err := os.Chown(dir, 0, 0); err != nil {
+		t.Fatal(err)
 	}
 	s := open(t, dir) // root goes on where the user stopped, and the files stay the user's
 	p := postgres(t, s)

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/url"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -26,8 +25,16 @@ type Running struct {
 
 // FindRunning looks who holds a state directory. It changes nothing; nil means nobody.
 func FindRunning(dir string) (*Running, error) {
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR, 0)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+	root, err := openFolderOfOurs(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open the state directory: %w", err)
+	}
+	defer func() { _ = root.Close() }()
+	f, err := root.OpenFile("lock", os.O_RDWR|unix.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
@@ -38,7 +45,7 @@ func FindRunning(dir string) (*Running, error) {
 		return nil, nil
 	}
 	out := &Running{PID: holder(f)}
-	state, err := os.ReadFile(filepath.Join(dir, "state.json"))
+	state, err := readState(root)
 	if err == nil {
 		err = json.Unmarshal(state, &out.Data)
 	}

@@ -42,6 +42,7 @@ func (e *ModeError) Error() string {
 // State is an open state directory. One process holds it at a time.
 type State struct {
 	Dir  string
+	root *os.Root // Dir: files are opened in it, never beside it
 	lock *os.File
 	mu   sync.Mutex // guards state.json, and changes of Data by Update
 	Data StateData
@@ -74,7 +75,19 @@ func LockState(dir string) (*State, error) {
 	if err := os.MkdirAll(abs, 0o755); err != nil {
 		return nil, fmt.Errorf("open the state directory: %w: choose one that you may write with --state DIR", err)
 	}
-	f, err := os.OpenFile(filepath.Join(abs, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	root, err := openFolderOfOurs(abs)
+	if err != nil {
+		return nil, fmt.Errorf("open the state directory: %w", err)
+	}
+	s, err := lockRoot(abs, root)
+	if err != nil {
+		_ = root.Close()
+	}
+	return s, err
+}
+
+func lockRoot(abs string, root *os.Root) (*State, error) {
+	f, err := root.OpenFile("lock", os.O_RDWR|os.O_CREATE|unix.O_NONBLOCK, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open the state directory: %w: choose one that you may write with --state DIR", err)
 	}
@@ -86,7 +99,7 @@ func LockState(dir string) (*State, error) {
 		}
 		return nil, &BusyError{abs, pid}
 	}
-	s := &State{Dir: abs, lock: f}
+	s := &State{Dir: abs, root: root, lock: f}
 	if err := s.read(); err != nil {
 		_ = f.Close()
 		return nil, err
@@ -114,7 +127,7 @@ func rewrite(f *os.File, text string) error {
 
 // read takes state.json over, or makes one in a directory that holds nothing of its kind: what is there is not ours.
 func (s *State) read() error {
-	text, err := os.ReadFile(s.file())
+	text, err := readState(s.root)
 	if errors.Is(err, fs.ErrNotExist) {
 		for _, name := range []string{"postgres", "kafka", "postgres.log"} {
 			if _, err := os.Lstat(filepath.Join(s.Dir, name)); err == nil {
@@ -139,7 +152,9 @@ func (s *State) read() error {
 // mend is how the data stays in use without its state.json; the private PostgreSQL gets a new password then.
 const mend = `write {"mode": "live"} into state.json ("simulated" or "recorded" if the data is that)`
 
-func (s *State) file() string { return filepath.Join(s.Dir, "state.json") }
+const stateFile = "state.json"
+
+func (s *State) file() string { return filepath.Join(s.Dir, stateFile) }
 
 // Update changes the data and saves it. Goroutines may call it side by side.
 func (s *State) Update(change func(*StateData)) error {
@@ -158,15 +173,18 @@ func (s *State) save() error {
 	if err != nil {
 		return err
 	}
-	tmp := s.file() + ".new"
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	const fresh = stateFile + ".new"
+	if err := s.root.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) { // of a save that was killed
+		return fmt.Errorf("write the state: %w", err)
+	}
+	f, err := s.root.OpenFile(fresh, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return fmt.Errorf("write the state: %w", err)
 	}
 	_, err = f.Write(append(text, '\n'))
 	err = errors.Join(err, f.Sync(), f.Close())
 	if err == nil {
-		err = os.Rename(tmp, s.file())
+		err = s.root.Rename(fresh, stateFile)
 	}
 	if err != nil {
 		return fmt.Errorf("write the state: %w", err)
@@ -248,7 +266,7 @@ func (s *State) Disks() []string {
 }
 
 // Close gives the directory free.
-func (s *State) Close() error { return s.lock.Close() }
+func (s *State) Close() error { return errors.Join(s.lock.Close(), s.root.Close()) }
 
 // FreeSpace returns the free and the total bytes of the file system that holds dir.
 func FreeSpace(dir string) (free, total uint64, err error) {
