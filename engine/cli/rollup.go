@@ -25,7 +25,8 @@ func (e *env) newRollup() *cobra.Command {
 		Long: `Aggregate finished days into the hourly table and drop their raw rows, as the schedule does at 00:05 UTC: one
 transaction a day. Without --day: every day that is due, oldest first. A day may be rolled up again at any time: rows
 that came late are merged, and an hour never shrinks. With late = "reject" in the rollup block, rows that come after
-their day was dropped are counted and stay raw.`,
+their day was dropped are counted and stay raw. A day that another session holds is waited for, and the session named;
+Ctrl-C ends the wait.`,
 		Example: "  cryptoviz rollup --dry-run\n  cryptoviz rollup hourly --day 2026-11-22",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -104,10 +105,15 @@ func (e *env) rollup(ctx context.Context, p *spec.Pipeline, running *local.Runni
 		e.print("No day is due.\n")
 	}
 	results := []rolledDay{}
+	var failed error // a day that cannot be rolled up holds no other
 	for _, day := range days {
-		res, err := job.Day(ctx, day, dry)
+		res, err := job.DayWhenFree(ctx, day, dry)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		if err != nil {
-			return err
+			failed = errors.Join(failed, err)
+			continue
 		}
 		results = append(results, rolledDay{
 			Rollup: r.Name, Day: res.Day.Format(time.DateOnly), RawRows: res.RawRows, HourlyRows: res.HourlyRows, LateRows: res.LateRows,
@@ -118,9 +124,9 @@ func (e *env) rollup(ctx context.Context, p *spec.Pipeline, running *local.Runni
 		}
 	}
 	if asJSON {
-		return writeJSON(e.Stdout, results)
+		return errors.Join(failed, writeJSON(e.Stdout, results))
 	}
-	return nil
+	return failed
 }
 
 // rolledDay is one day of rollup --json.

@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"time"
 
 	"github.com/robfig/cron/v3"
 
 	"github.com/cryptoviz/cryptoviz/engine/clock"
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/store"
 )
@@ -44,12 +44,10 @@ const (
 	gateLeast = 250 * time.Millisecond // … at least this
 	waitLeast = 2 * time.Second        // least wait for the workers when any is asked for
 	tryFirst  = 500 * time.Millisecond
-	tryLast   = 30 * time.Second
-	sayAgain  = 5 * time.Minute // while the database is waited for
+	tryLast   = time.Minute
+	tryFaulty = time.Hour       // a fault of the query or the data passes when somebody changes one of them
+	sayAgain  = 5 * time.Minute // while the same is waited for
 )
-
-// dayTries is how often a day is tried whose error may or may not pass: a statement_timeout, a lock that somebody holds.
-const dayTries = 4
 
 // New prepares a rollup. The schedule is read as UTC.
 func New(r *spec.Rollup, st *store.Store, gate Gate, clk clock.Clock, log *slog.Logger) (*Runner, error) {
@@ -73,12 +71,27 @@ func (r *Runner) Day(ctx context.Context, day time.Time, dryRun bool) (Result, e
 	return r.store.RollupDay(ctx, r.r, day, r.clock.Now(), dryRun)
 }
 
-// Run rolls up what was missed, then each day at its time, until ctx ends. It waits for a database that is down and leaves
-// a day that cannot be rolled up to the next time, so that it holds no other day; it never ends by itself.
+// DayWhenFree is Day, but waits for sessions that are in the way, and names them in the log.
+func (r *Runner) DayWhenFree(ctx context.Context, day time.Time, dryRun bool) (Result, error) {
+	for pause := tryFirst; ; pause = min(2*pause, tryLast) {
+		res, err := r.Day(ctx, day, dryRun)
+		if ctx.Err() != nil || !pg.Is(err, pg.LockBusy, pg.Conflict) {
+			return res, err
+		}
+		r.log.WarnContext(ctx, "rollup waits", "error", err.Error(), "again_in", pause)
+		if err := r.pause(ctx, pause); err != nil {
+			return res, err
+		}
+	}
+}
+
+// Run rolls up what was missed, then each day at its time, until ctx ends. A day that cannot be rolled up now is tried until it
+// is, with growing pauses, and holds no other day; Run never ends by itself.
 func (r *Runner) Run(ctx context.Context) error {
+	open := attempts{}
 	for {
 		began := r.clock.Now()
-		r.pass(ctx)
+		r.pass(ctx, open)
 		// From the pass's start: what came due meanwhile is done at once.
 		next := r.schedule.Next(began)
 		if next.IsZero() { // a date that does not exist, like 30 February
@@ -86,51 +99,69 @@ func (r *Runner) Run(ctx context.Context) error {
 			<-ctx.Done()
 			return nil
 		}
+		if again, ok := open.next(); ok {
+			if at := r.clock.Now().Add(r.engine(time.Until(again))); at.Before(next) {
+				next = at
+			}
+		}
 		if r.clock.SleepUntil(ctx, next, time.Hour) != nil {
 			return nil //nolint:nilerr // ctx ended
 		}
 	}
 }
 
-// pass rolls up every day that is due, oldest first.
-func (r *Runner) pass(ctx context.Context) {
+// pass tries every day that is due, oldest first, but those whose time to be tried again has not come.
+func (r *Runner) pass(ctx context.Context, open attempts) {
 	var due []time.Time
-	if r.keepTrying(ctx, math.MaxInt, func() (err error) {
+	if r.keepTrying(ctx, func() (err error) {
 		due, err = r.Due(ctx)
 		return err
 	}) != nil {
 		return
 	}
+	open.keep(due)
 	wait := r.r.Wait
 	if wait > 0 {
 		wait = max(wait, r.engine(waitLeast))
 	}
 	until := r.clock.Now().Add(wait)
-	failed := 0
 	for _, day := range due {
 		if at := r.schedule.Next(day.Add(oneDay - time.Nanosecond)); at.IsZero() || at.After(r.clock.Now()) {
 			continue // over, but its time has not come
 		}
-		if r.await(ctx, day, until) != nil {
+		a := open.of(day, until)
+		if time.Now().Before(a.next) {
+			continue
+		}
+		if r.await(ctx, day, a) != nil {
 			return
 		}
-		var res Result
-		err := r.keepTrying(ctx, dayTries, func() (err error) {
-			res, err = r.Day(ctx, day, false)
-			return err
-		})
+		res, err := r.Day(ctx, day, false)
 		switch {
-		case err == nil:
-			r.tell(ctx, res)
 		case ctx.Err() != nil:
 			return
+		case err != nil:
+			r.tellFailed(ctx, day, a, err)
 		default:
-			failed++
-			r.log.ErrorContext(ctx, "day not rolled up", "day", day.Format(time.DateOnly), "error", err.Error())
+			delete(open, day)
+			r.tell(ctx, res)
 		}
 	}
-	if failed > 0 {
-		r.log.WarnContext(ctx, "days left to the next time; their raw rows stay", "days", failed)
+}
+
+// tellFailed says why a day is not rolled up, and when it is tried again. The same reason is said again after a while only.
+func (r *Runner) tellFailed(ctx context.Context, day time.Time, a *attempt, err error) {
+	_, faulty := errors.AsType[*store.RollupError](err)
+	a.failed(faulty)
+	if time.Since(a.said) < sayAgain && a.pause < tryFaulty {
+		return
+	}
+	a.said = time.Now()
+	attrs := []any{"day", day.Format(time.DateOnly), "error", err.Error(), "again_in", a.pause, "tries", a.tries}
+	if faulty {
+		r.log.ErrorContext(ctx, "day not rolled up; its raw rows stay", attrs...)
+	} else {
+		r.log.WarnContext(ctx, "day not rolled up yet; its raw rows stay", attrs...)
 	}
 }
 
@@ -146,7 +177,7 @@ func (r *Runner) tell(ctx context.Context, res Result) {
 }
 
 // await waits until every record of the day is stored, at most until a time. Only the end of ctx is an error.
-func (r *Runner) await(ctx context.Context, day, until time.Time) error {
+func (r *Runner) await(ctx context.Context, day time.Time, a *attempt) error {
 	said := false
 	for {
 		passed, err := r.gate.PassedMidnight(ctx, day)
@@ -161,23 +192,24 @@ func (r *Runner) await(ctx context.Context, day, until time.Time) error {
 			attrs = append(attrs, "error", err.Error())
 		}
 		now := r.clock.Now()
-		if !now.Before(until) {
-			r.log.WarnContext(ctx, "rollup goes on without workers that have not passed midnight; what they bring is late", attrs...)
+		if !now.Before(a.until) {
+			if a.tries == 0 {
+				r.log.WarnContext(ctx, "rollup goes on without workers that have not passed midnight; what they bring is late", attrs...)
+			}
 			return nil
 		}
 		if !said {
-			r.log.InfoContext(ctx, "rollup waits for workers to pass midnight", append(attrs, "longest", until.Sub(now).Round(time.Second))...)
+			r.log.InfoContext(ctx, "rollup waits for workers to pass midnight", append(attrs, "longest", a.until.Sub(now).Round(time.Second))...)
 			said = true
 		}
-		if err := r.clock.Sleep(ctx, min(max(gateEvery, r.engine(gateLeast)), until.Sub(now))); err != nil {
+		if err := r.clock.Sleep(ctx, min(max(gateEvery, r.engine(gateLeast)), a.until.Sub(now))); err != nil {
 			return err
 		}
 	}
 }
 
-// keepTrying calls f until it succeeds, ctx ends or another try would give the same. A database that is away is waited for,
-// whatever else fails is tried so many times.
-func (r *Runner) keepTrying(ctx context.Context, tries int, f func() error) error {
+// keepTrying calls f until it succeeds or ctx ends.
+func (r *Runner) keepTrying(ctx context.Context, f func() error) error {
 	pause := tryFirst
 	var said time.Time // real time
 	for {
@@ -190,14 +222,6 @@ func (r *Runner) keepTrying(ctx context.Context, tries int, f func() error) erro
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
-		}
-		if _, final := errors.AsType[*store.RollupError](err); final || errors.Is(err, ErrUnfinished) {
-			return err
-		}
-		if !store.Away(err) {
-			if tries--; tries <= 0 {
-				return err
-			}
 		}
 		if said.IsZero() || time.Since(said) >= sayAgain {
 			r.log.WarnContext(ctx, "rollup waits for the database", "error", err.Error())

@@ -303,9 +303,8 @@ func TestRunLeavesABrokenDay(t *testing.T) {
 	g.r.Query = strings.Replace(g.r.Query, "r.time < $2", "r.time < $2 AND r.time <> '2026-03-03 01:00+00'", 1)
 	g.run(clock.Fast(day.Add(oneDay+5*time.Minute), 1))
 	g.wait(days, "2026-03-04")
-	g.waitLog("days left to the next time", 1)
-	said := g.log.lines("day not rolled up")
-	if len(said) != 1 || !strings.Contains(said[0], "sql/rollup_hourly.sql: the query gives no row for the 1 rows") {
+	said := g.waitLog("day not rolled up", 1)
+	if len(said) != 1 || !strings.Contains(said[0], "level=ERROR") || !strings.Contains(said[0], "again_in=1h") || !strings.Contains(said[0], "sql/rollup_hourly.sql: the query gives no row for the 1 rows") {
 		t.Errorf("log:\n%s", strings.Join(said, "\n"))
 	}
 	if got := g.text("SELECT min(time) AT TIME ZONE 'UTC' FROM raw_crypto_data"); got != "2026-03-03 01:00:00" {
@@ -313,22 +312,50 @@ func TestRunLeavesABrokenDay(t *testing.T) {
 	}
 }
 
-// TestRunLeavesADayThatDoesNotEnd: what may or may not pass is tried a few times, and holds no other day.
-func TestRunLeavesADayThatDoesNotEnd(t *testing.T) {
+// TestRunDoesNotGiveUp: a day that something holds is tried until it is done, says who, and holds no other day.
+func TestRunDoesNotGiveUp(t *testing.T) {
 	t.Parallel()
 	g := newRig(t)
 	g.sample(day.AddDate(0, 0, -1), day)
-	g.exec("CREATE FUNCTION cancelled() RETURNS int LANGUAGE plpgsql AS $$ BEGIN RAISE 'canceling statement due to statement timeout' USING ERRCODE = '57014'; END $$")
-	g.r.Query = "SELECT q.* FROM (" + g.r.Query + ") AS q, LATERAL (SELECT CASE WHEN $1::timestamptz = '2026-03-03 00:00+00' THEN cancelled() END) AS s"
+	tx, err := g.st.Pool().Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), "SELECT pg_advisory_xact_lock(hashtextextended('cryptoviz.rollup hourly 2026-03-03', 0))"); err != nil { // another instance that hangs, say
+		t.Fatal(err)
+	}
+	defer tx.Rollback(context.Background()) //nolint:errcheck // it is over
 	g.run(clock.Fast(day.Add(oneDay+10*time.Hour), 1))
 	g.wait(days, "2026-03-04")
-	g.waitLog("days left to the next time", 1)
-	said := g.log.lines("day not rolled up")
-	if len(said) != 1 || !strings.Contains(said[0], "level=ERROR") || !strings.Contains(said[0], "day=2026-03-03") || !strings.Contains(said[0], "57014") {
+	said := g.waitLog("day not rolled up yet", 1)
+	if !strings.Contains(said[0], "level=WARN") || !strings.Contains(said[0], "day=2026-03-03") || !strings.Contains(said[0], fmt.Sprint("pid ", tx.Conn().PgConn().PID(), ", ")) {
 		t.Errorf("log:\n%s", strings.Join(said, "\n"))
 	}
-	if got := g.text("SELECT count(*) FROM raw_crypto_data"); got != "1" {
-		t.Errorf("%s raw rows", got)
+	g.wait("SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())", "true") // it tries again
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	g.wait(days, "2026-03-03 2026-03-04")
+}
+
+// TestRunTriesAgain what failed without a fault of the query: a timeout, a right that was missing.
+func TestRunTriesAgain(t *testing.T) {
+	t.Parallel()
+	g := newRig(t)
+	g.sample(day.AddDate(0, 0, -1), day)
+	g.exec("ALTER TABLE crypto_data_hourly RENAME TO away")
+	g.run(clock.Fast(day.Add(oneDay+10*time.Hour), 1))
+	g.waitLog("day not rolled up yet", 2)
+	g.exec("ALTER TABLE away RENAME TO crypto_data_hourly")
+	g.wait(days, "2026-03-03 2026-03-04")
+}
+
+// TestAttempts: the pauses grow up to a minute; a fault waits an hour.
+func TestAttempts(t *testing.T) {
+	for faulty, want := range map[bool]string{false: "[500ms 1s 2s 4s 8s 16s 32s 1m0s 1m0s]", true: "[1h0m0s 1h0m0s 1h0m0s 1h0m0s 1h0m0s 1h0m0s 1h0m0s 1h0m0s 1h0m0s]"} {
+		if got := fmt.Sprint(rollup.Pauses(9, faulty)); got != want {
+			t.Errorf("faulty %t: %s", faulty, got)
+		}
 	}
 }
 

@@ -195,6 +195,10 @@ func TestReadRollups(t *testing.T) {
 			t.Errorf("%s: %+v", at, r)
 		}
 	}
+	exec(t, db, "UPDATE cryptoviz.rollup_day SET rolled_at = '2026-11-21 00:05:10Z' WHERE rollup = 'hourly' AND day = '2026-11-20'") // its row is a late one
+	if r := look(now); r.Due != 3 {
+		t.Errorf("late rows: %+v", r)
+	}
 	p.Rollups[0].Schedule = "0 0 30 2 *"
 	if r := look(now); r.Due != 0 {
 		t.Errorf("never due: %+v", r)

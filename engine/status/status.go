@@ -244,8 +244,9 @@ func rollup(ctx context.Context, r *spec.Rollup, db *pgxpool.Pool, now time.Time
 	return out, err
 }
 
-// due counts the days whose time to be rolled up has come, that have raw rows and are not in the ledger. Only whether there
-// is a row is looked up: counting them, as the rollup itself does, is not for every look.
+// due counts the days whose time to be rolled up has come, that have raw rows and are not in the ledger, or were dropped before
+// the last time and have late rows. Only whether there is a row is looked up: counting them, as the rollup itself does, is not
+// for every look.
 func due(ctx context.Context, r *spec.Rollup, schedule cron.Schedule, db *pgxpool.Pool, now time.Time) (int64, error) {
 	const day = 24 * time.Hour
 	switch {
@@ -263,8 +264,9 @@ func due(ctx context.Context, r *spec.Rollup, schedule cron.Schedule, db *pgxpoo
 	raw, column := pgx.Identifier{r.From.Name}.Sanitize(), pgx.Identifier{r.From.Hypertable.Time}.Sanitize()
 	var n int64
 	err := db.QueryRow(ctx, `SELECT count(*) FROM generate_series($2::timestamptz, $3, interval '24 hours') AS d
-		WHERE NOT EXISTS (SELECT FROM cryptoviz.rollup_day WHERE rollup = $1 AND day = (d AT TIME ZONE 'UTC')::date)
-		AND EXISTS (SELECT FROM `+raw+` AS r WHERE r.`+column+` >= d AND r.`+column+` < d + interval '24 hours')`, r.Name, last.Add(-(dueDays-1)*day), last).Scan(&n)
+		WHERE NOT EXISTS (SELECT FROM cryptoviz.rollup_day WHERE rollup = $1 AND day = (d AT TIME ZONE 'UTC')::date
+			AND (dropped_at IS NULL OR took IS NULL OR rolled_at >= $4))
+		AND EXISTS (SELECT FROM `+raw+` AS r WHERE r.`+column+` >= d AND r.`+column+` < d + interval '24 hours')`, r.Name, last.Add(-(dueDays-1)*day), last, schedule.Next(last.Add(day-time.Nanosecond))).Scan(&n)
 	if err != nil {
 		return -1, nil //nolint:nilerr // not applied yet, or a table without an index on the time: the rest is worth showing
 	}
