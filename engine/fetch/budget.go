@@ -3,6 +3,7 @@ package fetch
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"math"
 	"net/http"
 	"slices"
@@ -20,21 +21,35 @@ import (
 type Budgets struct {
 	mu     sync.Mutex
 	byName map[string]*allowance
+	keeper keeper
 }
 
-// NewBudgets returns an empty set.
-func NewBudgets() *Budgets { return &Budgets{byName: map[string]*allowance{}} }
+// NewBudgets returns an empty set. pauses, unless nil, keeps what sources ask to wait for.
+func NewBudgets(pauses Pauses, log *slog.Logger) *Budgets {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &Budgets{byName: map[string]*allowance{}, keeper: keeper{pauses: pauses, log: log, asking: make(chan struct{}, 1), unkept: map[*allowance]bool{}}}
+}
+
+// ofSource returns the allowance of a source that names no budget.
+func (b *Budgets) ofSource(name string) *allowance { return b.named("source " + name) }
+
+func (b *Budgets) named(name string) *allowance {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	a := b.byName[name]
+	if a == nil {
+		a = &allowance{name: name}
+		b.byName[name] = a
+	}
+	return a
+}
 
 // get returns a budget's allowance; where two sources declare it differently the smaller rate counts. At a fast clock the
 // stretch of time is as much shorter.
 func (b *Budgets) get(s *spec.Budget, speed float64) *allowance {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	a := b.byName[s.Name]
-	if a == nil {
-		a = &allowance{name: s.Name}
-		b.byName[s.Name] = a
-	}
+	a := b.named("budget " + s.Name)
 	a.declare(s.Limit, s.Per, speed)
 	return a
 }
@@ -42,7 +57,7 @@ func (b *Budgets) get(s *spec.Budget, speed float64) *allowance {
 // allowance is when requests may be sent: at most limit cost units in any stretch of time as long as per, and none before
 // the time that the server asked to wait for. Times are the machine's: servers know no other.
 type allowance struct {
-	name string
+	name string // "budget NAME" or "source NAME"
 	mu   sync.Mutex
 
 	limit    int // 0: no limit
@@ -50,6 +65,7 @@ type allowance struct {
 	per      time.Duration // declared, at the clock's speed
 	spent    []*spending
 	until    time.Time
+	reason   string // of until
 }
 
 // spending counts from its sending until per after its end: by then the server has counted it, whatever the network does.
@@ -86,12 +102,12 @@ func (a *allowance) tryTake(now time.Time, cost int) (s *spending, at time.Time,
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.until.After(now) {
-		return nil, a.until, "the source asked to wait until " + a.until.UTC().Format("2006-01-02 15:04:05") + " UTC"
+		return nil, a.until, "the source asked to wait until " + a.until.UTC().Format("2006-01-02 15:04:05") + " UTC (" + a.reason + ")"
 	}
 	if a.limit == 0 {
 		return &spending{}, now, ""
 	}
-	budget := fmt.Sprintf("the request budget %s (%d per %s)", a.name, a.limit, spec.FormatDuration(a.declared))
+	budget := fmt.Sprintf("the request %s (%d per %s)", a.name, a.limit, spec.FormatDuration(a.declared))
 	if cost > a.limit {
 		return nil, time.Time{}, fmt.Sprintf("%s is smaller than one request, which costs %d: give every source of that budget the same limit", budget, cost)
 	}
@@ -133,15 +149,6 @@ func (a *allowance) done(s *spending) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s.end = time.Now()
-}
-
-// hold lets no request through for a while.
-func (a *allowance) hold(d time.Duration) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if until := time.Now().Add(d); until.After(a.until) {
-		a.until = until
-	}
 }
 
 // learn takes over what the server says was used in its stretch of time, where that is more than is known here: others at

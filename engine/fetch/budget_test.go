@@ -58,7 +58,7 @@ func TestBudgetAtTheServer(t *testing.T) {
 				}
 				return reply(200, oneRecord), nil
 			}}
-			opt := fetch.Options{Budgets: fetch.NewBudgets(), Clock: clock.Fast(time.Now(), c.speed)}
+			opt := fetch.Options{Budgets: fetch.NewBudgets(nil, nil), Clock: clock.Fast(time.Now(), c.speed)}
 			ctx, cancel := context.WithCancel(t.Context())
 			var all sync.WaitGroup
 			for range 30 {
@@ -97,7 +97,7 @@ func TestBudgetAtTheServer(t *testing.T) {
 func TestBudgetSpent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, began := always(200, oneRecord), time.Now()
-		opt := fetch.Options{Budgets: fetch.NewBudgets()}
+		opt := fetch.Options{Budgets: fetch.NewBudgets(nil, nil)}
 		one := budgeted(t, opt, s, "b", `limit = 5`, `per = "1m"`, `cost = 3`)
 		two := budgeted(t, opt, s, "b", `limit = 5`, `per = "1m"`, `cost = 2`)
 		other := budgeted(t, opt, s, "c", `limit = 1`, `per = "1m"`)
@@ -147,7 +147,7 @@ func TestSmallerBudget(t *testing.T) {
 	for _, first := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
 			s := always(200, oneRecord)
-			opt := fetch.Options{Budgets: fetch.NewBudgets()}
+			opt := fetch.Options{Budgets: fetch.NewBudgets(nil, nil)}
 			var all, few *fetch.Poll
 			if first {
 				all = budgeted(t, opt, s, "b", `limit = 6000`, `per = "1m"`, `cost = 80`)
@@ -201,7 +201,7 @@ func TestBudgetLearns(t *testing.T) {
 				}
 				return reply(200, oneRecord, "X-Mbx-Used-Weight-1m", c.used), nil
 			}}
-			opt := fetch.Options{Budgets: fetch.NewBudgets()}
+			opt := fetch.Options{Budgets: fetch.NewBudgets(nil, nil)}
 			lines := []string{`limit = 100`, `per = "1m"`, `used = header["X-MBX-USED-WEIGHT-1M"]`}
 			one, two := budgeted(t, opt, s, "b", lines...), budgeted(t, opt, s, "b", lines...)
 			if _, err := one.Fetch(slot(t, time.Minute)); err != nil {
@@ -244,7 +244,7 @@ func TestUsedByExpression(t *testing.T) {
 func TestWaitIsShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := always(418, "", "Retry-After", "600")
-		opt := fetch.Options{Budgets: fetch.NewBudgets()}
+		opt := fetch.Options{Budgets: fetch.NewBudgets(nil, nil)}
 		one, two := budgeted(t, opt, s, "b", `limit = 10`, `per = "1m"`), budgeted(t, opt, s, "b", `limit = 10`, `per = "1m"`)
 		other := budgeted(t, opt, s, "c", `limit = 10`, `per = "1m"`)
 		_, err := one.Fetch(slot(t, time.Minute))

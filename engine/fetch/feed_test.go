@@ -93,10 +93,10 @@ func (f *feed) start(lines ...string) {
 	ctx, f.cancel = context.WithCancel(f.t.Context())
 	go func() {
 		defer close(f.ended)
-		s.Run(ctx, func(r fetch.Record) {
+		s.Run(ctx, func(records []fetch.Record) {
 			f.mu.Lock()
 			defer f.mu.Unlock()
-			f.got = append(f.got, r)
+			f.got = append(f.got, records...)
 		})
 	}()
 }
@@ -117,7 +117,7 @@ func (f *feed) stop() {
 func (f *feed) down() string {
 	f.t.Helper()
 	synctest.Wait()
-	if err := f.s.Down(); err != nil {
+	if err := f.s.Down(time.Time{}); err != nil {
 		plain(f.t, err.Error())
 		return err.Error()
 	}

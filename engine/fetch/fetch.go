@@ -30,7 +30,7 @@ func (o *Options) fill() {
 		o.UserAgent = "cryptoviz"
 	}
 	if o.Budgets == nil {
-		o.Budgets = NewBudgets()
+		o.Budgets = NewBudgets(nil, o.Log)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cryptoviz/cryptoviz/engine/fetch"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
@@ -82,10 +83,10 @@ func TestGuardStream(t *testing.T) {
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
-			s.Run(ctx, func(fetch.Record) { t.Errorf("%s gave a record", host) })
+			s.Run(ctx, func([]fetch.Record) { t.Errorf("%s gave a record", host) })
 		}()
 		testkit.Receive(t, said.said, "word of "+host)
-		plain(t, s.Down().Error())
+		plain(t, s.Down(time.Time{}).Error())
 		cancel()
 		<-ended
 	}

@@ -36,6 +36,8 @@ type Poll struct {
 
 	// What the newest reply said of itself, and what the newest accepted one did: only that may spare a fetch.
 	seen, accepted validators
+
+	said string // what the newest reply reports beside its records
 }
 
 type validators struct{ etag, modified string }
@@ -52,7 +54,7 @@ func NewPoll(src *spec.Source, opt Options) (*Poll, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &Poll{src: src, opt: opt, target: target, client: newClient(free, p.AllowPrivate), decoder: decoder, sent: sentBy(p.Headers, target), allowance: &allowance{}}
+	out := &Poll{src: src, opt: opt, target: target, client: newClient(free, p.AllowPrivate), decoder: decoder, sent: sentBy(p.Headers, target), allowance: opt.Budgets.ofSource(src.Name)}
 	if p.Budget != nil {
 		out.allowance, out.cost = opt.Budgets.get(p.Budget, opt.Clock.Speed()), p.Budget.Cost
 	}
@@ -65,6 +67,7 @@ func (p *Poll) Fetch(ctx context.Context) ([]Record, error) {
 	// The attempts spread over the slot: an hourly source is worth minutes of patience, one of a minute seconds.
 	pause, slot := backoff.NewExponentialBackOff(), time.Duration(float64(p.src.Interval)/p.opt.Clock.Speed())
 	pause.InitialInterval, pause.MaxInterval = min(max(slot/60, 500*time.Millisecond), time.Minute), max(slot/6, time.Second)
+	p.opt.Budgets.exchange(ctx, slot/4)
 	var last *Error
 	for try := 0; ; try++ {
 		records, err := p.attempt(ctx)
@@ -114,18 +117,19 @@ func (p *Poll) attempt(ctx context.Context) ([]Record, error) {
 		req.Header.Set("If-Modified-Since", p.accepted.modified)
 	}
 	resp, err := p.client.Do(req)
+	if resp != nil { // also with an error: a redirect that was not followed
+		defer func() { _ = resp.Body.Close() }()
+		p.heed(ctx, resp)
+		p.learn(resp.Header)
+	}
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = resp.Body.Close() }()
-	p.learn(resp.Header)
 	switch {
 	case resp.StatusCode == http.StatusNotModified && p.accepted != (validators{}):
 		return nil, ErrNotModified
 	case resp.StatusCode != http.StatusOK:
-		e := p.statusError(resp)
-		p.allowance.hold(e.RetryAfter)
-		return nil, e
+		return nil, p.statusError(resp)
 	}
 	body, err := p.body(resp)
 	if err != nil {
@@ -153,19 +157,20 @@ func (p *Poll) statusError(resp *http.Response) *Error {
 	return e
 }
 
-// waits notes whether another attempt may help, and when the source wants it.
+// waits notes whether another attempt may help, and when the source wants it: then it does.
 func (e *Error) waits(resp *http.Response) {
-	switch code := resp.StatusCode; {
-	case code == http.StatusTooManyRequests, code == http.StatusTeapot, code == http.StatusServiceUnavailable:
-		e.Temporary, e.RetryAfter = true, retryAfter(resp.Header.Get("Retry-After"), time.Now())
-		switch {
-		case e.RetryAfter == longestWait:
-			e.Reason += fmt.Sprintf("; it asks to wait 4d or more (Retry-After: %s): it is asked again after 4d", sent{}.quote(resp.Header.Get("Retry-After")))
-		case e.RetryAfter > 0:
-			e.Reason += "; it asks to wait " + spec.FormatDuration(max(e.RetryAfter.Round(time.Second), time.Second))
-		}
-	case code == http.StatusRequestTimeout, code == http.StatusTooEarly, code >= 500:
+	e.RetryAfter = retryAfter(resp.Header.Get("Retry-After"), time.Now())
+	switch {
+	case e.RetryAfter == longestWait:
+		e.Reason += fmt.Sprintf("; it asks to wait 4d or more (Retry-After: %s): it is asked again after 4d", sent{}.quote(resp.Header.Get("Retry-After")))
+	case e.RetryAfter > 0:
+		e.Reason += "; it asks to wait " + spec.FormatDuration(max(e.RetryAfter.Round(time.Second), time.Second))
+	}
+	switch code := resp.StatusCode; code {
+	case http.StatusTooManyRequests, http.StatusTeapot, http.StatusRequestTimeout, http.StatusTooEarly:
 		e.Temporary = true
+	default:
+		e.Temporary = code >= 500 || e.RetryAfter > 0
 	}
 }
 
@@ -235,7 +240,10 @@ func emptyReply() *Error { return &Error{Reason: "the reply is empty", Temporary
 
 func (p *Poll) decode(resp *http.Response, body []byte) ([]Record, error) {
 	pieces, err := p.decoder.Decode(resp.Header.Get("Content-Type"), body)
-	if err != nil {
+	p.said = ""
+	if said, ok := errors.AsType[*mapping.SourceError](err); ok && said.Effect == spec.EffectLog && len(pieces) > 0 {
+		p.complains(said)
+	} else if err != nil {
 		return nil, p.undecoded(resp, body, err)
 	}
 	if len(pieces) == 0 {
@@ -248,6 +256,17 @@ func (p *Poll) decode(resp *http.Response, body []byte) ([]Record, error) {
 		out[i] = Record{Key: piece.Key, Value: piece.Value, Fault: piece.Fault, Received: now}
 	}
 	return out, nil
+}
+
+// Said is what the newest reply reports beside its records, such as a market that the source refuses; "" for nothing.
+func (p *Poll) Said() string { return p.said }
+
+func (p *Poll) complains(said *mapping.SourceError) {
+	p.said = p.sent.said(said).Reason
+	if said.Market != "" {
+		p.said = p.sent.quote(said.Market) + ": " + p.said
+	}
+	p.opt.Log.Debug("the source reports a failure beside its records", "source", p.src.Name, "reason", p.said)
 }
 
 // validator is a header's value, unless it is so long that no server would take it back.

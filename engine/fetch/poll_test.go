@@ -243,7 +243,8 @@ func TestRetryAfter(t *testing.T) {
 		{"huge and negative", 429, "-99999999999999999999999999", -1, ""},
 		{"absent", 429, "", -1, ""},
 		{"garbage", 429, "soon\x00", -1, ""},
-		{"not for a status that does not ask", 500, "3600", -1, ""},
+		{"forbidden", 403, "30", 30 * time.Second, ""},
+		{"any other status", 404, "3600", 0, "HTTP 404 Not Found: slow down; it asks to wait 1h"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -275,7 +276,7 @@ func TestRetryAfter(t *testing.T) {
 				_, err = p.Fetch(slot(t, slotLength))
 				if e := failure(t, err); !e.NotTried || !strings.HasPrefix(e.Reason, "the source asked to wait until 20") || s.count() != 1 || time.Since(began) != slotLength {
 					t.Errorf("%q, %d requests", e.Reason, s.count())
-				} else if strings.HasSuffix(c.reason, "1h") && e.Reason != "the source asked to wait until "+later {
+				} else if strings.HasSuffix(c.reason, "1h") && e.Reason != "the source asked to wait until "+later+" ("+c.reason[:strings.Index(c.reason, ": ")]+")" {
 					t.Error(e.Reason)
 				}
 				time.Sleep(96 * time.Hour)

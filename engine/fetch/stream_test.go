@@ -2,6 +2,7 @@ package fetch_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -24,6 +25,15 @@ const tickers = `decode "json" {
 	error   = try(body.type == "error" ? body.message : null, null)
 	records = body
 	key     = r.s
+	on_error {
+		when = try(body.type == "fatal", false)
+		text = body.message
+	}
+	on_error {
+		when   = try(body.type == "refused", false)
+		text   = body.message
+		market = body.s
+	}
 }`
 
 func TestStreamSubscribes(t *testing.T) {
@@ -66,10 +76,14 @@ func TestStreamEnds(t *testing.T) {
 		after time.Duration // of the first record
 		want  string
 	}{
-		{"an error frame", "", func(f *feed, c *websocket.Conn) {
-			f.say(c, `{"type":"error","message":"no such\nproduct\u0000"}`)
+		{"a fatal error", "", func(f *feed, c *websocket.Conn) {
+			f.say(c, `{"type":"fatal","message":"no such\nlogin\u0000"}`)
 			idle(c)
-		}, 0, "the source says: no such product"},
+		}, 0, "the source says: no such login"},
+		{"an error, then the end", "", func(f *feed, c *websocket.Conn) {
+			f.say(c, `{"type":"error","message":"too many\nconnections\u0000"}`)
+			_ = c.Close(websocket.StatusPolicyViolation, "")
+		}, 0, "the source says: too many connections; the source closed the connection: 1008"},
 		{"silence", `silence = "15s"`, func(_ *feed, c *websocket.Conn) { idle(c) }, 15 * time.Second, "nothing came for 15s"},
 		{"a peer that is gone", `silence = "15s"`, func(f *feed, _ *websocket.Conn) { <-f.t.Context().Done() }, 15 * time.Second, "nothing came for 15s"},
 		{"normal close", "", func(_ *feed, c *websocket.Conn) { _ = c.Close(websocket.StatusNormalClosure, "") }, 0, "the source closed the connection: 1000"},
@@ -112,12 +126,15 @@ func TestStreamEnds(t *testing.T) {
 					time.Sleep(time.Nanosecond)
 				}
 				f.isDown(c.want)
-				if !strings.Contains(f.log.String(), "stream is down") || strings.Count(f.log.String(), "\n") != 1 {
+				if strings.Count(f.log.String(), "stream is down") != 1 || !strings.Contains(f.log.String(), c.want) {
 					t.Errorf("log:\n%s", f.log.String())
 				}
 				ended := time.Now()
 				time.Sleep(1500 * time.Millisecond)
-				f.isDown(c.want) // connected, and it still says why nothing came
+				f.isDown("connected, and no record has come yet")
+				if why := f.s.Down(ended.Add(time.Second / 4)); !strings.HasPrefix(why.Error(), "connected again at ") || !strings.HasSuffix(why.Error(), "; before that: "+c.want) {
+					t.Errorf("a slot in which the connection was lost: %v", why)
+				}
 				if d := f.dials(); len(d) != 2 || d[1].Sub(ended) < 500*time.Millisecond || d[1].Sub(ended) > 1500*time.Millisecond {
 					t.Fatalf("dialled at %v", d)
 				}
@@ -178,28 +195,104 @@ func TestStreamConnects(t *testing.T) {
 	}
 }
 
-// TestStreamWithoutRecords: connected, subscribed, and nothing but heartbeats comes.
-func TestStreamWithoutRecords(t *testing.T) {
-	inBubble(t, func(f *feed, _ int, c *websocket.Conn) {
-		go idle(c)
-		for range 600 {
-			f.say(c, `{"type":"heartbeat"}`)
-			time.Sleep(time.Second)
-		}
-	}, func(f *feed) {
-		f.start(`silence = "2s"`)
-		f.isDown("connected, and no record has come yet")
-		time.Sleep(599 * time.Second)
-		f.isDown("connected, and no record has come yet")
-		if len(f.dials()) != 1 {
-			t.Errorf("dialled at %v", f.dials())
-		}
-		f.stop()
-		time.Sleep(time.Second)
-	})
+// TestSilence: only records keep a connection. Whatever else comes does not, and while no connection brings any, each is kept
+// for longer than the one before, up to ten minutes.
+func TestSilence(t *testing.T) {
+	for _, c := range []struct {
+		name, lines string
+		frame       string // each second, and what is said when it was not enough
+		want        string
+	}{
+		{"heartbeats", `silence = "10s"`, `{"type":"heartbeat"}`, "no record came for 10s, though 9 other frames did"},
+		{"answers to a text ping", "silence = \"10s\"\n\tping = \"ping\"\n\tping_every = \"1s\"", "pong", "no record came for 10s, though 9 other frames did"},
+		{"answers to pings", "silence = \"10s\"\n\tping_every = \"1s\"", "", "nothing came for 10s"},
+		{"what is not understood", `silence = "10s"`, "{", "connected, and what comes is not understood: not JSON at byte 1: it is cut short; no record came for 10s, though 9 other frames did"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var speaks atomic.Bool
+			inBubble(t, func(f *feed, n int, conn *websocket.Conn) {
+				gone := make(chan struct{})
+				go func() { defer close(gone); idle(conn) }()
+				if n == 0 || speaks.Load() {
+					f.say(conn, ticker("BTC"))
+				}
+				time.Sleep(time.Millisecond)
+				tick := time.NewTicker(time.Second)
+				defer tick.Stop()
+				for {
+					select {
+					case <-gone:
+						return
+					case <-tick.C:
+					}
+					if c.frame != "" {
+						f.say(conn, c.frame)
+					}
+				}
+			}, func(f *feed) {
+				f.start(c.lines)
+				defer f.stop()
+				time.Sleep(10*time.Second + time.Millisecond)
+				f.isDown(c.want)
+				time.Sleep(2 * time.Hour)
+				d := f.dials()
+				kept := []time.Duration{10 * time.Second, 10 * time.Second, 20 * time.Second, 40 * time.Second, 80 * time.Second, 160 * time.Second, 320 * time.Second, 10 * time.Minute, 10 * time.Minute}
+				if len(d) < len(kept)+1 || len(d) > 20 {
+					t.Fatalf("%d connections in two hours", len(d))
+				}
+				for i, want := range kept {
+					if got := d[i+1].Sub(d[i]); got < want+500*time.Millisecond || got > want+90*time.Second {
+						t.Errorf("connection %d was made %s after the one before, want %s and a pause", i+1, got, want)
+					}
+				}
+				speaks.Store(true) // a record, and the next silence is a short one
+				time.Sleep(12 * time.Minute)
+				synctest.Wait()
+				if again := f.dials(); len(again)-len(d) < 12 {
+					t.Errorf("with records again it connected %d times in 12 minutes", len(again)-len(d))
+				}
+			})
+		})
+	}
 }
 
-// TestTextPing: as OKX wants it, a text every 20 seconds; its answers keep the connection alive and are no surprise.
+// TestStreamRefusal: one market of many is refused, and the others go on.
+func TestStreamRefusal(t *testing.T) {
+	for name, c := range map[string]struct{ frame, want string }{
+		"a market":           {`{"type":"refused","message":"does not exist","s":"GONE"}`, "GONE: the source says: does not exist"},
+		"no market is named": {`{"type":"error","message":"GONE does not exist"}`, "the source says: GONE does not exist"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(f *feed, _ int, conn *websocket.Conn) {
+				go idle(conn)
+				f.say(conn, c.frame)
+				time.Sleep(time.Second)
+				for range 601 {
+					f.say(conn, c.frame, ticker("BTC"))
+					time.Sleep(time.Second)
+				}
+			}, func(f *feed) {
+				f.start(`silence = "5s"`)
+				defer time.Sleep(time.Minute)
+				defer f.stop()
+				f.isDown(c.want[strings.Index(c.want, "the source"):])
+				time.Sleep(600*time.Second + time.Millisecond)
+				f.isDown("")
+				if len(f.dials()) != 1 || len(f.got) != 600 {
+					t.Errorf("%d connections, %d records", len(f.dials()), len(f.got))
+				}
+				if got := f.s.Said(time.Now().Add(-time.Minute)); got != c.want {
+					t.Errorf("the slot says %q, want %q", got, c.want)
+				}
+				if n := strings.Count(f.log.String(), "\n"); n != 1 || f.s.Stats().Errors != 601 {
+					t.Errorf("told %d times, counted %d:\n%s", n, f.s.Stats().Errors, f.log.String())
+				}
+			})
+		})
+	}
+}
+
+// TestTextPing: as OKX wants it, a text every 20 seconds; its answers are no surprise. Other texts are.
 func TestTextPing(t *testing.T) {
 	var pings []time.Duration
 	var began time.Time
@@ -211,20 +304,46 @@ func TestTextPing(t *testing.T) {
 				return
 			}
 			pings = append(pings, time.Since(began))
-			f.say(c, "pong")
+			f.say(c, "pong", ticker("BTC"))
 		}
+		f.say(c, "maintenance")
 		idle(c)
 	}, func(f *feed) {
 		began = time.Now()
 		f.start(`ping = "ping"`, `ping_every = "20s"`, `silence = "45s"`)
 		defer f.stop()
-		time.Sleep(600 * time.Second)
+		time.Sleep(600*time.Second - time.Nanosecond)
 		synctest.Wait()
-		if len(pings) != 30 || pings[0] != 20*time.Second || pings[29] != 600*time.Second || len(f.dials()) != 1 || f.log.String() != "" {
+		if len(pings) != 29 || pings[0] != 20*time.Second || len(f.dials()) != 1 || f.log.String() != "" {
 			t.Errorf("pings at %v, dialled at %v\n%s", pings, f.dials(), f.log.String())
 		}
-		time.Sleep(45 * time.Second)
-		f.isDown("nothing came for 45s")
+		time.Sleep(time.Second)
+		f.isDown("connected, and what comes is not understood: not JSON at byte 0: a value cannot begin with 'm'")
+		if n := strings.Count(f.log.String(), "not understood"); n != 1 || !strings.Contains(f.log.String(), "frame=maintenance") {
+			t.Errorf("told %d times:\n%s", n, f.log.String())
+		}
+	})
+}
+
+// TestStrangeFrames are told with a text ping, too, once a connection; and what they are, where that is known.
+func TestStrangeFrames(t *testing.T) {
+	inBubble(t, func(f *feed, _ int, c *websocket.Conn) {
+		go idle(c)
+		time.Sleep(time.Millisecond)
+		for range 20 {
+			_ = c.Write(context.Background(), websocket.MessageBinary, []byte("\x1f\x8b\x08\x00\x00"))
+			f.say(c, "pong")
+			time.Sleep(time.Second)
+		}
+	}, func(f *feed) {
+		f.start(`ping = "ping"`, `ping_every = "2s"`, `silence = "1m"`)
+		defer time.Sleep(time.Minute)
+		defer f.stop()
+		time.Sleep(10 * time.Second)
+		f.isDown("connected, and what comes is not understood: the frame is compressed with gzip, which is not undone")
+		if n := strings.Count(f.log.String(), "not understood"); n != 1 || f.s.Stats().Strange != 12 { // "pong" is strange until the first ping
+			t.Errorf("told %d times, counted %d:\n%s", n, f.s.Stats().Strange, f.log.String())
+		}
 	})
 }
 
@@ -298,7 +417,12 @@ func TestStreamAskedToWait(t *testing.T) {
 		f.start()
 		defer f.stop()
 		f.isDown("connect: HTTP 429 Too Many Requests; it asks to wait 10m")
-		time.Sleep(599 * time.Second)
+		time.Sleep(598 * time.Second)
+		f.isDown("the source asked to wait until 2000-01-01 00:10:00 UTC (HTTP 429 Too Many Requests)")
+		if e, ok := errors.AsType[*fetch.Error](f.s.Down(time.Time{})); !ok || !e.NotTried {
+			t.Error("a slot meanwhile would not be skipped")
+		}
+		time.Sleep(time.Second)
 		if n := asked.Load(); n != 1 {
 			t.Errorf("asked %d times", n)
 		}
@@ -358,9 +482,9 @@ func TestFlood(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
 	defer cancel()
 	began, n := time.Now(), 0
-	stream.Run(ctx, func(r fetch.Record) {
-		if r.Key != fmt.Sprint(n) {
-			t.Errorf("record %d is %s", n, r.Key)
+	stream.Run(ctx, func(records []fetch.Record) {
+		if len(records) != 1 || records[0].Key != fmt.Sprint(n) {
+			t.Errorf("record %d is %+v", n, records)
 			cancel()
 		}
 		if n++; n == count {

@@ -118,6 +118,7 @@ func (e *Engine) Collect(out chan<- prometheus.Metric) {
 		}
 	}
 	e.tally.mu.Unlock()
+	e.collectStreams(counter)
 	for _, w := range e.workers {
 		s := w.Stats()
 		name := w.Source()

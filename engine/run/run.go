@@ -63,7 +63,7 @@ type Engine struct {
 	tally    *tally
 	free     atomic.Uint64
 	rollsUp  bool // this process runs the rollups
-	budgets  *fetch.Budgets
+	streams  []namedStream
 	paused   func() string   // why nothing is fetched; nil: this process fetches nothing
 	stopping context.Context // ends when Run is to end
 	stop     context.CancelFunc
@@ -77,7 +77,7 @@ func Open(ctx context.Context, p *spec.Pipeline, stages Stages, opt Options) (*E
 	if opt.Mode == "" {
 		opt.Mode = "live"
 	}
-	e := &Engine{p: p, opt: opt, log: opt.Log, tally: newTally(p), budgets: fetch.NewBudgets()}
+	e := &Engine{p: p, opt: opt, log: opt.Log, tally: newTally(p)}
 	e.stopping, e.stop = context.WithCancel(context.Background())
 	if err := e.open(ctx, stages); err != nil {
 		e.Close()
@@ -179,7 +179,7 @@ func (e *Engine) Rollup(r *spec.Rollup) (*rollup.Runner, error) {
 func (e *Engine) addSchedule() error {
 	producer := produce.New(e.kafka)
 	e.paused = producer.Paused
-	opt := fetch.Options{Clock: e.opt.Clock, Log: e.log, Endpoint: e.opt.Endpoint, UserAgent: "cryptoviz/" + strings.TrimPrefix(e.opt.Version, "v"), Budgets: e.budgets}
+	opt := fetch.Options{Clock: e.opt.Clock, Log: e.log, Endpoint: e.opt.Endpoint, UserAgent: "cryptoviz/" + strings.TrimPrefix(e.opt.Version, "v"), Budgets: fetch.NewBudgets(e.store, e.log)}
 	var jobs []schedule.Job
 	for _, src := range e.p.Sources {
 		if !src.Enabled {
@@ -237,7 +237,7 @@ func (e *Engine) poll(src *spec.Source, producer *produce.Producer, opt fetch.Op
 			return schedule.Outcome{Slot: slot, Kind: schedule.Failed, Reason: err.Error()}
 		}
 		source.Accepted()
-		return schedule.Outcome{Slot: slot, Kind: schedule.OK, Records: len(records)}
+		return schedule.Outcome{Slot: slot, Kind: schedule.OK, Records: len(records), Reason: source.Said()}
 	}, nil
 }
 

@@ -2,13 +2,28 @@ package run
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"strings"
 	"time"
+
+	"github.com/dustin/go-humanize"
 
 	"github.com/cryptoviz/cryptoviz/engine/fetch"
 	"github.com/cryptoviz/cryptoviz/engine/produce"
 	"github.com/cryptoviz/cryptoviz/engine/schedule"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
+
+// resend is how long a record waits that could not be sent.
+const resend = time.Second
+
+// namedStream is a stream for the metrics.
+type namedStream struct {
+	source string
+	conn   *fetch.Stream
+	box    *inbox
+}
 
 // stream samples a connection: the first record of each market in each slot goes to the topic, at once. Every instance
 // holds the connection; the one that claimed the slot sends.
@@ -17,19 +32,14 @@ func (e *Engine) stream(src *spec.Source, producer *produce.Producer, opt fetch.
 	if err != nil {
 		return nil, err
 	}
-	// A slot that is being sampled takes records from here; while there is none, they pass by.
-	records := make(chan fetch.Record, 256)
+	box := newInbox(src)
+	e.streams = append(e.streams, namedStream{src.Name, s, box})
 	e.jobs = append(e.jobs, func(ctx context.Context) error {
-		s.Run(ctx, func(r fetch.Record) {
-			select {
-			case records <- r:
-			default: // the sampler is behind: the next message of this market is as good
-			}
-		})
+		s.Run(ctx, box.put)
 		return nil
 	})
 	return func(ctx context.Context, slot schedule.Slot) schedule.Outcome {
-		return sample(ctx, slot, src, s.Down, e.send(producer), records)
+		return sample(ctx, slot, src, s, e.send(producer), box)
 	}, nil
 }
 
@@ -39,58 +49,76 @@ type topic interface {
 	Send(ctx context.Context, src *spec.Source, slot time.Time, records []fetch.Record) error
 }
 
-// sample fills one slot from a connection that gives records; down says why it does not.
-func sample(ctx context.Context, slot schedule.Slot, src *spec.Source, down func() error, producer topic, records <-chan fetch.Record) schedule.Outcome {
-	out := schedule.Outcome{Slot: slot, Kind: schedule.OK}
+// connection says how a stream stands, for a slot that began then.
+type connection interface {
+	Down(since time.Time) error  // why no record came
+	Said(since time.Time) string // what the source reports beside its records
+}
+
+// sample fills one slot from a connection that gives records.
+func sample(ctx context.Context, slot schedule.Slot, src *spec.Source, conn connection, producer topic, box *inbox) schedule.Outcome {
 	if reason := producer.Paused(); reason != "" {
-		out.Kind, out.Reason = schedule.Skipped, reason
-		return out
+		return schedule.Outcome{Slot: slot, Kind: schedule.Skipped, Reason: reason}
 	}
-	seen := map[string]bool{}
-	failed := ""
-	for {
-		var batch []fetch.Record
+	waiting, letGo := box.claim(slot.At)
+	defer letGo()
+	sent, failed := 0, ""
+	var again <-chan time.Time // not nil: what waits could not be sent, and is tried again then
+	for ended := false; !ended; {
+		more := waiting.more
+		if again != nil {
+			more = nil
+		}
 		select {
 		case <-ctx.Done():
-			if out.Records = len(seen); out.Records > 0 {
-				return out
-			}
-			out.Kind, out.Reason = schedule.Failed, "no record came"
-			if failed != "" {
-				out.Reason = failed
-			} else if err := down(); err != nil { // asked once: a connection comes and goes meanwhile
-				out.Reason = err.Error()
-			}
-			return out
-		case r := <-records:
-			batch = append(batch, r)
+			ended = true
+		case <-more:
+		case <-again:
 		}
-		for n := len(records); n > 0; n-- {
-			batch = append(batch, <-records)
+		if ended && again != nil { // it was just tried
+			break
 		}
-		batch = fresh(batch, slot.At, seen)
+		again = nil
+		batch := box.take(waiting)
 		if len(batch) == 0 {
 			continue
 		}
 		if err := producer.Send(ctx, src, slot.At, batch); err != nil {
 			failed = err.Error()
-			for _, r := range batch {
-				delete(seen, r.Identity()) // its next message may still fill the slot
-			}
+			box.giveBack(waiting, batch)
+			again = time.After(resend)
+			continue
 		}
+		sent += len(batch)
 	}
+	unsent, dropped := box.left(waiting)
+	if sent == 0 {
+		return unfilled(slot, failed, conn)
+	}
+	var notes []string
+	if unsent > 0 {
+		notes = append(notes, fmt.Sprintf("%s of %s records were not written: %s", humanize.Comma(int64(unsent)), humanize.Comma(int64(sent+unsent)), failed))
+	}
+	if dropped > 0 {
+		notes = append(notes, fmt.Sprintf("%s records were dropped: a slot takes %s markets, %s, and %s records without a market",
+			humanize.Comma(int64(dropped)), humanize.Comma(int64(box.markets)), humanize.IBytes(uint64(box.bytes)), humanize.Comma(maxFaults))) //nolint:gosec // positive
+	}
+	if said := conn.Said(slot.At); said != "" {
+		notes = append(notes, said)
+	}
+	return schedule.Outcome{Slot: slot, Kind: schedule.OK, Records: sent, Reason: strings.Join(notes, "; ")}
 }
 
-// fresh keeps the first record of each market that this slot has not seen, and marks it as seen. What came before the slot
-// has waited here, and belongs to none.
-func fresh(batch []fetch.Record, begin time.Time, seen map[string]bool) []fetch.Record {
-	kept := batch[:0]
-	for _, r := range batch {
-		id := r.Identity()
-		if !seen[id] && !r.Received.Before(begin) {
-			seen[id] = true
-			kept = append(kept, r)
+// unfilled is the end of a slot that got no record.
+func unfilled(slot schedule.Slot, failed string, conn connection) schedule.Outcome {
+	out := schedule.Outcome{Slot: slot, Kind: schedule.Failed, Reason: "no record came"}
+	if failed != "" {
+		out.Reason = failed
+	} else if err := conn.Down(slot.At); err != nil { // asked once: a connection comes and goes meanwhile
+		out.Reason = err.Error()
+		if e, ok := errors.AsType[*fetch.Error](err); ok && e.NotTried {
+			out.Kind = schedule.Skipped
 		}
 	}
-	return kept
+	return out
 }

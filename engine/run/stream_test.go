@@ -51,27 +51,36 @@ func (f *fakeTopic) Send(ctx context.Context, src *spec.Source, slot time.Time, 
 
 // sampling is a sampler in a bubble, whose connection the test plays.
 type sampling struct {
-	topic   fakeTopic
-	records chan fetch.Record
-	why     atomic.Pointer[string]
+	topic fakeTopic
+	box   *inbox
+	why   atomic.Pointer[string]
+	said  string
 }
 
 // goesDown sets why no records come; "": they do.
 func (s *sampling) goesDown(why string) { s.why.Store(&why) }
 
-func (s *sampling) down() error {
+func (s *sampling) Down(time.Time) error {
 	if why := s.why.Load(); why != nil && *why != "" {
-		return errors.New(*why)
+		return &fetch.Error{Reason: *why, NotTried: strings.HasPrefix(*why, "the source asked to wait")}
 	}
 	return nil
 }
 
+func (s *sampling) Said(time.Time) string { return s.said }
+
 // comes gives a record of now, as the connection does: it never waits.
 func (s *sampling) comes(market, value string) {
-	select {
-	case s.records <- fetch.Record{Key: market, Value: []byte(value), Received: time.Now()}:
-	default:
+	s.box.put([]fetch.Record{{Key: market, Value: []byte(value), Received: time.Now()}})
+}
+
+// frame gives a record of each of n markets at once.
+func (s *sampling) frame(n int) {
+	records := make([]fetch.Record, n)
+	for i := range records {
+		records[i] = fetch.Record{Key: fmt.Sprint("M", i), Value: []byte("1"), Received: time.Now()}
 	}
+	s.box.put(records)
 }
 
 // minute runs the slot of this minute to its end.
@@ -79,7 +88,7 @@ func (s *sampling) minute(t *testing.T) schedule.Outcome {
 	at := time.Now().Truncate(time.Minute)
 	ctx, cancel := context.WithDeadline(t.Context(), at.Add(time.Minute))
 	defer cancel()
-	out := sample(ctx, schedule.Slot{Source: "a", At: at}, &spec.Source{Name: "a"}, s.down, sender{&s.topic, t.Context()}, s.records)
+	out := sample(ctx, schedule.Slot{Source: "a", At: at}, &spec.Source{Name: "a"}, s, sender{&s.topic, t.Context()}, s.box)
 	if !out.At.Equal(at) {
 		t.Errorf("the outcome is of %s", out.At)
 	}
@@ -88,7 +97,7 @@ func (s *sampling) minute(t *testing.T) schedule.Outcome {
 
 func inSampling(t *testing.T, test func(t *testing.T, s *sampling)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) { test(t, &sampling{records: make(chan fetch.Record, 256)}) })
+	synctest.Test(t, func(t *testing.T) { test(t, &sampling{box: newInbox(&spec.Source{Interval: time.Minute})}) })
 }
 
 func (s *sampling) sent(t *testing.T, want ...string) {
@@ -151,26 +160,36 @@ func TestSampleOldRecords(t *testing.T) {
 	})
 }
 
-// TestSampleSendFails: a market whose record was not taken is open again.
+// TestSampleSendFails: a record that was not taken is sent again, and it stays the one of its market.
 func TestSampleSendFails(t *testing.T) {
 	inSampling(t, func(t *testing.T, s *sampling) {
 		s.topic.refuse = func(n int) error {
-			if n < 2 {
+			if n < 3 {
 				return errors.New("write topic a: down")
 			}
 			return nil
 		}
 		later(1*time.Second, func() { s.comes("BTC", "1"); s.comes("ETH", "1") })
 		later(2*time.Second, func() { s.comes("BTC", "2") })
-		later(3*time.Second, func() { s.comes("BTC", "3") })
-		later(4*time.Second, func() { s.comes("BTC", "4"); s.comes("ETH", "4") })
-		is(t, s.minute(t), schedule.OK, 2, "")
-		s.sent(t, "00:00:00 BTC 3", "00:00:00 ETH 4")
+		later(3*time.Second, func() { s.comes("SOL", "3") })
+		is(t, s.minute(t), schedule.OK, 3, "")
+		s.sent(t, "00:00:00 BTC 1", "00:00:00 ETH 1", "00:00:00 SOL 3")
 
 		s.topic.refuse = func(int) error { return errors.New("write topic a: down") }
 		s.goesDown("the source closed the connection")
 		later(time.Second, func() { s.comes("BTC", "5") })
 		is(t, s.minute(t), schedule.Failed, 0, "write topic a: down")
+
+		n := s.topic.n
+		s.topic.refuse = func(i int) error {
+			if i == n {
+				return nil
+			}
+			return errors.New("write topic a: down")
+		}
+		later(time.Second, func() { s.comes("BTC", "6") })
+		later(2*time.Second, func() { s.comes("ETH", "6") })
+		is(t, s.minute(t), schedule.OK, 1, "1 of 2 records were not written: write topic a: down")
 	})
 }
 
@@ -180,6 +199,8 @@ func TestSampleNothing(t *testing.T) {
 		is(t, s.minute(t), schedule.Failed, 0, "no record came")
 		s.goesDown("connect: HTTP 403 Forbidden")
 		is(t, s.minute(t), schedule.Failed, 0, "connect: HTTP 403 Forbidden")
+		s.goesDown("the source asked to wait until noon")
+		is(t, s.minute(t), schedule.Skipped, 0, "the source asked to wait until noon")
 		s.topic.paused = "the disk is nearly full"
 		began := time.Now()
 		is(t, s.minute(t), schedule.Skipped, 0, "the disk is nearly full")
@@ -203,19 +224,78 @@ func TestSampleReconnect(t *testing.T) {
 	})
 }
 
-// TestSampleConnectionComesAtTheEnd: whatever the connection says of itself, it is asked once.
-func TestSampleConnectionComesAtTheEnd(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		asked := 0
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		out := sample(ctx, schedule.Slot{}, &spec.Source{Name: "a"}, func() error {
-			if asked++; asked > 1 {
-				return nil
+// TestSampleWide: whatever comes at once, before the slot is claimed or while Kafka takes its time, is sent, each market once.
+func TestSampleWide(t *testing.T) {
+	for _, n := range []int{2_000, 50_000} {
+		inSampling(t, func(t *testing.T, s *sampling) {
+			s.topic.took = 20 * time.Second
+			s.frame(n)
+			time.Sleep(200 * time.Millisecond) // of the claim
+			for i := range 59 {
+				later(time.Duration(i)*time.Second, func() { s.frame(n) })
 			}
-			return errors.New("not connected yet")
-		}, &fakeTopic{}, nil)
-		is(t, out, schedule.Failed, 0, "not connected yet")
+			later(59*time.Second, func() { s.comes("at the end", "1") })
+			later(59500*time.Millisecond, func() { s.frame(n + 1) })
+			out := s.minute(t)
+			is(t, out, schedule.OK, n+2, "")
+			s.frame(n) // of the next slot, and no room for the last one is kept
+			if len(s.topic.got) != n+2 || len(s.box.slots) != 1 {
+				t.Errorf("%d records sent, %d slots kept", len(s.topic.got), len(s.box.slots))
+			}
+		})
+	}
+}
+
+// TestInboxIsBounded: by the markets of a slot; what is beyond the limits is counted and told.
+func TestInboxIsBounded(t *testing.T) {
+	inSampling(t, func(t *testing.T, s *sampling) {
+		const dropped = " records were dropped: a slot takes 100 markets, 1.0 KiB, and 1,000 records without a market"
+		s.box.markets, s.box.bytes = 100, 1<<10
+		for i := range 180 { // nobody samples, as in another instance
+			s.frame(50)
+			time.Sleep(time.Second)
+			if len(s.box.slots) != 1 {
+				t.Fatalf("%d slots after %d s", len(s.box.slots), i)
+			}
+		}
+		s.frame(150)
+		s.comes("M7", "again")
+		later(time.Second, func() { s.comes("further", "1") })
+		is(t, s.minute(t), schedule.OK, 100, "51"+dropped)
+		s.comes("long", strings.Repeat("x", 1<<10))
+		s.comes("longer", "x")
+		is(t, s.minute(t), schedule.OK, 1, "1"+dropped)
+		if n := s.box.droppedSoFar(); n != 52 {
+			t.Errorf("%d counted", n)
+		}
+	})
+}
+
+// TestSampleFaults: records whose market is not known are all sent, so that each ends as a dead letter; but not without end.
+func TestSampleFaults(t *testing.T) {
+	inSampling(t, func(t *testing.T, s *sampling) {
+		fault := func(value string) {
+			s.box.put([]fetch.Record{{Value: []byte(value), Fault: "no key", Received: time.Now()}})
+		}
+		s.comes("BTC", "1")
+		for i := range 5 {
+			fault(fmt.Sprint(i))
+			fault(fmt.Sprint(i)) // the same again
+		}
+		is(t, s.minute(t), schedule.OK, 6, "")
+		for i := range 1500 {
+			fault(fmt.Sprint(i))
+		}
+		is(t, s.minute(t), schedule.OK, 1000, "500 records were dropped: a slot takes 200,000 markets, 256 MiB, and 1,000 records without a market")
+	})
+}
+
+// TestSampleSaid: what the source reports beside its records is in the slot.
+func TestSampleSaid(t *testing.T) {
+	inSampling(t, func(t *testing.T, s *sampling) {
+		s.said = "GONE/USD: the source says: does not exist"
+		s.comes("BTC", "1")
+		is(t, s.minute(t), schedule.OK, 1, s.said)
 	})
 }
 

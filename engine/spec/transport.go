@@ -16,7 +16,7 @@ const (
 	defaultTimeout    = 10 * time.Second
 	defaultMaxBody    = 16 << 20
 	defaultMaxPage    = 5 << 20 // a page costs its parser many times its size
-	defaultMaxMessage = 1 << 20
+	defaultMaxMessage = 16 << 20
 	maxBody           = 256 << 20
 	maxURL            = 8 << 10
 )

@@ -326,7 +326,7 @@ type Stream struct {
 	Subscribe    []string      // text frames, sent in this order after connecting
 	Ping         string        // text frame sent each PingEvery; "" sends a WebSocket ping
 	PingEvery    time.Duration // 0: never
-	Silence      time.Duration // reconnect when nothing arrives for this long
+	Silence      time.Duration // reconnect when no record arrives for this long
 	MaxMessage   int64         // bytes
 	AllowPrivate []string
 	Range        hcl.Range

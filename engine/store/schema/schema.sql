@@ -112,5 +112,14 @@ CREATE TABLE IF NOT EXISTS cryptoviz.managed (
   version    text NOT NULL
 );
 
+-- Until when sources asked to wait (Retry-After), for all instances and over restarts. The name is that of a request budget, or of
+-- a source that names none: "budget NAME" or "source NAME". Since version 3.
+CREATE TABLE IF NOT EXISTS cryptoviz.pause (
+  name   text PRIMARY KEY,
+  until  timestamptz NOT NULL,
+  reason text NOT NULL,
+  at     timestamptz NOT NULL DEFAULT now()
+);
+
 INSERT INTO cryptoviz.meta VALUES ('schema_version', '3')
   ON CONFLICT (key) DO UPDATE SET value = excluded.value WHERE cryptoviz.meta.value IN ('1', '2');
