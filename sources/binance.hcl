@@ -10,6 +10,15 @@ param "pairs" {
   default     = []
 }
 
+param "quotes" {
+  description = "What a symbol may end in that is none of the pairs: it has no separator."
+  type        = list(string)
+  default = [
+    "USDT", "USDC", "FDUSD", "TUSD", "BUSD", "DAI", "USDP", "PAX", "USDS", "USD1", "EURI", "BTC", "ETH", "BNB", "XRP", "TRX", "SOL", "DOGE", "VAI",
+    "EUR", "GBP", "AUD", "TRY", "BRL", "ARS", "MXN", "COP", "PLN", "RON", "CZK", "UAH", "ZAR", "NGN", "RUB", "JPY", "GYEN", "IDRT", "BIDR", "BKRW", "BVND",
+  ]
+}
+
 poll {
   url     = "https://data-api.binance.vision/api/v3/ticker/24hr"
   query   = length(param.pairs) == 0 ? {} : { symbols = jsonencode([for p in param.pairs : replace(p, "/", "")]) }
@@ -32,8 +41,8 @@ decode "json" {
 row {
   time             = from_unix_ms(r.closeTime)
   source           = source
-  base             = market(r.symbol).base
-  quote            = market(r.symbol).quote
+  base             = market(r.symbol, param.pairs, param.quotes).base
+  quote            = market(r.symbol, param.pairs, param.quotes).quote
   price            = r.lastPrice # "64123.10" or 64123.10: both are numbers; "" and null are missing
   bid              = r.bidPrice
   ask              = r.askPrice

@@ -26,13 +26,8 @@ type frame struct {
 	keyless bool // the key could not be computed: it is null
 	slot    time.Time
 	scratch []byte
-	markets map[string]market
+	markets []map[string]market // by number of the lists, then by symbol
 }
-
-type market struct{ base, quote []byte }
-
-// maxMarkets bounds the memory of symbols already split; past it the memory starts anew.
-const maxMarkets = 20_000
 
 // eval is a compiled expression.
 type eval func(f *frame) (value, error)
@@ -41,6 +36,7 @@ type eval func(f *frame) (value, error)
 type compiler struct {
 	tree   *rawjson.Tree
 	consts map[string]cty.Value // param, source
+	lists  []string             // of market() calls, as they are written: each has a number
 }
 
 // compile never fails: what it does not know, HCL evaluates.
@@ -191,44 +187,6 @@ func (s *slowExpr) value(values []rawjson.Value, vars map[string]cty.Value) (cty
 	}
 	vars[s.root] = object(s.paths, read)
 	return evaluate(s.expr, vars)
-}
-
-// marketPart compiles market(x).base and market(x).quote.
-func (c *compiler) marketPart(e *hclsyntax.RelativeTraversalExpr) eval {
-	call, ok := e.Source.(*hclsyntax.FunctionCallExpr)
-	if !ok || call.Name != "market" || len(call.Args) != 1 || len(e.Traversal) != 1 {
-		return nil
-	}
-	part, ok := e.Traversal[0].(hcl.TraverseAttr)
-	if !ok || (part.Name != "base" && part.Name != "quote") {
-		return nil
-	}
-	symbol, base := c.compile(call.Args[0]), part.Name == "base"
-	return func(f *frame) (value, error) {
-		v, err := symbol(f)
-		if err != nil || v.missing() {
-			return value{}, err
-		}
-		raw, err := textOf(v)
-		if err != nil {
-			return value{}, err
-		}
-		m, known := f.markets[string(raw)]
-		if !known {
-			b, q, err := spec.SplitMarket(string(raw))
-			if err != nil {
-				return value{}, err
-			}
-			if m = (market{[]byte(b), []byte(q)}); f.markets == nil || len(f.markets) >= maxMarkets {
-				f.markets = map[string]market{}
-			}
-			f.markets[string(raw)] = m
-		}
-		if base {
-			return value{kind: text, raw: m.base}, nil
-		}
-		return value{kind: text, raw: m.quote}, nil
-	}
 }
 
 func (c *compiler) call(e *hclsyntax.FunctionCallExpr) eval {

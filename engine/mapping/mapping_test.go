@@ -419,12 +419,12 @@ func TestPoison(t *testing.T) {
 	for raw, want := range map[string]string{
 		good: "", `{"symbol":"BTCUSDT","closeTime":1790855999123}`: "column price: the value is missing",
 		`{"symbol":"BTCUSDT","lastPrice":"abc","closeTime":1}`:   `column price: "abc" is not a number`,
-		`{"symbol":"???","lastPrice":"1","closeTime":1}`:         `column base: market "???" has no known quote currency`,
+		`{"symbol":"???","lastPrice":"1","closeTime":1}`:         `column base: market "???" has something in it that is in no currency's name`,
 		`{"symbol":"BTCUSDT","lastPrice":"1","closeTime":-5}`:    "column time: the time lies outside",
 		`{"symbol":"BTCUSDT","lastPrice":"1e999","closeTime":5}`: "column price: ",
 		`{"symbol":"BTCUSDT","lastPrice":{"a":1},"closeTime":5}`: "column price: it is an object",
 		`not json`: "not JSON at byte 0", ``: "not JSON", `{"symbol":"BTCUSDT"`: "cut short",
-		`{"symbol":"BTC\u0000/USDT","lastPrice":"1","closeTime":5}`: "NUL",
+		`{"symbol":"BTC\u0000/USDT","lastPrice":"1","closeTime":5}`: `market "BTC\x00/USDT" has something in it`,
 	} {
 		rows := mapping.Rows{Data: []byte("kept"), Ends: []int{4}, Times: []int64{1}, Source: []int32{0}}
 		err := prog.Append(&rows, mapping.Record{Key: "BTCUSDT", Value: []byte(raw), Slot: noon}, 1)

@@ -14,7 +14,7 @@ import (
 
 // asked lists the markets that a definition's query or subscription names, as the fixture's keys are written, in its order.
 // They stand where a key of the fixture stands, or else where every word reads as a market. nil: it names none.
-func asked(def *spec.Definition, keys []string) []string {
+func asked(def *spec.Definition, market func(string) (spec.Pair, error), keys []string) []string {
 	groups := map[string][]string{} // words by the place where they stand, array indexes left out
 	var walk func(place string, v any)
 	walk = func(place string, v any) {
@@ -73,7 +73,7 @@ func asked(def *spec.Definition, keys []string) []string {
 		}
 	}
 	for _, place := range places {
-		if len(keys) > 0 && !slices.ContainsFunc(groups[place], func(w string) bool { return !alike(w, keys[0]) }) {
+		if len(keys) > 0 && !slices.ContainsFunc(groups[place], func(w string) bool { return !alike(market, w, keys[0]) }) {
 			return unique(groups[place])
 		}
 	}
@@ -98,18 +98,15 @@ func sameCase(word, key string) string {
 	return word
 }
 
-const separators = "/-_"
+const separators = "/-_:"
 
 // alike tells whether a word is a market in the way in which key is written.
-func alike(word, key string) bool {
+func alike(market func(string) (spec.Pair, error), word, key string) bool {
 	i, j := strings.IndexAny(word, separators), strings.IndexAny(key, separators)
 	if (i < 0) != (j < 0) || i >= 0 && word[i] != key[j] || word != sameCase(word, key) {
 		return false
 	}
-	if i >= 0 {
-		word = word[:i] + word[i+1:] // without it the quote currency must be a known one
-	}
-	_, _, err := spec.SplitMarket(word)
+	_, err := market(word)
 	return err == nil
 }
 
@@ -124,10 +121,10 @@ func unique(words []string) []string {
 }
 
 // model picks the record that a missing market is made from: one of the same base, or else any, at a price of its own.
-func model(wanted string, keys []string) (i int, scale float64) {
-	base, _, err := spec.SplitMarket(wanted)
+func model(market func(string) (spec.Pair, error), wanted string, keys []string) (i int, scale float64) {
+	p, err := market(wanted)
 	for i, key := range keys {
-		if b, _, e := spec.SplitMarket(key); err == nil && e == nil && b == base {
+		if k, e := market(key); err == nil && e == nil && k.Base == p.Base {
 			return i, 1
 		}
 	}

@@ -52,6 +52,9 @@ func fixturePlay(fsys fs.FS, src *spec.Source, seed uint64, log *slog.Logger) (*
 		if err != nil {
 			return nil, err
 		}
+		if body, err = m.dec.Text("", body); err != nil {
+			return nil, fmt.Errorf("read fixture %s of source %s: %w", name, src.Name, err)
+		}
 		p := &play{src: src}
 		if src.Definition.Stream != nil {
 			err = p.frames(m, body, log)
@@ -87,7 +90,7 @@ func (p *play) poll(m *maker, body []byte, log *slog.Logger) error {
 		return err
 	}
 	keys := keysOf(pieces)
-	wanted := asked(p.src.Definition, keys)
+	wanted := asked(p.src.Definition, m.market, keys)
 	if len(wanted) > 0 && !slices.Equal(wanted, keys) && p.src.Definition.Decode.Format == "json" {
 		head, parts, tail, ok := chunks(body, pieces, p.src.Definition.Decode.Keyed)
 		if !ok {
@@ -101,7 +104,7 @@ func (p *play) poll(m *maker, body []byte, log *slog.Logger) error {
 					continue
 				}
 				var scale float64
-				i, scale = model(w, keys)
+				i, scale = model(m.market, w, keys)
 				part := rename(parts[i], keys[i], w)
 				made, err := m.dec.Records(join(head, [][]byte{part}, tail))
 				if err != nil || len(made) != 1 || made[0].Key != w {
@@ -151,7 +154,7 @@ func (p *play) frames(m *maker, body []byte, log *slog.Logger) error {
 	if len(keys) == 0 {
 		return errors.New("no frame holds a record")
 	}
-	if wanted := asked(p.src.Definition, keys); len(wanted) > 0 {
+	if wanted := asked(p.src.Definition, m.market, keys); len(wanted) > 0 {
 		made := p.missing(m, body, keys, wanted, log)
 		isWanted := func(k string) bool { return slices.Contains(wanted, k) }
 		if len(made) > 0 || slices.ContainsFunc(keys, isWanted) { // else the fixture's own markets are better than silence
@@ -190,7 +193,7 @@ func (p *play) missing(m *maker, body []byte, keys, wanted []string, log *slog.L
 		}
 		reason := "no frame of the fixture holds just one record"
 		if len(singles) > 0 {
-			i, scale := model(w, singles)
+			i, scale := model(m.market, w, singles)
 			made := rename(models[singles[i]], singles[i], w)
 			if pieces, err := m.dec.Records(made); err == nil && len(pieces) == 1 && pieces[0].Key == w {
 				out, m.scales[w] = append(out, frame{made, []string{w}}), scale

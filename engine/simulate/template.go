@@ -95,7 +95,8 @@ type maker struct {
 	tree    rawjson.Tree // the reads
 	slots   []int
 	values  []rawjson.Value
-	outside rawjson.Tree // decode.records, for frames that hold no record
+	outside rawjson.Tree                    // decode.records, for frames that hold no record
+	market  func(string) (spec.Pair, error) // how the definition reads a symbol
 	at      []rawjson.Value
 }
 
@@ -109,7 +110,7 @@ func newMaker(src *spec.Source, seed uint64, prices bool, poison func(key string
 		return nil, err
 	}
 	m := &maker{
-		src: src, seed: seed, dec: dec, reader: reader{src: src, prog: prog}, reads: reads(src),
+		src: src, seed: seed, dec: dec, reader: reader{src: src, prog: prog}, reads: reads(src), market: mapping.MarketOf(src),
 		scales: map[string]float64{}, prices: prices, poison: poison,
 	}
 	for _, r := range m.reads {

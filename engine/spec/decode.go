@@ -22,7 +22,9 @@ func (l *loader) expression(b *block, name string, roots ...string) hcl.Expressi
 
 // checkRow checks the functions and the root names of an expression that runs for each record.
 func (l *loader) checkRow(expr hcl.Expression, ctx *hcl.EvalContext, roots []string) {
-	l.checkFunctions(expr, l.rows)
+	if l.checkFunctions(expr, l.rows) {
+		l.checkMarkets(expr, ctx)
+	}
 	for _, tr := range expr.Variables() {
 		switch root := tr.RootName(); {
 		case slices.Contains(roots, root):

@@ -69,6 +69,7 @@ func (l *loader) definition(s *Source, file string, at hcl.Range, params given) 
 	case !polls && !streams:
 		l.absent(file, "No transport", "%s needs a poll block (HTTP, HTML) or a stream block (WebSocket).", file)
 	}
+	l.joins = joining(append(blocks["poll"], blocks["stream"]...))
 	if len(blocks["decode"]) == 0 {
 		l.absent(file, "No decode block", "%s needs decode \"json\" { records = body } or decode \"html\" { select = \"…\" }.", file)
 	} else {

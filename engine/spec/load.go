@@ -43,6 +43,7 @@ type loader struct {
 	ctx    *hcl.EvalContext
 	consts map[string]function.Function // of definitions
 	rows   map[string]function.Function // of row and decode expressions
+	joins  *hcl.Range                   // where the request of the definition that is read joins the currencies of a pair
 	topics map[string]*Topic
 	tables map[string]*Table
 
