@@ -78,7 +78,7 @@ func (m *Markets) Split(symbol string) (Pair, error) {
 	case len(halves) == 2:
 		return m.separated(Pair{strings.ToUpper(halves[0]), strings.ToUpper(halves[1])}, refuse)
 	case !m.listed:
-		return refuse("has no separator, one of %s: list what it may end in, market(…, [\"USDT\", \"USD\"]), or the pairs that were asked for, market(…, param.pairs)", separators)
+		return refuse("has no separator: list what it may end in, market(…, [\"USDT\", \"USD\"]), or the pairs that were asked for, market(…, param.pairs)")
 	}
 	return m.joined(strings.ToUpper(s), refuse)
 }
