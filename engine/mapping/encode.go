@@ -92,7 +92,7 @@ func micros(v value) (int64, error) {
 		t, err := spec.ParseTime(string(v.raw))
 		return t.UnixMicro(), err
 	}
-	return 0, errors.New("not a time; use from_unix, from_unix_ms or from_rfc3339")
+	return 0, errors.New("not a time; use from_unix, from_unix_ms, from_unix_us, from_unix_ns or from_rfc3339")
 }
 
 // textOf returns the text of v; a number is written as HCL writes it.

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"math"
-	"math/big"
-	"strconv"
 	"strings"
 	"time"
 
@@ -216,10 +214,8 @@ func (c *compiler) call(e *hclsyntax.FunctionCallExpr) eval {
 	switch e.Name {
 	case "number":
 		return one(toNumber)
-	case "from_unix":
-		return one(func(v value) (value, error) { return fromUnix(v, 1_000_000) })
-	case "from_unix_ms":
-		return one(func(v value) (value, error) { return fromUnix(v, 1_000) })
+	case "from_unix", "from_unix_ms", "from_unix_us", "from_unix_ns":
+		return c.fromUnix(e, spec.UnixUnits[e.Name])
 	case "from_rfc3339":
 		return one(func(v value) (value, error) {
 			us, ok := shortTime(v.raw)
@@ -314,55 +310,6 @@ func toNumber(v value) (value, error) {
 		return value{kind: number, raw: v.raw}, nil
 	}
 	return value{}, errNotNumber
-}
-
-func fromUnix(v value, perUnit int64) (value, error) {
-	var us int64
-	if n, err := strconv.ParseInt(view(v.raw), 10, 64); err == nil && (v.kind == number || v.kind == text) && n >= 0 && n < math.MaxInt64/perUnit {
-		us = n * perUnit
-	} else {
-		f, err := decimal(v)
-		if err != nil {
-			return value{}, err
-		}
-		us, _ = new(big.Float).SetPrec(512).Mul(f, new(big.Float).SetInt64(perUnit)).Int64()
-	}
-	if us < 0 || us >= spec.MaxTime.UnixMicro() {
-		return value{}, errors.New("the time lies outside 1970 to 2261")
-	}
-	return value{kind: instant, us: us}, nil
-}
-
-// shortTime reads 2006-01-02T15:04:05[.fraction]Z; anything else is left to time.Parse.
-func shortTime(b []byte) (int64, bool) {
-	if len(b) < 20 || len(b) > 30 || b[len(b)-1] != 'Z' || b[4] != '-' || b[7] != '-' || b[10] != 'T' || b[13] != ':' || b[16] != ':' {
-		return 0, false
-	}
-	good := true
-	part := func(from, to int) int {
-		n := 0
-		for _, c := range b[from:to] {
-			good = good && c-'0' <= 9
-			n = n*10 + int(c-'0')
-		}
-		return n
-	}
-	year, month, day, hour, minute, second := part(0, 4), part(5, 7), part(8, 10), part(11, 13), part(14, 16), part(17, 19)
-	us, scale := 0, 100_000
-	if len(b) > 20 {
-		if b[19] != '.' || len(b) == 21 {
-			return 0, false
-		}
-		for _, c := range b[20 : len(b)-1] {
-			good = good && c-'0' <= 9
-			us += int(c-'0') * scale
-			scale /= 10
-		}
-	}
-	if !good || year < 1970 || year > 2261 || month < 1 || month > 12 || day < 1 || day > 28 || hour > 23 || minute > 59 || second > 59 {
-		return 0, false // also the last days of a month: time.Parse knows them
-	}
-	return time.Date(year, time.Month(month), day, hour, minute, second, us*1000, time.UTC).UnixMicro(), true
 }
 
 func (c *compiler) binary(e *hclsyntax.BinaryOpExpr) eval {

@@ -357,11 +357,16 @@ func FuzzRow(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, which uint8, key string, raw []byte) {
 		i := int(which) % len(sources)
-		if !json.Valid(raw) || strings.ContainsRune(key, 0) || bytes.Contains(raw, []byte(`\u`)) || duplicateNames(raw) {
-			return // not a difference of meaning: cty normalises text (NFC) and keeps the first of two names
+		if strings.ContainsRune(key, 0) || !plainJSON(raw) {
+			return
 		}
 		compare(t, sources[i], programs[i], mapping.Record{Key: key, Value: raw, Slot: noon})
 	})
+}
+
+// plainJSON refuses what is no difference of meaning: cty normalises text (NFC) and keeps the first of two names.
+func plainJSON(raw []byte) bool {
+	return json.Valid(raw) && !bytes.Contains(raw, []byte(`\u`)) && !duplicateNames(raw)
 }
 
 // duplicateNames also refuses what is not ASCII, which cty normalises, and numbers that big.Float and we bound differently.
@@ -418,13 +423,13 @@ func TestPoison(t *testing.T) {
 	good := `{"symbol":"BTCUSDT","lastPrice":"1.5","closeTime":1790855999123,"bidPrice":"","count":3}`
 	for raw, want := range map[string]string{
 		good: "", `{"symbol":"BTCUSDT","closeTime":1790855999123}`: "column price: the value is missing",
-		`{"symbol":"BTCUSDT","lastPrice":"abc","closeTime":1}`:   `column price: "abc" is not a number`,
-		`{"symbol":"???","lastPrice":"1","closeTime":1}`:         `column base: market "???" has something in it that is in no currency's name`,
-		`{"symbol":"BTCUSDT","lastPrice":"1","closeTime":-5}`:    "column time: the time lies outside",
-		`{"symbol":"BTCUSDT","lastPrice":"1e999","closeTime":5}`: "column price: ",
-		`{"symbol":"BTCUSDT","lastPrice":{"a":1},"closeTime":5}`: "column price: it is an object",
+		`{"symbol":"BTCUSDT","lastPrice":"abc","closeTime":1790855999123}`:   `column price: "abc" is not a number`,
+		`{"symbol":"???","lastPrice":"1","closeTime":1790855999123}`:         `column base: market "???" has something in it that is in no currency's name`,
+		`{"symbol":"BTCUSDT","lastPrice":"1","closeTime":-5}`:                "column time: the time 1969-12-31T23:59:59Z lies outside 1971 to 2261",
+		`{"symbol":"BTCUSDT","lastPrice":"1e999","closeTime":1790855999123}`: "column price: ",
+		`{"symbol":"BTCUSDT","lastPrice":{"a":1},"closeTime":1790855999123}`: "column price: it is an object",
 		`not json`: "not JSON at byte 0", ``: "not JSON", `{"symbol":"BTCUSDT"`: "cut short",
-		`{"symbol":"BTC\u0000/USDT","lastPrice":"1","closeTime":5}`: `market "BTC\x00/USDT" has something in it`,
+		`{"symbol":"BTC\u0000/USDT","lastPrice":"1","closeTime":1790855999123}`: `market "BTC\x00/USDT" has something in it`,
 	} {
 		rows := mapping.Rows{Data: []byte("kept"), Ends: []int{4}, Times: []int64{1}, Source: []int32{0}}
 		err := prog.Append(&rows, mapping.Record{Key: "BTCUSDT", Value: []byte(raw), Slot: noon}, 1)

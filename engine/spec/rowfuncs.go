@@ -1,7 +1,6 @@
 package spec
 
 import (
-	"errors"
 	"fmt"
 	"math/big"
 	"net/url"
@@ -31,7 +30,8 @@ func RowFunctions() map[string]function.Function {
 		}),
 		"can": tryfunc.CanFunc, "coalesce": coalesceFunc, "contains": stdlib.ContainsFunc,
 		"endswith": textTest(strings.HasSuffix), "startswith": textTest(strings.HasPrefix),
-		"from_rfc3339": fromRFC3339Func, "from_unix": fromUnix(time.Second), "from_unix_ms": fromUnix(time.Millisecond),
+		"from_rfc3339": fromRFC3339Func, "from_unix": fromUnix(UnixUnits["from_unix"]),
+		"from_unix_ms": fromUnix(UnixUnits["from_unix_ms"]), "from_unix_us": fromUnix(UnixUnits["from_unix_us"]), "from_unix_ns": fromUnix(UnixUnits["from_unix_ns"]),
 		"join": stdlib.JoinFunc, "length": lengthFunc, "lookup": stdlib.LookupFunc, "lower": textMap(strings.ToLower), "market": marketFunc,
 		"number": numeric("number", func(x *big.Float) *big.Float { return x }), "replace": stdlib.ReplaceFunc, "split": stdlib.SplitFunc,
 		"text": textMap(func(s string) string { return s }), "trim": textMap(strings.TrimSpace), "try": tryfunc.TryFunc, "upper": textMap(strings.ToUpper),
@@ -211,40 +211,6 @@ var urlencodeFunc = function.New(&function.Spec{
 	},
 })
 
-// TimeFormat is how a time looks as a row value: RFC 3339, UTC, microseconds.
-const TimeFormat = "2006-01-02T15:04:05.000000Z"
-
-// MaxTime and MinTime bound every time that a row may hold, so that no arithmetic on microseconds overflows.
-var (
-	MinTime = time.Date(1970, 1, 1, 0, 0, 0, 0, time.UTC)
-	MaxTime = time.Date(2262, 1, 1, 0, 0, 0, 0, time.UTC)
-)
-
-var errTimeRange = errors.New("the time lies outside 1970 to 2261")
-
-func fromUnix(unit time.Duration) function.Function {
-	perUnit := big.NewFloat(float64(unit / time.Microsecond)).SetPrec(512)
-	return function.New(&function.Spec{
-		Params: []function.Parameter{nullable},
-		Type:   function.StaticReturnType(cty.String),
-		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
-			if missing(args[0]) {
-				return cty.NullVal(cty.String), nil
-			}
-			x, err := toNumber(args[0])
-			if err != nil {
-				return cty.NilVal, err
-			}
-			us, _ := new(big.Float).SetPrec(512).Mul(x, perUnit).Int64() // towards zero: a sample is never later than it says
-			t := time.UnixMicro(us).UTC()
-			if t.Before(MinTime) || !t.Before(MaxTime) {
-				return cty.NilVal, errTimeRange
-			}
-			return cty.StringVal(t.Format(TimeFormat)), nil
-		},
-	})
-}
-
 var fromRFC3339Func = function.New(&function.Spec{
 	Params: []function.Parameter{nullable},
 	Type:   function.StaticReturnType(cty.String),
@@ -271,8 +237,5 @@ func ParseTime(s string) (time.Time, error) {
 		return time.Time{}, fmt.Errorf("%q is not an RFC 3339 time", Clip(s))
 	}
 	t = t.UTC().Truncate(time.Microsecond)
-	if t.Before(MinTime) || !t.Before(MaxTime) {
-		return time.Time{}, errTimeRange
-	}
-	return t, nil
+	return t, checkTime(t)
 }

@@ -8,10 +8,13 @@ import (
 	"github.com/zclconf/go-cty/cty"
 )
 
+// defaultMaxAge is a year: a time far in the past makes a partition for each of its days.
+const defaultMaxAge = 366 * 24 * time.Hour
+
 func (l *loader) source(raw *hcl.Block, seen map[string]hcl.Range, fed map[*Topic]string) {
 	name, ok := l.name(raw, seen)
-	b := l.open(raw, &hcl.BodySchema{Attributes: attrs([]string{"definition", "interval", "topic", "table"}, "enabled", "offset", "jitter", "params")}, l.ctx)
-	s := &Source{Name: name, Enabled: b.flag("enabled", true), Range: b.rng}
+	b := l.open(raw, &hcl.BodySchema{Attributes: attrs([]string{"definition", "interval", "topic", "table"}, "enabled", "offset", "jitter", "max_age", "params")}, l.ctx)
+	s := &Source{Name: name, Enabled: b.flag("enabled", true), MaxAge: b.duration("max_age", defaultMaxAge, time.Minute, 100*366*24*time.Hour), Range: b.rng}
 	l.slots(s, b)
 	if t, found := refer(b, "topic", "topic", l.topics); found {
 		s.Topic = t

@@ -263,6 +263,7 @@ type Source struct {
 	Interval   time.Duration // length of a slot; slots are aligned to the epoch, UTC
 	Offset     time.Duration // shift of each slot's start within the interval: 0 <= Offset < Interval
 	Jitter     time.Duration // upper bound of a delay that is fixed per source (a hash of its name)
+	MaxAge     time.Duration // a row of a hypertable whose time lies further back is a dead letter
 	Topic      *Topic
 	Table      *Table
 	Definition *Definition

@@ -12,6 +12,7 @@ import (
 
 	"github.com/cryptoviz/cryptoviz/engine/mapping"
 	"github.com/cryptoviz/cryptoviz/engine/produce"
+	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/store"
 )
 
@@ -20,8 +21,6 @@ const (
 	grace = 5 * time.Second
 	// maxBatchBytes bounds a batch whose records are large.
 	maxBatchBytes = 8 << 20
-	// maxAge is how old a row may be: a time far in the past would make a partition for each of its days.
-	maxAge = 366 * 24 * time.Hour
 )
 
 // part is one assigned partition.
@@ -148,8 +147,8 @@ func (m *mapper) add(b *store.Batch, r *kgo.Record) {
 		switch {
 		case at.After(m.now.Add(max(m.src.Interval, time.Minute))):
 			err = errors.New("its time " + at.UTC().Format(time.RFC3339) + " lies in the future")
-		case at.Before(m.now.Add(-maxAge)):
-			err = errors.New("its time " + at.UTC().Format(time.RFC3339) + " lies more than a year back")
+		case at.Before(m.now.Add(-m.src.MaxAge)):
+			err = errors.New("its time " + at.UTC().Format(time.RFC3339) + " lies more than max_age, " + spec.FormatDuration(m.src.MaxAge) + ", back")
 		}
 		if err != nil {
 			b.Rows.Truncate(before)

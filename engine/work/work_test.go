@@ -240,8 +240,8 @@ func TestPoison(t *testing.T) {
 		{"price missing", bytes.Replace(good(0), []byte(`"64123.10"`), []byte(`null`), 1), "column price: "},
 		{"price no number", bytes.Replace(good(0), []byte(`"64123.10"`), []byte(`"much"`), 1), "column price: "},
 		{"in the future", ticker(now.Add(time.Hour)), "lies in the future"},
-		{"too old", ticker(now.Add(-400 * 24 * time.Hour)), "lies more than a year back"},
-		{"at the epoch", ticker(time.UnixMilli(0)), "lies more than a year back"},
+		{"too old", ticker(now.Add(-400 * 24 * time.Hour)), "lies more than max_age, 366d, back"},
+		{"at the epoch", ticker(time.UnixMilli(0)), "lies outside 1971 to 2261"},
 	}
 	for i, b := range bad {
 		r.raw([]byte("BTCUSDT"), good(i*2))
