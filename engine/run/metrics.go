@@ -17,7 +17,7 @@ var (
 	lastOKDesc   = describe("last_ok_slot_timestamp_seconds", "Newest slot that brought data.", "source")
 	rowsDesc     = describe("rows_total", "Rows stored in the source's table.", "source")
 	batchesDesc  = describe("batches_total", "Transactions that stored rows.", "source")
-	deadDesc     = describe("dead_letters_total", "Records that could not become rows.", "source")
+	deadDesc     = describe("dead_letters_total", "Records that could not become rows, by what failed: key, row, time or table.", "source", "class")
 	fencedDesc   = describe("fenced_total", "Batches given up because another worker owns the partition.", "source")
 	gapsDesc     = describe("gaps_total", "Stretches of the topic that were gone before they could be stored.", "source")
 	gapRecsDesc  = describe("gap_records_total", "Records in those stretches.", "source")
@@ -124,7 +124,9 @@ func (e *Engine) Collect(out chan<- prometheus.Metric) {
 		name := w.Source()
 		counter(rowsDesc, float64(s.Rows), name)
 		counter(batchesDesc, float64(s.Batches), name)
-		counter(deadDesc, float64(s.Dead), name)
+		for class, n := range s.DeadBy {
+			counter(deadDesc, float64(n), name, class)
+		}
 		counter(fencedDesc, float64(s.Fenced), name)
 		counter(gapsDesc, float64(s.Gaps), name)
 		counter(gapRecsDesc, float64(s.GapRecords), name)

@@ -39,7 +39,20 @@ type DeadLetter struct {
 	Key    string
 	Value  []byte
 	Reason string
+	Class  string // what it failed at: one of DeadClasses
 }
+
+// DeadClasses are the kinds of reasons: the record's key could not be computed; an expression of the row block failed; its time
+// cannot be; the table refused the row.
+var DeadClasses = []string{DeadKey, DeadRow, DeadTime, DeadTable}
+
+// The classes.
+const (
+	DeadKey   = "key"
+	DeadRow   = "row"
+	DeadTime  = "time"
+	DeadTable = "table"
+)
 
 // Batch is what one Commit stores in one transaction.
 type Batch struct {

@@ -131,8 +131,11 @@ type mapper struct {
 // add maps one record into the batch.
 func (m *mapper) add(b *store.Batch, r *kgo.Record) {
 	rec := mapping.Record{Key: string(r.Key), Value: r.Value, Slot: m.slots.Of(r)}
+	class := store.DeadRow
 	if rec.Key == "" {
-		rec.Fault = produce.FaultOf(r)
+		if rec.Fault = produce.FaultOf(r); rec.Fault != "" {
+			class = store.DeadKey
+		}
 	}
 	index := int32(len(b.Records))
 	b.Records, b.Offsets = append(b.Records, rec), append(b.Offsets, r.Offset)
@@ -152,10 +155,11 @@ func (m *mapper) add(b *store.Batch, r *kgo.Record) {
 		}
 		if err != nil {
 			b.Rows.Truncate(before)
+			class = store.DeadTime
 		}
 	}
 	if err != nil {
-		b.Dead = append(b.Dead, store.DeadLetter{Offset: r.Offset, Key: rec.Key, Value: r.Value, Reason: err.Error()})
+		b.Dead = append(b.Dead, store.DeadLetter{Offset: r.Offset, Key: rec.Key, Value: r.Value, Reason: err.Error(), Class: class})
 	}
 }
 
@@ -207,7 +211,7 @@ func (w *Worker) commitBatches(p *part, in <-chan *store.Batch, free chan<- *sto
 		w.wait(p.fence.Partition, "")
 		w.rows.Add(b.Stored)
 		w.sampled(b)
-		w.dead.Add(int64(len(b.Dead)))
+		w.dead.add(b.Dead)
 		w.batches.Add(1)
 		for _, d := range b.Dead {
 			w.log.Warn("dead letter", "partition", p.fence.Partition, "offset", d.Offset, "key", d.Key, "reason", d.Reason)

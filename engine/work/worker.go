@@ -44,8 +44,9 @@ type Options struct {
 // Stats is a worker's state, for status and metrics.
 type Stats struct {
 	Rows, Batches, Dead, Fenced int64
-	Gaps, GapRecords            int64 // stretches of the topic that were gone before they could be stored, and their offsets
-	Lag                         int64 // records in the topic that are not stored yet
+	DeadBy                      map[string]int64 // of those in Dead, for each of store.DeadClasses
+	Gaps, GapRecords            int64            // stretches of the topic that were gone before they could be stored, and their offsets
+	Lag                         int64            // records in the topic that are not stored yet
 	Blocked                     string
 	Newest                      time.Time // of the newest sample that was stored; zero for none
 	Partitions                  int
@@ -62,10 +63,11 @@ type Worker struct {
 	log     *slog.Logger
 	timed   bool // rows have a time, and it is checked
 
-	rows, batches, dead, fenced, gaps, gapRecords atomic.Int64
-	waits                                         waits
-	underway                                      underway
-	newest                                        atomic.Int64 // time of the newest sample that was stored, in µs since the epoch; 0 for none
+	rows, batches, fenced, gaps, gapRecords atomic.Int64
+	dead                                    deadCount
+	waits                                   waits
+	underway                                underway
+	newest                                  atomic.Int64 // time of the newest sample that was stored, in µs since the epoch; 0 for none
 
 	mu       sync.Mutex
 	parts    map[int32]*part
@@ -117,8 +119,11 @@ func (w *Worker) Rename(instance string) {
 // Stats returns the counters since the start.
 func (w *Worker) Stats() Stats {
 	s := Stats{
-		Rows: w.rows.Load(), Batches: w.batches.Load(), Dead: w.dead.Load(), Fenced: w.fenced.Load(),
+		Rows: w.rows.Load(), Batches: w.batches.Load(), DeadBy: w.dead.counts(), Fenced: w.fenced.Load(),
 		Gaps: w.gaps.Load(), GapRecords: w.gapRecords.Load(), Blocked: cmp.Or(w.waits.first(), w.underway.slowest()),
+	}
+	for _, n := range s.DeadBy {
+		s.Dead += n
 	}
 	if at := w.newest.Load(); at != 0 {
 		s.Newest = time.UnixMicro(at).UTC()
