@@ -116,7 +116,7 @@ func (e *env) rollup(ctx context.Context, p *spec.Pipeline, running *local.Runni
 			continue
 		}
 		results = append(results, rolledDay{
-			Rollup: r.Name, Day: res.Day.Format(time.DateOnly), RawRows: res.RawRows, HourlyRows: res.HourlyRows, LateRows: res.LateRows,
+			Rollup: r.Name, Day: res.Day.Format(time.DateOnly), RawRows: res.RawRows, HourlyRows: res.HourlyRows, LateRows: res.LateRows, Repeats: res.Repeats,
 			Rejected: res.Rejected, Dropped: res.Dropped, DryRun: res.DryRun, Took: res.Took.Seconds(),
 		})
 		if !asJSON {
@@ -136,6 +136,7 @@ type rolledDay struct {
 	RawRows    int64   `json:"raw_rows"`
 	HourlyRows int64   `json:"hourly_rows"`
 	LateRows   int64   `json:"late_rows"`
+	Repeats    int64   `json:"repeats"`  // raw rows that were counted before, removed
 	Rejected   bool    `json:"rejected"` // the late rows stay raw
 	Dropped    bool    `json:"dropped"`
 	DryRun     bool    `json:"dry_run"`
@@ -145,6 +146,8 @@ type rolledDay struct {
 func sayRolled(res rollup.Result) string {
 	day := res.Day.Format(time.DateOnly)
 	switch {
+	case res.RawRows == 0 && res.Repeats > 0:
+		return fmt.Sprintf("%s: %s raw rows had been counted before; they are removed", day, humanize.Comma(res.Repeats))
 	case res.RawRows == 0 && !res.Dropped:
 		return day + ": no raw rows on that day"
 	case res.Rejected:

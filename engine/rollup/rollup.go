@@ -171,7 +171,7 @@ func (r *Runner) tell(ctx context.Context, res Result) {
 	case res.Rejected:
 		r.log.WarnContext(ctx, "late rows rejected: they stay raw", "day", day, "late_rows", res.LateRows)
 	case res.RawRows > 0 || res.Dropped:
-		r.log.InfoContext(ctx, "day rolled up", "day", day, "raw_rows", res.RawRows, "hourly_rows", res.HourlyRows, "late_rows", res.LateRows,
+		r.log.InfoContext(ctx, "day rolled up", "day", day, "raw_rows", res.RawRows, "hourly_rows", res.HourlyRows, "late_rows", res.LateRows, "repeats", res.Repeats,
 			"dropped", res.Dropped, "took", res.Took.Round(time.Millisecond))
 	}
 }

@@ -399,7 +399,7 @@ func TestRunTellsOfRejectedRows(t *testing.T) {
 	if _, err := g.runner(clk).Day(t.Context(), day, false); err != nil {
 		t.Fatal(err)
 	}
-	g.sample(day)
+	g.sample(day.Add(time.Minute))
 	g.run(clk)
 	g.waitLog(`msg="late rows rejected: they stay raw" rollup=hourly day=2026-03-04 late_rows=1`, 1)
 }

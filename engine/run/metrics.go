@@ -18,6 +18,7 @@ var (
 	rowsDesc     = describe("rows_total", "Rows stored in the source's table.", "source")
 	batchesDesc  = describe("batches_total", "Transactions that stored rows.", "source")
 	deadDesc     = describe("dead_letters_total", "Records that could not become rows, by what failed: key, row, time or table.", "source", "class")
+	repeatsDesc  = describe("stale_repeats_total", "Records of samples that were stored already, now or before their day was rolled up.", "source")
 	fencedDesc   = describe("fenced_total", "Batches given up because another worker owns the partition.", "source")
 	gapsDesc     = describe("gaps_total", "Stretches of the topic that were gone before they could be stored.", "source")
 	gapRecsDesc  = describe("gap_records_total", "Records in those stretches.", "source")
@@ -127,6 +128,7 @@ func (e *Engine) Collect(out chan<- prometheus.Metric) {
 		for class, n := range s.DeadBy {
 			counter(deadDesc, float64(n), name, class)
 		}
+		counter(repeatsDesc, float64(s.Repeats), name)
 		counter(fencedDesc, float64(s.Fenced), name)
 		counter(gapsDesc, float64(s.Gaps), name)
 		counter(gapRecsDesc, float64(s.GapRecords), name)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,7 +23,9 @@ type Target struct {
 	Table   *spec.Table
 	Columns []string // of mapping.Program, in its order
 
-	stage, copyRows, copyStage, fromStage string
+	stage, copyRows, copyStage, dropRepeats, fromStage string
+
+	timed bool // rows have a time, and a rollup may read the table
 }
 
 // NewTarget prepares the statements of a source's rows.
@@ -36,6 +40,7 @@ func NewTarget(topic string, table *spec.Table, columns []string) *Target {
 		copyRows:  "COPY " + name + " (" + list + ") FROM STDIN (FORMAT binary)",
 		stage:     "CREATE TEMP TABLE IF NOT EXISTS cryptoviz_stage (LIKE " + name + " INCLUDING DEFAULTS) ON COMMIT DROP; TRUNCATE cryptoviz_stage",
 		copyStage: "COPY cryptoviz_stage (" + list + ") FROM STDIN (FORMAT binary)",
+		timed:     table.Hypertable != nil && slices.Contains(columns, table.Hypertable.Time), dropRepeats: repeatsSQL(table),
 		fromStage: "INSERT INTO " + name + " (" + list + ") SELECT " + list + " FROM cryptoviz_stage ON CONFLICT" + key(table) + " DO NOTHING",
 	}
 }
@@ -59,9 +64,9 @@ const patience = time.Minute
 
 // Commit stores a batch in one transaction: position, rows, dead letters. All of it or nothing.
 //
-// A row that is there already is left as it is. A row that the table refuses goes to the dead letters, found by halving.
+// A row that is there already, or was in a rolled-up day, is left as it is. A row that the table refuses goes to the dead letters, found by halving.
 // ErrFenced: another worker owns the partition. ErrMoved: claim it again. ErrBlocked: nothing is stored, or it is not known;
-// call again with the same batch. The batch's Dead grows by the records that the database refused; Stored is set.
+// call again with the same batch. The batch's Dead grows by the records that the database refused; Stored and Repeats are set.
 func (s *Store) Commit(ctx context.Context, t *Target, fence Fence, b *Batch) error {
 	given, careful := len(b.Dead), false
 	for try := 0; ; try++ {
@@ -80,7 +85,7 @@ func (s *Store) Commit(ctx context.Context, t *Target, fence Fence, b *Batch) er
 			if err := s.ensurePartitions(ctx, t.Table, b.Rows); err != nil {
 				return blocked(err)
 			}
-		case pg.Is(err, pg.Conflict) && try < 7:
+		case (pg.Is(err, pg.Conflict) || errors.Is(err, errRolled)) && try < 7:
 		default:
 			return blocked(err)
 		}
@@ -138,7 +143,11 @@ func (s *Store) commitOnce(ctx *pulse, t *Target, fence Fence, b *Batch, careful
 		s.rollback(conn)
 		return s.stored(ctx, fence, b)
 	}
-	w := writer{ctx: ctx, conn: conn, t: t, b: b}
+	w := writer{ctx: ctx, conn: conn, t: t, b: b, repeats: map[time.Time]int64{}}
+	if err := w.recall(s.clock.Now()); err != nil {
+		s.rollback(conn)
+		return err
+	}
 	store := w.put
 	if careful {
 		store = w.rows
@@ -151,11 +160,11 @@ func (s *Store) commitOnce(ctx *pulse, t *Target, fence Fence, b *Batch, careful
 		s.rollback(conn)
 		return err
 	}
-	if err := w.losses(fence); err != nil {
+	if err := errors.Join(w.losses(fence), w.rolledMeanwhile()); err != nil {
 		s.rollback(conn)
 		return err
 	}
-	b.Stored = w.stored
+	b.Stored, b.Repeats = w.stored, total(w.repeats)
 	ctx.beat()
 	if _, err := conn.Exec(ctx, "COMMIT"); err != nil {
 		s.rollback(conn)
@@ -205,9 +214,9 @@ func (s *Store) stored(ctx context.Context, fence Fence, b *Batch) error {
 	return errors.New("the transaction did not commit")
 }
 
-// losses keeps what is not a row: dead letters, and gaps of the topic.
+// losses keeps what is not a row: dead letters, gaps of the topic, and how many samples of each slot were repeats.
 func (w *writer) losses(fence Fence) error {
-	if len(w.b.Dead)+len(w.b.Gaps) == 0 {
+	if len(w.b.Dead)+len(w.b.Gaps)+len(w.repeats) == 0 {
 		return nil
 	}
 	w.ctx.beat()
@@ -219,6 +228,9 @@ func (w *writer) losses(fence Fence) error {
 	}
 	for i := range w.b.Gaps {
 		w.b.Gaps[i].queue(batch, fence, w.t.Topic)
+	}
+	for _, slot := range slices.SortedFunc(maps.Keys(w.repeats), time.Time.Compare) { // in order: two partitions must not wait for each other
+		batch.Queue("UPDATE cryptoviz.slot SET repeats = repeats + $3 WHERE source = $1 AND slot = $2", fence.Source, slot, w.repeats[slot])
 	}
 	return w.conn.SendBatch(w.ctx, batch).Close()
 }

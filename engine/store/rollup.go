@@ -23,6 +23,7 @@ type RolledDay struct {
 	RawRows    int64         // raw rows of the day that were there
 	HourlyRows int64         // rows of the target that were written
 	LateRows   int64         // raw rows that came after an earlier run
+	Repeats    int64         // raw rows that had been counted before the day was dropped: removed, and in none of the other numbers
 	Rejected   bool          // late = "reject", and the day was dropped: LateRows stay raw
 	Dropped    bool          // the day's raw rows are gone now (dry run: would be)
 	DryRun     bool          // nothing was changed
@@ -50,7 +51,8 @@ const oneDay = 24 * time.Hour
 // RollupDay rolls up the UTC day that holds `day`, in one transaction: all of it or nothing.
 //
 // A day whose raw rows were never dropped is whole: its hours are replaced. Rows that come after the drop are merged into
-// the stored hours, or with late = "reject" stay raw, are counted in the ledger and reported as LateRows.
+// the stored hours, or with late = "reject" stay raw, are counted in the ledger and reported as LateRows. Rows that were in the
+// day before it was dropped are removed.
 // The raw rows go, in the same transaction, once the day has ended keep_raw ago. Errors: ErrUnfinished, *RollupError, and
 // any other is the database's: try again.
 func (s *Store) RollupDay(ctx context.Context, r *spec.Rollup, day, now time.Time, dryRun bool) (RolledDay, error) {
@@ -141,10 +143,16 @@ func (u *rollupRun) run(ctx context.Context) (RolledDay, error) {
 	if err != nil || idle {
 		return out, err
 	}
+	if out.Repeats, err = u.dropCounted(ctx); err != nil {
+		return out, err
+	}
 	if out.RawRows, err = u.raw.count(ctx, u.tx, u.day, u.end); err != nil {
 		return out, fmt.Errorf("count the day in %s: %w", u.r.From.Name, err)
 	}
 	switch {
+	case out.RawRows == 0 && out.Repeats > 0 && u.ledger.dropped:
+		out.Dropped = true
+		return out, u.raw.drop(ctx, u.tx, u.day, u.end, 0)
 	case out.RawRows == 0 && (!u.ledger.found || u.ledger.dropped):
 		return out, nil // nothing to do, and nothing to note
 	case u.ledger.dropped && u.r.Late == "reject":
@@ -160,8 +168,12 @@ func (u *rollupRun) run(ctx context.Context) (RolledDay, error) {
 			return out, err
 		}
 	}
-	// The last run of a day drops it. Only what was counted and aggregated under the lock goes.
-	if out.Dropped = !u.now.Before(u.end.Add(u.r.KeepRaw)); out.Dropped {
+	// The last run of a day drops it, and so does each one after that: what is merged must not stay. Only what was counted and
+	// aggregated under the lock goes.
+	if out.Dropped = u.ledger.dropped || !u.now.Before(u.end.Add(u.r.KeepRaw)); out.Dropped {
+		if err := u.remember(ctx); err != nil {
+			return out, err
+		}
 		if err := u.raw.drop(ctx, u.tx, u.day, u.end, out.RawRows); err != nil {
 			return out, fmt.Errorf("drop the day in %s: %w", u.r.From.Name, err)
 		}

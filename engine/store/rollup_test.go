@@ -197,10 +197,11 @@ func TestRollupRejectsLateRows(t *testing.T) {
 	h.fill("BTC", h.day, 60)
 	h.roll(h.day, false)
 	h.right()
-	h.exec("INSERT INTO raw_crypto_data SELECT * FROM keep LIMIT 7")
+	h.exec("INSERT INTO raw_crypto_data SELECT * FROM keep LIMIT 5")                                                                // counted before
+	h.exec("INSERT INTO raw_crypto_data (time, source, base, quote, price) SELECT time, source, 'ETH', quote, 1 FROM keep LIMIT 7") // late
 	h.due(h.day)
 	did := h.roll(h.day, false)
-	if did.LateRows != 7 || !did.Rejected || did.HourlyRows != 0 || did.Dropped {
+	if did.LateRows != 7 || did.Repeats != 5 || !did.Rejected || did.HourlyRows != 0 || did.Dropped {
 		t.Errorf("%+v", did)
 	}
 	h.right()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -52,6 +53,10 @@ type writer struct {
 	staged bool
 	stored int64 // rows that were new
 	taken  bool  // the table takes some row of the batch
+	rolled rolledTable
+
+	found   []int32             // of the last send: rows that were there already, counted from its first one
+	repeats map[time.Time]int64 // such rows of the batch, by slot
 }
 
 // rows stores rows [from, to): by COPY, by staged insert where COPY does not do, by halves when one is refused.
@@ -141,6 +146,9 @@ func (w *writer) put(from, to int) error {
 	switch {
 	case err == nil:
 		w.stored += tag.RowsAffected()
+		for _, i := range w.found {
+			w.repeats[w.b.Records[w.b.Rows.Source[from+int(i)]].Slot]++
+		}
 	case !ok, pg.IsRaised(said):
 	case said.Code == pg.NoSuchConflictKey:
 		return fmt.Errorf("table %s does not have the primary key that pipeline.hcl declares: %w: %w", w.t.Table.Name, errMisfit, err)
@@ -155,6 +163,7 @@ func (w *writer) put(from, to int) error {
 
 func (w *writer) send(from, to int) (tag pgconn.CommandTag, err error) {
 	w.ctx.beat()
+	w.found = w.found[:0]
 	conn := w.conn.Conn().PgConn()
 	rows := w.ctx.reader(stream(w.b.Rows.Slice(from, to)))
 	if !w.staged {
@@ -164,6 +173,9 @@ func (w *writer) send(from, to int) (tag pgconn.CommandTag, err error) {
 		return tag, err
 	}
 	if _, err := conn.CopyFrom(w.ctx, rows, w.t.copyStage); err != nil {
+		return tag, err
+	}
+	if err := w.dropRepeats(); err != nil {
 		return tag, err
 	}
 	return w.conn.Exec(w.ctx, w.t.fromStage)

@@ -63,6 +63,7 @@ type Batch struct {
 	Dead     []DeadLetter
 	Gaps     []Gap
 	Stored   int64 // set by Commit: rows that were new, neither there already nor refused
+	Repeats  int64 // set by Commit: rows that were there already, in the table, in a rolled-up day or earlier in the batch
 }
 
 // Gap is a stretch [From, To) of the partition that was gone before it could be read. Which slots it took is known once a

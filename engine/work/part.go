@@ -81,7 +81,7 @@ func (w *Worker) mapBatches(p *part, claimed store.Claimed, out chan<- *store.Ba
 			return
 		}
 		b.Rows.Reset()
-		b.Records, b.Offsets, b.Dead, b.Gaps, b.Stored = b.Records[:0], b.Offsets[:0], nil, nil, 0
+		b.Records, b.Offsets, b.Dead, b.Gaps, b.Stored, b.Repeats = b.Records[:0], b.Offsets[:0], nil, nil, 0, 0
 		b.Position = store.Position{First: gaps.next, Next: gaps.next}
 		m.now = w.opt.Clock.Now()
 		size := 0
@@ -210,6 +210,7 @@ func (w *Worker) commitBatches(p *part, in <-chan *store.Batch, free chan<- *sto
 		}
 		w.wait(p.fence.Partition, "")
 		w.rows.Add(b.Stored)
+		w.repeats.Add(b.Repeats)
 		w.sampled(b)
 		w.dead.add(b.Dead)
 		w.batches.Add(1)

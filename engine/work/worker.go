@@ -50,6 +50,7 @@ type Stats struct {
 	Blocked                     string
 	Newest                      time.Time // of the newest sample that was stored; zero for none
 	Partitions                  int
+	Repeats                     int64 // records whose row was stored before
 }
 
 // Worker moves one source's records into its table.
@@ -63,11 +64,11 @@ type Worker struct {
 	log     *slog.Logger
 	timed   bool // rows have a time, and it is checked
 
-	rows, batches, fenced, gaps, gapRecords atomic.Int64
-	dead                                    deadCount
-	waits                                   waits
-	underway                                underway
-	newest                                  atomic.Int64 // time of the newest sample that was stored, in µs since the epoch; 0 for none
+	rows, batches, fenced, gaps, gapRecords, repeats atomic.Int64
+	dead                                             deadCount
+	waits                                            waits
+	underway                                         underway
+	newest                                           atomic.Int64 // time of the newest sample that was stored, in µs since the epoch; 0 for none
 
 	mu       sync.Mutex
 	parts    map[int32]*part
@@ -120,7 +121,7 @@ func (w *Worker) Rename(instance string) {
 func (w *Worker) Stats() Stats {
 	s := Stats{
 		Rows: w.rows.Load(), Batches: w.batches.Load(), DeadBy: w.dead.counts(), Fenced: w.fenced.Load(),
-		Gaps: w.gaps.Load(), GapRecords: w.gapRecords.Load(), Blocked: cmp.Or(w.waits.first(), w.underway.slowest()),
+		Gaps: w.gaps.Load(), GapRecords: w.gapRecords.Load(), Repeats: w.repeats.Load(), Blocked: cmp.Or(w.waits.first(), w.underway.slowest()),
 	}
 	for _, n := range s.DeadBy {
 		s.Dead += n

@@ -98,6 +98,32 @@ CREATE TABLE IF NOT EXISTS cryptoviz.rollup_day (
   PRIMARY KEY (rollup, day)
 );
 
+-- Samples of the slot that were stored already. Since version 3.
+ALTER TABLE cryptoviz.slot ADD COLUMN IF NOT EXISTS repeats integer NOT NULL DEFAULT 0;
+
+-- Raw rows of the day that had been counted before, and were removed. Since version 3.
+ALTER TABLE cryptoviz.rollup_day ADD COLUMN IF NOT EXISTS repeats bigint NOT NULL DEFAULT 0;
+
+-- The samples whose raw rows a rollup dropped, so that none is counted twice: by table, day and the primary key without its
+-- time. The times are offsets from midnight UTC: whole milliseconds in ms, the others, in microseconds, in us. Since version 3.
+CREATE TABLE IF NOT EXISTS cryptoviz.rolled_sample (
+  table_name text NOT NULL,
+  day        date NOT NULL,
+  key        text[] NOT NULL,
+  ms         integer[] NOT NULL,
+  us         bigint[] NOT NULL,
+  PRIMARY KEY (table_name, day, key)
+);
+
+-- One row a table that a rollup empties: the end of the newest day dropped, and a number that rises with each change of its
+-- rolled_sample. What these say counts while into_table has rows. Since version 3.
+CREATE TABLE IF NOT EXISTS cryptoviz.rolled_table (
+  table_name text PRIMARY KEY,
+  into_table text NOT NULL,
+  until      timestamptz NOT NULL,
+  version    bigint NOT NULL DEFAULT 1
+);
+
 -- 'live', 'simulated' or 'recorded': every dashboard shows it.
 CREATE OR REPLACE VIEW cryptoviz.mode AS
   SELECT coalesce((SELECT value FROM cryptoviz.meta WHERE key = 'mode'), 'live') AS mode;
