@@ -239,12 +239,8 @@ func (in *installed) fill(n int) {
 	if d.HasErrors() {
 		in.t.Fatal(d.Diags)
 	}
-	client, err := kgo.NewClient(append(produce.Options(), kgo.SeedBrokers(in.brokers))...)
-	if err != nil {
-		in.t.Fatal(err)
-	}
-	defer client.Close()
-	producer, start := produce.New(client), time.Now().Add(-2*time.Hour).Truncate(time.Hour)
+	producer, start := produce.New([]kgo.Opt{kgo.SeedBrokers(in.brokers)}, produce.Options{}), time.Now().Add(-2*time.Hour).Truncate(time.Hour)
+	defer producer.Close(in.t.Context())
 	for from := 0; from < n; from += 5000 {
 		var records []fetch.Record
 		for i := from; i < from+5000; i++ {
@@ -252,7 +248,7 @@ func (in *installed) fill(n int) {
 			records = append(records, fetch.Record{Key: "BTCUSDT", Received: at, Value: fmt.Appendf(nil,
 				`{"symbol":"BTCUSDT","closeTime":%d,"lastPrice":"64123.10","bidPrice":"64123.00","askPrice":"64123.20","highPrice":"65000.00","lowPrice":"63000.00","volume":"1234.5","quoteVolume":"79000000.0","priceChangePercent":"0.10","count":7}`, at.UnixMilli())})
 		}
-		if err := producer.Send(in.t.Context(), p.Sources[0], start, records); err != nil {
+		if err := producer.Send(in.t.Context(), p.Sources[0], start.Add(time.Duration(from)*time.Millisecond), records); err != nil {
 			in.t.Fatal(err)
 		}
 	}

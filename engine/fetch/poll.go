@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -35,7 +36,9 @@ type Poll struct {
 	cost      int
 
 	// What the newest reply said of itself, and what the newest accepted one did: only that may spare a fetch.
-	seen, accepted validators
+	seen     validators
+	mu       sync.Mutex
+	accepted validators
 
 	said string // what the newest reply reports beside its records
 }
@@ -64,13 +67,24 @@ func NewPoll(src *spec.Source, opt Options) (*Poll, error) {
 // Fetch returns the records of one reply. It tries again, with growing pauses, as often as the definition says and while ctx
 // leaves the time. ErrNotModified: nothing new. Every other error is an *Error.
 func (p *Poll) Fetch(ctx context.Context) ([]Record, error) {
+	end, ok := ctx.Deadline()
+	if !ok {
+		end = time.Now().Add(p.src.Interval)
+	}
+	return p.FetchUntil(ctx, end)
+}
+
+// FetchUntil is Fetch, but that no attempt begins after a time: one that has begun may use up its timeout.
+func (p *Poll) FetchUntil(ctx context.Context, until time.Time) ([]Record, error) {
+	begin, cancel := context.WithDeadline(ctx, until)
+	defer cancel()
 	// The attempts spread over the slot: an hourly source is worth minutes of patience, one of a minute seconds.
 	pause, slot := backoff.NewExponentialBackOff(), time.Duration(float64(p.src.Interval)/p.opt.Clock.Speed())
 	pause.InitialInterval, pause.MaxInterval = min(max(slot/60, 500*time.Millisecond), time.Minute), max(slot/6, time.Second)
 	p.opt.Budgets.exchange(ctx, slot/4)
 	var last *Error
 	for try := 0; ; try++ {
-		records, err := p.attempt(ctx)
+		records, err := p.attempt(ctx, begin)
 		if err == nil || errors.Is(err, ErrNotModified) {
 			return records, err
 		}
@@ -83,17 +97,32 @@ func (p *Poll) Fetch(ctx context.Context) ([]Record, error) {
 		if !e.Temporary || try >= p.src.Definition.Poll.Retries {
 			return nil, e
 		}
-		if e.RetryAfter == 0 && !waitUntil(ctx, time.Now().Add(pause.NextBackOff())) { // the allowance waits as the source asked
+		if e.RetryAfter == 0 && !waitUntil(begin, time.Now().Add(pause.NextBackOff())) { // the allowance waits as the source asked
 			return nil, e
 		}
 	}
 }
 
-// Accepted says that the records of the newest reply are safe: from now on the source may answer that nothing changed.
-func (p *Poll) Accepted() { p.accepted = p.seen }
+// Accept returns what says that the records of the newest reply are safe: from then on the source may answer that nothing
+// changed. Another goroutine may call it.
+func (p *Poll) Accept() func() {
+	seen := p.seen
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.accepted = seen
+	}
+}
 
-func (p *Poll) attempt(ctx context.Context) ([]Record, error) {
-	spending, err := p.allowance.take(ctx, p.cost)
+// known is what the newest accepted reply said of itself.
+func (p *Poll) known() validators {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.accepted
+}
+
+func (p *Poll) attempt(ctx, begin context.Context) ([]Record, error) {
+	spending, err := p.allowance.take(begin, p.cost)
 	if err != nil {
 		return nil, err
 	}
@@ -110,11 +139,12 @@ func (p *Poll) attempt(ctx context.Context) ([]Record, error) {
 	for name, value := range p.src.Definition.Poll.Headers {
 		req.Header.Set(name, value.Reveal())
 	}
-	if p.accepted.etag != "" {
-		req.Header.Set("If-None-Match", p.accepted.etag)
+	known := p.known()
+	if known.etag != "" {
+		req.Header.Set("If-None-Match", known.etag)
 	}
-	if p.accepted.modified != "" {
-		req.Header.Set("If-Modified-Since", p.accepted.modified)
+	if known.modified != "" {
+		req.Header.Set("If-Modified-Since", known.modified)
 	}
 	resp, err := p.client.Do(req)
 	if resp != nil { // also with an error: a redirect that was not followed
@@ -126,7 +156,7 @@ func (p *Poll) attempt(ctx context.Context) ([]Record, error) {
 		return nil, err
 	}
 	switch {
-	case resp.StatusCode == http.StatusNotModified && p.accepted != (validators{}):
+	case resp.StatusCode == http.StatusNotModified && known != (validators{}):
 		return nil, ErrNotModified
 	case resp.StatusCode != http.StatusOK:
 		return nil, p.statusError(resp)

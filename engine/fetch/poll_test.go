@@ -103,13 +103,13 @@ func TestNotModified(t *testing.T) {
 	}
 	fetched("first", nil)
 	fetched("the first was not sent on", nil)
-	p.Accepted()
+	p.Accept()()
 	fetched("it was", fetch.ErrNotModified)
 	fetched("it still is", fetch.ErrNotModified)
 	version = "two"
 	fetched("new", nil)
 	fetched("the new one was not sent on", nil)
-	p.Accepted()
+	p.Accept()()
 	fetched("it was", fetch.ErrNotModified)
 }
 
@@ -122,7 +122,7 @@ func TestLongValidator(t *testing.T) {
 		if _, err := p.Fetch(t.Context()); err != nil {
 			t.Error(err)
 		}
-		p.Accepted()
+		p.Accept()()
 	}
 	if got := s.heads[1].Get("If-None-Match"); got != "" {
 		t.Errorf("it sent %d bytes", len(got))

@@ -104,15 +104,11 @@ func (s *settings) engine() error {
 	}
 	var running sync.WaitGroup
 	running.Go(func() { _ = w.Run(ctx) })
-	client, err := kgo.NewClient(append(produce.Options(), clients...)...)
-	if err != nil {
-		return err
-	}
 	ledger, err := os.OpenFile(s.Ledger, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
 	}
-	producer := produce.New(client)
+	producer := produce.New(clients, produce.Options{Log: log, Prefix: "kill." + s.Topic + "."})
 	for n := 0; n < maxSlots && !s.Drain; n++ {
 		slot := s.Number*maxSlots + n
 		var records []fetch.Record
@@ -123,7 +119,7 @@ func (s *settings) engine() error {
 		if _, err := fmt.Fprintln(ledger, "I", slot); err != nil {
 			return err
 		}
-		if err := producer.Send(ctx, src, s.Base, records); err != nil {
+		if err := producer.Send(ctx, src, time.Now(), records); err != nil {
 			log.Warn("slot not acknowledged", "slot", slot, "reason", err)
 		} else if _, err := fmt.Fprintln(ledger, "A", slot); err != nil {
 			return err

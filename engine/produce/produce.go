@@ -5,42 +5,64 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/dustin/go-humanize"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/cryptoviz/cryptoviz/engine/clock"
 	"github.com/cryptoviz/cryptoviz/engine/fetch"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
 
-// The headers of every record. Times are RFC 3339, UTC.
-const (
-	HeaderSlot       = "slot"       // planned time of the slot
-	HeaderReceived   = "received"   // when the reply came
-	HeaderDefinition = "definition" // spec.Definition.Hash
-	HeaderFault      = "fault"      // why the record has no key: it is to be a dead letter; absent where it has one
-)
+// Options of a producer. The zero value works.
+type Options struct {
+	Clock  clock.Clock
+	Log    *slog.Logger
+	Prefix string // of the transactional ids, which are it and the source's name; default "cryptoviz."
+	Buffer int64  // bytes of records that may wait for Kafka, of all sources; default 64 MiB
+	// Found hears of the slots that a source's topic holds when this process takes the source over: earlier ones than it
+	// sends itself, with the number of their records. nil: nobody asks.
+	Found func(source string, slot time.Time, records int)
+}
 
-// Producer sends records and waits for all replicas.
+// Producer puts each source's records on its topic: every key of a slot once, whatever dies in between, and in the order of
+// the slots. What Kafka does not take waits here.
+//
+// A source has one writer over all instances: a transactional id, whose newest holder the brokers let write. Who becomes that
+// reads first what the topic has already.
 type Producer struct {
-	client *kgo.Client
-	paused atomic.Pointer[string]
+	clients []kgo.Opt
+	opt     Options
+	paused  atomic.Pointer[string]
+	ctx     context.Context // of the senders
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+
+	mu      sync.Mutex
+	senders map[string]*sender
+	held    int64 // bytes that wait
+	ending  bool
 }
 
-// Options are the settings of a producing client: idempotent and acknowledged by all replicas, which is kgo's default.
-func Options() []kgo.Opt {
-	return []kgo.Opt{
-		kgo.RequiredAcks(kgo.AllISRAcks()),
-		kgo.ProducerBatchCompression(kgo.Lz4Compression(), kgo.NoCompression()),
-		kgo.MaxBufferedBytes(64 << 20),
-		kgo.UnknownTopicRetries(3),
+// New prepares a producer; clients are the options that reach the brokers.
+func New(clients []kgo.Opt, opt Options) *Producer {
+	if opt.Prefix == "" {
+		opt.Prefix = "cryptoviz."
 	}
+	if opt.Buffer == 0 {
+		opt.Buffer = 64 << 20
+	}
+	if opt.Log == nil {
+		opt.Log = slog.New(slog.DiscardHandler)
+	}
+	p := &Producer{clients: clients, opt: opt, senders: map[string]*sender{}}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	return p
 }
-
-// New uses a client that was opened with Options.
-func New(client *kgo.Client) *Producer { return &Producer{client: client} }
 
 // Pause refuses all sending with a reason, until it is called with "". A full disk does it.
 func (p *Producer) Pause(reason string) { p.paused.Store(&reason) }
@@ -53,95 +75,156 @@ func (p *Producer) Paused() string {
 	return ""
 }
 
-// Send puts one slot's records on the source's topic, and returns when every one is acknowledged, or the first error.
-// After an error some records may be on the topic: the table's key makes the repetition harmless.
-func (p *Producer) Send(ctx context.Context, src *spec.Source, slot time.Time, records []fetch.Record) error {
-	if reason := p.Paused(); reason != "" {
-		return errors.New(reason)
-	}
-	out := make([]*kgo.Record, len(records))
-	at := []byte(slot.UTC().Format(time.RFC3339Nano))
-	for i, r := range records {
-		out[i] = &kgo.Record{Topic: src.Topic.Name, Key: []byte(r.Key), Value: r.Value, Headers: []kgo.RecordHeader{
-			{Key: HeaderSlot, Value: at},
-			{Key: HeaderReceived, Value: []byte(r.Received.UTC().Format(time.RFC3339Nano))},
-			{Key: HeaderDefinition, Value: []byte(src.Definition.Hash)},
-		}}
-		if r.Fault != "" {
-			out[i].Headers = append(out[i].Headers, kgo.RecordHeader{Key: HeaderFault, Value: []byte(r.Fault)})
-		}
-	}
-	for _, res := range p.sync(ctx, out) {
-		switch {
-		case res.Err == nil:
-		case errors.Is(res.Err, kerr.UnknownTopicOrPartition):
-			return fmt.Errorf("topic %s does not exist: run cryptoviz apply", src.Topic.Name)
-		case errors.Is(res.Err, kerr.MessageTooLarge):
-			return fmt.Errorf("record %q has %d bytes, more than one message of topic %s takes", spec.Clip(string(res.Record.Key)), len(res.Record.Value), src.Topic.Name)
-		default:
-			return fmt.Errorf("write topic %s: %w", src.Topic.Name, res.Err)
-		}
-	}
-	return nil
+// Delivery is a part of a slot on its way to the topic.
+type Delivery struct {
+	slot    time.Time
+	records []*kgo.Record
+	bytes   int64
+	since   time.Time
+	done    chan struct{}
+	result  Result
 }
 
-// sync is the client's ProduceSync, but for the end of ctx, which it heeds always: the client does not once a batch was sent,
-// until the broker answers, for it cannot know whether the broker has it. What is left ends with the client.
-func (p *Producer) sync(ctx context.Context, records []*kgo.Record) kgo.ProduceResults {
-	began := time.Now()
-	answers := make(chan kgo.ProduceResult, len(records)) // nobody who answers late has to wait
-	for _, r := range records {
-		p.client.Produce(ctx, r, func(r *kgo.Record, err error) { answers <- kgo.ProduceResult{Record: r, Err: err} })
+// Result is how a delivery ended.
+type Result struct {
+	Stored int    // records that are on the topic
+	Aside  int    // records that the topic cannot take: they become dead letters
+	Reason string // of those
+	Err    error  // why none of the records is on the topic, as far as is known
+}
+
+// Done is closed when the delivery has ended.
+func (d *Delivery) Done() <-chan struct{} { return d.done }
+
+// Result waits for the end.
+func (d *Delivery) Result() Result {
+	<-d.done
+	return d.result
+}
+
+// Queue takes records of a slot, and does not wait for Kafka. An error says why they are not taken.
+func (p *Producer) Queue(src *spec.Source, slot time.Time, records []fetch.Record) (*Delivery, error) {
+	if reason := p.Paused(); reason != "" {
+		return nil, errors.New(reason)
 	}
-	var out kgo.ProduceResults
-	for range records {
-		select {
-		case res := <-answers:
-			if ctx.Err() == nil || res.Err == nil {
-				out = append(out, res)
-				continue
-			}
-		case <-ctx.Done():
+	d := &Delivery{slot: slot.UTC(), records: Records(src, slot, records), since: time.Now(), done: make(chan struct{})}
+	for _, r := range d.records {
+		r.Value = bytes.Clone(r.Value) // it is part of a reply, which must not wait as a whole
+		d.bytes += int64(sizeOf(r))
+	}
+	if len(records) == 0 {
+		d.end(nil)
+		return d, nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ending {
+		return nil, errors.New("this process ends")
+	}
+	s := p.sender(src)
+	if p.held > 0 && p.held+d.bytes > p.opt.Buffer {
+		return nil, fmt.Errorf("kafka did not acknowledge what is waiting for it%s: the buffer of %s is full", s.because(), humanize.IBytes(uint64(p.opt.Buffer))) //nolint:gosec // positive
+	}
+	p.held += d.bytes
+	s.queue = append(s.queue, d)
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+	return d, nil
+}
+
+// Send queues records of a slot and waits until they are on the topic. Those that ctx does not wait for may still arrive.
+func (p *Producer) Send(ctx context.Context, src *spec.Source, slot time.Time, records []fetch.Record) error {
+	d, err := p.Queue(src, slot, records)
+	if err != nil {
+		return err
+	}
+	select {
+	case <-d.Done():
+		return d.Result().Err
+	case <-ctx.Done():
+		return fmt.Errorf("write topic %s: kafka did not acknowledge %d records in %s; they may still arrive", src.Topic.Name, len(records), time.Since(d.since).Round(time.Second))
+	}
+}
+
+// sender returns a source's sender and starts it. p.mu is held.
+func (p *Producer) sender(src *spec.Source) *sender {
+	s := p.senders[src.Name]
+	if s == nil {
+		s = &sender{Producer: p, src: src, wake: make(chan struct{}, 1), log: p.opt.Log.With("source", src.Name)}
+		p.senders[src.Name] = s
+		p.running.Go(func() { s.run(p.ctx) })
+	}
+	return s
+}
+
+// Fenced tells whether another instance has taken a source over since it was asked the last time.
+func (p *Producer) Fenced(source string) bool {
+	p.mu.Lock()
+	s := p.senders[source]
+	p.mu.Unlock()
+	return s != nil && s.fenced.Swap(false)
+}
+
+// Stats are what waits for Kafka.
+type Stats struct {
+	Bytes  int64
+	Slots  int
+	Since  time.Time // when the oldest of it came, zero for none
+	Reason string    // what the brokers, or the way to them, said last
+}
+
+// Stats returns what waits now.
+func (p *Producer) Stats() Stats {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := Stats{Bytes: p.held}
+	for _, s := range p.senders {
+		out.Slots += len(s.queue)
+		if len(s.queue) > 0 && (out.Since.IsZero() || s.queue[0].since.Before(out.Since)) {
+			out.Since, out.Reason = s.queue[0].since, s.why
 		}
-		err := fmt.Errorf("kafka did not acknowledge %d of %d records in %s; they may still arrive", len(records)-len(out), len(records), time.Since(began).Round(time.Second))
-		return append(out, kgo.ProduceResult{Record: records[0], Err: err})
 	}
 	return out
 }
 
-// FaultOf returns why a record has no key, or "".
-func FaultOf(r *kgo.Record) string {
-	for _, h := range r.Headers {
-		if h.Key == HeaderFault {
-			return string(h.Value)
+// Close takes no more, waits until Kafka has what waits or ctx ends, and fails what is left.
+func (p *Producer) Close(ctx context.Context) {
+	p.mu.Lock()
+	p.ending = true
+	p.mu.Unlock()
+	for tick := time.NewTicker(20 * time.Millisecond); p.waits() && ctx.Err() == nil; {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			tick.Stop()
 		}
 	}
-	return ""
-}
-
-// SlotOf returns the slot in a record's header, or zero.
-func SlotOf(r *kgo.Record) time.Time { return new(Slots).Of(r) }
-
-// Slots reads slot headers. All records of a slot have the same text, so it is read once. For one goroutine.
-type Slots struct {
-	text []byte
-	at   time.Time
-}
-
-// Of returns the slot in a record's header, or zero.
-func (s *Slots) Of(r *kgo.Record) time.Time {
-	for _, h := range r.Headers {
-		if h.Key != HeaderSlot {
-			continue
+	p.cancel()
+	p.running.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.senders {
+		for _, d := range s.queue {
+			d.end(fmt.Errorf("the process ended while Kafka had not acknowledged the records%s", s.because()))
 		}
-		if len(h.Value) > 0 && bytes.Equal(h.Value, s.text) {
-			return s.at
-		}
-		t, err := time.Parse(time.RFC3339Nano, string(h.Value))
-		if err == nil {
-			s.text, s.at = append(s.text[:0], h.Value...), t.UTC()
-			return s.at
-		}
+		s.queue = nil
 	}
-	return time.Time{}
+	p.held = 0
+}
+
+func (p *Producer) waits() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.held > 0
+}
+
+// end ends a delivery; its counts are set by the session that stored it.
+func (d *Delivery) end(err error) {
+	if err != nil {
+		d.result = Result{Err: err}
+	}
+	d.records = nil
+	close(d.done)
 }

@@ -5,7 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,71 +15,24 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
-	"go.uber.org/goleak"
+	"github.com/twmb/franz-go/pkg/sasl/plain"
 
 	"github.com/cryptoviz/cryptoviz/engine/fetch"
 	"github.com/cryptoviz/cryptoviz/engine/produce"
-	"github.com/cryptoviz/cryptoviz/engine/spec"
-	"github.com/cryptoviz/cryptoviz/engine/testkit"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-func source(topic string) *spec.Source {
-	return &spec.Source{Name: "s", Topic: &spec.Topic{Name: topic}, Definition: &spec.Definition{Hash: "0123456789abcdef"}}
-}
-
-func broker(t *testing.T, opts ...kfake.Opt) (*kfake.Cluster, *kgo.Client) {
-	t.Helper()
-	cluster, err := kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1), kfake.SeedTopics(2, "s")}, opts...)...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(cluster.Close)
-	client, err := kgo.NewClient(append(produce.Options(), kgo.SeedBrokers(cluster.ListenAddrs()...))...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(client.Close)
-	return cluster, client
-}
-
-func read(t *testing.T, cluster *kfake.Cluster, n int) []*kgo.Record {
-	t.Helper()
-	client, err := kgo.NewClient(kgo.SeedBrokers(cluster.ListenAddrs()...), kgo.ConsumeTopics("s"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
-	var out []*kgo.Record
-	for ctx := testkit.Context(t); len(out) < n && ctx.Err() == nil; {
-		out = append(out, client.PollFetches(ctx).Records()...)
-	}
-	return out
-}
-
-func count(t *testing.T, client *kgo.Client) (n int64) {
-	t.Helper()
-	ends, err := kadm.NewClient(client).ListEndOffsets(t.Context(), "s")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ends.Each(func(o kadm.ListedOffset) { n += o.Offset })
-	return n
-}
-
 func TestSendPutsRecordsAsReceived(t *testing.T) {
-	cluster, client := broker(t)
+	addrs := broker(t).ListenAddrs()
 	slot := time.Date(2026, 10, 1, 12, 0, 0, 0, time.FixedZone("", 7200))
 	var records []fetch.Record
 	for i := range 50 {
 		records = append(records, fetch.Record{Key: fmt.Sprint("M", i%5), Value: fmt.Appendf(nil, `{ "n" :%d}`, i), Received: slot.Add(1500 * time.Millisecond)})
 	}
 	records = append(records, fetch.Record{Key: "", Value: nil}, fetch.Record{Key: "bytes", Value: []byte{0, 0xff}})
-	if err := produce.New(client).Send(t.Context(), source("s"), slot, records); err != nil {
+	if err := producer(t, addrs, produce.Options{}).Send(t.Context(), source("s"), slot, records); err != nil {
 		t.Fatal(err)
 	}
-	got := read(t, cluster, len(records))
+	got := committed(t, addrs)
 	if len(got) != len(records) {
 		t.Fatalf("%d records, want %d", len(got), len(records))
 	}
@@ -106,67 +59,124 @@ func TestSendPutsRecordsAsReceived(t *testing.T) {
 }
 
 func TestSendNothing(t *testing.T) {
-	_, client := broker(t)
-	if err := produce.New(client).Send(t.Context(), source("s"), time.Now(), nil); err != nil {
+	if err := producer(t, broker(t).ListenAddrs(), produce.Options{}).Send(t.Context(), source("s"), time.Now(), nil); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestTooLarge: one record that the topic cannot take is set aside, the others are stored; the limit is the topic's own.
+func TestTooLarge(t *testing.T) {
+	addrs := broker(t).ListenAddrs()
+	large := fetch.Record{Key: "BTC\x1b[31m", Value: bytes.Repeat([]byte("0123456789abcdef"), 150_000)} // 2.4 MB, and compressible
+	huge := fetch.Record{Key: "ETH", Value: make([]byte, 6<<20)}
+	small := fetch.Record{Key: "SOL", Value: []byte("{}")}
+	p := producer(t, addrs, produce.Options{})
+	wantResult(t, queue(t, p, at(0), large, small), produce.Result{Stored: 1, Aside: 1, Reason: `record "BTC\x1b[31m" has 2400000 bytes, more than one message of topic s takes: see the dead letters`})
+	shut(p)
+	if _, err := admin(t, addrs).AlterTopicConfigs(t.Context(), []kadm.AlterConfig{{Name: "max.message.bytes", Value: kadm.StringPtr("4194304")}}, "s"); err != nil {
+		t.Fatal(err)
+	}
+	p = producer(t, addrs, produce.Options{})
+	got := result(t, queue(t, p, at(1), large, huge, small))
+	if got.Stored != 2 || got.Aside != 1 || !strings.Contains(got.Reason, `"ETH" has 6291456 bytes`) || got.Err != nil {
+		t.Errorf("%+v", got)
+	}
+	var refused []string
+	for _, r := range committed(t, addrs) {
+		if why := produce.FaultOf(r); why != "" {
+			if len(r.Value) > 0 || produce.SlotOf(r).IsZero() {
+				t.Errorf("a record set aside has %d bytes and slot %s", len(r.Value), produce.SlotOf(r))
+			}
+			refused = append(refused, string(r.Key[:3])+": "+why)
+		}
+	}
+	slices.Sort(refused)
+	if want := []string{"BTC: it has 2.3 MiB: topic s takes messages of at most 1.0 MiB (max.message.bytes)", "ETH: it has 6.0 MiB: topic s takes messages of at most 4.0 MiB (max.message.bytes)"}; !slices.Equal(refused, want) {
+		t.Errorf("%q, want %q", refused, want)
+	}
+}
+
+// TestLimitIsLowered: what the broker refuses is found out by trying, also where it does not say how much it takes.
+func TestLimitIsLowered(t *testing.T) {
+	cluster := broker(t)
+	addrs := cluster.ListenAddrs()
+	p := producer(t, addrs, produce.Options{})
+	wantResult(t, queue(t, p, at(0), markets(1)...), produce.Result{Stored: 1})
+	cluster.ControlKey(int16(kmsg.DescribeConfigs), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		return nil, errors.New("no"), true
+	})
+	if _, err := admin(t, addrs).AlterTopicConfigs(t.Context(), []kadm.AlterConfig{{Name: "max.message.bytes", Value: kadm.StringPtr("100000")}}, "s"); err != nil {
+		t.Fatal(err)
+	}
+	d := queue(t, p, at(1), fetch.Record{Key: "large", Value: []byte(randomText(300_000))}, fetch.Record{Key: "small", Value: []byte("{}")})
+	if got := result(t, d); got.Stored != 1 || got.Aside != 1 || got.Err != nil {
+		t.Errorf("%+v", got)
 	}
 }
 
 func TestSendSaysWhatIsWrong(t *testing.T) {
-	_, client := broker(t)
-	p := produce.New(client)
-	one := []fetch.Record{{Key: "BTC\x1b[31m", Value: bytes.Repeat([]byte(randomText(64)), 40_000)}}
-	for _, c := range []struct {
-		src  *spec.Source
-		recs []fetch.Record
-		want string
-	}{
-		{source("nosuch"), []fetch.Record{{Key: "a"}}, "topic nosuch does not exist: run cryptoviz apply"},
-		{source("s"), one, "bytes, more than one message of topic s takes"},
-	} {
-		err := p.Send(testkit.Context(t), c.src, time.Now(), c.recs)
-		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\x1b") {
-			t.Errorf("%q, want %q", err, c.want)
-		}
+	addrs := broker(t).ListenAddrs()
+	p := producer(t, addrs, produce.Options{})
+	other := source("nosuch")
+	other.Name = "other"
+	err := p.Send(t.Context(), other, time.Now(), markets(1))
+	if err == nil || err.Error() != "topic nosuch does not exist: run cryptoviz apply" {
+		t.Error(err)
 	}
-	if n := count(t, client); n != 0 {
-		t.Errorf("%d records on the topic", n)
-	}
-	if err := p.Send(t.Context(), source("s"), time.Now(), []fetch.Record{{Key: "a"}}); err != nil {
-		t.Errorf("after the errors: %v", err)
+	if err := p.Send(t.Context(), source("s"), time.Now(), markets(1)); err != nil {
+		t.Errorf("after the error: %v", err)
 	}
 }
 
-func randomText(n int) string {
-	var b strings.Builder
-	for range n {
-		b.WriteByte(byte(rand.N(256)))
+// TestRights: what the broker does not allow is said at once, with what to allow.
+func TestRights(t *testing.T) {
+	allow := func(kind kmsg.ACLResourceType, name string, ops ...kmsg.ACLOperation) (out []kfake.ACL) {
+		for _, op := range ops {
+			out = append(out, kfake.ACL{Resource: kind, Name: name, Pattern: kmsg.ACLResourcePatternTypeLiteral, Operation: op, Allow: true})
+		}
+		return out
 	}
-	return b.String()
+	topic := allow(kmsg.ACLResourceTypeTopic, "s", kmsg.ACLOperationRead, kmsg.ACLOperationWrite, kmsg.ACLOperationDescribe)
+	id := allow(kmsg.ACLResourceTypeTransactionalId, "cryptoviz.s", kmsg.ACLOperationWrite, kmsg.ACLOperationDescribe)
+	for want, acls := range map[string][]kfake.ACL{
+		"": slices.Concat(topic, id),
+		"write topic s: the user of the kafka block may not use the transactional id cryptoviz.s: allow it Write and Describe on transactional ids that begin with cryptoviz.": topic,
+		"write topic s: the user of the kafka block may not: allow it Write, Read and Describe on the topic":                                                                   id,
+	} {
+		cluster := broker(t, kfake.EnableSASL(), kfake.EnableACLs(), kfake.Superuser("PLAIN", "root", "x"), kfake.User("PLAIN", "u", "p", acls...))
+		p := producer(t, cluster.ListenAddrs(), produce.Options{}, kgo.SASL(plain.Auth{User: "u", Pass: "p"}.AsMechanism()))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		err := p.Send(ctx, source("s"), time.Now(), markets(1))
+		cancel()
+		if err == nil && want != "" || err != nil && err.Error() != want {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
 }
 
 func TestPause(t *testing.T) {
-	_, client := broker(t)
-	p := produce.New(client)
+	addrs := broker(t).ListenAddrs()
+	p := producer(t, addrs, produce.Options{})
 	p.Pause("the disk is full")
-	if err := p.Send(t.Context(), source("s"), time.Now(), []fetch.Record{{Key: "a"}}); err == nil || err.Error() != "the disk is full" || p.Paused() != "the disk is full" {
+	if err := p.Send(t.Context(), source("s"), time.Now(), markets(1)); err == nil || err.Error() != "the disk is full" || p.Paused() != "the disk is full" {
 		t.Error(err)
 	}
 	p.Pause("")
-	if err := p.Send(t.Context(), source("s"), time.Now(), []fetch.Record{{Key: "a"}}); err != nil || p.Paused() != "" {
+	if err := p.Send(t.Context(), source("s"), time.Now(), markets(1)); err != nil || p.Paused() != "" {
 		t.Error(err)
 	}
-	if n := count(t, client); n != 1 {
+	if n := len(committed(t, addrs)); n != 1 {
 		t.Errorf("%d records on the topic", n)
 	}
 }
 
-// TestSendWaitsForAll: a partition that refuses makes an error, though the other one took its records.
-func TestSendWaitsForAll(t *testing.T) {
-	cluster, client := broker(t)
+// TestAllOrNothing: a partition that refuses makes an error, and nobody sees what the other one took.
+func TestAllOrNothing(t *testing.T) {
+	cluster := broker(t)
 	cluster.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		cluster.KeepControl()
-		resp := req.ResponseKind().(*kmsg.ProduceResponse)
+		resp, refused := req.ResponseKind().(*kmsg.ProduceResponse), false
 		for _, in := range req.(*kmsg.ProduceRequest).Topics {
 			topic := kmsg.NewProduceResponseTopic()
 			topic.Topic, topic.TopicID = in.Topic, in.TopicID
@@ -174,29 +184,28 @@ func TestSendWaitsForAll(t *testing.T) {
 				part := kmsg.NewProduceResponseTopicPartition()
 				part.Partition = p.Partition
 				if p.Partition == 1 {
-					part.ErrorCode = kerr.InvalidRecord.Code
+					part.ErrorCode, refused = kerr.InvalidRecord.Code, true
 				}
 				topic.Partitions = append(topic.Partitions, part)
 			}
 			resp.Topics = append(resp.Topics, topic)
 		}
-		return resp, nil, true
+		return resp, nil, refused
 	})
-	var records []fetch.Record
-	for i := range 20 {
-		records = append(records, fetch.Record{Key: fmt.Sprint(i)})
-	}
-	if err := produce.New(client).Send(t.Context(), source("s"), time.Now(), records); !errors.Is(err, kerr.InvalidRecord) || !strings.HasPrefix(err.Error(), "write topic s: ") {
+	p := producer(t, cluster.ListenAddrs(), produce.Options{})
+	if err := p.Send(t.Context(), source("s"), time.Now(), markets(20)); !errors.Is(err, kerr.InvalidRecord) || !strings.HasPrefix(err.Error(), "write topic s: ") {
 		t.Error(err)
+	}
+	if n := len(committed(t, cluster.ListenAddrs())); n != 0 {
+		t.Errorf("%d records are to be seen", n)
 	}
 }
 
-// TestSendEndsWithItsContext: a broker that takes a batch and does not answer holds up nobody; the client closes, too.
+// TestSendEndsWithItsContext: a broker that takes a batch and does not answer holds up nobody; the producer closes, too.
 func TestSendEndsWithItsContext(t *testing.T) {
-	cluster, client := broker(t)
-	p := produce.New(client)
-	one := []fetch.Record{{Key: "a"}}
-	if err := p.Send(t.Context(), source("s"), time.Now(), one); err != nil {
+	cluster := broker(t)
+	p := producer(t, cluster.ListenAddrs(), produce.Options{})
+	if err := p.Send(t.Context(), source("s"), at(0), markets(1)); err != nil {
 		t.Fatal(err)
 	}
 	free := make(chan struct{})
@@ -206,17 +215,22 @@ func TestSendEndsWithItsContext(t *testing.T) {
 		cluster.SleepControl(func() { <-free })
 		return nil, nil, false
 	})
-	for range 2 { // the second batch waits behind the first
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second) //nolint:forbidigo // it ends with its context
-		err := p.Send(ctx, source("s"), time.Now(), one)
+	for n := range 2 { // the second slot waits behind the first
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		err := p.Send(ctx, source("s"), at(n+1), markets(1))
 		cancel()
-		if err == nil || !strings.HasPrefix(err.Error(), "write topic s: kafka did not acknowledge 1 of 1 records in ") || !strings.HasSuffix(err.Error(), "s; they may still arrive") {
+		if err == nil || !strings.HasPrefix(err.Error(), "write topic s: kafka did not acknowledge 1 records in ") {
 			t.Errorf("%v", err)
 		}
 	}
-	closed := make(chan struct{})
-	go func() { client.Close(); close(closed) }()
-	testkit.Receive(t, closed, "end of Close")
+	if s := p.Stats(); s.Slots != 2 || s.Bytes == 0 || s.Since.IsZero() {
+		t.Errorf("%+v", s)
+	}
+	began := time.Now()
+	shut(p)
+	if took := time.Since(began); took > 30*time.Second {
+		t.Errorf("closing took %s", took)
+	}
 }
 
 func TestSlotOf(t *testing.T) {

@@ -100,10 +100,8 @@ func (e *Engine) wrong(h health) error {
 	if h.kafka != nil {
 		errs = append(errs, fmt.Errorf("kafka does not answer: %w", h.kafka))
 	}
-	if e.paused != nil {
-		if reason := e.paused(); reason != "" {
-			errs = append(errs, errors.New(reason))
-		}
+	if reason := e.unsent(); reason != "" {
+		errs = append(errs, errors.New(reason))
 	}
 	for _, w := range e.workers {
 		if reason := w.Stats().Blocked; reason != "" {

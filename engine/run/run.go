@@ -64,9 +64,7 @@ type Engine struct {
 	free     atomic.Uint64
 	rollsUp  bool // this process runs the rollups
 	streams  []namedStream
-	paused   func() string   // why nothing is fetched; nil: this process fetches nothing
-	stopping context.Context // ends when Run is to end
-	stop     context.CancelFunc
+	producer *produce.Producer // nil: this process fetches nothing
 }
 
 // Open connects to the database and the brokers, and prepares the stages. Nothing runs yet.
@@ -78,7 +76,6 @@ func Open(ctx context.Context, p *spec.Pipeline, stages Stages, opt Options) (*E
 		opt.Mode = "live"
 	}
 	e := &Engine{p: p, opt: opt, log: opt.Log, tally: newTally(p)}
-	e.stopping, e.stop = context.WithCancel(context.Background())
 	if err := e.open(ctx, stages); err != nil {
 		e.Close()
 		return nil, err
@@ -114,7 +111,7 @@ func (e *Engine) open(ctx context.Context, stages Stages) error {
 	if err != nil {
 		return err
 	}
-	if e.kafka, err = kgo.NewClient(append(append([]kgo.Opt{}, clients...), produce.Options()...)...); err != nil {
+	if e.kafka, err = kgo.NewClient(clients...); err != nil {
 		return fmt.Errorf("open a Kafka client: %w", err)
 	}
 	e.admin = kadm.NewClient(e.kafka)
@@ -124,7 +121,7 @@ func (e *Engine) open(ctx context.Context, stages Stages) error {
 		}
 	}
 	if stages.Schedule {
-		if err := e.addSchedule(); err != nil {
+		if err := e.addSchedule(clients); err != nil {
 			return err
 		}
 	}
@@ -176,20 +173,27 @@ func (e *Engine) Rollup(r *spec.Rollup) (*rollup.Runner, error) {
 }
 
 // addSchedule makes one job a source.
-func (e *Engine) addSchedule() error {
-	producer := produce.New(e.kafka)
-	e.paused = producer.Paused
+func (e *Engine) addSchedule(clients []kgo.Opt) error {
+	var scheduler *schedule.Scheduler
+	producer := produce.New(clients, produce.Options{
+		Clock: e.opt.Clock, Log: e.log, Prefix: e.p.Kafka.GroupPrefix, Buffer: e.p.Kafka.Buffer,
+		Found: func(source string, slot time.Time, records int) { // what was said to have failed did not
+			scheduler.Enter(schedule.Outcome{Slot: schedule.Slot{Source: source, At: slot}, Kind: schedule.Late, Records: records})
+		},
+	})
+	e.producer = producer
 	opt := fetch.Options{Clock: e.opt.Clock, Log: e.log, Endpoint: e.opt.Endpoint, UserAgent: "cryptoviz/" + strings.TrimPrefix(e.opt.Version, "v"), Budgets: fetch.NewBudgets(e.store, e.log)}
 	var jobs []schedule.Job
 	for _, src := range e.p.Sources {
 		if !src.Enabled {
 			continue
 		}
-		job := schedule.Job{Source: src.Name, Interval: src.Interval, Offset: src.Offset, Jitter: src.Jitter}
+		job := schedule.Job{Source: src.Name, Interval: src.Interval, Offset: src.Offset, Jitter: src.Jitter, Fenced: func() bool { return producer.Fenced(src.Name) }}
 		var err error
 		if src.Definition.Stream != nil {
 			job.Run, err = e.stream(src, producer, opt)
 		} else {
+			job.Overtime = src.Definition.Poll.Timeout
 			job.Run, err = e.poll(src, producer, opt)
 		}
 		if err != nil {
@@ -199,13 +203,21 @@ func (e *Engine) addSchedule() error {
 		job.Run = func(ctx context.Context, slot schedule.Slot) schedule.Outcome {
 			started := e.opt.Clock.Now()
 			out := run(ctx, slot)
-			out.Took = e.opt.Clock.Now().Sub(started)
-			e.tally.ran(out)
-			return out
+			took := e.opt.Clock.Now().Sub(started)
+			return whenDone(out, func(out schedule.Outcome) schedule.Outcome {
+				out.Took = took
+				e.tally.ran(out)
+				return out
+			})
 		}
 		jobs = append(jobs, job)
 	}
-	e.jobs = append(e.jobs, schedule.New(jobs, store.Ledger{Store: e.store}, e.opt.Clock, e.log).Run)
+	scheduler = schedule.New(jobs, store.Ledger{Store: e.store}, e.opt.Clock, e.log)
+	e.jobs = append(e.jobs, scheduler.Run, func(ctx context.Context) error {
+		<-ctx.Done()
+		closeProducer(producer)
+		return nil
+	})
 	if len(e.opt.Disks) > 0 {
 		e.jobs = append(e.jobs, func(ctx context.Context) error { return e.watchDisk(ctx, producer) })
 	}
@@ -222,7 +234,8 @@ func (e *Engine) poll(src *spec.Source, producer *produce.Producer, opt fetch.Op
 		if reason := producer.Paused(); reason != "" {
 			return schedule.Outcome{Slot: slot, Kind: schedule.Skipped, Reason: reason}
 		}
-		records, err := source.Fetch(ctx)
+		end, _ := ctx.Deadline()
+		records, err := source.FetchUntil(ctx, end.Add(-src.Definition.Poll.Timeout))
 		switch {
 		case errors.Is(err, fetch.ErrNotModified):
 			return schedule.Outcome{Slot: slot, Kind: schedule.NotModified}
@@ -233,17 +246,22 @@ func (e *Engine) poll(src *spec.Source, producer *produce.Producer, opt fetch.Op
 			}
 			return schedule.Outcome{Slot: slot, Kind: kind, Reason: err.Error()}
 		}
-		if err := e.send(producer).Send(ctx, src, slot.At, records); err != nil {
+		to := &slotTopic{Producer: producer}
+		if err := to.Send(ctx, src, slot.At, records); err != nil {
 			return schedule.Outcome{Slot: slot, Kind: schedule.Failed, Reason: err.Error()}
 		}
-		source.Accepted()
-		return schedule.Outcome{Slot: slot, Kind: schedule.OK, Records: len(records), Reason: source.Said()}
+		accept := source.Accept()
+		return whenDone(to.outcome(schedule.Outcome{Slot: slot, Kind: schedule.OK, Reason: source.Said()}), func(out schedule.Outcome) schedule.Outcome {
+			if out.Records > 0 {
+				accept()
+			}
+			return out
+		})
 	}, nil
 }
 
 // Run runs every stage until ctx ends. It is called once.
 func (e *Engine) Run(ctx context.Context) error {
-	defer context.AfterFunc(ctx, e.stop)()
 	if e.member != nil {
 		e.member.Keep(e.renamed)
 	}
@@ -259,7 +277,6 @@ func (e *Engine) Run(ctx context.Context) error {
 
 // Close ends the connections.
 func (e *Engine) Close() {
-	e.stop()
 	if e.kafka != nil {
 		e.kafka.Close()
 	}

@@ -39,7 +39,8 @@ func (e *Engine) stream(src *spec.Source, producer *produce.Producer, opt fetch.
 		return nil
 	})
 	return func(ctx context.Context, slot schedule.Slot) schedule.Outcome {
-		return sample(ctx, slot, src, s, e.send(producer), box)
+		to := &slotTopic{Producer: producer}
+		return to.outcome(sample(ctx, slot, src, s, to, box))
 	}, nil
 }
 

@@ -66,28 +66,38 @@ func (l ledger) Claim(_ context.Context, slot schedule.Slot, lease time.Duration
 	return schedule.Done, nil
 }
 
-func (l ledger) Renew(_ context.Context, slot schedule.Slot, lease time.Duration) (bool, error) {
+func (l ledger) Renew(_ context.Context, _ string, slots []time.Time, lease time.Duration) (lost []time.Time, err error) {
 	done, err := l.open()
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	defer done()
-	e := l.slots[slot.At]
-	if e == nil || e.kind != "" || e.owner != l.owner {
-		return false, nil
+	for _, at := range slots {
+		if e := l.slots[at]; e == nil || e.kind != "" || e.owner != l.owner {
+			lost = append(lost, at)
+		} else {
+			e.until = time.Now().Add(lease)
+		}
 	}
-	e.until = time.Now().Add(lease)
-	return true, nil
+	return lost, nil
 }
 
-func (l ledger) Finish(_ context.Context, out schedule.Outcome) error {
+func (l ledger) Enter(_ context.Context, ends []schedule.Outcome) error {
 	done, err := l.open()
 	if err != nil {
 		return err
 	}
 	defer done()
-	if e := l.slots[out.At]; e != nil && e.kind == "" && e.owner == l.owner {
-		e.kind, e.reason = out.Kind, out.Reason
+	rank := map[schedule.Kind]int{"": 0, schedule.Skipped: 1, schedule.Failed: 2, schedule.NotModified: 3, schedule.Late: 3, schedule.OK: 3}
+	for _, out := range ends {
+		e := l.slots[out.At]
+		if e == nil {
+			e = &entry{owner: l.owner}
+			l.slots[out.At] = e
+		}
+		if e.kind == "" && e.owner == l.owner || e.kind != "" && rank[out.Kind] > rank[e.kind] {
+			e.kind, e.reason = out.Kind, out.Reason
+		}
 	}
 	return nil
 }

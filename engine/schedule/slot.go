@@ -27,4 +27,6 @@ type Outcome struct {
 	Reason  string
 	Records int
 	Took    time.Duration
+	// Pending is set while the records wait for Kafka. It waits for that, and returns how the slot ends.
+	Pending func() Outcome
 }

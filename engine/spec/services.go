@@ -23,10 +23,10 @@ func (l *loader) kafka(blocks hcl.Blocks) {
 		l.absent(l.p.File, "No kafka block", "Say where the brokers are: kafka { brokers = [\"localhost:9092\"] }.")
 		return
 	}
-	b := l.open(blocks[0], &hcl.BodySchema{Attributes: attrs([]string{"brokers"}, "tls", "sasl_mechanism", "sasl_user", "sasl_password", "group_prefix")}, l.ctx)
+	b := l.open(blocks[0], &hcl.BodySchema{Attributes: attrs([]string{"brokers"}, "tls", "sasl_mechanism", "sasl_user", "sasl_password", "group_prefix", "buffer")}, l.ctx)
 	k := Kafka{
 		TLS: b.flag("tls", false), SASLMechanism: b.text("sasl_mechanism", ""), SASLUser: b.text("sasl_user", ""),
-		SASLPassword: b.password("sasl_password", "KAFKA_PASSWORD"), GroupPrefix: b.text("group_prefix", "cryptoviz."), Range: b.rng,
+		SASLPassword: b.password("sasl_password", "KAFKA_PASSWORD"), GroupPrefix: b.text("group_prefix", "cryptoviz."), Buffer: b.size("buffer", 64<<20, 64<<10, 16<<30), Range: b.rng,
 	}
 	for _, broker := range b.texts("brokers") {
 		if broker = strings.TrimSpace(broker); broker == "" {

@@ -44,7 +44,8 @@ type Kafka struct {
 	SASLMechanism string // "", "plain", "scram-sha-256" or "scram-sha-512"
 	SASLUser      string
 	SASLPassword  Secret
-	GroupPrefix   string // consumer groups are GroupPrefix + source name; default "cryptoviz."
+	GroupPrefix   string // consumer groups and transactional ids are GroupPrefix + source name; default "cryptoviz."
+	Buffer        int64  // bytes of records that a process keeps while Kafka does not take them; default 64 MiB
 	Range         hcl.Range
 }
 

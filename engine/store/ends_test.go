@@ -48,7 +48,7 @@ func TestEveryEndIsCounted(t *testing.T) {
 			}
 			out := schedule.Outcome{Slot: slot, Kind: kinds[random.IntN(len(kinds))]}
 			for range 1 + random.IntN(2) { // its answer may be lost, and it is entered again
-				if err := l.Finish(t.Context(), out); err != nil {
+				if err := l.Enter(t.Context(), []schedule.Outcome{out}); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -63,29 +64,51 @@ func (s Ledger) Claim(ctx context.Context, slot schedule.Slot, lease time.Durati
 	return schedule.Done, nil
 }
 
-// Renew prolongs a claim of this instance.
-func (s Ledger) Renew(ctx context.Context, slot schedule.Slot, lease time.Duration) (bool, error) {
-	tag, err := s.pool.Exec(ctx, `UPDATE cryptoviz.slot SET lease_until = clock_timestamp() + $4
-		WHERE source = $1 AND slot = $2 AND owner = $3 AND state = 'running'`, slot.Source, slot.At, s.owner, lease)
+// Renew prolongs claims of this instance, and returns those that are not its own any more.
+func (s Ledger) Renew(ctx context.Context, source string, slots []time.Time, lease time.Duration) ([]time.Time, error) {
+	rows, err := s.pool.Query(ctx, `UPDATE cryptoviz.slot SET lease_until = clock_timestamp() + $4
+		WHERE source = $1 AND slot = ANY($2) AND owner = $3 AND state = 'running' RETURNING slot`, source, slots, s.owner, lease)
 	if err != nil {
-		return false, fmt.Errorf("renew a slot: %w", err)
+		return nil, fmt.Errorf("renew slots: %w", err)
 	}
-	return tag.RowsAffected() == 1, nil
+	renewed, err := pgx.CollectRows(rows, pgx.RowTo[time.Time])
+	if err != nil {
+		return nil, fmt.Errorf("renew slots: %w", err)
+	}
+	return slices.DeleteFunc(slices.Clone(slots), func(at time.Time) bool { return slices.ContainsFunc(renewed, at.Equal) }), nil
 }
 
 // instanceEnded is the reason of a slot whose lease ran out and that nobody took over in time.
 const instanceEnded = "the instance that ran it ended"
 
-// Finish enters an outcome, unless the slot was taken over: then it is the other instance's to end. An instance that was
-// taken for dead, and was only cut off from the database, corrects that.
-func (s Ledger) Finish(ctx context.Context, o schedule.Outcome) error {
-	tag, err := s.pool.Exec(ctx, `UPDATE cryptoviz.slot SET state = $4, reason = $5, records = $6, took = $7, lease_until = clock_timestamp()
-		WHERE source = $1 AND slot = $2 AND owner = $3 AND (state = 'running' OR state = 'failed' AND reason = $8)`,
-		o.Source, o.At, s.owner, string(o.Kind), printable(o.Reason), o.Records, o.Took, instanceEnded)
-	if err != nil {
-		return fmt.Errorf("finish a slot: %w", err)
+// Enter writes down how slots of a source ended: those that this instance claimed, and those that it ran while the database
+// was away. A slot that another instance works on is left to it. What brought data outranks what was said to have failed, and
+// that what was said to be skipped: another instance knew less.
+func (s Ledger) Enter(ctx context.Context, ends []schedule.Outcome) error {
+	at, states, reasons := make([]time.Time, len(ends)), make([]string, len(ends)), make([]string, len(ends))
+	records, took := make([]int, len(ends)), make([]time.Duration, len(ends))
+	for i, o := range ends {
+		at[i], states[i], reasons[i], records[i], took[i] = o.At, string(o.Kind), printable(o.Reason), o.Records, o.Took
 	}
-	s.ended(o.Source, o.Kind, int(tag.RowsAffected()))
+	rows, err := s.pool.Query(ctx, `INSERT INTO cryptoviz.slot AS l (source, slot, state, reason, records, took, owner, lease_until)
+		SELECT DISTINCT ON (slot) $1, slot, state, reason, records, took, $7, clock_timestamp()
+		FROM unnest($2::timestamptz[], $3::text[], $4::text[], $5::int[], $6::interval[]) WITH ORDINALITY AS e (slot, state, reason, records, took, n) ORDER BY slot, n DESC
+		ON CONFLICT (source, slot) DO UPDATE SET state = excluded.state, reason = excluded.reason, records = excluded.records, took = excluded.took, owner = excluded.owner, lease_until = excluded.lease_until
+		WHERE l.owner = excluded.owner AND (l.state = 'running' OR l.state = 'failed' AND l.reason = $8)
+			OR excluded.state IN ('ok', 'late', 'not_modified') AND (l.state IN ('failed', 'skipped') OR l.state = 'running' AND l.lease_until < clock_timestamp())
+			OR excluded.state = 'failed' AND l.state = 'skipped'
+		RETURNING l.state`, ends[0].Source, at, states, reasons, records, took, s.owner, instanceEnded)
+	if err != nil {
+		return fmt.Errorf("enter slots: %w", err)
+	}
+	entered := map[string]int{}
+	var state string
+	if _, err := pgx.ForEachRow(rows, []any{&state}, func() error { entered[state]++; return nil }); err != nil {
+		return fmt.Errorf("enter slots: %w", err)
+	}
+	for state, n := range entered {
+		s.ended(ends[0].Source, schedule.Kind(state), n)
+	}
 	return nil
 }
 

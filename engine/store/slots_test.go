@@ -37,16 +37,16 @@ func claim(t *testing.T, l store.Ledger, at time.Time, lease time.Duration, want
 
 func renew(t *testing.T, l store.Ledger, want bool) {
 	t.Helper()
-	got, err := l.Renew(t.Context(), schedule.Slot{Source: "binance", At: noon}, time.Hour)
-	if err != nil || got != want {
-		t.Fatalf("Renew = %t, %v; want %t", got, err, want)
+	lost, err := l.Renew(t.Context(), "binance", []time.Time{noon}, time.Hour)
+	if got := len(lost) == 0; err != nil || got != want {
+		t.Fatalf("Renew = %v, %v; want %t", lost, err, want)
 	}
 }
 
 func finish(t *testing.T, l store.Ledger, kind schedule.Kind, reason string) {
 	t.Helper()
 	out := schedule.Outcome{Slot: schedule.Slot{Source: "binance", At: noon}, Kind: kind, Reason: reason, Records: 7, Took: 1500 * time.Millisecond}
-	if err := l.Finish(t.Context(), out); err != nil {
+	if err := l.Enter(t.Context(), []schedule.Outcome{out}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -64,8 +64,37 @@ func TestSlotIsClaimedOnce(t *testing.T) {
 	b.has(map[string]string{slots: "12:00:00 failed bad�bytes� one 1", "SELECT records || ' ' || took FROM cryptoviz.slot": "7 00:00:01.5"})
 	claim(t, two, noon, time.Hour, schedule.Done)
 	renew(t, one, false)
-	finish(t, one, schedule.OK, "")
+	finish(t, two, schedule.Skipped, "another view")
 	b.has(map[string]string{slots: "12:00:00 failed bad�bytes� one 1"})
+	finish(t, two, schedule.Late, "") // its records are there
+	b.has(map[string]string{slots: "12:00:00 late two 1"})
+	finish(t, one, schedule.Failed, "x")
+	finish(t, one, schedule.OK, "")
+	b.has(map[string]string{slots: "12:00:00 late two 1"})
+}
+
+// TestEnterAfterAnOutage: an instance enters what it ran without a claim. Another one, which knew less, may have been first.
+func TestEnterAfterAnOutage(t *testing.T) {
+	b, one, two := ledgers(t)
+	claim(t, two, noon.Add(4*time.Minute), time.Hour, schedule.Mine) // it is at it
+	claim(t, two, noon.Add(5*time.Minute), 0, schedule.Mine)         // it died with it
+	if n, err := two.Settle(t.Context(), "binance", noon.Add(-time.Minute), noon.Add(4*time.Minute), time.Minute, "the slot ledger could not be reached"); err != nil || n != 4 {
+		t.Fatal(n, err)
+	}
+	var ends []schedule.Outcome
+	for i, kind := range []schedule.Kind{schedule.OK, schedule.Failed, schedule.Skipped, schedule.NotModified, schedule.OK, schedule.Late, schedule.Failed, schedule.OK, schedule.Skipped} {
+		ends = append(ends, schedule.Outcome{Slot: schedule.Slot{Source: "binance", At: noon.Add(time.Duration(i) * time.Minute)}, Kind: kind, Reason: "of one", Records: 3, Took: time.Second})
+	}
+	for range 2 { // the answer may be lost
+		if err := one.Enter(t.Context(), ends); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.has(map[string]string{
+		slots: "12:00:00 ok of one one 1, 12:01:00 failed of one one 1, 12:02:00 skipped the slot ledger could not be reached two 1, 12:03:00 not_modified of one one 1, 12:04:00 running two 1, " +
+			"12:05:00 late of one one 1, 12:06:00 failed of one one 1, 12:07:00 ok of one one 1, 12:08:00 skipped of one one 1",
+		"SELECT records || ' ' || took FROM cryptoviz.slot WHERE slot = '2026-03-29 12:07Z'": "3 00:00:01",
+	})
 }
 
 func TestSlotClaimedByManyAtOnce(t *testing.T) {
@@ -160,10 +189,10 @@ func TestLedgerWithoutTheTable(t *testing.T) {
 	b.exec("DROP TABLE cryptoviz.slot")
 	slot := schedule.Slot{Source: "binance", At: noon}
 	_, claimed := one.Claim(t.Context(), slot, time.Hour)
-	_, renewed := one.Renew(t.Context(), slot, time.Hour)
+	_, renewed := one.Renew(t.Context(), "binance", []time.Time{noon}, time.Hour)
 	_, last := one.Last(t.Context(), "binance")
 	_, settled := one.Settle(t.Context(), "binance", noon, noon.Add(time.Hour), time.Minute, "")
-	for name, err := range map[string]error{"claim": claimed, "renew": renewed, "last": last, "settle": settled, "finish": one.Finish(t.Context(), schedule.Outcome{Slot: slot})} {
+	for name, err := range map[string]error{"claim": claimed, "renew": renewed, "last": last, "settle": settled, "finish": one.Enter(t.Context(), []schedule.Outcome{{Slot: slot}})} {
 		if err == nil {
 			t.Errorf("%s: no error", name)
 		}

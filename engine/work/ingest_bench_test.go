@@ -109,13 +109,12 @@ type ingest struct {
 
 func (in *ingest) fill(b *testing.B, start time.Time, n int) {
 	b.Helper()
-	producer := produce.New(in.kafka)
 	for from := 0; from < n; from += 5000 {
 		var records []fetch.Record
 		for i := from; i < min(n, from+5000); i++ {
 			records = append(records, market(start, i))
 		}
-		if err := producer.Send(b.Context(), in.src, start.Add(time.Duration(from/markets)*time.Second), records); err != nil {
+		if err := in.kafka.ProduceSync(b.Context(), produce.Records(in.src, start.Add(time.Duration(from/markets)*time.Second), records)...).FirstErr(); err != nil {
 			b.Fatal(err)
 		}
 	}

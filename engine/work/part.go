@@ -144,7 +144,12 @@ func (m *mapper) add(b *store.Batch, r *kgo.Record) {
 		b.Position.LastSlot = rec.Slot
 	}
 	before := b.Rows.Len()
-	err := m.program.Append(b.Rows, rec, index)
+	var err error
+	if why := produce.SetAside(r); why != "" {
+		err = errors.New(why)
+	} else {
+		err = m.program.Append(b.Rows, rec, index)
+	}
 	if err == nil && m.timed && b.Rows.Len() > before {
 		at := time.UnixMicro(b.Rows.Times[before])
 		switch {

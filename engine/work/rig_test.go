@@ -66,7 +66,7 @@ func newRig(t testing.TB, source string, partitions int32, address string, keyed
 		r.brokers = cluster.ListenAddrs()
 	}
 	var err error
-	if r.kafka, err = kgo.NewClient(append(r.clients(), produce.Options()...)...); err != nil {
+	if r.kafka, err = kgo.NewClient(append(r.clients(), produce.ClientOptions()...)...); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.kafka.Close)
@@ -144,7 +144,7 @@ func (r *rig) send(start time.Time, from, to int) {
 	for i := from; i < to; i++ {
 		records = append(records, fetch.Record{Key: fmt.Sprint("M", i%17), Value: ticker(start.Add(time.Duration(i) * time.Millisecond)), Received: start})
 	}
-	if err := produce.New(r.kafka).Send(r.t.Context(), r.src, start.Truncate(time.Minute), records); err != nil {
+	if err := r.kafka.ProduceSync(r.t.Context(), produce.Records(r.src, start.Truncate(time.Minute), records)...).FirstErr(); err != nil {
 		r.t.Fatal(err)
 	}
 }
