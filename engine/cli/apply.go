@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/terminal"
 	"github.com/cryptoviz/cryptoviz/provision"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
@@ -67,7 +68,7 @@ the plan shows them. Where nobody can answer, as in CI, --auto-approve is needed
 			} else if found, err = w.plan(cmd.Context(), targets); err != nil {
 				return err
 			}
-			if err := found.Print(e.Stdout, e.style(false)); err != nil {
+			if err := found.Print(terminal.Draw(e.Stdout), e.style(false)); err != nil {
 				return err
 			}
 			return w.carryOut(cmd.Context(), found, consents, approved)

@@ -18,7 +18,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
-	"github.com/cryptoviz/cryptoviz/provision/plan"
+	"github.com/cryptoviz/cryptoviz/engine/terminal"
 )
 
 // World is everything outside that the commands touch.
@@ -37,6 +37,7 @@ func (e exit) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 
 // Main runs one command and returns the exit code: 0, or 1 after an error.
 func Main(ctx context.Context, args []string, w World) int {
+	w.Stdout, w.Stderr = terminal.Guard(w.Stdout), terminal.Guard(w.Stderr)
 	e := &env{World: w}
 	root := e.root()
 	root.SetArgs(longFlags(root, args))
@@ -52,7 +53,7 @@ func Main(ctx context.Context, args []string, w World) int {
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
 		_, _ = fmt.Fprintln(w.Stderr, "Interrupted.")
 	default:
-		_, _ = fmt.Fprintln(w.Stderr, "Error: "+plan.Visible(err.Error()))
+		_, _ = fmt.Fprintln(w.Stderr, "Error: "+terminal.Visible(err.Error()))
 	}
 	return int(code)
 }
@@ -153,7 +154,7 @@ func (e *env) load() (*spec.Pipeline, error) {
 		return nil, err
 	}
 	if len(diags.Diags) > 0 {
-		if err := diags.Write(e.Stderr, e.color(e.Stderr), e.width(e.Stderr)); err != nil {
+		if err := diags.Write(terminal.Draw(e.Stderr), e.color(e.Stderr), e.width(e.Stderr)); err != nil {
 			return nil, err
 		}
 	}
@@ -207,7 +208,7 @@ func (e *env) draws(w io.Writer) bool {
 }
 
 func (e *env) width(w io.Writer) uint {
-	if f, ok := w.(*os.File); ok {
+	if f := terminal.File(w); f != nil {
 		if n, _, err := term.GetSize(int(f.Fd())); err == nil && n > 20 {
 			return uint(n)
 		}
@@ -217,7 +218,7 @@ func (e *env) width(w io.Writer) uint {
 
 // height is how many lines a terminal shows.
 func (e *env) height(w io.Writer) int {
-	if f, ok := w.(*os.File); ok {
+	if f := terminal.File(w); f != nil {
 		if _, n, err := term.GetSize(int(f.Fd())); err == nil && n > 0 {
 			return n
 		}
@@ -226,8 +227,8 @@ func (e *env) height(w io.Writer) int {
 }
 
 func isTerminal(w any) bool {
-	f, ok := w.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
+	f := terminal.File(w)
+	return f != nil && term.IsTerminal(int(f.Fd()))
 }
 
 // logger writes to w in the form that the flags ask for.

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/terminal"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
@@ -50,7 +51,7 @@ There is no way back. In scripts: --confirm "TEXT", with the text that destroy a
 			}
 			style := e.style(false)
 			style.Whole = true
-			if err := found.Print(e.Stdout, style); err != nil {
+			if err := found.Print(terminal.Draw(e.Stdout), style); err != nil {
 				return err
 			}
 			if len(found.Errors) > 0 {

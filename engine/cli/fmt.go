@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/terminal"
 )
 
 func (e *env) newFmt() *cobra.Command {
@@ -98,7 +99,7 @@ func (e *env) format(name string, check bool) (changed bool, err error) {
 		return false, err
 	}
 	if diags := spec.Syntax(src, shown); diags.HasErrors() {
-		if err := diags.Write(e.Stderr, e.color(e.Stderr), e.width(e.Stderr)); err != nil {
+		if err := diags.Write(terminal.Draw(e.Stderr), e.color(e.Stderr), e.width(e.Stderr)); err != nil {
 			return false, err
 		}
 		return false, fmt.Errorf("%s cannot be read: it is left as it is", shown)

@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclwrite"
 	"github.com/spf13/cobra"
 
+	"github.com/cryptoviz/cryptoviz/engine/terminal"
 	"github.com/cryptoviz/cryptoviz/provision"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
@@ -162,7 +163,7 @@ func (e *env) adopt(ctx context.Context, addresses []string) error {
 	}
 	found.Changes = slices.DeleteFunc(found.Changes, func(c plan.Change) bool { return !slices.Contains(addresses, c.Address) })
 	if found.Pending() > 0 {
-		if err := found.Print(e.Stdout, e.style(false)); err != nil {
+		if err := found.Print(terminal.Draw(e.Stdout), e.style(false)); err != nil {
 			return err
 		}
 		return fmt.Errorf("written to %s, and not adopted: %s as the block says; see above, then cryptoviz apply", e.file, differ(found.Pending()))

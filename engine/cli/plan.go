@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/terminal"
 	"github.com/cryptoviz/cryptoviz/provision"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
@@ -58,7 +59,7 @@ explained by: cryptoviz explain CV-K07.`,
 			if asJSON {
 				err = plan.Saved{Tool: e.Version, Made: time.Now().UTC(), Pipeline: e.file, Targets: targets, Plan: found}.Write(e.Stdout)
 			} else {
-				err = found.Print(e.Stdout, e.style(verbose))
+				err = found.Print(terminal.Draw(e.Stdout), e.style(verbose))
 			}
 			if err != nil {
 				return err

@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/terminal"
 )
 
 func (e *env) newQuery() *cobra.Command {
@@ -209,15 +210,8 @@ func (t *tableRows) row(_ []pgconn.FieldDescription, values [][]byte) error {
 	return nil
 }
 
-// cell is a text in a line: a terminal must not obey what is stored.
-func cell(text string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return '\uFFFD'
-		}
-		return r
-	}, lineBreaks.Replace(text))
-}
+// cell is a text in a line.
+func cell(text string) string { return terminal.Visible(lineBreaks.Replace(text)) }
 
 var lineBreaks = strings.NewReplacer("\n", `\n`, "\r", `\r`, "\t", `\t`)
 

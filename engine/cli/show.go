@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/terminal"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
@@ -80,7 +81,7 @@ func (e *env) showFile(name string, asJSON bool) error {
 		return saved.Write(e.Stdout)
 	}
 	e.print("Plan of %s by cryptoviz %s, for %s\n\n", saved.Made.Format("2006-01-02 15:04:05 MST"), saved.Tool, saved.Pipeline)
-	return saved.Print(e.Stdout, e.style(true))
+	return saved.Print(terminal.Draw(e.Stdout), e.style(true))
 }
 
 func (e *env) showAll(found plan.Plan, asJSON bool) error {

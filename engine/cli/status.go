@@ -18,6 +18,7 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/status"
 	"github.com/cryptoviz/cryptoviz/engine/store"
+	"github.com/cryptoviz/cryptoviz/engine/terminal"
 )
 
 func (e *env) newStatus() *cobra.Command {
@@ -109,12 +110,14 @@ func (r *reader) show(ctx context.Context, prefix string) error {
 	}
 	var text bytes.Buffer
 	text.WriteString(prefix)
+	to := terminal.Draw(r.Stdout)
 	if r.asJSON {
+		to = r.Stdout
 		err = writeJSON(&text, s)
 	} else {
 		err = s.Print(&text, status.Look{Color: r.color(r.Stdout), Width: int(r.width(r.Stdout))})
 	}
-	_, werr := io.Copy(r.Stdout, &text)
+	_, werr := io.Copy(to, &text)
 	return errors.Join(err, werr)
 }
 

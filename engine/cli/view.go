@@ -18,6 +18,7 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/run"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/status"
+	"github.com/cryptoviz/cryptoviz/engine/terminal"
 )
 
 // view shows a running `up`: redrawn in place on a terminal, or a line of log each minute.
@@ -42,8 +43,8 @@ const (
 // show runs until ctx ends.
 func (v *view) show(ctx context.Context) error {
 	if v.terminal {
-		_, _ = io.WriteString(v.up.Stdout, enterScreen)
-		defer func() { _, _ = io.WriteString(v.up.Stdout, leaveScreen) }()
+		_, _ = io.WriteString(terminal.Draw(v.up.Stdout), enterScreen)
+		defer func() { _, _ = io.WriteString(terminal.Draw(v.up.Stdout), leaveScreen) }()
 	} else {
 		v.up.note("")
 		v.connections(v.up.Stderr)
@@ -83,7 +84,7 @@ func (v *view) draw(ctx context.Context) {
 	look := status.Look{Color: v.up.color(v.up.Stdout), Width: int(v.up.width(v.up.Stdout))}
 	s, err := v.read(ctx)
 	if err != nil {
-		fmt.Fprintf(&text, "cryptoviz · %s data\n\nThe database does not answer: %s\nThe workers wait; nothing is lost.\n", v.up.mode(), plainly(err))
+		fmt.Fprintf(&text, "cryptoviz · %s data\n\nThe database does not answer: %s\nThe workers wait; nothing is lost.\n", v.up.mode(), terminal.Visible(plainly(err)))
 	} else {
 		_ = s.Print(&text, look)
 	}
@@ -96,7 +97,7 @@ func (v *view) draw(ctx context.Context) {
 	v.connections(&text)
 	text.WriteString("\nCtrl-C stops it; the data stays.")
 	lines := fit(strings.Split(text.String(), "\n"), len(s.Sources), look.Width, v.up.height(v.up.Stdout))
-	_, _ = io.WriteString(v.up.Stdout, toTop+strings.Join(lines, clearLine+"\n")+clearLine+clearBelow)
+	_, _ = io.WriteString(terminal.Draw(v.up.Stdout), toTop+strings.Join(lines, clearLine+"\n")+clearLine+clearBelow)
 }
 
 // beforeSources are the lines of a status above its first source.

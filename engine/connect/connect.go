@@ -108,9 +108,24 @@ func dialer() *net.Dialer {
 // a character that ends it, as in postgres://user:pass/word@host/name; elsewhere a space may be missing before its name.
 func misread(text string, cfg *pgx.ConnConfig) bool {
 	if !isURL(text) {
-		return strings.Contains(cfg.User+cfg.Host+cfg.Database, "=")
+		return strings.ContainsAny(cfg.User+cfg.Host+cfg.Database, "='")
 	}
-	return strings.Contains(cfg.Database, "@")
+	u, err := url.Parse(text)
+	return err != nil || strings.Contains(cfg.Database+cfg.Host, "@") || strayAt(u)
+}
+
+// strayAt tells whether an @ stands behind the place where a URL's host ends: that place is in the password, then, and what is
+// taken for the host is a part of it. A user or a password may be given as a parameter, too.
+func strayAt(u *url.URL) bool {
+	if strings.Contains(u.Path+u.Fragment, "@") {
+		return true
+	}
+	for pair := range strings.SplitSeq(u.RawQuery, "&") {
+		if name, _, _ := strings.Cut(pair, "="); strings.Contains(pair, "@") && name != "user" && name != "password" {
+			return true
+		}
+	}
+	return false
 }
 
 func isURL(text string) bool {

@@ -110,7 +110,7 @@ func TestNoSecretIsShown(t *testing.T) {
 	for _, url := range good {
 		at := strings.Index(url, "1geheim")
 		var urls []string
-		for _, c := range []string{"", "/", "?", "#", "@", ":", "%", "%40", "%zz", "[", "]", " ", "'", "\\", "&", "=", ";", "\n", "\x00", "\x7f", "é"} {
+		for _, c := range []string{"", "/", "?", "#", "@", ":", "%", "%40", "%zz", "[", "]", " ", "'", "\\", "&", "=", ";", "\n", "\x00", "\x7f", "é", "@/", "@?", "@?x=", "@#", "@:1/", "@12?x=1&y="} {
 			urls = append(urls, url[:at]+c+url[at:], url[:at+1]+c+url[at+1:], url[:at-6]+"12"+c+url[at:], strings.Replace(url, "127", c+"127", 1), c+url)
 		}
 		for i := range url {
@@ -125,7 +125,7 @@ func TestNoSecretIsShown(t *testing.T) {
 			cfg, err := connect.Postgres(spec.Database{URL: secret})
 			if err != nil {
 				shown += err.Error()
-			} else if cfg.ConnConfig.Host == "127.0.0.1" && cfg.ConnConfig.Port == 1 {
+			} else if shown += cfg.ConnConfig.Host + cfg.ConnConfig.Database; cfg.ConnConfig.Host == "127.0.0.1" && cfg.ConnConfig.Port == 1 {
 				accepted++
 				pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
 				if err != nil {
@@ -147,6 +147,14 @@ func TestNoSecretIsShown(t *testing.T) {
 func TestPostgresErrors(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "ca.pem")
 	for url, want := range map[string]string{
+		"postgres://me:12@geheim?x@db/m":                                       "written as %XX",
+		"postgres://me:12@geheim?x=y@db/m":                                     "written as %XX",
+		"postgres://me:12@geheim#x@db/m":                                       "written as %XX",
+		"postgres://me:12@geheim/m?x=y@db":                                     "written as %XX",
+		"postgres://geheim:12#x@db/m":                                          "written as %XX",
+		"postgres://geheim:12?x=y@db/m":                                        "written as %XX",
+		"postgres://me:12@geheim:1/x@db/m":                                     "written as %XX",
+		"host=db user=me'geheim dbname=m":                                      "database url cannot be read",
 		"postgres://me:geh/eim@db/m":                                           "with each of :/?#[]@% in the password written as %XX",
 		"postgres://me:1/geheim@db/m":                                          "with each of :/?#[]@% in the password written as %XX",
 		"host=db user=mepassword=geheim":                                       "database url cannot be read",

@@ -6,11 +6,12 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/charmbracelet/lipgloss"
 	"github.com/dustin/go-humanize"
+
+	"github.com/cryptoviz/cryptoviz/engine/terminal"
 )
 
 // Look is how a status is drawn. The zero value is plain text.
@@ -131,7 +132,7 @@ func (s Source) blocked() (since string, blocked bool) {
 }
 
 func row(name, every, slot, records, rate, lag, dead string) string {
-	return fmt.Sprintf("%-14s %5s  %-22s %8s %8s %7s %6s", clip(name, 14), every, clip(slot, 22), records, rate, lag, dead)
+	return fmt.Sprintf("%-14s %5s  %-22s %8s %8s %7s %6s", clip(terminal.Visible(name), 14), every, clip(terminal.Visible(slot), 22), records, rate, lag, dead)
 }
 
 // count writes a number in so many columns, in short when it does not fit.
@@ -156,7 +157,7 @@ func (p painter) faint(text string) string { return p.style(text, "8") }
 func (p painter) warn(text string) string  { return p.style(text, "3") }
 
 func (p painter) head(s Status) string {
-	text := "cryptoviz · " + s.Mode + " data · " + s.At.Format("2006-01-02 15:04:05") + " UTC"
+	text := "cryptoviz · " + terminal.Visible(s.Mode) + " data · " + s.At.Format("2006-01-02 15:04:05") + " UTC"
 	if s.Mode != "live" {
 		return p.warn(text)
 	}
@@ -214,12 +215,7 @@ func clip(s string, width int) string {
 // wrap breaks a text into lines at its spaces; what does not fit into so many lines is cut. A reason may hold what a source
 // sent: nothing in it may steer the terminal.
 func wrap(text string, width, lines int) []string {
-	text = strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) && !unicode.IsSpace(r) {
-			return unicode.ReplacementChar
-		}
-		return r
-	}, text)
+	text = terminal.Visible(strings.Join(strings.Fields(text), " "))
 	var out []string
 	line, used := "", 0
 	for word := range strings.FieldsSeq(text) {

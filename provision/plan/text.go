@@ -5,8 +5,9 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
+
+	"github.com/cryptoviz/cryptoviz/engine/terminal"
 )
 
 // String says how much is lost: "118,000 records, 41 GiB, 2026-01-03 to 2026-01-08, at once".
@@ -107,15 +108,8 @@ func width(s string) int {
 	return n
 }
 
-// Visible replaces control characters that come from outside.
-func Visible(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r != '\n' && unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) {
-			return '�'
-		}
-		return r
-	}, s)
-}
+// Visible replaces what a terminal would obey in a text that comes from outside.
+func Visible(s string) string { return terminal.Visible(s) }
 
 // Amount writes a number with separators: 1,440,000.
 func Amount(n int64) string {
