@@ -165,13 +165,16 @@ func (p pulse) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// shown is an address without a password.
+// shown is where an address leads. Its user, path and query may be what a mirror lets in by; that of the usual one is public.
 func shown(address string) string {
 	u, err := url.Parse(address)
-	if err != nil || u.Host == "" {
+	switch {
+	case err != nil || u.Host == "" || strings.Contains(u.Path+u.RawQuery+u.Fragment, "@"):
 		return "the mirror"
+	case strings.HasPrefix(address, DefaultMirror):
+		return address
 	}
-	return u.Redacted()
+	return u.Scheme + "://" + u.Host
 }
 
 func whole(target string) bool {

@@ -286,3 +286,19 @@ func TestPlatforms(t *testing.T) {
 		t.Error("a static program, or none, is taken for musl")
 	}
 }
+
+// TestShownAddress: what lets us in to a mirror is in no message.
+func TestShownAddress(t *testing.T) {
+	for address, want := range map[string]string{
+		DefaultMirror + "/io/x.jar":                        DefaultMirror + "/io/x.jar",
+		"https://me:geheim@mirror.example/geheim/x.jar":    "https://mirror.example",
+		"https://mirror.example:8443/x.jar?token=geheim#a": "https://mirror.example:8443",
+		"https://me:12/geheim@mirror.example/x.jar":        "the mirror",
+		"https://me:12?geheim@mirror.example/x.jar":        "the mirror",
+		"geheim": "the mirror",
+	} {
+		if got := shown(address); got != want {
+			t.Errorf("%s: %s, want %s", address, got, want)
+		}
+	}
+}

@@ -62,9 +62,19 @@ func NewClient(g *spec.Grafana) (*Client, error) {
 	if timeout <= 0 {
 		timeout = defaultTimeout
 	}
-	c.wire = &wire{pool: c.pool, timeout: timeout, first: 250 * time.Millisecond, limit: maxReply, count: &c.count, host: base.Host}
+	c.wire = &wire{pool: c.pool, timeout: timeout, first: 250 * time.Millisecond, limit: maxReply, count: &c.count, host: base.Host, prefix: base.Path}
 	c.wire.authorize(auth)
+	c.wire.secrets = append(c.wire.secrets, base.Path)
 	return c, nil
+}
+
+// where is Grafana's address for messages. A path in it may be what a proxy lets in by, so it is left out.
+func (c *Client) where() string {
+	out := c.base.Scheme + "://" + c.base.Host
+	if strings.Trim(c.base.Path, "/") != "" {
+		out += "/…"
+	}
+	return out
 }
 
 // Close gives idle connections back.
@@ -122,7 +132,7 @@ func (c *Client) call(ctx context.Context, method string, path []string, query u
 	d := json.NewDecoder(resp.Body)
 	d.UseNumber()
 	if err := d.Decode(out); err != nil {
-		return &Error{Method: method, Path: u.Path, Status: resp.StatusCode, Message: "with JSON of another form than expected"}
+		return &Error{Method: method, Path: strings.TrimPrefix(u.Path, c.base.Path), Status: resp.StatusCode, Message: "with JSON of another form than expected"}
 	}
 	return nil
 }

@@ -54,7 +54,7 @@ func (o *Org) Annotate(ctx context.Context, text string, tags []string) error {
 func (o *Org) Describe() plan.Read {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	r := plan.Read{System: "Grafana", Text: o.p.Grafana.URL, Requests: o.client.Requests() - o.sent, Seconds: o.seconds.Seconds()}
+	r := plan.Read{System: "Grafana", Text: o.client.where(), Requests: o.client.Requests() - o.sent, Seconds: o.seconds.Seconds()}
 	s := o.snap
 	if s == nil || s.err != nil {
 		return r

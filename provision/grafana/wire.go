@@ -34,6 +34,7 @@ const (
 type wire struct {
 	pool    http.RoundTripper
 	host    string // for messages
+	prefix  string // path of Grafana's address, not for messages
 	header  string // Authorization
 	secrets []string
 	timeout time.Duration // of one attempt
@@ -83,6 +84,9 @@ func (w *wire) send(ctx context.Context, req *http.Request) (*http.Response, err
 	return resp, err
 }
 
+// route is the path of a request within Grafana.
+func (w *wire) route(r *http.Request) string { return strings.TrimPrefix(r.URL.Path, w.prefix) }
+
 func (w *wire) attempt(parent context.Context, req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithTimeout(parent, w.timeout)
 	defer cancel()
@@ -108,7 +112,7 @@ func (w *wire) attempt(parent context.Context, req *http.Request) (*http.Respons
 		return nil, w.unreachable(parent, ctx, err)
 	}
 	if int64(len(body)) > w.limit {
-		return nil, &Error{Method: r.Method, Path: r.URL.Path, Status: resp.StatusCode, Message: fmt.Sprintf("with more than %d MiB", w.limit>>20)}
+		return nil, &Error{Method: r.Method, Path: w.route(r), Status: resp.StatusCode, Message: fmt.Sprintf("with more than %d MiB", w.limit>>20)}
 	}
 	if e := w.refusal(r, resp, body); e != nil {
 		return nil, e
@@ -137,7 +141,7 @@ func isTimeout(err error) bool {
 
 // refusal turns an answer into an error, unless it is a success with JSON or with nothing.
 func (w *wire) refusal(r *http.Request, resp *http.Response, body []byte) *Error {
-	e := &Error{Method: r.Method, Path: r.URL.Path, Status: resp.StatusCode}
+	e := &Error{Method: r.Method, Path: w.route(r), Status: resp.StatusCode}
 	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	text := bytes.TrimSpace(body)
 	html := strings.HasPrefix(kind, "text/html") || bytes.HasPrefix(text, []byte("<"))

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log"
 	"net/http"
 	"net/http/httptest"
@@ -261,5 +262,29 @@ func TestAnnotate(t *testing.T) {
 	srv.Fail(grafanatest.Fault{Path: "/api/annotations", Status: 403})
 	if err := w.org.Annotate(context.Background(), "x", nil); err == nil {
 		t.Error("no error")
+	}
+}
+
+// TestAddressWithASecretPath: a proxy may let in by a part of the path. No message and no plan shows it.
+func TestAddressWithASecretPath(t *testing.T) {
+	for name, answer := range map[string]http.HandlerFunc{
+		"an error": func(w http.ResponseWriter, r *http.Request) {
+			http.Error(w, `{"message": "no route `+r.URL.Path+`"}`, http.StatusNotFound)
+		},
+		"a redirect": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "https://login.example.com"+r.URL.Path, http.StatusFound)
+		},
+		"other JSON": func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`[]`)) },
+		"no JSON":    func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`text`)) },
+		"cut":        func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+	} {
+		srv := httptest.NewServer(answer)
+		p := &spec.Pipeline{Grafana: &spec.Grafana{URL: srv.URL + "/t0ken-of-the-proxy/grafana", Auth: spec.NewSecret("s3cret")}}
+		org := grafana.NewOrg(newClient(t, p.Grafana), p)
+		err := org.Annotate(t.Context(), "applied", nil)
+		if said := fmt.Sprint(err, org.Describe()); err == nil || strings.Contains(said, "t0ken") || !strings.Contains(said, srv.URL+"/…") {
+			t.Errorf("%s: %s", name, said)
+		}
+		srv.Close()
 	}
 }
