@@ -1,6 +1,7 @@
 package fetch
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -27,7 +28,9 @@ type standing struct {
 	up      bool      // connected
 	since   time.Time // … since then
 	record  time.Time // newest record of this connection; zero: none
-	problem string    // what the source said, or what is not understood, since then
+	problem string    // what the source said, since then
+	strange string    // what is not understood, since then
+	logged  string    // what is not understood, and was logged
 	said    string    // what it said last, of no market
 	saidAt  time.Time
 	refused map[string]string // market → what it said, on this connection
@@ -47,6 +50,8 @@ func (s *standing) why(since time.Time) *Error {
 		return s.failure
 	case s.problem != "":
 		return &Error{Reason: s.problem, Temporary: true}
+	case s.strange != "":
+		return &Error{Reason: "connected, and " + s.strange, Temporary: true}
 	case !s.record.IsZero() && !s.record.Before(since):
 		return nil
 	case !s.record.IsZero():
@@ -84,6 +89,7 @@ func (s *standing) begun(now time.Time) {
 	defer s.mu.Unlock()
 	s.stats.Connects++
 	s.up, s.since, s.record, s.problem, s.refused = true, now, time.Time{}, "", nil
+	s.strange = ""
 }
 
 // ended notes why there is no connection.
@@ -97,7 +103,7 @@ func (s *standing) ended(e *Error) {
 func (s *standing) came(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.record, s.problem = now, ""
+	s.record, s.problem, s.strange = now, "", ""
 }
 
 // complained notes what the source reports, and tells whether that is news for the log.
@@ -125,21 +131,22 @@ func (s *standing) complained(now time.Time, market, text string) (news bool) {
 	return true
 }
 
-// notUnderstood notes a frame of which nothing came. What the source says in plain words is the better reason.
-func (s *standing) notUnderstood(reason string) {
+// notUnderstood notes a frame of which nothing came, and tells whether that is news for the log.
+func (s *standing) notUnderstood(reason string) (news bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.stats.Strange++
-	if s.problem == "" {
-		s.problem = "connected, and what comes is not understood: " + reason
-	}
+	s.strange = "what comes is not understood: " + reason
+	news = s.logged != reason
+	s.logged = reason
+	return news
 }
 
-// unsolved is what was wrong since the newest record; "" for nothing.
+// unsolved is what was wrong since the newest record; "" for nothing. What the source says in plain words is the better reason.
 func (s *standing) unsolved() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.problem
+	return cmp.Or(s.problem, s.strange)
 }
 
 func (s *standing) count(f func(*StreamStats)) {

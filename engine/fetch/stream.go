@@ -231,16 +231,16 @@ func (t *talk) isPong(def *spec.Stream, kind websocket.MessageType, body []byte)
 	return bytes.Equal(body, t.pong)
 }
 
-// strange tells once a connection that something is not understood, and counts it.
+// strange tells that something is not understood, once a connection and once a reason, and counts it.
 func (s *Stream) strange(t *talk, kind websocket.MessageType, body []byte, err error) {
-	reason := s.sent.line(err.Error())
+	reason, frame := s.sent.line(err.Error()), s.sent.quote(string(body[:min(len(body), 512)]))
 	if kind == websocket.MessageBinary && bytes.HasPrefix(body, []byte("\x1f\x8b")) {
-		reason = "the frame is compressed with gzip, which is not undone"
+		reason, frame = "the frame is compressed with gzip, which is not undone", fmt.Sprintf("%x", body[:min(len(body), 16)])
 	}
-	if s.standing.notUnderstood(reason); !t.strange {
-		t.strange = true
-		s.opt.Log.Warn("stream sends what is not understood", "source", s.src.Name, "reason", reason, "frame", s.sent.quote(string(body[:min(len(body), 512)])))
+	if news := s.standing.notUnderstood(reason); news && !t.strange {
+		s.opt.Log.Warn("stream sends what is not understood", "source", s.src.Name, "reason", reason, "frame", frame)
 	}
+	t.strange = true
 }
 
 // subscribe connects and sends the definition's messages.

@@ -206,7 +206,7 @@ func TestSilence(t *testing.T) {
 		{"heartbeats", `silence = "10s"`, `{"type":"heartbeat"}`, "no record came for 10s, though 9 other frames did"},
 		{"answers to a text ping", "silence = \"10s\"\n\tping = \"ping\"\n\tping_every = \"1s\"", "pong", "no record came for 10s, though 9 other frames did"},
 		{"answers to pings", "silence = \"10s\"\n\tping_every = \"1s\"", "", "nothing came for 10s"},
-		{"what is not understood", `silence = "10s"`, "{", "connected, and what comes is not understood: not JSON at byte 1: it is cut short; no record came for 10s, though 9 other frames did"},
+		{"what is not understood", `silence = "10s"`, "{", "what comes is not understood: not JSON at byte 1: it is cut short; no record came for 10s, though 9 other frames did"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var speaks atomic.Bool
