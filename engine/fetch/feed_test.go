@@ -16,6 +16,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/cryptoviz/cryptoviz/engine/fetch"
+	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
 
 // feed is a WebSocket server in memory, so that it and its client can live in a synctest bubble.
@@ -24,6 +25,7 @@ type feed struct {
 	talk    func(n int, c *websocket.Conn) // one connection; n counts from 0. It is closed hard when talk returns
 	raw     http.HandlerFunc               // instead of talk
 	mute    bool                           // pings get no answer
+	src     *spec.Source                   // instead of one with the lines of start
 	s       *fetch.Stream
 	log     log
 	mu      sync.Mutex
@@ -70,7 +72,10 @@ func (f *feed) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (f *feed) start(lines ...string) {
 	f.t.Helper()
 	f.conns, f.closed, f.ended = make(chan net.Conn), make(chan struct{}), make(chan struct{})
-	s, err := fetch.NewStream(source(f.t, "1m", "stream {\n\turl = \"ws://feed.example/ws\"\n\t"+strings.Join(lines, "\n\t")+"\n}", tickers), fetch.Options{Log: slog.New(slog.NewTextHandler(&f.log, nil))})
+	if f.src == nil {
+		f.src = source(f.t, "1m", "stream {\n\turl = \"ws://feed.example/ws\"\n\t"+strings.Join(lines, "\n\t")+"\n}", tickers)
+	}
+	s, err := fetch.NewStream(f.src, fetch.Options{Log: slog.New(slog.NewTextHandler(&f.log, nil))})
 	if err != nil {
 		f.t.Fatal(err)
 	}

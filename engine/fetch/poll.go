@@ -57,7 +57,7 @@ func NewPoll(src *spec.Source, opt Options) (*Poll, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &Poll{src: src, opt: opt, target: target, client: newClient(free, p.AllowPrivate), decoder: decoder, sent: sentBy(p.Headers, target), allowance: opt.Budgets.ofSource(src.Name)}
+	out := &Poll{src: src, opt: opt, target: target, client: newClient(free, p.AllowPrivate), decoder: decoder, sent: sentBy(src.Definition, target), allowance: opt.Budgets.ofSource(src.Name)}
 	if p.Budget != nil {
 		out.allowance, out.cost = opt.Budgets.get(p.Budget, opt.Clock.Speed()), p.Budget.Cost
 	}
@@ -283,7 +283,7 @@ func (p *Poll) decode(resp *http.Response, body []byte) ([]Record, error) {
 	now := p.opt.Clock.Now()
 	out := make([]Record, len(pieces))
 	for i, piece := range pieces {
-		out[i] = Record{Key: piece.Key, Value: piece.Value, Fault: piece.Fault, Received: now}
+		out[i] = Record{Key: piece.Key, Value: piece.Value, Fault: p.sent.line(piece.Fault), Received: now}
 	}
 	return out, nil
 }

@@ -9,63 +9,11 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"syscall"
-	"unicode"
 
 	"github.com/cryptoviz/cryptoviz/engine/mapping"
-	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
-
-// sent are the values that a request carries and that may be keys. A source may repeat them; a message must not.
-type sent []string
-
-// sentBy lists the values of a request's headers and query. Short ones hide nothing, and would maim every message.
-func sentBy(headers map[string]spec.Secret, target *url.URL) sent {
-	var out sent
-	add := func(value string) {
-		if len(value) >= 8 {
-			out = append(out, value, url.QueryEscape(value), url.PathEscape(value))
-		}
-	}
-	add(target.RawQuery)
-	for _, value := range headers {
-		add(value.Reveal())
-		for part := range strings.FieldsSeq(value.Reveal()) { // Bearer KEY
-			add(part)
-		}
-	}
-	for _, values := range target.Query() {
-		for _, value := range values {
-			add(value)
-		}
-	}
-	slices.SortFunc(out, func(a, b string) int { return len(b) - len(a) }) // one may be a part of another
-	return out
-}
-
-// quote is a short line.
-func (s sent) quote(text string) string { return spec.Clip(s.line(text)) }
-
-// line makes a source's own words fit for the log and the ledger: one line, printable, without what was sent.
-func (s sent) line(text string) string {
-	const enough = 4 << 10 // to fold white space first, and not to cut a key in two
-	text = strings.ToValidUTF8(text[:min(len(text), enough)], "")
-	for _, value := range s {
-		text = strings.ReplaceAll(text, value, "(hidden)")
-	}
-	text = strings.Map(func(r rune) rune {
-		switch {
-		case unicode.IsSpace(r):
-			return ' '
-		case unicode.IsPrint(r):
-			return r
-		}
-		return -1
-	}, text)
-	return strings.Join(strings.Fields(text), " ")
-}
 
 // said is a failure that the source itself reports.
 func (s sent) said(e *mapping.SourceError) *Error {
@@ -78,6 +26,7 @@ var noise = strings.NewReplacer("net/http: ", "", "HTTP/1.x transport connection
 // plainly says in a few words why no answer came.
 func (s sent) plainly(err error) *Error {
 	if e, ok := errors.AsType[*Error](err); ok {
+		e.Reason = s.line(e.Reason)
 		return e
 	}
 	if e, ok := errors.AsType[*url.Error](err); ok { // its text holds the whole URL

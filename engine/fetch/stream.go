@@ -55,7 +55,7 @@ func NewStream(src *spec.Source, opt Options) (*Stream, error) {
 		return nil, err
 	}
 	return &Stream{
-		src: src, opt: opt, target: target, client: newClient(free, s.AllowPrivate), decoder: decoder, sent: sentBy(nil, target), allowance: opt.Budgets.ofSource(src.Name),
+		src: src, opt: opt, target: target, client: newClient(free, s.AllowPrivate), decoder: decoder, sent: sentBy(src.Definition, target), allowance: opt.Budgets.ofSource(src.Name),
 	}, nil
 }
 
@@ -195,7 +195,7 @@ func (s *Stream) read(ctx context.Context, t *talk, emit func([]Record)) error {
 		s.standing.came(now)
 		records := make([]Record, len(pieces))
 		for i, p := range pieces {
-			records[i] = Record{Key: p.Key, Value: p.Value, Fault: p.Fault, Received: now}
+			records[i] = Record{Key: p.Key, Value: p.Value, Fault: s.sent.line(p.Fault), Received: now}
 		}
 		emit(records)
 	}

@@ -50,7 +50,7 @@ func (l *loader) definition(s *Source, file string, at hcl.Range, params given) 
 		l.once(blocks[kind], "A definition")
 	}
 	values := l.params(blocks["param"], &hcl.EvalContext{Functions: l.consts}, s, params)
-	d.Params, _ = unmark(values)
+	d.Params, d.Secrets = apart(values)
 	ctx := &hcl.EvalContext{Functions: l.consts, Variables: map[string]cty.Value{"param": values, "source": cty.StringVal(s.Name)}}
 	if len(blocks["source"]) > 0 {
 		b := l.open(blocks["source"][0], &hcl.BodySchema{Attributes: attrs(nil, "description", "homepage", "attribution")}, ctx)
@@ -90,6 +90,27 @@ func (l *loader) definition(s *Source, file string, at hcl.Range, params given) 
 	}
 	d.Hash = hex.EncodeToString(sum.Sum(nil))[:16]
 	return d
+}
+
+// apart takes the marks off a value, and lists the texts and numbers in it that are secret.
+func apart(v cty.Value) (plain cty.Value, secrets []Secret) {
+	plain, marked := v.UnmarkDeepWithPaths()
+	for _, m := range marked {
+		part, err := m.Path.Apply(plain)
+		if _, secret := m.Marks[sensitiveMark]; !secret || err != nil {
+			continue
+		}
+		_ = cty.Walk(part, func(_ cty.Path, v cty.Value) (bool, error) {
+			if v.IsKnown() && !v.IsNull() && v.Type().IsPrimitiveType() && v.Type() != cty.Bool {
+				text, err := convertTo(v, cty.String)
+				if err == nil {
+					secrets = append(secrets, NewSecret(text.AsString()))
+				}
+			}
+			return true, nil
+		})
+	}
+	return plain, secrets
 }
 
 // params joins the declared parameters with the values that pipeline.hcl gives. A parameter with a mistake is unknown.

@@ -281,6 +281,7 @@ type Definition struct {
 	Homepage    string
 	Attribution string
 	Params      cty.Value // object; the value of `param` when an expression is evaluated
+	Secrets     []Secret  // texts and numbers of Params that come from the environment or are declared sensitive
 	Poll        *Poll     // exactly one of Poll and Stream is set
 	Stream      *Stream
 	Decode      Decode
