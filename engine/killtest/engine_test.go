@@ -42,6 +42,10 @@ type settings struct {
 
 // TestMain is the engine when the test starts itself as one.
 func TestMain(m *testing.M) {
+	if text := os.Getenv(brokerEnv); text != "" {
+		fmt.Fprintln(os.Stderr, "broker ends:", runBroker(text))
+		os.Exit(1)
+	}
 	if text := os.Getenv(childEnv); text != "" {
 		var s settings
 		err := json.Unmarshal([]byte(text), &s)
