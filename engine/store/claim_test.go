@@ -9,6 +9,7 @@ import (
 )
 
 func TestClaimSaysWhereToGoOn(t *testing.T) {
+	t.Parallel()
 	other := [16]byte{9}
 	for _, c := range []struct {
 		name       string
@@ -41,6 +42,7 @@ func TestClaimSaysWhereToGoOn(t *testing.T) {
 }
 
 func TestClaimBeginsAtTheStartOfTheLog(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, store.Options{})
 	claimed, err := b.Claim(t.Context(), store.Log{Source: "binance", Topic: "binance", TopicID: topicID, Start: 3, End: 9})
 	if err != nil || claimed.Next != 3 {
@@ -50,6 +52,7 @@ func TestClaimBeginsAtTheStartOfTheLog(t *testing.T) {
 
 // TestClaimCutsOffAnOwnerThatStandsStill: a paused process keeps its transaction, and with it the position's lock, open.
 func TestClaimCutsOffAnOwnerThatStandsStill(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, store.Options{})
 	old := b.claim(0, 10)
 	conn, err := b.open(store.Options{}).Pool().Acquire(t.Context())

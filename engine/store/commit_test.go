@@ -21,6 +21,7 @@ import (
 )
 
 func TestCommitMovesRowsAndPositionTogether(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, store.Options{})
 	fence, now := b.claim(0, 100), time.Now()
 	b.commit(fence, b.batch(0, many(10, now)...))
@@ -42,6 +43,7 @@ func TestCommitMovesRowsAndPositionTogether(t *testing.T) {
 }
 
 func TestCommitIsFenced(t *testing.T) {
+	t.Parallel()
 	for _, unsafe := range []string{"", "nofence"} {
 		t.Run(unsafe, func(t *testing.T) {
 			b := newBench(t, store.Options{Unsafe: unsafe})
@@ -78,6 +80,7 @@ func TestCommitIsFenced(t *testing.T) {
 
 // TestCommitElsewhere: a batch that does not begin where the position stands is neither stored in part nor after a hole.
 func TestCommitElsewhere(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, store.Options{})
 	fence := b.claim(0, 100)
 	b.commit(fence, b.batch(0, many(5, time.Now())...))
@@ -96,6 +99,7 @@ func TestCommitElsewhere(t *testing.T) {
 }
 
 func TestCommitLeavesRowsThatAreThere(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, store.Options{})
 	fence, now := b.claim(0, 100), time.Now()
 	b.commit(fence, b.batch(0, many(10, now)...))
@@ -105,6 +109,7 @@ func TestCommitLeavesRowsThatAreThere(t *testing.T) {
 }
 
 func TestCommitIsolatesPoison(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, store.Options{})
 	b.exec("ALTER TABLE raw_crypto_data ADD CHECK (price < 1000)")
 	fence, now := b.claim(0, 1000), time.Now()
@@ -133,6 +138,7 @@ func TestCommitIsolatesPoison(t *testing.T) {
 
 // TestCommitBlocks: where the table is to blame, nothing is taken for poison.
 func TestCommitBlocks(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct{ change, back, want string }{
 		"column gone":          {"ALTER TABLE raw_crypto_data RENAME ask TO ask2", "ALTER TABLE raw_crypto_data RENAME ask2 TO ask", "column \"ask\" of relation"},
 		"column of other type": {"ALTER TABLE raw_crypto_data ALTER bid TYPE integer", "ALTER TABLE raw_crypto_data ALTER bid TYPE double precision", "does not have the columns that pipeline.hcl declares"},
@@ -173,6 +179,7 @@ func TestCommitBlocks(t *testing.T) {
 }
 
 func TestCommitMakesThePartitionOfALateDay(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, store.Options{})
 	fence := b.claim(0, 100)
 	old := time.Now().Add(-40 * 24 * time.Hour)
@@ -181,6 +188,7 @@ func TestCommitMakesThePartitionOfALateDay(t *testing.T) {
 }
 
 func TestCommitNotesGaps(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, store.Options{})
 	batch := b.batch(0, many(3, time.Now())...)
 	batch.Gaps = []store.Gap{{From: 0, To: 40, Reason: "gone"}}
@@ -191,6 +199,7 @@ func TestCommitNotesGaps(t *testing.T) {
 }
 
 func TestCommitEmptyAndHuge(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, store.Options{})
 	fence := b.claim(0, 100)
 	empty := &store.Batch{Rows: &mapping.Rows{}, Position: store.Position{First: 0, Next: 4}}
@@ -204,6 +213,7 @@ func TestCommitEmptyAndHuge(t *testing.T) {
 
 // TestCommitAnswerLost cuts the connection when the server's answer to COMMIT comes: the position tells that it is stored.
 func TestCommitAnswerLost(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, store.Options{})
 	b.exec("ALTER TABLE raw_crypto_data DROP CONSTRAINT raw_crypto_data_pkey")
 	cfg, err := pgxpool.ParseConfig(b.url)
@@ -265,6 +275,7 @@ func (c *cutter) Read(p []byte) (int, error) {
 }
 
 func TestCommitGivenUp(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, store.Options{})
 	fence := b.claim(0, 10)
 	ctx, cancel := context.WithCancel(background)
@@ -277,6 +288,7 @@ func TestCommitGivenUp(t *testing.T) {
 
 // TestCommitOfALongKey: a row that is too large for the index is poison, and not the table's fault.
 func TestCommitOfALongKey(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, store.Options{})
 	fence, now := b.claim(0, 100), time.Now()
 	junk := make([]byte, 3000)
@@ -295,6 +307,7 @@ func TestCommitOfALongKey(t *testing.T) {
 
 // TestCommitBesideAnotherUniqueIndex: only the primary key means "there already"; what breaks another one must not vanish.
 func TestCommitBesideAnotherUniqueIndex(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, store.Options{})
 	b.exec("CREATE UNIQUE INDEX ON raw_crypto_data (price, time)")
 	fence, now := b.claim(0, 100), time.Now()
@@ -309,6 +322,7 @@ func TestCommitBesideAnotherUniqueIndex(t *testing.T) {
 
 // TestCommitWithoutThePrimaryKey: a table of another key is the table's fault.
 func TestCommitWithoutThePrimaryKey(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, store.Options{})
 	b.exec("ALTER TABLE raw_crypto_data DROP CONSTRAINT raw_crypto_data_pkey; CREATE UNIQUE INDEX ON raw_crypto_data (time)")
 	one := record("BTCUSDT", time.Now(), "1")
@@ -320,6 +334,7 @@ func TestCommitWithoutThePrimaryKey(t *testing.T) {
 }
 
 func TestCommitTellsWhatItStored(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, store.Options{})
 	b.exec("ALTER TABLE raw_crypto_data ADD CHECK (price < 1000)")
 	fence, now := b.claim(0, 100), time.Now()
@@ -341,6 +356,7 @@ func TestCommitTellsWhatItStored(t *testing.T) {
 
 // TestCommitEndsBesideASilentServer: rows that flow slowly are waited for, a server that is silent is not.
 func TestCommitEndsBesideASilentServer(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, store.Options{})
 	s := b.open(store.Options{Patience: 2 * time.Second})
 	fence := b.claim(0, 100)
@@ -370,6 +386,7 @@ func TestCommitEndsBesideASilentServer(t *testing.T) {
 
 // TestCommitUnderAnotherIsolation: the database's default does not decide what a batch sees.
 func TestCommitUnderAnotherIsolation(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, store.Options{})
 	b.exec(`DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = ''serializable''', current_database()); END $$;
 		CREATE TABLE seen (level text);

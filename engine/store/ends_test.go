@@ -14,6 +14,7 @@ import (
 
 // TestEveryEndIsCounted: whatever two instances do with slots, what they were told of the ends is what the ledger holds.
 func TestEveryEndIsCounted(t *testing.T) {
+	t.Parallel()
 	var mu sync.Mutex
 	counted := map[schedule.Kind]int{}
 	count := func(source string, kind schedule.Kind, n int) {

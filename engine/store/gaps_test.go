@@ -11,6 +11,7 @@ import (
 // TestGapChangesTheSlots: those whose records were gone say so, those beside the gap only where it is longer than the ledger
 // explains, and those that brought nothing or ended otherwise stay.
 func TestGapChangesTheSlots(t *testing.T) {
+	t.Parallel()
 	const ends = "SELECT string_agg(state, ' ' ORDER BY slot) FROM cryptoviz.slot WHERE source = 'binance'"
 	for name, c := range map[string]struct {
 		from, to   int64

@@ -11,6 +11,7 @@ import (
 )
 
 func TestJobsWithoutTimescale(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, store.Options{})
 	if jobs, err := store.Jobs(t.Context(), b.Pool(), []string{"raw_crypto_data"}); err != nil || jobs != nil {
 		t.Errorf("%v, %v", jobs, err)
@@ -19,6 +20,7 @@ func TestJobsWithoutTimescale(t *testing.T) {
 
 // Whatever a policy can come to is told, with the reason that TimescaleDB keeps.
 func TestJobsThatFail(t *testing.T) {
+	t.Parallel()
 	cfg, err := pgxpool.ParseConfig(testkit.Timescale(t))
 	if err != nil {
 		t.Fatal(err)

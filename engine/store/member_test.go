@@ -40,6 +40,7 @@ const holder = "SELECT min(pid) FROM pg_locks l JOIN pg_database d ON d.oid = l.
 const cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_locks l JOIN pg_database d ON d.oid = l.database WHERE locktype = 'advisory' AND datname = current_database() AND objsubid = 2"
 
 func TestNoTwoInstancesShareAName(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, store.Options{})
 	const n = 12
 	var all sync.WaitGroup
@@ -88,6 +89,7 @@ func TestNoTwoInstancesShareAName(t *testing.T) {
 
 // What the one of the same name left unfinished is free at once; what others do is not.
 func TestSuccessorFreesSlots(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, store.Options{})
 	var ledgers []store.Ledger
 	var members []*store.Member
@@ -116,6 +118,7 @@ func TestSuccessorFreesSlots(t *testing.T) {
 
 // A lost connection is replaced, under the same name if nobody took it meanwhile.
 func TestMemberKeepsItsName(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, store.Options{})
 	m := b.member("one")
 	renamed := make(chan string, 1)
@@ -155,6 +158,7 @@ func (b *bench) becomes(sql, want string) {
 
 // Another instance starts in the moment in which the connection is lost: the name is its own from then on.
 func TestMemberGivesWay(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, store.Options{})
 	m := b.member("one")
 	b.text(cut)
@@ -209,6 +213,7 @@ func pooler(t *testing.T, to string) string {
 }
 
 func TestNoNameBehindAPooler(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, store.Options{})
 	cfg, err := pgxpool.ParseConfig(b.url)
 	if err != nil {

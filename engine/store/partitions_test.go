@@ -31,6 +31,7 @@ func (b *bench) bare() {
 
 // TestPartitionsAfterChunkIntervalWasChanged: what is made fills the gap between the live ones, and no source stands still.
 func TestPartitionsAfterChunkIntervalWasChanged(t *testing.T) {
+	t.Parallel()
 	day := time.Now().UTC().Truncate(24 * time.Hour)
 	date := func(days int) string { return day.AddDate(0, 0, days).Format(time.DateOnly) }
 	for name, c := range map[string]struct {
@@ -80,6 +81,7 @@ func TestPartitionsAfterChunkIntervalWasChanged(t *testing.T) {
 
 // TestPartitionNamesThatAreTaken: a name may belong to a live partition of another length.
 func TestPartitionNamesThatAreTaken(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, store.Options{})
 	b.bare()
 	week := chunked(b.src.Table, 7*24*time.Hour)
@@ -97,6 +99,7 @@ func TestPartitionNamesThatAreTaken(t *testing.T) {
 
 // TestPartitionsOfEachTableAlone: what stands in one table's way does not hold the others.
 func TestPartitionsOfEachTableAlone(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, store.Options{})
 	b.bare()
 	b.exec("CREATE TABLE plain (time timestamptz)")
@@ -112,6 +115,7 @@ func TestPartitionsOfEachTableAlone(t *testing.T) {
 
 // TestPartitionsBesideADefaultOne: it gives way, as before.
 func TestPartitionsBesideADefaultOne(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, store.Options{})
 	b.bare()
 	b.exec("CREATE TABLE rest PARTITION OF raw_crypto_data DEFAULT")

@@ -20,6 +20,7 @@ import (
 )
 
 func TestRollupsAtOnce(t *testing.T) {
+	t.Parallel()
 	h := newHours(t, "days")
 	h.fill("BTC", h.day, 1440)
 	other := h.open(store.Options{})
@@ -51,6 +52,7 @@ func TestRollupsAtOnce(t *testing.T) {
 
 // TestRollupAfterAnother: the second run waits for the first, then finds a late row, and must know that the day is dropped.
 func TestRollupAfterAnother(t *testing.T) {
+	t.Parallel()
 	h := newHours(t, "days")
 	h.fill("BTC", h.day, 60)
 	h.fill("BTC", h.day.Add(3*time.Hour), 5)
@@ -73,6 +75,7 @@ func TestRollupAfterAnother(t *testing.T) {
 
 // TestRollupBesideWriters: whatever is written while a day is rolled up again and again is in an hour or still raw.
 func TestRollupBesideWriters(t *testing.T) {
+	t.Parallel()
 	for _, layout := range layouts {
 		t.Run(layout, func(t *testing.T) {
 			h := newHours(t, layout)
@@ -170,6 +173,7 @@ func (h *hours) waitsForOpen() {
 
 // TestRollupSeesOpenTransactions: it waits for a writer that is under way, and counts what that brings.
 func TestRollupSeesOpenTransactions(t *testing.T) {
+	t.Parallel()
 	h := newHours(t, "days")
 	h.waitsForOpen()
 }
@@ -177,6 +181,7 @@ func TestRollupSeesOpenTransactions(t *testing.T) {
 // TestRollupUnderAnotherIsolation: under the database's own default it would count and aggregate a snapshot from before its
 // locks, and drop what came meanwhile.
 func TestRollupUnderAnotherIsolation(t *testing.T) {
+	t.Parallel()
 	for _, level := range []string{"repeatable read", "serializable"} {
 		t.Run(level, func(t *testing.T) {
 			h := newHours(t, "days")
@@ -189,6 +194,7 @@ func TestRollupUnderAnotherIsolation(t *testing.T) {
 
 // TestRollupWaitsForItsTurn as long as it takes, whatever the session's lock_timeout is.
 func TestRollupWaitsForItsTurn(t *testing.T) {
+	t.Parallel()
 	h := newHours(t, "days")
 	h.exec("DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET lock_timeout = ''50ms''', current_database()); END $$")
 	h.Store = h.open(store.Options{})
@@ -209,6 +215,7 @@ func TestRollupWaitsForItsTurn(t *testing.T) {
 
 // TestRollupBesideAReader: a session that reads on for hours, like a dump, neither holds the rollup up nor loses its rows.
 func TestRollupBesideAReader(t *testing.T) {
+	t.Parallel()
 	for _, layout := range layouts {
 		t.Run(layout, func(t *testing.T) {
 			h := newHours(t, layout)
@@ -248,6 +255,7 @@ func TestRollupBesideAReader(t *testing.T) {
 
 // TestRollupSaysWhoIsInTheWay: a writer that stays holds the day up, is named, and holds no other day.
 func TestRollupSaysWhoIsInTheWay(t *testing.T) {
+	t.Parallel()
 	h := newHours(t, "days")
 	h.fill("BTC", h.day, 10)
 	h.fill("BTC", h.day.AddDate(0, 0, -1), 10)
@@ -287,6 +295,7 @@ func (h *hours) session(application string) (*pgx.Conn, uint32) {
 
 // TestRollupBesideFunctionsOfOthers: functions of the names that the rollup calls are not what it calls.
 func TestRollupBesideFunctionsOfOthers(t *testing.T) {
+	t.Parallel()
 	h := newHours(t, "weeks")
 	h.fill("BTC", h.day, 10)
 	h.exec(`CREATE FUNCTION date_bin(text, timestamptz, timestamptz) RETURNS timestamptz LANGUAGE plpgsql AS $$ BEGIN RAISE 'of somebody else'; END $$`)

@@ -8,6 +8,7 @@ import (
 
 // expected is by the interval that the source had in that hour, not by today's.
 func TestRollupExpectsWhatWasDue(t *testing.T) {
+	t.Parallel()
 	h := newHours(t, "days")
 	at := func(hour, minute, second int) time.Time {
 		return h.day.Add(time.Duration(hour)*time.Hour + time.Duration(minute)*time.Minute + time.Duration(second)*time.Second)

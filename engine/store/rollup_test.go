@@ -127,6 +127,7 @@ const (
 )
 
 func TestRollupDay(t *testing.T) {
+	t.Parallel()
 	for _, layout := range layouts {
 		t.Run(layout, func(t *testing.T) {
 			h := newHours(t, layout)
@@ -160,6 +161,7 @@ func TestRollupDay(t *testing.T) {
 
 // TestRollupMergesLateRows: before, between and after what is stored, and in hours of their own; then once more.
 func TestRollupMergesLateRows(t *testing.T) {
+	t.Parallel()
 	for _, layout := range layouts {
 		t.Run(layout, func(t *testing.T) {
 			h := newHours(t, layout)
@@ -192,6 +194,7 @@ func TestRollupMergesLateRows(t *testing.T) {
 }
 
 func TestRollupRejectsLateRows(t *testing.T) {
+	t.Parallel()
 	h := newHours(t, "plain")
 	h.r.Late = "reject"
 	h.fill("BTC", h.day, 60)
@@ -210,6 +213,7 @@ func TestRollupRejectsLateRows(t *testing.T) {
 }
 
 func TestRollupKeepsRaw(t *testing.T) {
+	t.Parallel()
 	h := newHours(t, "days")
 	h.r.KeepRaw = 48 * time.Hour
 	h.fill("BTC", h.day, 100)
@@ -251,6 +255,7 @@ func (h *hours) due(want ...time.Time) {
 
 // The same on hypertables: days, and chunks that are shorter and longer than a day.
 func TestRollupOnTimescale(t *testing.T) {
+	t.Parallel()
 	for _, layout := range []string{"days", "sixths", "weeks"} {
 		t.Run(layout, func(t *testing.T) {
 			h := newHoursAt(t, testkit.Timescale(t), layout)
@@ -274,6 +279,7 @@ func TestRollupOnTimescale(t *testing.T) {
 }
 
 func TestRollupDueIsOldestFirst(t *testing.T) {
+	t.Parallel()
 	for _, layout := range layouts {
 		t.Run(layout, func(t *testing.T) {
 			h := newHours(t, layout)
@@ -294,6 +300,7 @@ func TestRollupDueIsOldestFirst(t *testing.T) {
 }
 
 func TestRollupRefusesAnUnfinishedDay(t *testing.T) {
+	t.Parallel()
 	h := newHours(t, "days")
 	h.fill("BTC", h.day, 10)
 	h.now = h.day.Add(24*time.Hour - time.Nanosecond)
@@ -311,6 +318,7 @@ func TestRollupRefusesAnUnfinishedDay(t *testing.T) {
 
 // TestRollupIsAllOrNothing ends the session at each step, as a crash of either side does.
 func TestRollupIsAllOrNothing(t *testing.T) {
+	t.Parallel()
 	for name, trigger := range map[string]string{
 		"at the first hour":     "BEFORE INSERT ON crypto_data_hourly FOR EACH ROW",
 		"after the last hour":   "AFTER INSERT ON crypto_data_hourly FOR EACH STATEMENT",
@@ -340,6 +348,7 @@ func TestRollupIsAllOrNothing(t *testing.T) {
 
 // TestRollupOfABrokenQuery: the message names the file and what to do, and nothing changes.
 func TestRollupOfABrokenQuery(t *testing.T) {
+	t.Parallel()
 	h := newHours(t, "days")
 	h.fill("BTC", h.day, 120)
 	good := h.r.Query
@@ -389,6 +398,7 @@ func TestRollupOfABrokenQuery(t *testing.T) {
 
 // TestRollupNeverShrinksAnHour when something else removed raw rows.
 func TestRollupNeverShrinksAnHour(t *testing.T) {
+	t.Parallel()
 	h := newHours(t, "days")
 	h.r.KeepRaw = 24 * time.Hour
 	h.fill("BTC", h.day, 120)
@@ -411,6 +421,7 @@ func TestRollupNeverShrinksAnHour(t *testing.T) {
 }
 
 func TestRollupWithoutTables(t *testing.T) {
+	t.Parallel()
 	h := newHours(t, "days")
 	h.fill("BTC", h.day, 10)
 	for sql, want := range map[string]string{
@@ -439,6 +450,7 @@ func TestRollupWithoutTables(t *testing.T) {
 
 // TestRollupOfADayWithoutRows makes and notes nothing.
 func TestRollupOfADayWithoutRows(t *testing.T) {
+	t.Parallel()
 	h := newHours(t, "days")
 	before := h.text("SELECT count(*) FROM pg_class")
 	for _, day := range []time.Time{h.day.AddDate(-1, 0, 0), {}} {
@@ -453,6 +465,7 @@ func TestRollupOfADayWithoutRows(t *testing.T) {
 
 // TestRollupMergesWhatItRejected: late rows are late once, even if they are first rejected and then merged.
 func TestRollupMergesWhatItRejected(t *testing.T) {
+	t.Parallel()
 	h := newHours(t, "plain")
 	h.r.Late = "reject"
 	h.fill("BTC", h.day, 60)

@@ -11,6 +11,7 @@ import (
 
 // TestWhoIsAtFault: each SQLSTATE has an answer.
 func TestWhoIsAtFault(t *testing.T) {
+	t.Parallel()
 	f, err := os.Open("../pg/testdata/sqlstates.txt")
 	if err != nil {
 		t.Fatal(err)

@@ -27,6 +27,7 @@ func trigger(when, body string) string {
 
 // TestOneRowIsRefused: whatever a table has against one row, in whatever words, the others are stored and that one is kept.
 func TestOneRowIsRefused(t *testing.T) {
+	t.Parallel()
 	const bad = "NEW.price = 5000"
 	for name, c := range map[string]struct{ change, want string }{
 		"raise":                       {trigger("BEFORE", "IF "+bad+" THEN RAISE EXCEPTION 'no such price: %', NEW.price; END IF; RETURN NEW;"), "no such price: 5000"},
@@ -66,6 +67,7 @@ func TestOneRowIsRefused(t *testing.T) {
 
 // TestEachRowIsRefused: a trigger's word about rows counts for all of them, too; what fails without a look at the row never does.
 func TestEachRowIsRefused(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		change, want string
 		dead         bool

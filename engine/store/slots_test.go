@@ -52,6 +52,7 @@ func finish(t *testing.T, l store.Ledger, kind schedule.Kind, reason string) {
 }
 
 func TestSlotIsClaimedOnce(t *testing.T) {
+	t.Parallel()
 	b, one, two := ledgers(t)
 	claim(t, one, noon, time.Hour, schedule.Mine)
 	claim(t, two, noon, time.Hour, schedule.Taken)
@@ -98,6 +99,7 @@ func TestEnterAfterAnOutage(t *testing.T) {
 }
 
 func TestSlotClaimedByManyAtOnce(t *testing.T) {
+	t.Parallel()
 	_, one, two := ledgers(t)
 	for round := range 20 {
 		at := noon.Add(time.Duration(round) * time.Minute)
@@ -129,6 +131,7 @@ func TestSlotClaimedByManyAtOnce(t *testing.T) {
 }
 
 func TestSlotIsTakenOverAfterACrash(t *testing.T) {
+	t.Parallel()
 	b, one, two := ledgers(t)
 	claim(t, one, noon, time.Hour, schedule.Mine)
 	claim(t, two, noon, time.Hour, schedule.Taken)
@@ -142,6 +145,7 @@ func TestSlotIsTakenOverAfterACrash(t *testing.T) {
 }
 
 func TestSettle(t *testing.T) {
+	t.Parallel()
 	b, one, two := ledgers(t)
 	last := func(want time.Time) {
 		t.Helper()
@@ -185,6 +189,7 @@ func TestSettle(t *testing.T) {
 }
 
 func TestLedgerWithoutTheTable(t *testing.T) {
+	t.Parallel()
 	b, one, _ := ledgers(t)
 	b.exec("DROP TABLE cryptoviz.slot")
 	slot := schedule.Slot{Source: "binance", At: noon}
@@ -202,6 +207,7 @@ func TestLedgerWithoutTheTable(t *testing.T) {
 // TestClockAhead: an instance whose clock is ahead enters nothing that is yet to come, and takes no slot from a healthy one. A
 // little ahead, or in simulated time, it may.
 func TestClockAhead(t *testing.T) {
+	t.Parallel()
 	b, one, two := ledgers(t)
 	run := func(l store.Ledger, clk clock.Clock, d time.Duration, most int) (n int) {
 		ctx, cancel := context.WithTimeout(t.Context(), d) //nolint:forbidigo // the test says how long
@@ -238,6 +244,7 @@ func TestClockAhead(t *testing.T) {
 
 // TestSlotOfAWrongClock: what was entered while a clock was ahead is not lost when it is right again.
 func TestSlotOfAWrongClock(t *testing.T) {
+	t.Parallel()
 	b, one, _ := ledgers(t)
 	for i, entered := range []string{"'2026-03-29 11:00Z'", "clock_timestamp() + interval '1 hour'", "'2026-03-29 12:30Z'"} {
 		at := noon.Add(time.Duration(i) * time.Minute)
@@ -255,6 +262,7 @@ func TestSlotOfAWrongClock(t *testing.T) {
 // TestSchedulersOnOneDatabase: two instances, two sources, a clock of 240 times the machine's, midnight under way, and an
 // instance that is stopped and started again: every slot of each source is in the ledger once, and no run is doubled.
 func TestSchedulersOnOneDatabase(t *testing.T) {
+	t.Parallel()
 	b, one, two := ledgers(t)
 	clk := clock.Fast(time.Date(2026, 3, 28, 23, 55, 0, 0, time.UTC), 240)
 	var mu sync.Mutex

@@ -145,6 +145,7 @@ func (b *bench) commit(fence store.Fence, batch *store.Batch) {
 }
 
 func TestOpenNeedsTheEngineTables(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, store.Options{})
 	cfg, _ := pgxpool.ParseConfig(b.url)
 	for _, c := range []struct{ sql, want string }{
@@ -160,6 +161,7 @@ func TestOpenNeedsTheEngineTables(t *testing.T) {
 }
 
 func TestOpenWithoutServer(t *testing.T) {
+	t.Parallel()
 	cfg, _ := pgxpool.ParseConfig("postgres://u:topsecret@127.0.0.1:1/x?connect_timeout=2")
 	_, err := store.Open(t.Context(), cfg, store.Options{})
 	if err == nil || errors.Is(err, store.ErrNotApplied) || strings.Contains(err.Error(), "topsecret") {
@@ -168,6 +170,7 @@ func TestOpenWithoutServer(t *testing.T) {
 }
 
 func TestAway(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, store.Options{})
 	ended := b.open(store.Options{})
 	_, cut := ended.Pool().Exec(t.Context(), "SELECT pg_terminate_backend(pg_backend_pid())")

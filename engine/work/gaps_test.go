@@ -15,6 +15,7 @@ import (
 // TestTransactionsAreNoGaps: markers, and records that their producer gave up, are passed over: they are neither rows nor lost,
 // and the worker comes to the end of the topic.
 func TestTransactionsAreNoGaps(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, "binance", 1, "", false)
 	w, _ := r.runs(work.Options{})
 	producer, err := kgo.NewClient(append(r.clients(), kgo.TransactionalID("cryptoviz.test"))...)
@@ -54,6 +55,7 @@ func TestTransactionsAreNoGaps(t *testing.T) {
 
 // TestRetentionOvertakesABlockedWorker: slots whose records were gone before they could be stored do not stay ok.
 func TestRetentionOvertakesABlockedWorker(t *testing.T) {
+	t.Parallel()
 	for _, restart := range []bool{false, true} {
 		t.Run(fmt.Sprint("restart ", restart), func(t *testing.T) {
 			r := newRig(t, "binance", 1, "", false)

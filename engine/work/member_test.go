@@ -12,6 +12,7 @@ const outlasting = 5 * time.Minute
 
 // TestStopGivesPartitionsAway: the partitions of a static member that stops go to the others at once.
 func TestStopGivesPartitionsAway(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, "binance", 2, "", true)
 	one, stopOne := r.runs(work.Options{Instance: "n1", Session: outlasting})
 	r.until("the first has both", func() bool { return one.Stats().Partitions == 2 })
@@ -23,6 +24,7 @@ func TestStopGivesPartitionsAway(t *testing.T) {
 
 // TestRename: a worker that gets another name leaves its group under the old one, and goes on.
 func TestRename(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, "binance", 2, "", true)
 	w, _ := r.runs(work.Options{Instance: "n1", Session: outlasting})
 	now := time.Now()
@@ -38,6 +40,7 @@ func TestRename(t *testing.T) {
 
 // TestStays: a member whose partitions wait for it has them again.
 func TestStays(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, "binance", 2, "", true)
 	opt := work.Options{Instance: "mine", Stays: true, Session: outlasting}
 	for range 2 {

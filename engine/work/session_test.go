@@ -13,6 +13,7 @@ import (
 
 // The group may assign partitions while NewClient still runs: then the session has no client yet.
 func TestAssignedBeforeTheClientIsThere(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		src := &spec.Source{Name: "a", Topic: &spec.Topic{Name: "a"}}
 		s := &session{Worker: &Worker{src: src}, ready: make(chan struct{})}

@@ -30,6 +30,7 @@ func (h hungCommit) Commit(ctx context.Context, t *store.Target, fence store.Fen
 
 // TestHungCommitIsTold while it hangs: its error, if it ever has one, is a minute away.
 func TestHungCommitIsTold(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, "binance", 1, "", true)
 	h := hungCommit{r.store, make(chan struct{})}
 	w, err := work.New(r.src, h, r.clients(), work.Options{})
@@ -57,6 +58,7 @@ func TestHungCommitIsTold(t *testing.T) {
 
 // TestHungBrokerIsTold, likewise.
 func TestHungBrokerIsTold(t *testing.T) {
+	t.Parallel()
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
 	if err != nil {
 		t.Fatal(err)

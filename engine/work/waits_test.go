@@ -93,6 +93,7 @@ func (r *router) close() {
 
 // TestDeadConnections: a router forgot the worker's connections to the database. It says that it waits, and goes on by new ones.
 func TestDeadConnections(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, "binance", 1, "", true)
 	cfg := r.store.Pool().Config().ConnConfig
 	way := newRouter(t, net.JoinHostPort(cfg.Host, strconv.Itoa(int(cfg.Port))))
@@ -133,6 +134,7 @@ func (noClaim) Claim(context.Context, store.Log) (store.Claimed, error) {
 
 // TestBlockedStays while the cause does: that the broker answers means nothing to a claim that waits for the database.
 func TestBlockedStays(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, "binance", 1, "", true)
 	w, err := work.New(r.src, noClaim{r.store}, r.clients(), work.Options{})
 	if err != nil {
@@ -152,6 +154,7 @@ func TestBlockedStays(t *testing.T) {
 
 // TestBlockedByOnePartition: that the other partition's rows are stored means nothing to it.
 func TestBlockedByOnePartition(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, "binance", 2, "", true)
 	locked := &onlyPartition{Store: r.store, n: 1}
 	w, err := work.New(r.src, locked, r.clients(), work.Options{})
@@ -202,6 +205,7 @@ func (o *onlyPartition) Commit(ctx context.Context, t *store.Target, fence store
 
 // TestRowsAreThoseStored: records that are there already, and refused ones, are no rows.
 func TestRowsAreThoseStored(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, "binance", 1, "", true)
 	r.exec("ALTER TABLE raw_crypto_data ADD CHECK (base <> 'M3')")
 	now := time.Now()
@@ -217,6 +221,7 @@ func TestRowsAreThoseStored(t *testing.T) {
 
 // TestStopDoesNotGoOn: a worker that waits and is stopped does not say that it goes on.
 func TestStopDoesNotGoOn(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, "binance", 2, "", true)
 	var log lines
 	w, err := work.New(r.src, &onlyPartition{Store: r.store, n: 5}, r.clients(), work.Options{Log: slog.New(slog.NewTextHandler(&log, nil))})

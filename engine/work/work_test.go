@@ -19,10 +19,10 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/work"
 )
 
-// TestRealKafka runs what depends on the broker against Apache Kafka.
+// TestRealKafka runs what depends on the broker against Apache Kafka. It runs before the others: they share realBroker.
 func TestRealKafka(t *testing.T) {
 	realBroker = testkit.Kafka(t).Addr()
-	defer func() { realBroker = "" }()
+	t.Cleanup(func() { realBroker = "" }) // after the last of them, before those that need no server of their own
 	for name, test := range map[string]func(*testing.T){
 		"EveryRecordBecomesARowOnce": TestEveryRecordBecomesARowOnce, "RestartsDuringIngest": TestRestartsDuringIngest, "Rebalance": TestRebalance,
 		"TopicMissing": TestTopicMissing, "TopicCreatedAgain": TestTopicCreatedAgain, "Poison": TestPoison,
@@ -33,6 +33,7 @@ func TestRealKafka(t *testing.T) {
 }
 
 func TestEveryRecordBecomesARowOnce(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, "binance", 2, "", false)
 	w, stop := r.runs(work.Options{})
 	start := time.Now().Add(-time.Hour)
@@ -55,6 +56,7 @@ func TestEveryRecordBecomesARowOnce(t *testing.T) {
 
 // TestRestartsDuringIngest stops and starts the worker while records come.
 func TestRestartsDuringIngest(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, "binance", 2, "", false)
 	const n = 20_000
 	var sending sync.WaitGroup
@@ -77,6 +79,7 @@ func TestRestartsDuringIngest(t *testing.T) {
 
 // TestRebalance lets a second worker join and leave again and again.
 func TestRebalance(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, "binance", 4, "", false)
 	const n = 20_000
 	var sending sync.WaitGroup
@@ -106,6 +109,7 @@ func TestRebalance(t *testing.T) {
 
 // TestAnotherOwner: the position's epoch rises behind the worker's back. It stores nothing more until it has claimed again.
 func TestAnotherOwner(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, "binance", 1, "", false)
 	w, _ := r.runs(work.Options{})
 	start := time.Now().Add(-time.Hour)
@@ -121,6 +125,7 @@ func TestAnotherOwner(t *testing.T) {
 
 // TestDatabaseLostItsLastCommits, as a standby that takes over, or a backup: rows and position are gone together.
 func TestDatabaseLostItsLastCommits(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, "binance", 1, "", false)
 	w, _ := r.runs(work.Options{})
 	start := time.Now().Add(-time.Hour).Truncate(time.Second)
@@ -140,6 +145,7 @@ func TestDatabaseLostItsLastCommits(t *testing.T) {
 }
 
 func TestConnectionsCutDuringIngest(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, "binance", 1, "", false)
 	r.runs(work.Options{BatchRows: 200})
 	start := time.Now().Add(-time.Hour)
@@ -167,6 +173,7 @@ func TestConnectionsCutDuringIngest(t *testing.T) {
 
 // TestTableMissing waits with a reason and drops nothing.
 func TestTableMissing(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, "binance", 1, "", false)
 	r.exec("ALTER TABLE raw_crypto_data RENAME TO away")
 	w, _ := r.runs(work.Options{})
@@ -181,6 +188,7 @@ func TestTableMissing(t *testing.T) {
 }
 
 func TestTopicMissing(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, "binance", 0, "", false)
 	w, _ := r.runs(work.Options{})
 	r.until("blocked", func() bool {
@@ -194,6 +202,7 @@ func TestTopicMissing(t *testing.T) {
 
 // TestTopicCreatedAgain: offsets of the old topic mean nothing in the new one.
 func TestTopicCreatedAgain(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, "binance", 1, "", false)
 	r.runs(work.Options{})
 	start := time.Now().Add(-time.Hour)
@@ -221,6 +230,7 @@ func TestTopicCreatedAgain(t *testing.T) {
 
 // TestPoison: what cannot be a row is kept with its reason, and stops nobody.
 func TestPoison(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, "binance", 1, "", true)
 	now := time.Now()
 	good := func(i int) []byte { return ticker(now.Add(-time.Hour + time.Duration(i)*time.Second)) }
@@ -266,6 +276,7 @@ func TestPoison(t *testing.T) {
 
 // TestSlotHeader: a source without times of its own takes the slot's.
 func TestSlotHeader(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, "kraken", 1, "", true)
 	value := []byte(`{"a":["2","1","1"],"b":["1","1","1"],"c":["1.5","1"],"v":["1","2"],"p":["1","1"],"l":["1","1"],"h":["2","2"]}`)
 	slot := time.Now().UTC().Truncate(time.Minute).Add(-time.Hour)
@@ -309,6 +320,7 @@ func (m *memory) Commit(_ context.Context, _ *store.Target, _ store.Fence, b *st
 
 // TestRecordsRemovedBeforeTheyWereRead: a gap inside a session is noted with the batch that comes after it.
 func TestRecordsRemovedBeforeTheyWereRead(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, "binance", 1, "", false)
 	r.send(time.Now().Add(-time.Hour), 0, 100)
 	if _, err := kadm.NewClient(r.kafka).DeleteRecords(t.Context(), kadm.Offsets{r.src.Topic.Name: {0: {Topic: r.src.Topic.Name, At: 60}}}); err != nil {
