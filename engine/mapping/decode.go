@@ -129,6 +129,10 @@ func (d *Decoder) wanted() ([]Piece, error) {
 		if err != nil {
 			return nil, &ShapeError{"decode.when: " + err.Error()}
 		}
+		if v, _ = v.Unmark(); !v.IsNull() && v.Type() != cty.Bool {
+			text, at := d.src.Definition.Quote(d.when.expr)
+			return nil, &ShapeError{fmt.Sprintf("decode.when: %s (%s) is neither true nor false", text, at)}
+		}
 		if !isTrue(v) {
 			return nil, nil
 		}

@@ -12,8 +12,9 @@ import (
 )
 
 const (
-	maxNames = 20 // of what is there, in a message
-	maxReads = 4  // values that an expression met, in a message
+	maxNames = 10  // of what is there, in a message
+	maxSaid  = 480 // bytes of it all
+	maxReads = 3   // values that an expression met, in a message
 )
 
 // explainer says of an expression that failed how it is written, where, and what it met in the record.
@@ -41,7 +42,11 @@ func (x explainer) explain(reason string, expr hcl.Expression, raw, key []byte) 
 			met = append(met, what)
 		}
 	}
-	return strings.Join(append(out, met...), "; ")
+	said := strings.Join(append(out, met...), "; ")
+	if len(said) > maxSaid {
+		said = strings.ToValidUTF8(said[:maxSaid], "") + "…"
+	}
+	return said
 }
 
 // met says what a path finds: its value, or how far it leads and what is there.

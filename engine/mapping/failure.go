@@ -1,6 +1,9 @@
 package mapping
 
 import (
+	"fmt"
+	"strconv"
+
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/cryptoviz/cryptoviz/engine/rawjson"
@@ -79,11 +82,26 @@ func (d *Decoder) said(e *slowExpr) (string, error) {
 		return "", err
 	}
 	msg, err := fromCty(v)
-	if err != nil || msg.missing() {
-		return "", nil //nolint:nilerr // no text
+	switch {
+	case err != nil || !msg.missing() && msg.kind != text && msg.kind != number:
+		name, at := d.src.Definition.Quote(e.expr)
+		return "", fmt.Errorf("%s (%s) gives %s, not a text: write CONDITION ? \"text\" : null", name, at, ctyName(v))
+	case msg.missing():
+		return "", nil
 	}
-	raw, _ := textOf(msg)
-	return string(raw), nil
+	raw, err := textOf(msg)
+	return string(raw), err
+}
+
+// ctyName names the kind of what an expression gave.
+func ctyName(v cty.Value) string {
+	switch v, _ = v.Unmark(); {
+	case v.Type() == cty.Bool:
+		return strconv.FormatBool(v.True())
+	case v.Type().IsObjectType(), v.Type().IsMapType():
+		return "an object"
+	}
+	return "a list"
 }
 
 func isTrue(v cty.Value) bool {

@@ -29,22 +29,35 @@ func newHTMLFields(fields []spec.HTMLField, tree *rawjson.Tree) *htmlFields {
 	return h
 }
 
-func (h *htmlFields) read(src []byte, out []rawjson.Value) error {
-	clear(out)
+// element parses one element's HTML.
+func element(src []byte) (*goquery.Selection, error) {
+	for _, tag := range []string{"html", "head", "body", "frameset"} { // a page has these by itself, and a fragment none
+		if n := len("<") + len(tag); len(src) > n && string(src[1:n]) == tag && bytes.IndexByte([]byte(" />"), src[n]) >= 0 {
+			page, err := goquery.NewDocumentFromReader(bytes.NewReader(src))
+			if err != nil {
+				return nil, errors.New("not HTML: " + err.Error())
+			}
+			return page.Find(tag).First(), nil
+		}
+	}
 	// A template accepts any element, also a row without its table.
 	nodes, err := html.ParseFragment(bytes.NewReader(src), &html.Node{Type: html.ElementNode, Data: "template", DataAtom: atom.Template})
 	if err != nil {
-		return errors.New("not HTML: " + err.Error())
+		return nil, errors.New("not HTML: " + err.Error())
 	}
-	var root *goquery.Selection
 	for _, n := range nodes {
 		if n.Type == html.ElementNode {
-			root = goquery.NewDocumentFromNode(n).Selection
-			break
+			return goquery.NewDocumentFromNode(n).Selection, nil
 		}
 	}
-	if root == nil {
-		return errors.New("not an HTML element")
+	return nil, errors.New("not an HTML element")
+}
+
+func (h *htmlFields) read(src []byte, out []rawjson.Value) error {
+	clear(out)
+	root, err := element(src)
+	if err != nil {
+		return err
 	}
 	for i, f := range h.fields {
 		sel := root

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/cryptoviz/cryptoviz/engine/rawjson"
@@ -13,6 +14,7 @@ import (
 // Error is a poison record: it cannot become a row, and never will with this definition.
 type Error struct {
 	Column string // "" when the record as a whole cannot be read
+	Kind   string // what failed, without any value: "column price", "skip", "decode.key", "form"
 	Reason string
 }
 
@@ -38,6 +40,7 @@ type Program struct {
 
 type column struct {
 	name    string
+	expr    hcl.Expression
 	typ     spec.ColumnType
 	notNull bool
 	eval    eval
@@ -58,7 +61,7 @@ func Compile(src *spec.Source) (*Program, error) {
 		if src.Table.Hypertable != nil && src.Table.Hypertable.Time == tc.Name {
 			p.time = len(p.columns)
 		}
-		p.columns = append(p.columns, column{tc.Name, tc.Type, !tc.Null, c.compile(expr)})
+		p.columns = append(p.columns, column{tc.Name, expr, tc.Type, !tc.Null, c.compile(expr)})
 		p.names = append(p.names, tc.Name)
 	}
 	if len(p.columns) == 0 {
@@ -85,6 +88,15 @@ func (p *Program) Clone() *Program {
 	return &c
 }
 
+// poison says which expression failed, what it met, and what is there.
+func (p *Program) poison(column string, expr hcl.Expression, err error, rec Record) error {
+	kind := "column " + column
+	if column == "skip" {
+		kind = column
+	}
+	return &Error{Column: column, Kind: kind, Reason: explainer{p.src.Definition, p.fields}.explain(err.Error(), expr, rec.Value, p.frame.key)}
+}
+
 // Columns lists the columns of a row, in the order of its fields.
 func (p *Program) Columns() []string { return p.names }
 
@@ -95,26 +107,26 @@ func (p *Program) Append(rows *Rows, rec Record, index int32) error {
 	f.slot, f.key, f.keyless = rec.Slot, append(f.key[:0], rec.Key...), rec.Fault != ""
 	if p.fields != nil {
 		if err := p.fields.read(rec.Value, f.values); err != nil {
-			return &Error{Reason: err.Error()}
+			return &Error{Kind: "form", Reason: err.Error()}
 		}
 	} else if err := p.tree.Scan(rec.Value, f.values); err != nil {
-		return &Error{Reason: err.Error()}
+		return &Error{Kind: "form", Reason: err.Error()}
 	}
 	if p.skip != nil {
 		v, err := p.skip(f)
-		if err != nil {
-			return &Error{Column: "skip", Reason: err.Error()}
+		skip := false
+		if err == nil {
+			skip, _, err = truth(v)
 		}
-		skip, _, err := truth(v)
 		if err != nil {
-			return &Error{Column: "skip", Reason: err.Error()}
+			return p.poison("skip", p.src.Definition.Row.Skip, err, rec)
 		}
 		if skip {
 			return nil
 		}
 	}
 	if rec.Fault != "" { // not before skip: what is not wanted needs no key
-		return &Error{Reason: rec.Fault}
+		return &Error{Kind: "decode.key", Reason: rec.Fault}
 	}
 	start, at := len(rows.Data), int64(0)
 	data := binary.BigEndian.AppendUint16(rows.Data, uint16(len(p.columns)))
@@ -130,7 +142,7 @@ func (p *Program) Append(rows *Rows, rec Record, index int32) error {
 		}
 		if err != nil {
 			rows.Data = data[:start]
-			return &Error{Column: c.name, Reason: err.Error()}
+			return p.poison(c.name, c.expr, err, rec)
 		}
 		if i == p.time && len(data)-before == 12 {
 			at = int64(binary.BigEndian.Uint64(data[before+4:])) + epoch2000

@@ -3,6 +3,7 @@ package mapping
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"unicode/utf8"
 
@@ -17,8 +18,12 @@ import (
 // object builds the HCL value of a root name from the paths that are read of it: what is missing is null.
 func object(paths []spec.Path, values []cty.Value) cty.Value {
 	for i, p := range paths {
-		if len(p) == 0 {
-			return values[i]
+		if len(p) == 0 { // it is read as a whole: what the other paths do not find in it is null, too
+			v := values[i]
+			for _, p := range paths {
+				v = fill(v, p)
+			}
+			return v
 		}
 	}
 	names, elements := map[string][]int{}, map[int][]int{}
@@ -55,6 +60,37 @@ func object(paths []spec.Path, values []cty.Value) cty.Value {
 		attrs[name] = rest(group)
 	}
 	return cty.ObjectVal(attrs)
+}
+
+// fill returns v with null where the path leads nowhere.
+func fill(v cty.Value, path spec.Path) cty.Value {
+	if len(path) == 0 {
+		return v
+	}
+	switch step := path[0].(type) {
+	case string:
+		members := map[string]cty.Value{}
+		if !v.IsNull() && v.Type().IsObjectType() {
+			maps.Copy(members, v.AsValueMap())
+		}
+		inner, found := members[step]
+		if !found {
+			inner = cty.NullVal(cty.DynamicPseudoType)
+		}
+		members[step] = fill(inner, path[1:])
+		return cty.ObjectVal(members)
+	case int:
+		var elements []cty.Value
+		if !v.IsNull() && v.Type().IsTupleType() {
+			elements = v.AsValueSlice()
+		}
+		for len(elements) <= step {
+			elements = append(elements, cty.NullVal(cty.DynamicPseudoType))
+		}
+		elements[step] = fill(elements[step], path[1:])
+		return cty.TupleVal(elements)
+	}
+	return v
 }
 
 // toCty turns a scanned value into HCL's, whole.

@@ -25,6 +25,7 @@ func (l *loader) checkRow(expr hcl.Expression, ctx *hcl.EvalContext, roots []str
 	if l.checkFunctions(expr, l.rows) {
 		l.checkMarkets(expr, ctx)
 	}
+	defer readMembers(expr)
 	for _, tr := range expr.Variables() {
 		switch root := tr.RootName(); {
 		case slices.Contains(roots, root):

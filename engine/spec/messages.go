@@ -289,6 +289,7 @@ func (l *loader) checkFunctions(expr hcl.Expression, known map[string]function.F
 // suggestFunction prefers a function that the name goes on from: from_unix_s means from_unix, though from_unix_ms is spelt more
 // like it.
 func suggestFunction(name string, known []string) string {
+	known = slices.DeleteFunc(known, func(k string) bool { return k == memberFunction })
 	best := ""
 	for _, k := range known {
 		if len(k) > len(best) && strings.HasPrefix(strings.ToLower(name), k+"_") {

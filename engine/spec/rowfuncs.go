@@ -20,7 +20,8 @@ import (
 // "" and null are missing; a missing number or text stays null through every function, and becomes NULL in the table.
 func RowFunctions() map[string]function.Function {
 	return map[string]function.Function{
-		"abs": numeric("abs", func(x *big.Float) *big.Float { return new(big.Float).Abs(x) }),
+		memberFunction: memberFunc,
+		"abs":          numeric("abs", func(x *big.Float) *big.Float { return new(big.Float).Abs(x) }),
 		"floor": numeric("floor", func(x *big.Float) *big.Float {
 			i, acc := x.Int(nil)
 			if acc == big.Above { // truncation went up: a negative fraction

@@ -38,6 +38,7 @@ type DeadLetter struct {
 	Offset int64
 	Key    string
 	Value  []byte
+	Kind   string // what failed, the same for all records of the kind: "column price", "decode.key", "time"; finer than Class
 	Reason string
 	Class  string // what it failed at: one of DeadClasses
 }

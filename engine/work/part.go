@@ -164,7 +164,11 @@ func (m *mapper) add(b *store.Batch, r *kgo.Record) {
 		}
 	}
 	if err != nil {
-		b.Dead = append(b.Dead, store.DeadLetter{Offset: r.Offset, Key: rec.Key, Value: r.Value, Reason: err.Error(), Class: class})
+		kind := class
+		if e, ok := errors.AsType[*mapping.Error](err); ok {
+			kind = e.Kind
+		}
+		b.Dead = append(b.Dead, store.DeadLetter{Offset: r.Offset, Key: rec.Key, Value: r.Value, Kind: kind, Reason: err.Error(), Class: class})
 	}
 }
 
