@@ -127,6 +127,7 @@ func (e *Engine) open(ctx context.Context, stages Stages) error {
 	}
 	if stages.Rollup {
 		e.rollsUp = true
+		e.jobs = append(e.jobs, e.forgetSamples)
 		for _, r := range e.p.Rollups {
 			job, err := e.Rollup(r)
 			if err != nil {

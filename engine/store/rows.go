@@ -56,6 +56,7 @@ type writer struct {
 	rolled rolledTable
 
 	found   []int32             // of the last send: rows that were there already, counted from its first one
+	left    []int32             // rows that the stage still holds, as in found
 	repeats map[time.Time]int64 // such rows of the batch, by slot
 }
 
@@ -175,7 +176,7 @@ func (w *writer) send(from, to int) (tag pgconn.CommandTag, err error) {
 	if _, err := conn.CopyFrom(w.ctx, rows, w.t.copyStage); err != nil {
 		return tag, err
 	}
-	if err := w.dropRepeats(); err != nil {
+	if err := w.dropRepeats(to - from); err != nil {
 		return tag, err
 	}
 	return w.conn.Exec(w.ctx, w.t.fromStage)

@@ -71,8 +71,12 @@ func (w *writer) rolledMeanwhile() error {
 	return nil
 }
 
-// dropRepeats removes from the stage what is there already, and notes which rows that were.
-func (w *writer) dropRepeats() error {
+// dropRepeats removes from the stage, which holds n rows, what is there already, and notes which rows that were.
+func (w *writer) dropRepeats(n int) error {
+	w.left = w.left[:0]
+	for i := range n {
+		w.left = append(w.left, int32(i))
+	}
 	if w.rolled.into != nil {
 		if err := w.plain(hashJoins(true)); err != nil {
 			return err
@@ -93,16 +97,18 @@ func (w *writer) plain(sql string) error {
 	return err
 }
 
+// note runs a statement that removes rows from the stage and returns their places in it.
 func (w *writer) note(sql string, args ...any) error {
 	rows, err := w.conn.Query(w.ctx, sql, args...)
 	if err != nil {
 		return err
 	}
-	var i int32
-	_, err = pgx.ForEachRow(rows, []any{&i}, func() error {
-		w.found = append(w.found, i)
-		return nil
-	})
+	gone, err := pgx.CollectRows(rows, pgx.RowTo[int32])
+	for _, i := range gone {
+		w.found = append(w.found, w.left[i])
+		w.left[i] = -1
+	}
+	w.left = slices.DeleteFunc(w.left, func(i int32) bool { return i < 0 })
 	return err
 }
 
@@ -122,7 +128,7 @@ func hashJoins(only bool) string {
 	return "SET LOCAL enable_nestloop TO DEFAULT; SET LOCAL jit TO DEFAULT"
 }
 
-// numbered is the stage with each row's place in it, which is its place in the batch.
+// numbered is the stage with each row's place in it.
 const numbered = "(SELECT *, ctid AS cryptoviz_at, (row_number() OVER (ORDER BY ctid) - 1)::integer AS cryptoviz_n FROM pg_temp.cryptoviz_stage)"
 
 // repeatsSQL removes from the stage the rows whose key is in the table, or earlier in the stage.
@@ -174,7 +180,7 @@ func sampleKey(table *spec.Table, alias string) string {
 		case spec.Numeric: // 1.0 is 1
 			v = "trim_scale(" + v + ")::text"
 		case spec.Double: // -0 is 0
-			v = "encode(float8_send(" + v + " + 0), 'hex')"
+			v = "encode(float8send(" + v + " + 0), 'hex')"
 		case spec.Timestamptz:
 			v = "encode(timestamptz_send(" + v + "), 'hex')"
 		default:

@@ -62,6 +62,9 @@ func samplesCountOnce(t *testing.T, h *hours, runs int) {
 		if left := h.text("SELECT count(*) FROM raw_crypto_data"); h.r.Late == "merge" && left != "0" {
 			t.Errorf("%s raw rows are left", left)
 		}
+		if run%250 == 249 {
+			t.Logf("%d runs", run+1)
+		}
 		if t.Failed() {
 			t.Fatalf("run %d, seed %d, keep_raw %s, late %q:\n%s", run, *sampleSeed, h.r.KeepRaw, h.r.Late, strings.Join(w.did, "\n"))
 		}
