@@ -15,9 +15,9 @@ stream {
   subscribe = [jsonencode({
     type        = "subscribe"
     product_ids = [for p in param.pairs : replace(p, "/", "-")]
-    channels    = ["ticker_batch", "heartbeat"]
+    channels    = ["ticker_batch"]
   })]
-  silence = "15s" # a heartbeat comes each second
+  silence = "30s" # a batch comes each 5 s
 }
 
 decode "json" {
