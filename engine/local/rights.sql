@@ -10,13 +10,12 @@ BEGIN
     RETURN;
   END IF;
   FOR command IN
-    WITH ours AS (SELECT oid, nspname FROM pg_namespace WHERE nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') AND nspname !~ '^pg_(toast_)?temp_'),
+    WITH ours AS (SELECT oid, nspname FROM pg_namespace WHERE nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') AND nspname !~ '^(pg_(toast_)?temp_|_timescaledb)'),
     extension AS (SELECT classid, objid FROM pg_depend WHERE deptype = 'e')
     SELECT x.command FROM (
       SELECT 1 AS n, format('ALTER SCHEMA %I OWNER TO cryptoviz', o.nspname) AS command, 'pg_namespace'::regclass AS class, o.oid AS oid
         FROM ours o JOIN pg_namespace s USING (oid) WHERE s.nspowner = me
-      UNION ALL SELECT CASE WHEN o.nspname ~ '^_timescaledb' THEN 3 ELSE 2 END, -- TimescaleDB hands its chunks on by itself
-          format('ALTER %s %I.%I OWNER TO cryptoviz', CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, o.nspname, c.relname), 'pg_class'::regclass, c.oid
+      UNION ALL SELECT 2, format('ALTER %s %I.%I OWNER TO cryptoviz', CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, o.nspname, c.relname), 'pg_class'::regclass, c.oid
         FROM ours o JOIN pg_class c ON c.relnamespace = o.oid WHERE c.relowner = me AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
           AND NOT (c.relkind = 'S' AND EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = c.oid AND deptype IN ('a', 'i')))
       UNION ALL SELECT 2, format('ALTER ROUTINE %s OWNER TO cryptoviz', p.oid::regprocedure), 'pg_proc'::regclass, p.oid
@@ -24,20 +23,18 @@ BEGIN
       UNION ALL SELECT 2, format('ALTER TYPE %I.%I OWNER TO cryptoviz', o.nspname, t.typname), 'pg_type'::regclass, t.oid
         FROM ours o JOIN pg_type t ON t.typnamespace = o.oid LEFT JOIN pg_class c ON c.oid = t.typrelid
         WHERE t.typowner = me AND (t.typtype IN ('e', 'd', 'r') OR c.relkind = 'c')
-      UNION ALL SELECT 4, format('ALTER DATABASE %I OWNER TO cryptoviz', current_database()), 'pg_database'::regclass, 0::oid
+      UNION ALL SELECT 3, format('ALTER DATABASE %I OWNER TO cryptoviz', current_database()), 'pg_database'::regclass, 0::oid
     ) x WHERE NOT EXISTS (SELECT FROM extension e WHERE e.classid = x.class AND e.objid = x.oid) ORDER BY x.n
   LOOP
-    IF command ~ '^ALTER TABLE _timescaledb' THEN
-      BEGIN
-        EXECUTE command;
-      EXCEPTION WHEN OTHERS THEN -- a chunk is reached through its hypertable
-        RAISE WARNING '%: %', command, SQLERRM;
-      END;
-    ELSE
-      EXECUTE command;
-    END IF;
+    EXECUTE command;
   END LOOP;
-  -- TimescaleDB runs a policy as who made it.
+  -- TimescaleDB hands chunks on with their hypertable, what an aggregate is made of only when that is named as one, and no
+  -- policies, which it runs as who made them.
+  IF to_regclass('_timescaledb_catalog.continuous_agg') IS NOT NULL THEN
+    FOR command IN SELECT format('ALTER MATERIALIZED VIEW %I.%I OWNER TO cryptoviz', user_view_schema, user_view_name) FROM _timescaledb_catalog.continuous_agg LOOP
+      EXECUTE command;
+    END LOOP;
+  END IF;
   IF to_regclass('_timescaledb_config.bgw_job') IS NOT NULL THEN
     UPDATE _timescaledb_config.bgw_job SET owner = 'cryptoviz'::regrole WHERE id >= 1000 AND owner = me::regrole;
   END IF;
