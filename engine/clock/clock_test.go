@@ -12,6 +12,7 @@ import (
 )
 
 func TestClocks(t *testing.T) {
+	t.Parallel()
 	start := time.Date(2026, 3, 4, 23, 59, 0, 0, time.FixedZone("", 3600))
 	for name, c := range map[string]struct {
 		make  func() clock.Clock
@@ -50,6 +51,7 @@ func TestClocks(t *testing.T) {
 }
 
 func TestFastBeginsAtStart(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Date(2026, 3, 4, 0, 0, 0, 0, time.UTC)
 		k := clock.Fast(start, 600)
@@ -64,6 +66,7 @@ func TestFastBeginsAtStart(t *testing.T) {
 }
 
 func TestSleepEndsWithItsContext(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
@@ -79,6 +82,7 @@ func TestSleepEndsWithItsContext(t *testing.T) {
 
 // TestSleepUntil: the machine may be suspended meanwhile, or its clock set, forth and back.
 func TestSleepUntil(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		speed float64
 		step  time.Duration // after ten real seconds

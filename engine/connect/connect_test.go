@@ -63,6 +63,7 @@ func certify(file string) error {
 }
 
 func TestRedact(t *testing.T) {
+	t.Parallel()
 	const hidden = "(database url)"
 	for url, want := range map[string]string{
 		"postgres://me:geheim@db.example:5432/market?sslmode=verify-full": "postgres://me@db.example:5432/market",
@@ -102,6 +103,7 @@ func TestRedact(t *testing.T) {
 
 // TestNoSecretIsShown spoils good URLs in every place, and looks for the password in all that may be shown.
 func TestNoSecretIsShown(t *testing.T) {
+	t.Parallel()
 	good := []string{
 		"postgres://me:geheim1geheim@127.0.0.1:1/market?connect_timeout=1",
 		"host=127.0.0.1 port=1 user=me password=geheim1geheim dbname=market connect_timeout=1",
@@ -145,6 +147,7 @@ func TestNoSecretIsShown(t *testing.T) {
 }
 
 func TestPostgresErrors(t *testing.T) {
+	t.Parallel()
 	missing := filepath.Join(t.TempDir(), "ca.pem")
 	for url, want := range map[string]string{
 		"postgres://me:12@geheim?x@db/m":                                       "written as %XX",
@@ -169,6 +172,7 @@ func TestPostgresErrors(t *testing.T) {
 }
 
 func TestPostgresSettings(t *testing.T) {
+	t.Parallel()
 	url := testkit.Postgres(t)
 	for more, want := range map[string]string{
 		"": "UTC cryptoviz 10s 1min public",
@@ -194,6 +198,7 @@ func TestPostgresSettings(t *testing.T) {
 
 // TestPostgresPool: a few workers that wait for a lock must not take every connection, and a dead one is not waited on.
 func TestPostgresPool(t *testing.T) {
+	t.Parallel()
 	for url, want := range map[string]int32{
 		"postgres://me:geheim@db/m":                   16,
 		"postgres://me:geheim@db/m?pool_max_conns=3":  3,
@@ -215,6 +220,7 @@ func TestPostgresPool(t *testing.T) {
 
 // TestPostgresThatIsSilent has a server that takes the connection and never answers.
 func TestPostgresThatIsSilent(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -242,6 +248,7 @@ func TestPostgresThatIsSilent(t *testing.T) {
 }
 
 func TestKafkaWays(t *testing.T) {
+	t.Parallel()
 	users := []kfake.Opt{kfake.NumBrokers(1), kfake.EnableSASL(), kfake.Superuser("PLAIN", "p", "geheim"), kfake.Superuser("SCRAM-SHA-256", "s", "geheim"), kfake.Superuser("SCRAM-SHA-512", "t", "geheim")}
 	addresses := map[string]string{
 		"plain":     broker(t, kfake.NumBrokers(1)),
@@ -306,6 +313,7 @@ func ping(t *testing.T, k spec.Kafka) error {
 }
 
 func TestKafkaErrors(t *testing.T) {
+	t.Parallel()
 	for want, k := range map[string]spec.Kafka{
 		"kafka block names no brokers: set brokers or KAFKA_BROKERS":                            {},
 		`kafka sasl mechanism "gssapi" is not known: use plain, scram-sha-256 or scram-sha-512`: {Brokers: []string{"h:1"}, SASLMechanism: "gssapi", SASLPassword: spec.NewSecret("geheim")},

@@ -14,6 +14,7 @@ import (
 // TestPostgresThatIsGone: the kernel ends a connection whose other side is silent for a minute. Sockets of the machine itself
 // have no such thing.
 func TestPostgresThatIsGone(t *testing.T) {
+	t.Parallel()
 	cfg, err := connect.Postgres(spec.Database{URL: spec.NewSecret("postgres://me:geheim@db/m")})
 	if err != nil {
 		t.Fatal(err)

@@ -84,6 +84,7 @@ func endless(piece string, every time.Duration) http.HandlerFunc {
 
 // TestBody: what each bad body gives as the reason.
 func TestBody(t *testing.T) {
+	t.Parallel()
 	const (
 		jsonType = "application/json"
 		short    = `timeout = "500ms"`
@@ -198,6 +199,7 @@ const htmlDecode = `decode "html" {
 }`
 
 func TestPage(t *testing.T) {
+	t.Parallel()
 	formatting := func() string { // elements that HTML opens again in each paragraph
 		var b strings.Builder
 		b.WriteString("<p>")
@@ -239,6 +241,7 @@ func TestPage(t *testing.T) {
 
 // TestBombs: replies that are far larger than they look, or never end, stop at the limit and take little memory.
 func TestBombs(t *testing.T) {
+	// Alone: it measures the heap.
 	var member bytes.Buffer
 	z := gzip.NewWriter(&member)
 	_, _ = z.Write(make([]byte, 16<<20))

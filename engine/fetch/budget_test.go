@@ -28,6 +28,7 @@ func budgeted(t testing.TB, opt fetch.Options, s *server, name string, lines ...
 // TestBudgetAtTheServer counts what arrives there: sources that share a budget never send more than it allows in any stretch
 // of time, however long the way is.
 func TestBudgetAtTheServer(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		limit, cost int
 		per         time.Duration
@@ -95,6 +96,7 @@ func TestBudgetAtTheServer(t *testing.T) {
 
 // TestBudgetSpent: what does not fit waits, or is skipped at once when the slot ends before.
 func TestBudgetSpent(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s, began := always(200, oneRecord), time.Now()
 		opt := fetch.Options{Budgets: fetch.NewBudgets(nil, nil)}
@@ -127,6 +129,7 @@ func TestBudgetSpent(t *testing.T) {
 
 // TestBudgetIsSpentByRetries: the reason stays what the attempt before found.
 func TestBudgetIsSpentByRetries(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := always(500, "broken")
 		p := newPoll(t, source(t, "1m", poll(api, `budget "b" {`, `limit = 2`, `per = "1h"`, `}`), jsonDecode), fetch.Options{})
@@ -144,6 +147,7 @@ func TestBudgetIsSpentByRetries(t *testing.T) {
 
 // TestSmallerBudget: where two sources disagree, the smaller rate counts, and one that cannot live with it says so.
 func TestSmallerBudget(t *testing.T) {
+	t.Parallel()
 	for _, first := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
 			s := always(200, oneRecord)
@@ -175,6 +179,7 @@ func TestSmallerBudget(t *testing.T) {
 
 // TestBudgetLearns: others at this address use the server too, and it says how much.
 func TestBudgetLearns(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		used string
 		left int // requests that go through afterwards
@@ -226,6 +231,7 @@ func TestBudgetLearns(t *testing.T) {
 
 // TestUsedByExpression: the header may need a little work, also from an error's reply.
 func TestUsedByExpression(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := always(400, "", "X-Left", "1")
 		p := budgeted(t, fetch.Options{}, s, "b", `limit = 10`, `per = "1m"`, `used = 10 - number(header.X-Left)`)
@@ -242,6 +248,7 @@ func TestUsedByExpression(t *testing.T) {
 
 // TestWaitIsShared: a server that asks one source to wait means the address that all of them have.
 func TestWaitIsShared(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := always(418, "", "Retry-After", "600")
 		opt := fetch.Options{Budgets: fetch.NewBudgets(nil, nil)}

@@ -37,6 +37,7 @@ var denied = []string{
 }
 
 func TestGuardDirect(t *testing.T) {
+	t.Parallel()
 	if len(denied) < 60 {
 		t.Fatalf("%d spellings", len(denied))
 	}
@@ -68,6 +69,7 @@ func TestGuardDirect(t *testing.T) {
 
 // TestGuardStream: the same for a WebSocket.
 func TestGuardStream(t *testing.T) {
+	t.Parallel()
 	tr := newTrap(t)
 	for _, host := range denied {
 		if _, err := url.Parse("http://" + host + ":1/"); err != nil || strings.Contains(host, "%") { // not even a URL to the language
@@ -98,6 +100,7 @@ func TestGuardStream(t *testing.T) {
 // TestGuardRedirect: a server that may be reached redirects to one that may not. The client of the sources refuses any other
 // host; here it is made to follow, to see that the guard alone is enough.
 func TestGuardRedirect(t *testing.T) {
+	t.Parallel()
 	tr := newTrap(t)
 	to := ""
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -125,6 +128,7 @@ func TestGuardRedirect(t *testing.T) {
 
 // TestGuardRebinding: what counts is the address that is dialled, at each attempt, whatever the name gave before.
 func TestGuardRebinding(t *testing.T) {
+	t.Parallel()
 	tr := newTrap(t)
 	answers := map[string][][]string{
 		"private.test":  {{"10.0.0.1"}, {"127.0.0.1"}},
@@ -164,6 +168,7 @@ func TestGuardRebinding(t *testing.T) {
 
 // TestAllowPrivate: an exception is one host and one port, as the URL has them.
 func TestAllowPrivate(t *testing.T) {
+	t.Parallel()
 	tr, other := newTrap(t), newTrap(t)
 	resolve(t, map[string][][]string{"inside.test": {{"127.0.0.1"}}, "also.test": {{"127.0.0.1"}}})
 	for _, c := range []struct {
@@ -202,6 +207,7 @@ func TestAllowPrivate(t *testing.T) {
 }
 
 func TestPublic(t *testing.T) {
+	t.Parallel()
 	for _, text := range []string{
 		"1.1.1.1", "9.255.255.255", "11.0.0.0", "100.63.255.255", "100.128.0.0", "126.255.255.255", "128.0.0.1", "168.63.129.15", "169.253.0.1", "172.15.255.255", "172.32.0.0", "192.0.1.1", "192.167.0.1", "198.17.255.255", "198.20.0.1", "223.255.255.255",
 		"2606:4700::1111", "2a00:1450::1", "2001:200::1", "3ffe::1", "::ffff:1.1.1.1", "64:ff9b::1.1.1.1",

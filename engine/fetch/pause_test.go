@@ -16,6 +16,7 @@ import (
 
 // TestRetryAfterOfEveryStatus: whatever a reply's status is, what it asks for is kept to.
 func TestRetryAfterOfEveryStatus(t *testing.T) {
+	t.Parallel()
 	for _, code := range []int{200, 202, 204, 300, 301, 302, 304, 307, 400, 401, 402, 403, 404, 408, 410, 418, 425, 429, 451, 500, 501, 502, 503, 504, 521, 530} {
 		t.Run(fmt.Sprint(code), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -102,6 +103,7 @@ const budget = "budget \"b\" {\n\t\tlimit = 100\n\t\tper = \"1m\"\n\t}"
 
 // TestPausesAreKept: over a restart and in other instances, by source or by the budget that it shares.
 func TestPausesAreKept(t *testing.T) {
+	t.Parallel()
 	for name, lines := range map[string]string{"source a": "", "budget b": budget} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -140,6 +142,7 @@ func TestPausesAreKept(t *testing.T) {
 
 // TestPausesWithoutDatabase: it costs a source a moment in ten seconds, and what was asked meanwhile is written when it is back.
 func TestPausesWithoutDatabase(t *testing.T) {
+	t.Parallel()
 	for _, hangs := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			db := &kept{hangs: hangs, fails: errors.New("away")}

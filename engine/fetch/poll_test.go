@@ -17,6 +17,7 @@ const api = "https://api.example/v1/ticker"
 
 // TestStatus: what each HTTP status means to the slot, with two retries allowed.
 func TestStatus(t *testing.T) {
+	t.Parallel()
 	const no, again = 1, 3
 	for _, c := range []struct {
 		name   string
@@ -65,6 +66,7 @@ func TestStatus(t *testing.T) {
 }
 
 func TestRequest(t *testing.T) {
+	t.Parallel()
 	var got *http.Request
 	s := &server{answer: func(_ int, r *http.Request) (*http.Response, error) {
 		got = r
@@ -86,6 +88,7 @@ func TestRequest(t *testing.T) {
 
 // TestNotModified: only what Kafka has acknowledged may spare a fetch.
 func TestNotModified(t *testing.T) {
+	t.Parallel()
 	version := "one"
 	s := &server{answer: func(_ int, r *http.Request) (*http.Response, error) {
 		if r.Header.Get("If-None-Match") == `"`+version+`"` && r.Header.Get("If-Modified-Since") == version {
@@ -115,6 +118,7 @@ func TestNotModified(t *testing.T) {
 
 // TestLongValidator: it is not sent back, where servers refuse long headers.
 func TestLongValidator(t *testing.T) {
+	t.Parallel()
 	s := always(200, oneRecord, "ETag", `"`+strings.Repeat("x", 40<<10)+`"`)
 	p := newPoll(t, source(t, "1m", poll(api, "retries = 0"), jsonDecode), fetch.Options{})
 	p.RoundTrip(s)
@@ -131,6 +135,7 @@ func TestLongValidator(t *testing.T) {
 
 // TestPauses: how long it waits between attempts, by interval and speed, and that no attempt comes after the slot.
 func TestPauses(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		interval   string
 		speed      float64
@@ -173,6 +178,7 @@ func TestPauses(t *testing.T) {
 
 // TestSlotEnd: the reason is what the source did, not that the time was over.
 func TestSlotEnd(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s, began := always(502, "overloaded"), time.Now()
 		p := newPoll(t, source(t, "1m", poll(api, "retries = 20"), jsonDecode), fetch.Options{})
@@ -189,6 +195,7 @@ func TestSlotEnd(t *testing.T) {
 
 // TestTimeouts: of an attempt, and of the slot.
 func TestTimeouts(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{answer: func(_ int, r *http.Request) (*http.Response, error) {
 			<-r.Context().Done()
@@ -218,6 +225,7 @@ func TestTimeouts(t *testing.T) {
 
 // TestRetryAfter: a source that asked to wait is not asked before, in this slot or in a later one.
 func TestRetryAfter(t *testing.T) {
+	t.Parallel()
 	const (
 		slotLength = time.Minute
 		later      = "2000-01-01 01:00:00 UTC"
@@ -290,6 +298,7 @@ func TestRetryAfter(t *testing.T) {
 
 // TestAskedToWaitIsInterrupted: a stop while it waits ends at once, and nothing is sent.
 func TestAskedToWaitIsInterrupted(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := always(429, "", "Retry-After", "30")
 		p := newPoll(t, source(t, "1m", poll(api, "retries = 0"), jsonDecode), fetch.Options{})

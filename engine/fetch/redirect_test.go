@@ -17,6 +17,7 @@ import (
 
 // TestRedirects: on one host, at most three, never from https to http; keys go nowhere else.
 func TestRedirects(t *testing.T) {
+	t.Parallel()
 	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("another host was asked") }))
 	defer other.Close()
 	var steps int
@@ -93,6 +94,7 @@ func TestRedirects(t *testing.T) {
 
 // TestNoNetwork: what a person reads when there is none, or when something is wrong on the way.
 func TestNoNetwork(t *testing.T) {
+	t.Parallel()
 	resolve(t, nil)
 	sealed := httptest.NewTLSServer(http.NotFoundHandler())
 	sealed.Config.ErrorLog = quietly
@@ -123,6 +125,7 @@ func TestNoNetwork(t *testing.T) {
 
 // TestBadHeader: a key with a line break, as a file gives it.
 func TestBadHeader(t *testing.T) {
+	t.Parallel()
 	src := source(t, "1m", poll(api, "retries = 0"), jsonDecode)
 	src.Definition.Poll.Headers["X-Key"] = spec.NewSecret(headerKey + "\n")
 	p := newPoll(t, src, fetch.Options{})
@@ -134,6 +137,7 @@ func TestBadHeader(t *testing.T) {
 
 // TestKeyInPart: a source repeats the key alone, and the header holds more.
 func TestKeyInPart(t *testing.T) {
+	t.Parallel()
 	src := source(t, "1m", poll(api, "retries = 0"), jsonDecode)
 	src.Definition.Poll.Headers["Authorization"] = spec.NewSecret("Bearer " + queryKey + "-x")
 	p := newPoll(t, src, fetch.Options{})

@@ -67,6 +67,7 @@ var echoes = []string{
 
 // TestStreamEchoes: what a stream's messages repeat of the subscription and of the URL is in no log and no reason.
 func TestStreamEchoes(t *testing.T) {
+	t.Parallel()
 	for i, echo := range echoes {
 		for _, kind := range []string{"error", "refused", "close", "strange", "handshake"} {
 			t.Run(fmt.Sprint(i, " ", kind), func(t *testing.T) {
@@ -114,6 +115,7 @@ func TestStreamEchoes(t *testing.T) {
 
 // TestPollEchoes: the same of a request, whose URL is repeated by many servers.
 func TestPollEchoes(t *testing.T) {
+	t.Parallel()
 	for i, echo := range echoes {
 		for name, answer := range map[string]func() *http.Response{
 			"status":   func() *http.Response { return reply(404, "Cannot GET "+echo) },

@@ -37,6 +37,7 @@ const tickers = `decode "json" {
 }`
 
 func TestStreamSubscribes(t *testing.T) {
+	t.Parallel()
 	var asked []string
 	inBubble(t, func(f *feed, _ int, c *websocket.Conn) {
 		for range 3 {
@@ -69,6 +70,7 @@ func TestStreamSubscribes(t *testing.T) {
 
 // TestStreamEnds: each way that a connection ends, what is said of it, and that it is made again.
 func TestStreamEnds(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name  string
 		lines string
@@ -150,6 +152,7 @@ func TestStreamEnds(t *testing.T) {
 
 // TestStreamConnects: what is said when there never was a connection.
 func TestStreamConnects(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name  string
 		raw   http.HandlerFunc
@@ -198,6 +201,7 @@ func TestStreamConnects(t *testing.T) {
 // TestSilence: only records keep a connection. Whatever else comes does not, and while no connection brings any, each is kept
 // for longer than the one before, up to ten minutes.
 func TestSilence(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name, lines string
 		frame       string // each second, and what is said when it was not enough
@@ -258,6 +262,7 @@ func TestSilence(t *testing.T) {
 
 // TestStreamRefusal: one market of many is refused, and the others go on.
 func TestStreamRefusal(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct{ frame, want string }{
 		"a market":           {`{"type":"refused","message":"does not exist","s":"GONE"}`, "GONE: the source says: does not exist"},
 		"no market is named": {`{"type":"error","message":"GONE does not exist"}`, "the source says: GONE does not exist"},
@@ -294,6 +299,7 @@ func TestStreamRefusal(t *testing.T) {
 
 // TestTextPing: as OKX wants it, a text every 20 seconds; its answers are no surprise. Other texts are.
 func TestTextPing(t *testing.T) {
+	t.Parallel()
 	var pings []time.Duration
 	var began time.Time
 	inBubble(t, func(f *feed, n int, c *websocket.Conn) {
@@ -327,6 +333,7 @@ func TestTextPing(t *testing.T) {
 
 // TestStrangeFrames are told with a text ping, too, once a connection; and what they are, where that is known.
 func TestStrangeFrames(t *testing.T) {
+	t.Parallel()
 	inBubble(t, func(f *feed, _ int, c *websocket.Conn) {
 		go idle(c)
 		time.Sleep(time.Millisecond)
@@ -349,6 +356,7 @@ func TestStrangeFrames(t *testing.T) {
 
 // TestControlPing: the WebSocket's own ping and pong.
 func TestControlPing(t *testing.T) {
+	t.Parallel()
 	inBubble(t, func(_ *feed, _ int, c *websocket.Conn) { idle(c) }, func(f *feed) {
 		f.start(`ping_every = "20s"`, `silence = "1h"`)
 		time.Sleep(30 * time.Minute)
@@ -362,6 +370,7 @@ func TestControlPing(t *testing.T) {
 
 // TestReconnects: the pauses grow to a minute, with jitter, and are short again after a connection that lasted.
 func TestReconnects(t *testing.T) {
+	t.Parallel()
 	var lasts atomic.Int64
 	inBubble(t, func(_ *feed, _ int, _ *websocket.Conn) { time.Sleep(time.Duration(lasts.Load())) }, func(f *feed) {
 		f.start(`silence = "1h"`)
@@ -407,6 +416,7 @@ func TestReconnects(t *testing.T) {
 
 // TestStreamAskedToWait: a server that has too many connections says when to come back.
 func TestStreamAskedToWait(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var asked atomic.Int32
 		f := &feed{t: t, raw: func(w http.ResponseWriter, _ *http.Request) {
@@ -435,6 +445,7 @@ func TestStreamAskedToWait(t *testing.T) {
 
 // TestStreamStops in every state that it can be in; the bubble would not end with a goroutine left.
 func TestStreamStops(t *testing.T) {
+	t.Parallel()
 	for name, talk := range map[string]func(f *feed, n int, c *websocket.Conn){
 		"while it reads":     func(_ *feed, _ int, c *websocket.Conn) { idle(c) },
 		"while it waits":     func(*feed, int, *websocket.Conn) {},
@@ -459,6 +470,7 @@ func TestStreamStops(t *testing.T) {
 
 // TestFlood: ten thousand messages over a real connection, in order.
 func TestFlood(t *testing.T) {
+	t.Parallel()
 	const count = 20_000
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c, err := websocket.Accept(w, r, nil)

@@ -28,6 +28,7 @@ func encoded(t *testing.T, name, text string) []byte {
 
 // TestCharset: whatever says the charset, and in whatever it is written, the same text arrives.
 func TestCharset(t *testing.T) {
+	t.Parallel()
 	page := func(head, name string) string {
 		return head + `<table><tr class=m><td class=n>` + name + `</td><td class=p>1</td></tr></table>`
 	}
@@ -95,6 +96,7 @@ row {
 
 // TestNotUTF8: a text with bytes that are none is no row, and the others are.
 func TestNotUTF8(t *testing.T) {
+	t.Parallel()
 	src, dec, prog := inline(t, `
 poll { url = "https://example.com" }
 decode "json" {}

@@ -11,6 +11,7 @@ import (
 
 // TestOnError: the first block whose when is true counts, then error; what it says of one market leaves the others alone.
 func TestOnError(t *testing.T) {
+	t.Parallel()
 	p, diags := spec.Load(fstest.MapFS{
 		"pipeline.hcl": {Data: []byte(`
 kafka { brokers = ["localhost:9092"] }

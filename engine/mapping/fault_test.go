@@ -8,6 +8,7 @@ import (
 // TestKeyThatFails: a record whose key cannot be computed says so, is like no other, and ends as a dead letter; unless the
 // row is not wanted anyway.
 func TestKeyThatFails(t *testing.T) {
+	t.Parallel()
 	const row = "row {\n time = slot\n base = coalesce(r.s, \"X\")\n skip = r.kind == \"other\"\n}\n"
 	for _, c := range []struct{ name, decode, body, want string }{
 		{"a member that is not there", `decode "json" { key = r.smybol }`, `{"symbol":"A","last":1}`,

@@ -86,6 +86,7 @@ func fixture(t testing.TB, name string) [][]byte {
 
 // TestFixtures maps each shipped source's fixture to exactly its rows.
 func TestFixtures(t *testing.T) {
+	t.Parallel()
 	for _, src := range shipped(t).Sources {
 		t.Run(src.Name, func(t *testing.T) {
 			dec, err := mapping.NewDecoder(src)
@@ -415,6 +416,7 @@ func duplicateNames(raw []byte) bool {
 }
 
 func TestPoison(t *testing.T) {
+	t.Parallel()
 	p := shipped(t)
 	prog, err := mapping.Compile(p.Sources[0])
 	if err != nil {
@@ -449,6 +451,7 @@ func TestPoison(t *testing.T) {
 }
 
 func TestDecoderRefuses(t *testing.T) {
+	t.Parallel()
 	p := shipped(t)
 	for _, c := range []struct{ source, body, want string }{
 		{"binance", `<html>blocked</html>`, "not JSON at byte 0"},
@@ -497,6 +500,7 @@ func binanceRecord(t testing.TB) (*mapping.Program, mapping.Record, *spec.Source
 }
 
 func TestAppendDoesNotAllocate(t *testing.T) {
+	// Alone: it counts what the process allocates.
 	prog, rec, _ := binanceRecord(t)
 	var rows mapping.Rows
 	n := testing.AllocsPerRun(1000, func() {

@@ -23,6 +23,7 @@ func timed(t testing.TB, expr string) func(value string) (time.Time, error) {
 
 // TestTimesAreExact: whatever the unit, the form and the arithmetic, the microsecond is the one that the digits say.
 func TestTimesAreExact(t *testing.T) {
+	t.Parallel()
 	random := rand.New(rand.NewPCG(1, 2))
 	type form struct {
 		expr   string
@@ -69,6 +70,7 @@ func TestTimesAreExact(t *testing.T) {
 
 // TestTimesThatAreOdd: forms of numbers, and what lies outside of any time that can be meant.
 func TestTimesThatAreOdd(t *testing.T) {
+	t.Parallel()
 	const other = "is it in another unit"
 	for _, c := range []struct{ expr, value, want string }{
 		{"from_unix(r.t)", "1.700000000123456e9", "2023-11-14T22:13:20.123456Z"},

@@ -23,6 +23,7 @@ import (
 // TestOnce: instances that all believe that a source is theirs send the same slots over connections that break before and
 // behind the brokers' work. Each key of each slot is on the topic once.
 func TestOnce(t *testing.T) {
+	t.Parallel()
 	addrs := broker(t).ListenAddrs()
 	const slots, instances = 40, 3
 	ways := make([]*flaky, instances)
@@ -81,6 +82,7 @@ func TestOnce(t *testing.T) {
 // TestTakeOver: who takes a source over sends of the slot under way only what is missing, and hears of the slots before. The
 // earlier writer is out, learns it, and its next slot is not lost.
 func TestTakeOver(t *testing.T) {
+	t.Parallel()
 	addrs := broker(t).ListenAddrs()
 	var mu sync.Mutex
 	found := map[string]int{}
@@ -123,6 +125,7 @@ func TestTakeOver(t *testing.T) {
 
 // TestTopicMadeAgain: a topic that is deleted and made again is another one; nothing that was known of it counts.
 func TestTopicMadeAgain(t *testing.T) {
+	t.Parallel()
 	addrs := broker(t).ListenAddrs()
 	p, adm := producer(t, addrs, produce.Options{}), admin(t, addrs)
 	for n := range 3 {
@@ -149,6 +152,7 @@ func TestTopicMadeAgain(t *testing.T) {
 // TestKafkaAway: what was sent waits in order and arrives; what does not fit is refused, with the reason; what still waits at
 // the end fails, with the reason.
 func TestKafkaAway(t *testing.T) {
+	t.Parallel()
 	m := newMortal(t)
 	addrs := []string{m.addr}
 	p := producer(t, addrs, produce.Options{Buffer: 10_000})
@@ -207,6 +211,7 @@ func TestKafkaAway(t *testing.T) {
 // TestBrokerDies: the embedded broker is killed inside transactions, and its folder goes on: what was acknowledged is there
 // once, nothing else is in the way of what follows, and readers come to the end.
 func TestBrokerDies(t *testing.T) {
+	t.Parallel()
 	m := newMortal(t)
 	addrs := []string{m.addr}
 	var want []string
@@ -250,6 +255,7 @@ func torn(t *testing.T, addrs []string) {
 
 // TestLostAnswer: the broker commits, and its answer is lost: the slot is not sent again.
 func TestLostAnswer(t *testing.T) {
+	t.Parallel()
 	addrs := broker(t).ListenAddrs()
 	lost := &losing{}
 	p := producer(t, addrs, produce.Options{}, kgo.Dialer(lost.dial))

@@ -22,6 +22,7 @@ import (
 )
 
 func TestSendPutsRecordsAsReceived(t *testing.T) {
+	t.Parallel()
 	addrs := broker(t).ListenAddrs()
 	slot := time.Date(2026, 10, 1, 12, 0, 0, 0, time.FixedZone("", 7200))
 	var records []fetch.Record
@@ -59,6 +60,7 @@ func TestSendPutsRecordsAsReceived(t *testing.T) {
 }
 
 func TestSendNothing(t *testing.T) {
+	t.Parallel()
 	if err := producer(t, broker(t).ListenAddrs(), produce.Options{}).Send(t.Context(), source("s"), time.Now(), nil); err != nil {
 		t.Error(err)
 	}
@@ -66,6 +68,7 @@ func TestSendNothing(t *testing.T) {
 
 // TestTooLarge: one record that the topic cannot take is set aside, the others are stored; the limit is the topic's own.
 func TestTooLarge(t *testing.T) {
+	t.Parallel()
 	addrs := broker(t).ListenAddrs()
 	large := fetch.Record{Key: "BTC\x1b[31m", Value: bytes.Repeat([]byte("0123456789abcdef"), 150_000)} // 2.4 MB, and compressible
 	huge := fetch.Record{Key: "ETH", Value: make([]byte, 6<<20)}
@@ -98,6 +101,7 @@ func TestTooLarge(t *testing.T) {
 
 // TestLimitIsLowered: what the broker refuses is found out by trying, also where it does not say how much it takes.
 func TestLimitIsLowered(t *testing.T) {
+	t.Parallel()
 	cluster := broker(t)
 	addrs := cluster.ListenAddrs()
 	p := producer(t, addrs, produce.Options{})
@@ -116,6 +120,7 @@ func TestLimitIsLowered(t *testing.T) {
 }
 
 func TestSendSaysWhatIsWrong(t *testing.T) {
+	t.Parallel()
 	addrs := broker(t).ListenAddrs()
 	p := producer(t, addrs, produce.Options{})
 	other := source("nosuch")
@@ -131,6 +136,7 @@ func TestSendSaysWhatIsWrong(t *testing.T) {
 
 // TestRights: what the broker does not allow is said at once, with what to allow.
 func TestRights(t *testing.T) {
+	t.Parallel()
 	allow := func(kind kmsg.ACLResourceType, name string, ops ...kmsg.ACLOperation) (out []kfake.ACL) {
 		for _, op := range ops {
 			out = append(out, kfake.ACL{Resource: kind, Name: name, Pattern: kmsg.ACLResourcePatternTypeLiteral, Operation: op, Allow: true})
@@ -156,6 +162,7 @@ func TestRights(t *testing.T) {
 }
 
 func TestPause(t *testing.T) {
+	t.Parallel()
 	addrs := broker(t).ListenAddrs()
 	p := producer(t, addrs, produce.Options{})
 	p.Pause("the disk is full")
@@ -173,6 +180,7 @@ func TestPause(t *testing.T) {
 
 // TestAllOrNothing: a partition that refuses makes an error, and nobody sees what the other one took.
 func TestAllOrNothing(t *testing.T) {
+	t.Parallel()
 	cluster := broker(t)
 	cluster.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		cluster.KeepControl()
@@ -203,6 +211,7 @@ func TestAllOrNothing(t *testing.T) {
 
 // TestSendEndsWithItsContext: a broker that takes a batch and does not answer holds up nobody; the producer closes, too.
 func TestSendEndsWithItsContext(t *testing.T) {
+	t.Parallel()
 	cluster := broker(t)
 	p := producer(t, cluster.ListenAddrs(), produce.Options{})
 	if err := p.Send(t.Context(), source("s"), at(0), markets(1)); err != nil {
@@ -234,6 +243,7 @@ func TestSendEndsWithItsContext(t *testing.T) {
 }
 
 func TestSlotOf(t *testing.T) {
+	t.Parallel()
 	at := time.Date(2026, 10, 1, 10, 0, 0, 5000, time.UTC)
 	header := func(text string) kgo.RecordHeader { return kgo.RecordHeader{Key: "slot", Value: []byte(text)} }
 	var slots produce.Slots // remembers, and must not confuse

@@ -8,6 +8,7 @@ import (
 )
 
 func TestScanFindsPaths(t *testing.T) {
+	t.Parallel()
 	var tree Tree
 	a, b, c, d := tree.Add([]any{"a"}), tree.Add([]any{"b", "c"}), tree.Add([]any{"l", 1}), tree.Add([]any{"none"})
 	out := make([]Value, tree.Len())
@@ -33,6 +34,7 @@ func TestScanFindsPaths(t *testing.T) {
 }
 
 func TestScanRefuses(t *testing.T) {
+	t.Parallel()
 	for src, want := range map[string]string{
 		``: "empty", `  `: "empty", `{"a":1`: "cut short", `{"a"`: "cut short", `[1,]`: "cannot begin", `{"a":1}x`: "follows", `01`: "follows",
 		`{"a":.5}`: "cannot begin", `nul`: "want null", "\"a\x01\"": "control", `"\x"`: "unknown escape", `"\u12"`: "cut short", `1.`: "cut short", `<html>`: "cannot begin",
@@ -47,6 +49,7 @@ func TestScanRefuses(t *testing.T) {
 }
 
 func TestEach(t *testing.T) {
+	t.Parallel()
 	var tree Tree
 	root := tree.Add(nil)
 	out := make([]Value, 1)

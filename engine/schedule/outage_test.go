@@ -13,6 +13,7 @@ import (
 // TestOutageIsBridged: three instances, and the ledger away for ten minutes: the one that ran the slot before runs the next
 // ones, the others none, and all are entered.
 func TestOutageIsBridged(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, w *world) {
 		var mu sync.Mutex
 		runs := map[time.Time][]string{}
@@ -56,6 +57,7 @@ func TestOutageIsBridged(t *testing.T) {
 
 // TestFencedStandsBy: who was thrown out by another instance does not go on without a claim.
 func TestFencedStandsBy(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(_ *testing.T, w *world) {
 		job := w.job()
 		job.Fenced = func() bool { return time.Now().Equal(at("00:03:00")) }
@@ -74,6 +76,7 @@ func TestFencedStandsBy(t *testing.T) {
 // TestTheHolderIsTheFirst: who ran a slot has the next one, though another instance asks at the same time; when it is gone the
 // other one has the slot under way.
 func TestTheHolderIsTheFirst(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, w *world) {
 		owners := map[time.Time]string{}
 		var mu sync.Mutex
@@ -106,6 +109,7 @@ func TestTheHolderIsTheFirst(t *testing.T) {
 // TestPending: a slot whose records wait for Kafka keeps its lease and holds up no other; it ends when they are acknowledged,
 // or when it is said that they are not.
 func TestPending(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, w *world) {
 		free := make(chan struct{})
 		w.work = func(_ context.Context, slot schedule.Slot) schedule.Outcome {
@@ -139,6 +143,7 @@ func TestPending(t *testing.T) {
 // TestPendingAtTheEnd: what Kafka has not taken when the process ends fails with that reason; the slot under way is free for
 // the next start.
 func TestPendingAtTheEnd(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(_ *testing.T, w *world) {
 		ended := make(chan struct{})
 		w.work = func(context.Context, schedule.Slot) schedule.Outcome {
@@ -162,6 +167,7 @@ func TestPendingAtTheEnd(t *testing.T) {
 
 // TestOvertime: a run that may go on after its slot's end is stored as late; one without overtime ends with its slot.
 func TestOvertime(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, w *world) {
 		job := w.job()
 		job.Overtime = 40 * time.Second
@@ -188,6 +194,7 @@ func TestOvertime(t *testing.T) {
 
 // TestRightedEnd: an end that becomes known later replaces what was said before.
 func TestRightedEnd(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(_ *testing.T, w *world) {
 		w.slots[at("00:00:00")] = &entry{kind: schedule.Failed, reason: "died"}
 		sleepTo("00:01:30")

@@ -111,6 +111,7 @@ func bubble(t *testing.T, f func(t *testing.T, w *world)) {
 }
 
 func TestSlotAt(t *testing.T) {
+	t.Parallel()
 	berlin := time.FixedZone("CEST", 2*3600)
 	for _, c := range []struct {
 		interval, offset time.Duration
@@ -141,6 +142,7 @@ func TestSlotAt(t *testing.T) {
 }
 
 func TestEverySlotRunsOnce(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(_ *testing.T, w *world) {
 		sleepTo("00:00:30")
 		stop := w.begin("one", w.job())
@@ -152,6 +154,7 @@ func TestEverySlotRunsOnce(t *testing.T) {
 }
 
 func TestOffsetAndJitter(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, w *world) {
 		job := w.job()
 		job.Offset, job.Jitter = 10*time.Second, 20*time.Second
@@ -180,6 +183,7 @@ func TestOffsetAndJitter(t *testing.T) {
 
 // TestSlowRun: its context ends with the slot; when it does not heed that, the slots it runs over are skipped, not doubled.
 func TestSlowRun(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, w *world) {
 		w.work = func(ctx context.Context, slot schedule.Slot) schedule.Outcome {
 			switch slot.At {
@@ -210,6 +214,7 @@ func TestSlowRun(t *testing.T) {
 }
 
 func TestOutcomesAreKept(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(_ *testing.T, w *world) {
 		ends := []schedule.Outcome{{Kind: schedule.NotModified}, {Kind: schedule.Failed, Reason: "HTTP 500"}, {Kind: schedule.Skipped, Reason: "budget"}}
 		w.work = func(_ context.Context, slot schedule.Slot) schedule.Outcome { return ends[slot.At.Minute()] }
@@ -222,6 +227,7 @@ func TestOutcomesAreKept(t *testing.T) {
 
 // TestMissedWhileDown: slots between two lives of the process, and one that died with the first.
 func TestMissedWhileDown(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(_ *testing.T, w *world) {
 		w.slots[at("00:02:00")] = &entry{kind: schedule.OK}
 		w.slots[at("00:03:00")] = &entry{owner: "dead", until: at("00:03:40")}
@@ -234,6 +240,7 @@ func TestMissedWhileDown(t *testing.T) {
 }
 
 func TestLongGapIsBounded(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, w *world) {
 		w.slots[start.AddDate(-3, 0, 0)] = &entry{kind: schedule.OK}
 		stop := w.begin("one", w.job())
@@ -250,6 +257,7 @@ func TestLongGapIsBounded(t *testing.T) {
 
 // TestChangedInterval: what is in the ledger by the old interval is not taken for missed.
 func TestChangedInterval(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(_ *testing.T, w *world) {
 		w.slots[at("00:03:00")] = &entry{kind: schedule.OK}
 		sleepTo("00:05:30")
@@ -264,6 +272,7 @@ func TestChangedInterval(t *testing.T) {
 
 // TestLedgerDown: at the start, between slots, and while a slot runs. Who ran a slot before goes on.
 func TestLedgerDown(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, w *world) {
 		w.slots[start.Add(-2*time.Minute)] = &entry{kind: schedule.OK}
 		w.setDown(true)
@@ -298,6 +307,7 @@ func TestLedgerDown(t *testing.T) {
 }
 
 func TestLedgerDownIsSaidCalmly(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, w *world) {
 		w.setDown(true)
 		stop := w.begin("one", w.job())
@@ -313,6 +323,7 @@ func TestLedgerDownIsSaidCalmly(t *testing.T) {
 }
 
 func TestTwoSchedulers(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, w *world) {
 		w.work = func(context.Context, schedule.Slot) schedule.Outcome {
 			time.Sleep(20 * time.Second) // longer than a lease: it must be renewed
@@ -336,6 +347,7 @@ func TestTwoSchedulers(t *testing.T) {
 
 // TestTakeover: the instance that claimed the slot is gone; another one runs it as soon as the lease is over.
 func TestTakeover(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(_ *testing.T, w *world) {
 		w.slots[start] = &entry{owner: "dead", until: at("00:00:13")}
 		stop := w.begin("one", w.job())
@@ -348,6 +360,7 @@ func TestTakeover(t *testing.T) {
 
 // TestLostClaim: a run whose slot another instance took over ends, and changes nothing.
 func TestLostClaim(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, w *world) {
 		w.work = func(ctx context.Context, slot schedule.Slot) schedule.Outcome {
 			<-ctx.Done()
@@ -369,6 +382,7 @@ func TestLostClaim(t *testing.T) {
 
 // TestStop: the slot under way is given back, and the next start runs it at once; also one that waited for its budget.
 func TestStop(t *testing.T) {
+	t.Parallel()
 	for _, interrupted := range []schedule.Outcome{{Kind: schedule.Failed, Reason: "context canceled"}, {Kind: schedule.Skipped, Reason: "budget"}} {
 		bubble(t, func(_ *testing.T, w *world) {
 			w.work = func(ctx context.Context, _ schedule.Slot) schedule.Outcome {
@@ -391,6 +405,7 @@ func TestStop(t *testing.T) {
 
 // TestClaimAloneFails: a slot that cannot be claimed is run all the same by who holds the source.
 func TestClaimAloneFails(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(_ *testing.T, w *world) {
 		stop := w.begin("one", w.job())
 		sleepTo("00:01:30")
@@ -408,6 +423,7 @@ func TestClaimAloneFails(t *testing.T) {
 
 // TestClockAhead: an instance whose clock is wrong enters nothing; from where its clock is set right it works.
 func TestClockAhead(t *testing.T) {
+	t.Parallel()
 	for name, forward := range map[string]time.Duration{"from the start": 0, "on the way": 150 * time.Second} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
@@ -443,6 +459,7 @@ func TestClockAhead(t *testing.T) {
 
 // TestStopWhileTheLedgerIsDown ends in a moment.
 func TestStopWhileTheLedgerIsDown(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, w *world) {
 		w.work = func(context.Context, schedule.Slot) schedule.Outcome {
 			w.setDown(true)

@@ -33,6 +33,7 @@ func get(t *testing.T, h http.Handler, method, path string) *httptest.ResponseRe
 }
 
 func TestPaths(t *testing.T) {
+	t.Parallel()
 	ill := func(context.Context) ([]string, error) {
 		return []string{"the retention policy fails"}, errors.Join(errors.New("the database does not answer"), errors.New("worker binance waits: table raw_crypto_data does not exist"))
 	}
@@ -63,6 +64,7 @@ func TestPaths(t *testing.T) {
 }
 
 func TestReadyIsAskedWithALimit(t *testing.T) {
+	t.Parallel()
 	var left time.Duration
 	get(t, serve.Handler(func(ctx context.Context) ([]string, error) {
 		end, _ := ctx.Deadline()
@@ -75,6 +77,7 @@ func TestReadyIsAskedWithALimit(t *testing.T) {
 }
 
 func TestMetricsArePrometheusText(t *testing.T) {
+	t.Parallel()
 	lag := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "cryptoviz_lag_records", Help: "Records \"that\" wait.\nIn all."}, []string{"source"})
 	lag.WithLabelValues("bi\"na\\nce\n").Set(3)
 	w := get(t, serve.Handler(well, lag), "GET", "/metrics")
@@ -101,6 +104,7 @@ func (b broken) Collect(c chan<- prometheus.Metric) {
 }
 
 func TestOneBrokenMetricHidesNoOther(t *testing.T) {
+	t.Parallel()
 	w := get(t, serve.Handler(well, broken{prometheus.NewDesc("cryptoviz_broken", "x", nil, nil)}), "GET", "/metrics")
 	if w.Code != 200 || !strings.Contains(w.Body.String(), "\ngo_goroutines ") || strings.Contains(w.Body.String(), "geheim") {
 		t.Errorf("got %d %s", w.Code, w.Body)
@@ -108,6 +112,7 @@ func TestOneBrokenMetricHidesNoOther(t *testing.T) {
 }
 
 func TestListenTellsOfATakenPort(t *testing.T) {
+	t.Parallel()
 	first, err := serve.Listen(t.Context(), "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -160,6 +165,7 @@ func ask(t *testing.T, url string) (string, error) {
 }
 
 func TestRunAnswersWhatIsUnderWayAndEnds(t *testing.T) {
+	t.Parallel()
 	asked, answer := make(chan struct{}), make(chan struct{})
 	url, stop := started(t, serve.Handler(func(context.Context) ([]string, error) {
 		close(asked)
@@ -189,6 +195,7 @@ func TestRunAnswersWhatIsUnderWayAndEnds(t *testing.T) {
 
 // TestRunEndsInSpiteOfARequest has a request that never ends by itself.
 func TestRunEndsInSpiteOfARequest(t *testing.T) {
+	t.Parallel()
 	asked := make(chan struct{})
 	url, stop := started(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		close(asked)
@@ -209,6 +216,7 @@ func TestRunEndsInSpiteOfARequest(t *testing.T) {
 }
 
 func TestRunTellsWhyItCannotGoOn(t *testing.T) {
+	t.Parallel()
 	l, err := serve.Listen(t.Context(), "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 )
 
 func TestTimeForms(t *testing.T) {
+	t.Parallel()
 	want := time.Date(2026, 10, 1, 11, 59, 59, 250_000_000, time.UTC)
 	now := time.Date(2026, 11, 24, 1, 2, 3, 456_789_999, time.UTC)
 	for text, moved := range map[string]string{
@@ -40,6 +41,7 @@ func TestTimeForms(t *testing.T) {
 }
 
 func TestNumberForms(t *testing.T) {
+	t.Parallel()
 	for text, moved := range map[string]string{ // times 1.01
 		"70123.10000000": "70824.30000000", "100.00000000": "101.00000000", "0.00001303": "0.00001316", "$70,123.10": "$70,824.30", "7e4": "70700",
 		"1.5e-5": "0.000015", "0.00000001": "0.00000001", "-12.50 %": "-12.62 %", "31073": "31384", "999,999": "1,009,999", "12.": "12", "1,2": "1,2",
@@ -64,6 +66,7 @@ func TestNumberForms(t *testing.T) {
 
 // TestWalk: pure, near 1, small steps, a day's swing like a market's, markets of one asset close together.
 func TestWalk(t *testing.T) {
+	t.Parallel()
 	a, b := newWalk(7, "a", "BTC", "BTC/USD"), newWalk(7, "b", "BTC", "BTC/USDT")
 	other := newWalk(8, "a", "BTC", "BTC/USD")
 	from := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)

@@ -35,6 +35,7 @@ var start = time.Date(2026, 11, 24, 23, 58, 30, 0, time.UTC)
 
 // TestShipped plays every shipped source over its socket, at two times, twice.
 func TestShipped(t *testing.T) {
+	t.Parallel()
 	p := load(t, nil, nil)
 	for _, src := range p.Sources {
 		t.Run(src.Name, func(t *testing.T) {
@@ -78,6 +79,7 @@ func TestShipped(t *testing.T) {
 
 // TestForm compares a reply with its fixture: only times and prices differ, and in nothing but their digits.
 func TestForm(t *testing.T) {
+	t.Parallel()
 	p := load(t, nil, nil)
 	s := serve(t, p, simulate.Options{Seed: 3})
 	shape := func(b []byte) string { // digits are all alike
@@ -108,6 +110,7 @@ func TestForm(t *testing.T) {
 
 // TestStreams hears the acknowledgement first and once, heartbeats with it, and pongs.
 func TestStreams(t *testing.T) {
+	t.Parallel()
 	p := load(t, nil, nil)
 	s := serve(t, p, simulate.Options{})
 	c := connect(t, s, source(t, p, "coinbase"))
@@ -146,6 +149,7 @@ func TestStreams(t *testing.T) {
 
 // TestSilentUntilSubscribed sends nothing to a client that asks for nothing.
 func TestSilentUntilSubscribed(t *testing.T) {
+	t.Parallel()
 	p := load(t, nil, nil)
 	s := serve(t, p, simulate.Options{})
 	conn, _, err := websocket.Dial(t.Context(), s.Endpoint(source(t, p, "coinbase")), nil)
@@ -163,6 +167,7 @@ func TestSilentUntilSubscribed(t *testing.T) {
 // TestFastClock has a message of every market in each slot while a day passes in minutes: five slots in a row, since a busy
 // machine may let one pass.
 func TestFastClock(t *testing.T) {
+	t.Parallel()
 	p := load(t, nil, nil)
 	c := clock.Fast(start, 200) // a slot in 300 ms
 	s := serve(t, p, simulate.Options{Clock: c})
@@ -188,6 +193,7 @@ func TestFastClock(t *testing.T) {
 
 // TestMarkets gives every market that is asked for a record, also one that the fixture lacks, and no other.
 func TestMarkets(t *testing.T) {
+	t.Parallel()
 	var log bytes.Buffer
 	p := load(t, func(s string) string {
 		s = strings.Replace(s, `["BTC/USDT", "ETH/USDT", "SOL/USDT"]`, `["ETH/USDT", "ADA/USDT", "DOGE/USDT", "ETH/BTC"]`, 1)
@@ -215,6 +221,7 @@ func TestMarkets(t *testing.T) {
 
 // TestNewSource simulates a definition that was never seen: its own time forms and price texts, HTML and nested JSON.
 func TestNewSource(t *testing.T) {
+	t.Parallel()
 	more := fstest.MapFS{
 		"sources/page.hcl": {Data: []byte(`
 source { description = "a page" }
@@ -281,6 +288,7 @@ row {
 }
 
 func TestBrokenFixture(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct{ file, text, want string }{
 		"not JSON":  {"binance.reply.json", `[{"symbol":`, "sources/binance.reply.json of source binance: not JSON at byte 11: it is cut short"},
 		"empty":     {"kraken.reply.json", ``, "sources/kraken.reply.json of source kraken: not JSON at byte 0: it is empty"},
@@ -298,6 +306,7 @@ func TestBrokenFixture(t *testing.T) {
 
 // TestClose ends while clients are connected, one of which does not read; goleak looks for what stays behind.
 func TestClose(t *testing.T) {
+	// Alone: it looks for goroutines of servers.
 	p := load(t, nil, nil)
 	s, err := simulate.New(p, simulate.Options{Clock: clock.Fast(start, 100_000)})
 	if err != nil {
@@ -339,6 +348,7 @@ func TestClose(t *testing.T) {
 
 // TestContextEnds stops serving with the context of Start.
 func TestContextEnds(t *testing.T) {
+	t.Parallel()
 	p := load(t, nil, nil)
 	s, err := simulate.New(p, simulate.Options{})
 	if err != nil {
@@ -365,6 +375,7 @@ func TestContextEnds(t *testing.T) {
 
 // TestHTTP refuses what no source asks.
 func TestHTTP(t *testing.T) {
+	t.Parallel()
 	p := load(t, nil, nil)
 	s := serve(t, p, simulate.Options{})
 	base := s.Endpoint(source(t, p, "binance"))

@@ -14,6 +14,7 @@ import (
 
 // TestRecorded plays real traffic of two exchanges.
 func TestRecorded(t *testing.T) {
+	t.Parallel()
 	if _, err := os.Stat(captures); err != nil {
 		t.Skipf("the recordings are not here: %v", err)
 	}
@@ -55,6 +56,7 @@ func TestRecorded(t *testing.T) {
 
 // TestRecordedPoll plays replies and pages at their own times.
 func TestRecordedPoll(t *testing.T) {
+	t.Parallel()
 	p := load(t, nil, nil)
 	reply := func(received, price string) string {
 		return `{"received":` + received + `,"message":[{"symbol":"BTCUSDT","lastPrice":"` + price + `","closeTime":1600000000000,"count":1}]}` + "\n"
@@ -88,6 +90,7 @@ func TestRecordedPoll(t *testing.T) {
 }
 
 func TestBrokenRecording(t *testing.T) {
+	t.Parallel()
 	p := load(t, nil, nil)
 	good := `{"received": 1618677817.06, "message": {"type":"heartbeat"}}` + "\n"
 	for name, c := range map[string]struct{ text, want string }{

@@ -38,6 +38,7 @@ func hourly() Rollup {
 }
 
 func TestPrint(t *testing.T) {
+	t.Parallel()
 	now := at("02:49:09")
 	fresh := Source{Name: "fear_greed", Enabled: true, Transport: "html", Every: "1h", interval: time.Hour, Lag: -1}
 	for name, c := range map[string]struct {
@@ -196,6 +197,7 @@ func trim(text string) string {
 }
 
 func TestPrintTellsOfAnOutputThatIsClosed(t *testing.T) {
+	t.Parallel()
 	if err := (Status{}).Print(closed{}, Look{}); !errors.Is(err, errClosed) {
 		t.Errorf("got %v", err)
 	}
@@ -208,6 +210,7 @@ type closed struct{}
 func (closed) Write([]byte) (int, error) { return 0, errClosed }
 
 func TestJSON(t *testing.T) {
+	t.Parallel()
 	s := Status{At: at("02:49:09"), Mode: "live", Sources: []Source{
 		with(func(s *Source) {
 			s.State, s.Reason, s.Dead, s.Lost, s.Failed24, s.Hour = "failed", "no record came", 1, 2, 3, Ends{1, 2, 1}
@@ -297,6 +300,7 @@ func TestJSON(t *testing.T) {
 }
 
 func TestAgo(t *testing.T) {
+	t.Parallel()
 	for d, want := range map[time.Duration]string{
 		-time.Hour: "0s", 0: "0s", 1400 * time.Millisecond: "1s", 59600 * time.Millisecond: "1m 0s", 61 * time.Second: "1m 1s",
 		time.Hour: "1h 0m", 21*time.Hour + 54*time.Minute + 59*time.Second: "21h 54m", 24 * time.Hour: "1d 0h", 100 * 24 * time.Hour: "100d 0h",
@@ -308,6 +312,7 @@ func TestAgo(t *testing.T) {
 }
 
 func TestWrap(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ text, want string }{
 		{"", ""},
 		{"one", "one"},

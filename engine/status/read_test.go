@@ -82,6 +82,7 @@ func kafka(t *testing.T, records map[string]int) *kadm.Client {
 }
 
 func TestRead(t *testing.T) {
+	t.Parallel()
 	db, p := database(t), declared()
 	exec(t, db, schema.SQL)
 	exec(t, db, `INSERT INTO cryptoviz.meta VALUES ('mode', 'simulated');
@@ -138,6 +139,7 @@ func TestRead(t *testing.T) {
 }
 
 func TestReadWithoutKafka(t *testing.T) {
+	t.Parallel()
 	db, p := database(t), declared()
 	exec(t, db, schema.SQL)
 	s, err := status.Read(t.Context(), p, db, nil, now)
@@ -156,6 +158,7 @@ func TestReadWithoutKafka(t *testing.T) {
 }
 
 func TestReadWithoutADatabase(t *testing.T) {
+	t.Parallel()
 	db := database(t)
 	if _, err := status.Read(t.Context(), declared(), db, nil, now); err == nil || !strings.HasPrefix(err.Error(), "read the pipeline's status: ") || !strings.Contains(err.Error(), "SQLSTATE 42P01") {
 		t.Errorf("an empty one: %v", err)
@@ -171,6 +174,7 @@ func TestReadWithoutADatabase(t *testing.T) {
 }
 
 func TestReadRollups(t *testing.T) {
+	t.Parallel()
 	db, p := database(t), declared()
 	exec(t, db, schema.SQL)
 	p.Rollups[0].From.Hypertable = &spec.Hypertable{Time: "time"}

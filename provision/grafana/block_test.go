@@ -16,6 +16,7 @@ import (
 
 // What Block writes, read by the language, is what Grafana has: the plan after import is empty.
 func TestBlocksDeclareWhatIsThere(t *testing.T) {
+	t.Parallel()
 	eachProfile(t, func(t *testing.T, srv *grafanatest.Server) {
 		w := newWorld(t, srv).full()
 		w.p.Folders[0].Title = "Crypto ${x} \"quoted\""
@@ -103,6 +104,7 @@ func load(t *testing.T, files fstest.MapFS, text string) *spec.Pipeline {
 }
 
 func TestBlocksThatCannotBe(t *testing.T) {
+	t.Parallel()
 	srv := grafanatest.New(t, grafanatest.V13)
 	w := newWorld(t, srv).full()
 	w.apply()
@@ -122,6 +124,7 @@ func TestBlocksThatCannotBe(t *testing.T) {
 }
 
 func TestPullTakesEditsIntoTheFile(t *testing.T) {
+	t.Parallel()
 	srv := grafanatest.New(t, grafanatest.V12)
 	w := newWorld(t, srv).full()
 	w.apply()

@@ -32,6 +32,7 @@ func says(t *testing.T, text string, parts ...string) {
 
 // alice edits the panel Price, the file the panel Data: both are kept.
 func TestEditsInDifferentPlacesAreMerged(t *testing.T) {
+	t.Parallel()
 	eachProfile(t, func(t *testing.T, srv *grafanatest.Server) {
 		w := newWorld(t, srv).full()
 		w.apply()
@@ -82,6 +83,7 @@ func TestEditsInDifferentPlacesAreMerged(t *testing.T) {
 
 // Both edit the panel Price.
 func TestEditsOfTheSamePanelNeedConsent(t *testing.T) {
+	t.Parallel()
 	eachProfile(t, func(t *testing.T, srv *grafanatest.Server) {
 		w := newWorld(t, srv).full()
 		w.apply()
@@ -117,6 +119,7 @@ func TestEditsOfTheSamePanelNeedConsent(t *testing.T) {
 
 // The file drops a panel that alice has edited.
 func TestADroppedPanelWithEditsNeedsConsent(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, grafanatest.New(t, grafanatest.V13)).full()
 	w.apply()
 	w.srv.SaveInBrowser(t, "cv-market", "alice", func(m map[string]any) { panelOf(t, m, "7")["title"] = "Mine" })
@@ -134,6 +137,7 @@ func TestADroppedPanelWithEditsNeedsConsent(t *testing.T) {
 }
 
 func TestADroppedPanelWithoutEditsJustGoes(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, grafanatest.New(t, grafanatest.V12)).full()
 	w.apply()
 	d := w.p.Dashboards[0]
@@ -152,6 +156,7 @@ func TestADroppedPanelWithoutEditsJustGoes(t *testing.T) {
 
 // The ledger is lost: what we saved last is known by the message of its version; what somebody else made is not overwritten.
 func TestAdoption(t *testing.T) {
+	t.Parallel()
 	eachProfile(t, func(t *testing.T, srv *grafanatest.Server) {
 		w := newWorld(t, srv).full()
 		w.apply()
@@ -187,6 +192,7 @@ func TestAdoption(t *testing.T) {
 }
 
 func TestProvisionedFromAFile(t *testing.T) {
+	t.Parallel()
 	eachProfile(t, func(t *testing.T, srv *grafanatest.Server) {
 		w := newWorld(t, srv).full()
 		w.apply()
@@ -226,6 +232,7 @@ func TestProvisionedFromAFile(t *testing.T) {
 
 // Somebody saves between the plan and its apply, or between apply's second look and its write.
 func TestSavedInTheMeantime(t *testing.T) {
+	t.Parallel()
 	eachProfile(t, func(t *testing.T, srv *grafanatest.Server) {
 		w := newWorld(t, srv).full()
 		w.apply()
@@ -249,6 +256,7 @@ func TestSavedInTheMeantime(t *testing.T) {
 }
 
 func TestNewUID(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, grafanatest.New(t, grafanatest.V13)).full()
 	w.apply()
 	text(`"uid": "cv-market"`, `"uid": "cv-market-2"`)(w.p)
@@ -267,6 +275,7 @@ func TestNewUID(t *testing.T) {
 
 // 11 and 12 raise a refresh that is too short, which is nobody's drift; 13 refuses it.
 func TestRefreshBelowTheMinimum(t *testing.T) {
+	t.Parallel()
 	eachProfile(t, func(t *testing.T, srv *grafanatest.Server) {
 		w := newWorld(t, srv).full()
 		text(`"refresh": "30s"`, `"refresh": "1s"`)(w.p)

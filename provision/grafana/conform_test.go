@@ -12,6 +12,7 @@ import (
 )
 
 func TestCreateThenNothing(t *testing.T) {
+	t.Parallel()
 	eachProfile(t, func(t *testing.T, srv *grafanatest.Server) {
 		w := newWorld(t, srv).full()
 		changes := w.apply()
@@ -94,6 +95,7 @@ func text(old, with string) func(p *spec.Pipeline) {
 }
 
 func TestEachIntent(t *testing.T) {
+	t.Parallel()
 	eachProfile(t, func(t *testing.T, srv *grafanatest.Server) {
 		w := newWorld(t, srv).full()
 		w.apply()

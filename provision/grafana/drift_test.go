@@ -128,6 +128,7 @@ func drifts(t *testing.T) []struct {
 }
 
 func TestEachDrift(t *testing.T) {
+	t.Parallel()
 	eachProfile(t, func(t *testing.T, srv *grafanatest.Server) {
 		w := newWorld(t, srv).full()
 		w.apply()
@@ -148,6 +149,7 @@ func TestEachDrift(t *testing.T) {
 
 // What the editor adds by itself, and what nobody declared, is no difference, and stays when something else is applied.
 func TestNobodysChangesStay(t *testing.T) {
+	t.Parallel()
 	eachProfile(t, func(t *testing.T, srv *grafanatest.Server) {
 		w := newWorld(t, srv).full()
 		w.apply()

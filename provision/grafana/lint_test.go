@@ -9,6 +9,7 @@ import (
 )
 
 func TestLint(t *testing.T) {
+	t.Parallel()
 	panel := func(more string) string {
 		return `{"title": "X", "schemaVersion": 41, "panels": [` + more + `]}`
 	}

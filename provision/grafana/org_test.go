@@ -17,6 +17,7 @@ import (
 
 // A plan asks for each thing once, and never twice.
 func TestRequestsOfAPlan(t *testing.T) {
+	t.Parallel()
 	eachProfile(t, func(t *testing.T, srv *grafanatest.Server) {
 		w := newWorld(t, srv).full()
 		w.apply()
@@ -47,6 +48,7 @@ func TestRequestsOfAPlan(t *testing.T) {
 
 // Fifty dashboards: one request each, eight at a time, and a few more.
 func TestFiftyDashboards(t *testing.T) {
+	t.Parallel()
 	srv := grafanatest.New(t, grafanatest.V13)
 	w := newWorld(t, srv).full()
 	for i := range 49 {
@@ -68,6 +70,7 @@ func TestFiftyDashboards(t *testing.T) {
 
 // Search lags behind from 12 on: nothing that is declared depends on it.
 func TestSearchLag(t *testing.T) {
+	t.Parallel()
 	eachProfile(t, func(t *testing.T, srv *grafanatest.Server) {
 		srv.SearchLag(1000)
 		w := newWorld(t, srv).full()
@@ -89,6 +92,7 @@ func TestSearchLag(t *testing.T) {
 }
 
 func TestSearchPages(t *testing.T) {
+	t.Parallel()
 	srv := grafanatest.New(t, grafanatest.V12)
 	for i := range 2345 {
 		srv.Put(t, "", "carol", fmt.Appendf(nil, `{"uid": "u%d", "title": "T", "tags": ["a%d"]}`, i, i))
@@ -106,6 +110,7 @@ func TestSearchPages(t *testing.T) {
 
 // A Grafana without alerting, or a token that may not see some lists, is fine for a pipeline that declares nothing there.
 func TestListsThatNobodyNeeds(t *testing.T) {
+	t.Parallel()
 	srv := grafanatest.New(t, grafanatest.V13)
 	w := newWorld(t, srv).full()
 	w.p.Alerts, w.p.DataSources, w.p.Dashboards = nil, nil, nil
@@ -119,6 +124,7 @@ func TestListsThatNobodyNeeds(t *testing.T) {
 
 // What an apply makes depends on what it needs.
 func TestDependencies(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, grafanatest.New(t, grafanatest.V13)).full()
 	want := map[string]string{
 		"folder.crypto": "", "folder.crypto_detail": "folder.crypto", "datasource.main": "",
@@ -133,6 +139,7 @@ func TestDependencies(t *testing.T) {
 
 // A mistake in a dashboard's file is that dashboard's error.
 func TestBrokenFile(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, grafanatest.New(t, grafanatest.V13)).full()
 	w.p.Dashboards[0].JSON = []byte(`{"uid": 1`)
 	if _, err := w.try(); err == nil || !strings.Contains(err.Error(), "dashboards/market.json is no dashboard JSON") {
@@ -142,6 +149,7 @@ func TestBrokenFile(t *testing.T) {
 
 // The whole of a plan of Grafana, as it is printed.
 func TestPrinted(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, grafanatest.New(t, grafanatest.V13)).full()
 	w.apply()
 	w.srv.SaveInBrowser(t, "cv-market", "alice", func(m map[string]any) {
@@ -163,6 +171,7 @@ func TestPrinted(t *testing.T) {
 
 // Resources are read, judged and applied side by side, as provision does it.
 func TestSideBySide(t *testing.T) {
+	t.Parallel()
 	srv := grafanatest.New(t, grafanatest.V12)
 	w := newWorld(t, srv).full()
 	for i := range 20 {

@@ -13,6 +13,7 @@ import (
 
 // removed blocks for everything; the data source has a uid that its name does not make.
 func TestRemoved(t *testing.T) {
+	t.Parallel()
 	eachProfile(t, func(t *testing.T, srv *grafanatest.Server) {
 		w := newWorld(t, srv).full()
 		w.p.DataSources[0].UID = "own-uid"
@@ -54,6 +55,7 @@ func TestRemoved(t *testing.T) {
 // A file that chose its uid later leaves the first dashboard behind, as CV-G11 says. A removed block takes the one that the last
 // apply set, and the other is somebody else's by now.
 func TestRemovedTakesOnlyWhatWasSet(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, grafanatest.New(t, grafanatest.V13)).full()
 	w.apply()
 	w.p.Dashboards[0].UID, w.p.DataSources[0].UID, w.p.DataSources[0].Title = "own", "own-source", "Own"
@@ -77,6 +79,7 @@ func TestRemovedTakesOnlyWhatWasSet(t *testing.T) {
 }
 
 func TestDeletingEditedWorkNeedsConsent(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, grafanatest.New(t, grafanatest.V13)).full()
 	w.apply()
 	w.srv.SaveInBrowser(t, "cv-market", "alice", func(m map[string]any) { panelOf(t, m, "7")["title"] = "Hers" })
@@ -90,6 +93,7 @@ func TestDeletingEditedWorkNeedsConsent(t *testing.T) {
 
 // What comes into a folder between the plan and its apply is not deleted unseen.
 func TestFolderWithSomethingNewIsNotDeleted(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, grafanatest.New(t, grafanatest.V12)).full()
 	w.p.Folders, w.p.Dashboards, w.p.DataSources, w.p.Alerts = w.p.Folders[:1], nil, nil, nil
 	w.apply()
@@ -108,6 +112,7 @@ func TestFolderWithSomethingNewIsNotDeleted(t *testing.T) {
 }
 
 func TestNamesThatAreTaken(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, grafanatest.New(t, grafanatest.V13)).full()
 	w.apply()
 	ds := *w.p.DataSources[0]
@@ -129,6 +134,7 @@ func TestNamesThatAreTaken(t *testing.T) {
 
 // Another data source is the default: that is told before it changes.
 func TestDefaultDataSource(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, grafanatest.New(t, grafanatest.V13)).full()
 	w.p.DataSources[0].Default = true
 	w.apply()

@@ -14,6 +14,7 @@ import (
 
 // Applying the same change twice, or after an answer was lost, ends well.
 func TestApplyIsSafeToRepeat(t *testing.T) {
+	t.Parallel()
 	eachProfile(t, func(t *testing.T, srv *grafanatest.Server) {
 		w := newWorld(t, srv).full()
 		for _, path := range []string{"/api/folders", "/api/datasources", "/api/dashboards/db", "/api/v1/provisioning/alert-rules"} {
@@ -51,6 +52,7 @@ func TestApplyIsSafeToRepeat(t *testing.T) {
 
 // The file has another kind of panel: nothing of the old kind stays. A field that left the file leaves Grafana.
 func TestNothingStaysOfWhatTheFileDropped(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, grafanatest.New(t, grafanatest.V13)).full()
 	w.apply()
 	text(`"type": "stat", "title": "Data"`, `"type": "gauge", "title": "Data"`)(w.p)
@@ -85,6 +87,7 @@ func TestNothingStaysOfWhatTheFileDropped(t *testing.T) {
 
 // A dashboard with tabs is not flattened.
 func TestSchemaVersion2(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, grafanatest.New(t, grafanatest.V13)).full()
 	w.apply()
 	w.srv.SaveByAPI(t, "cv-market", "alice", "", func(m map[string]any) {
@@ -101,6 +104,7 @@ func TestSchemaVersion2(t *testing.T) {
 
 // Another data source or rule than the one that was read is not overwritten; a rule that was made in the editor stays editable.
 func TestOthersChangedInTheMeantime(t *testing.T) {
+	t.Parallel()
 	eachProfile(t, func(t *testing.T, srv *grafanatest.Server) {
 		w := newWorld(t, srv).full()
 		w.apply()
@@ -130,6 +134,7 @@ func TestOthersChangedInTheMeantime(t *testing.T) {
 
 // A number, and a key order, that only look different.
 func TestNoFalseDifference(t *testing.T) {
+	t.Parallel()
 	eachProfile(t, func(t *testing.T, srv *grafanatest.Server) {
 		w := newWorld(t, srv).full()
 		text(`"title": "Market"`, `"title": "  Market\ufeff "`)(w.p)
@@ -150,6 +155,7 @@ func TestNoFalseDifference(t *testing.T) {
 
 // When the answer to a new password is lost, nobody knows whether it was set: that is an error, and the next apply sets it.
 func TestPasswordWhoseAnswerIsLost(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, grafanatest.New(t, grafanatest.V13)).full()
 	w.apply()
 	w.p.DataSources[0].Password = spec.NewSecret("n3w-secret")

@@ -21,6 +21,7 @@ var (
 )
 
 func TestMacros(t *testing.T) {
+	t.Parallel()
 	tests := []struct{ sql, want string }{
 		{"$__time(c)", `c AS "time"`},
 		{"$__timeEpoch(c)", `extract(epoch from c) as "time"`},
@@ -72,6 +73,7 @@ func TestMacros(t *testing.T) {
 }
 
 func TestInterpolation(t *testing.T) {
+	t.Parallel()
 	vars := map[string]grafana.Var{
 		"s": {Values: []string{"BTC", "O'X"}, Multi: true}, "one": {Values: []string{"BTC"}, Multi: true}, "plain": {Values: []string{"O'X"}},
 		"all": {Values: []string{"a OR true"}, Raw: true, Multi: true}, "dq": {Values: []string{`say "hi"`}, Multi: true}, "none": {Multi: true},
@@ -101,6 +103,7 @@ func TestInterpolation(t *testing.T) {
 }
 
 func TestInterval(t *testing.T) {
+	t.Parallel()
 	day := 24 * time.Hour
 	for _, tt := range []struct {
 		length, least time.Duration
@@ -135,6 +138,7 @@ func board(t *testing.T, sql, variables string) *spec.Dashboard {
 }
 
 func TestSQLOfADashboard(t *testing.T) {
+	t.Parallel()
 	vars := `{"name": "source", "type": "query", "query": "SELECT 1 WHERE $__timeFilter(time)", "multi": true, "includeAll": true, "current": {"value": ["$__all"]}},
 		{"name": "one", "type": "query", "query": "SELECT 2", "current": {"value": ""}},
 		{"name": "known", "type": "query", "query": "SELECT 3", "multi": true, "current": {"value": ["a", "b"]}},
@@ -166,6 +170,7 @@ func TestSQLOfADashboard(t *testing.T) {
 
 // Only what goes to the dashboard's own PostgreSQL is SQL of this pipeline.
 func TestSQLOfOtherDataSources(t *testing.T) {
+	t.Parallel()
 	for ref, want := range map[string]int{
 		`{"type": "grafana-postgresql-datasource", "uid": "${datasource}"}`: 1, `{"type": "postgres", "uid": "cv-main"}`: 1, `null`: 1, `"$datasource"`: 1, `"cv-main"`: 1, `{"uid": "cv-main"}`: 1,
 		`{"type": "mysql", "uid": "x"}`: 0, `{"type": "grafana-postgresql-datasource", "uid": "another"}`: 0, `{"type": "__expr__", "uid": "__expr__"}`: 0, `"-- Mixed --"`: 0,
@@ -189,6 +194,7 @@ func shipped(t *testing.T) *spec.Dashboard {
 
 // The shipped dashboard has no lint, and PostgreSQL explains all of its SQL.
 func TestShippedDashboard(t *testing.T) {
+	t.Parallel()
 	d := shipped(t)
 	if got := grafana.Lint(d); len(got) > 0 {
 		t.Errorf("lint:\n%s", strings.Join(got, "\n"))

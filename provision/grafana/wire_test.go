@@ -21,6 +21,7 @@ import (
 
 // Each fault, with what the user is told.
 func TestFaults(t *testing.T) {
+	t.Parallel()
 	login := `<!DOCTYPE html><html><body>Please log in, token TOKEN</body></html>`
 	tests := []struct {
 		name  string
@@ -77,6 +78,7 @@ func TestFaults(t *testing.T) {
 
 // A fault that passes is not noticed, and Retry-After is kept to.
 func TestFaultsThatPass(t *testing.T) {
+	t.Parallel()
 	srv := grafanatest.New(t, grafanatest.V12)
 	w := newWorld(t, srv).full()
 	srv.Fail(grafanatest.Fault{Path: "/api/org", Times: 1, Status: 429, Header: http.Header{"Retry-After": {"1"}}})
@@ -90,6 +92,7 @@ func TestFaultsThatPass(t *testing.T) {
 
 // A request that makes something is sent once.
 func TestPostsAreNotRepeated(t *testing.T) {
+	t.Parallel()
 	srv := grafanatest.New(t, grafanatest.V12)
 	w := newWorld(t, srv).full()
 	changes := w.plan()
@@ -105,6 +108,7 @@ func TestPostsAreNotRepeated(t *testing.T) {
 
 // One object that cannot be read does not hide the others.
 func TestOneUnreadableObject(t *testing.T) {
+	t.Parallel()
 	srv := grafanatest.New(t, grafanatest.V13)
 	w := newWorld(t, srv).full()
 	srv.Fail(grafanatest.Fault{Path: "/api/v1/provisioning", Status: 403, Body: `{"message":"Permissions needed: alert.provisioning:read"}`})
@@ -123,6 +127,7 @@ func TestOneUnreadableObject(t *testing.T) {
 }
 
 func TestRoles(t *testing.T) {
+	t.Parallel()
 	srv := grafanatest.New(t, grafanatest.V13)
 	w := newWorld(t, srv).full()
 	w.p.Grafana.Auth = spec.NewSecret(srv.AddToken(grafanatest.Viewer, "viewer"))
@@ -136,6 +141,7 @@ func TestRoles(t *testing.T) {
 
 // The library prints bodies with secrets when GF_LOG is set; the client takes that from it.
 func TestNothingIsPrintedWhateverTheEnvironmentSays(t *testing.T) {
+	// Alone: it sets the environment.
 	t.Setenv("GF_LOG", "1")
 	var out bytes.Buffer
 	log.SetOutput(&out)
@@ -149,6 +155,7 @@ func TestNothingIsPrintedWhateverTheEnvironmentSays(t *testing.T) {
 }
 
 func TestSubPathAndPassword(t *testing.T) {
+	t.Parallel()
 	srv := grafanatest.NewAt(t, grafanatest.V13, "/grafana/")
 	w := newWorld(t, srv).full()
 	w.p.Grafana.URL += "/"
@@ -172,6 +179,7 @@ func TestSubPathAndPassword(t *testing.T) {
 }
 
 func TestAnswersAreBounded(t *testing.T) {
+	t.Parallel()
 	srv := grafanatest.New(t, grafanatest.V13)
 	w := newWorld(t, srv).full()
 	srv.Fail(grafanatest.Fault{Path: "/api/org", Status: 200, Body: `{"name": "` + strings.Repeat("x", 2<<20) + `"}`})
@@ -183,6 +191,7 @@ func TestAnswersAreBounded(t *testing.T) {
 
 // Credentials go to Grafana's host alone.
 func TestCredentialsDoNotFollowARedirect(t *testing.T) {
+	t.Parallel()
 	asked := false
 	other := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { asked = asked || r.Header.Get("Authorization") != "" }))
 	defer other.Close()
@@ -198,6 +207,7 @@ func TestCredentialsDoNotFollowARedirect(t *testing.T) {
 }
 
 func TestNewClientRefuses(t *testing.T) {
+	t.Parallel()
 	for url, auth := range map[string]string{"": "x", "grafana.example.com": "x", "ftp://x": "x", "http://ok": "", "http://u:p@host": "x"} {
 		if _, err := grafana.NewClient(&spec.Grafana{URL: url, Auth: spec.NewSecret(auth)}); err == nil {
 			t.Errorf("%q with %q is taken", url, auth)
@@ -206,6 +216,7 @@ func TestNewClientRefuses(t *testing.T) {
 }
 
 func TestVersion(t *testing.T) {
+	t.Parallel()
 	for _, p := range grafanatest.Profiles() {
 		srv := grafanatest.New(t, p)
 		w := newWorld(t, srv)
@@ -229,6 +240,7 @@ func TestVersion(t *testing.T) {
 }
 
 func TestCancel(t *testing.T) {
+	t.Parallel()
 	srv := grafanatest.New(t, grafanatest.V13)
 	w := newWorld(t, srv).full()
 	stop := srv.Fail(grafanatest.Fault{Path: "/api/dashboards", Delay: 10 * time.Minute})
@@ -244,6 +256,7 @@ func TestCancel(t *testing.T) {
 }
 
 func TestAnnotate(t *testing.T) {
+	t.Parallel()
 	srv := grafanatest.New(t, grafanatest.V12)
 	w := newWorld(t, srv)
 	before := time.Now().UnixMilli()
@@ -267,6 +280,7 @@ func TestAnnotate(t *testing.T) {
 
 // TestAddressWithASecretPath: a proxy may let in by a part of the path. No message and no plan shows it.
 func TestAddressWithASecretPath(t *testing.T) {
+	t.Parallel()
 	for name, answer := range map[string]http.HandlerFunc{
 		"an error": func(w http.ResponseWriter, r *http.Request) {
 			http.Error(w, `{"message": "no route `+r.URL.Path+`"}`, http.StatusNotFound)

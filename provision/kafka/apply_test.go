@@ -24,6 +24,7 @@ import (
 
 // Instances that plan at the same time all create the topic, and none fails.
 func TestCreatedByAnotherMeanwhile(t *testing.T) {
+	t.Parallel()
 	w := oneBroker(t)
 	s := topicOf("binance", 3, 1, retentionMs, "604800000")
 	var group sync.WaitGroup
@@ -43,6 +44,7 @@ func TestCreatedByAnotherMeanwhile(t *testing.T) {
 }
 
 func TestDeletionForbidden(t *testing.T) {
+	t.Parallel()
 	w := oneBroker(t, "delete.topic.enable=false")
 	w.converge(topicOf("binance", 1, 1))
 	r := w.cluster.Removed(removedTopic("binance"))
@@ -92,6 +94,7 @@ func TestQuotaThatLetsNothingThrough(t *testing.T) {
 
 // Without rights a topic is not taken for a missing one, and the error names the right that is missing.
 func TestRightsAreNamed(t *testing.T) {
+	t.Parallel()
 	b := testkit.KafkaSecured(t)
 	root := newWorld(t, newClient(t, kgo.SeedBrokers(b.Addr())))
 	if _, err := root.admin.AlterUserSCRAMs(t.Context(), nil, []kadm.UpsertSCRAM{{User: "ann", Mechanism: kadm.ScramSha512, Iterations: 4096, Password: "secret"}}); err != nil {
@@ -170,6 +173,7 @@ func TestRightsAreNamed(t *testing.T) {
 
 // A broker that deletes later than it says: the name is taken for a while, and its topic is not there.
 func TestCreateWaitsForDeletion(t *testing.T) {
+	t.Parallel()
 	f, err := kfake.NewCluster(kfake.NumBrokers(1))
 	if err != nil {
 		t.Fatal(err)
@@ -195,6 +199,7 @@ func TestCreateWaitsForDeletion(t *testing.T) {
 
 // The embedded Kafka of `up` is no real one; plans converge there all the same.
 func TestConvergesOnTheEmbeddedKafka(t *testing.T) {
+	t.Parallel()
 	f, err := kfake.NewCluster(kfake.NumBrokers(1))
 	if err != nil {
 		t.Fatal(err)
@@ -224,6 +229,7 @@ func TestConvergesOnTheEmbeddedKafka(t *testing.T) {
 
 // Eight at a time, as provision plans: what concerns all topics is asked once, whatever their number.
 func TestManyTopicsTakeFewRequests(t *testing.T) {
+	t.Parallel()
 	f, err := kfake.NewCluster(kfake.NumBrokers(1))
 	if err != nil {
 		t.Fatal(err)
@@ -271,6 +277,7 @@ func TestManyTopicsTakeFewRequests(t *testing.T) {
 
 // Apply ends with its context, and within its own bound when nobody answers.
 func TestApplyEnds(t *testing.T) {
+	t.Parallel()
 	w := oneBroker(t)
 	s := topicOf("binance", 1, 1)
 	r := w.cluster.Topic(s)

@@ -25,6 +25,7 @@ func (o overlay) Open(name string) (fs.File, error) {
 
 // What Block writes, read by the language, is the topic as it is: the plan after import is empty.
 func TestBlockDeclaresTheTopic(t *testing.T) {
+	t.Parallel()
 	w := oneBroker(t)
 	const shipped = "../../pipeline.hcl"
 	text, err := os.ReadFile(shipped)
@@ -73,6 +74,7 @@ func TestBlockDeclaresTheTopic(t *testing.T) {
 }
 
 func TestFriendlyValues(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ key, value, want string }{
 		{retentionMs, "604800000", "7d"},
 		{retentionMs, "-1", "unlimited"},
@@ -97,6 +99,7 @@ func TestFriendlyValues(t *testing.T) {
 }
 
 func TestLowered(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		before, after string
 		want          bool

@@ -17,6 +17,7 @@ import (
 
 // What a change costs, on a topic with 60 records of ten days ago and 40 of an hour ago.
 func TestJudgeSaysWhatGoes(t *testing.T) {
+	t.Parallel()
 	w := oneBroker(t)
 	old, recent := time.Now().UTC().Add(-10*24*time.Hour).Truncate(time.Second), time.Now().UTC().Add(-time.Hour).Truncate(time.Second)
 	ago := func(days int) time.Time { return time.Now().UTC().Add(-time.Duration(days) * 24 * time.Hour) } // no newer record goes
@@ -111,6 +112,7 @@ func TestJudgeSaysWhatGoes(t *testing.T) {
 
 // What Kafka would refuse is found when the topic is planned, with its words; the others are not hidden by it.
 func TestKafkaRefusesAtPlanTime(t *testing.T) {
+	t.Parallel()
 	w := oneBroker(t, "min.insync.replicas=2")
 	for _, c := range []struct {
 		of          *spec.Topic
@@ -144,6 +146,7 @@ func TestKafkaRefusesAtPlanTime(t *testing.T) {
 
 // a.b and a_b cannot both exist: neither with one that is there, nor two of the plan.
 func TestNamesCollide(t *testing.T) {
+	t.Parallel()
 	w := oneBroker(t)
 	if _, err := w.admin.CreateTopic(t.Context(), 1, 1, nil, "live.one"); err != nil {
 		t.Fatal(err)

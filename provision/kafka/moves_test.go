@@ -205,6 +205,7 @@ func TestCopyIsResumed(t *testing.T) {
 }
 
 func TestAssign(t *testing.T) {
+	t.Parallel()
 	s := &snapshot{brokers: []int32{1, 2, 3, 4}, topics: map[string]*topic{}}
 	add := func(name string, partitions ...partition) {
 		for i := range partitions {

@@ -12,6 +12,7 @@ import (
 
 // Every attribute: declared, changed, drifted, left out again; after each apply the plan is empty.
 func TestTopicConverges(t *testing.T) {
+	t.Parallel()
 	w := oneBroker(t)
 	base := topicOf("binance", 2, 1, retentionMs, "604800000", cleanupPolicy, "delete")
 	r := w.cluster.Topic(base)
@@ -97,6 +98,7 @@ func TestTopicConverges(t *testing.T) {
 
 // What a setting becomes when it is left out is what the brokers say, in whatever unit.
 func TestDefaultsOfTheBrokers(t *testing.T) {
+	t.Parallel()
 	w := oneBroker(t, "log.retention.hours=48", "log.roll.hours=5", "log.roll.jitter.hours=1", "log.retention.bytes=5000")
 	s := topicOf("binance", 1, 1, retentionMs, "60000", "segment.ms", "60000", "segment.jitter.ms", "60000", retentionBytes, "1000")
 	w.converge(s)
@@ -118,6 +120,7 @@ func TestDefaultsOfTheBrokers(t *testing.T) {
 
 // A topic that somebody made is adopted: what the block does not name is left alone.
 func TestTopicIsAdopted(t *testing.T) {
+	t.Parallel()
 	w := oneBroker(t)
 	two := "2000000"
 	day := "86400000"

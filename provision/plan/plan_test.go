@@ -55,6 +55,7 @@ func (f *fake) Apply(context.Context, Change) error  { return nil }
 
 // The three-way difference, attribute by attribute: what was applied last, what is live, what is wanted.
 func TestCompare(t *testing.T) {
+	t.Parallel()
 	inherited := Attr{Name: "a", Value: "1", Origin: "broker default"}
 	for name, c := range map[string]struct {
 		last, live, want *State
@@ -96,6 +97,7 @@ func TestCompare(t *testing.T) {
 }
 
 func TestNewChange(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		last, live, want *State
 		ours             bool
@@ -118,6 +120,7 @@ func TestNewChange(t *testing.T) {
 }
 
 func TestFingerprintIgnoresDefaults(t *testing.T) {
+	t.Parallel()
 	a := &State{Attrs: []Attr{{Name: "a", Value: "1"}, {Name: "b", Value: "2", Origin: "broker default"}}}
 	b := &State{Attrs: []Attr{{Name: "b", Value: "3", Origin: "broker default"}, {Name: "a", Value: "1"}}}
 	if a.Fingerprint() != b.Fingerprint() || a.Fingerprint() == state("a", "2").Fingerprint() || (*State)(nil).Fingerprint() != "none" {
@@ -153,6 +156,7 @@ func many() Plan {
 }
 
 func TestPrint(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		plan  Plan
 		style Style
@@ -185,6 +189,7 @@ func TestPrint(t *testing.T) {
 }
 
 func TestExitCode(t *testing.T) {
+	t.Parallel()
 	all := many()
 	for want, p := range map[int]Plan{
 		0: {Changes: []Change{{Address: "topic.a", Action: None}}},
@@ -199,6 +204,7 @@ func TestExitCode(t *testing.T) {
 }
 
 func TestTarget(t *testing.T) {
+	t.Parallel()
 	p := Plan{Changes: []Change{{Address: "folder.a"}, {Address: "datasource.b"}, {Address: "dashboard.c", Depends: []string{"folder.a"}}}}
 	got, err := p.Target([]string{"dashboard.c"})
 	if err != nil || len(got.Changes) != 2 || got.Changes[0].Address != "folder.a" {
@@ -210,6 +216,7 @@ func TestTarget(t *testing.T) {
 }
 
 func TestSavedPlan(t *testing.T) {
+	t.Parallel()
 	var file bytes.Buffer
 	if err := (Saved{Tool: "0.1.0", Made: time.Unix(1_700_000_000, 0).UTC(), Pipeline: "pipeline.hcl", Plan: many()}).Write(&file); err != nil {
 		t.Fatal(err)
@@ -233,6 +240,7 @@ func TestSavedPlan(t *testing.T) {
 }
 
 func TestCodes(t *testing.T) {
+	t.Parallel()
 	seen := map[string]bool{}
 	for _, c := range Codes() {
 		switch _, known := severity[c.Class]; {
@@ -251,6 +259,7 @@ func TestCodes(t *testing.T) {
 }
 
 func TestConsents(t *testing.T) {
+	t.Parallel()
 	c := many().Changes[1]
 	if got := (Consents{"CV-T07@table.other"}).Missing(c); len(got) != 1 {
 		t.Errorf("%+v", got)
@@ -261,6 +270,7 @@ func TestConsents(t *testing.T) {
 }
 
 func TestAmounts(t *testing.T) {
+	t.Parallel()
 	for n, want := range map[int64]string{0: "0", 999: "999", 1000: "1,000", 1_440_000: "1,440,000", -12345: "-12,345"} {
 		if got := Amount(n); got != want {
 			t.Errorf("%s, want %s", got, want)

@@ -27,6 +27,7 @@ func lacks(t *testing.T, text string, wants ...string) {
 
 // A new object with many attributes is cut short, but never by what has a finding.
 func TestPrintKeepsWhatHasAFinding(t *testing.T) {
+	t.Parallel()
 	want := &State{}
 	for i := range 40 {
 		want.Set(Attr{Name: fmt.Sprintf("column c%02d", i), Value: "text"})
@@ -43,6 +44,7 @@ func TestPrintKeepsWhatHasAFinding(t *testing.T) {
 
 // Of long texts only the place that differs is shown.
 func TestPrintShowsWhereTextsDiffer(t *testing.T) {
+	t.Parallel()
 	query := func(columns string) *State {
 		return state("query", "SELECT time_bucket('1 hour', time) AS time, market, "+columns+" FROM prices WHERE market IS NOT NULL GROUP BY 1, 2")
 	}
@@ -62,6 +64,7 @@ func TestPrintShowsWhereTextsDiffer(t *testing.T) {
 
 // A digest stands for a content: people see neither it nor a difference between two of them.
 func TestPrintHidesDigests(t *testing.T) {
+	t.Parallel()
 	panel := func(digest string) *State {
 		return &State{Attrs: []Attr{{Name: "panel Price (id 1)", Value: "timeseries " + digest, Raw: "{…}"}}}
 	}
@@ -82,6 +85,7 @@ func TestPrintHidesDigests(t *testing.T) {
 
 // A finding's text is not repeated by the amounts beside it.
 func TestLossBesideText(t *testing.T) {
+	t.Parallel()
 	l := &Loss{Rows: 1440, Chunks: 2, Bytes: 2048, From: "2026-01-03T00:00:00Z", To: "2026-01-05T00:00:00Z", When: "at once"}
 	for text, want := range map[string]string{
 		"chunks go":                    "1,440 rows, 2 chunks, 2.0 KiB, 2026-01-03 to 2026-01-05|, at once",
@@ -102,6 +106,7 @@ func TestLossBesideText(t *testing.T) {
 
 // Each object's line says what it is found to be, and what becomes of it.
 func TestHeadlines(t *testing.T) {
+	t.Parallel()
 	a, b, c := state("x", "1"), state("x", "2"), state("x", "3")
 	impossible := func(x Change) Change { x.Find("CV-K01", "x", "no"); return x }
 	affected := New(&fake{"rollup.r", a, a}, a, true, a)
