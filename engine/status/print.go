@@ -70,7 +70,7 @@ func (s Status) notes() []string {
 		if !src.Enabled {
 			continue
 		}
-		if src.Reason != "" && (src.State == "failed" || src.State == "skipped") {
+		if src.Reason != "" {
 			out = append(out, fmt.Sprintf("%s: %s %s: %s", src.Name, src.Slot.Format("15:04:05"), src.State, src.Reason))
 		}
 		if text := src.Hour.text(src.State); text != "" {
