@@ -73,6 +73,16 @@ func (c *compiler) compile(expr hcl.Expression) eval {
 	return c.slow(expr)
 }
 
+// reads are the slots of the paths that an expression of a column that may be null takes its value from.
+func (c *compiler) reads(expr hcl.Expression, null bool) (out []int) {
+	for _, tr := range expr.Variables() {
+		if null && tr.RootName() == "r" && len(tr) > 1 {
+			out = append(out, c.tree.Add(pathOf(tr)))
+		}
+	}
+	return out
+}
+
 // dynamic tells whether an expression reads the record.
 func (c *compiler) dynamic(expr hcl.Expression) bool {
 	for _, tr := range expr.Variables() {

@@ -36,6 +36,7 @@ type Program struct {
 	time    int // index of the hypertable's time column, -1 for none
 	names   []string
 	frame   frame
+	tried   tried
 }
 
 type column struct {
@@ -44,6 +45,7 @@ type column struct {
 	typ     spec.ColumnType
 	notNull bool
 	eval    eval
+	reads   []int // slots of the paths in r that it reads; none: of what may not be null, or reads more than paths
 }
 
 // Compile compiles a source's row block once.
@@ -61,7 +63,7 @@ func Compile(src *spec.Source) (*Program, error) {
 		if src.Table.Hypertable != nil && src.Table.Hypertable.Time == tc.Name {
 			p.time = len(p.columns)
 		}
-		p.columns = append(p.columns, column{tc.Name, expr, tc.Type, !tc.Null, c.compile(expr)})
+		p.columns = append(p.columns, column{tc.Name, expr, tc.Type, !tc.Null, c.compile(expr), c.reads(expr, tc.Null)})
 		p.names = append(p.names, tc.Name)
 	}
 	if len(p.columns) == 0 {
@@ -73,7 +75,7 @@ func Compile(src *spec.Source) (*Program, error) {
 	if src.Definition.Decode.Format == "html" {
 		p.fields = newHTMLFields(src.Definition.Decode.Fields, p.tree)
 	}
-	p.frame.values = make([]rawjson.Value, p.tree.Len())
+	p.frame.values, p.tried.led = make([]rawjson.Value, p.tree.Len()), make([]bool, len(p.columns))
 	return p, nil
 }
 
@@ -84,7 +86,7 @@ func constants(src *spec.Source) map[string]cty.Value {
 // Clone returns a program with scratch memory of its own.
 func (p *Program) Clone() *Program {
 	c := *p
-	c.frame = frame{values: make([]rawjson.Value, p.tree.Len())}
+	c.frame, c.tried = frame{values: make([]rawjson.Value, p.tree.Len())}, tried{led: make([]bool, len(p.columns))}
 	return &c
 }
 
@@ -122,12 +124,15 @@ func (p *Program) Append(rows *Rows, rec Record, index int32) error {
 			return p.poison("skip", p.src.Definition.Row.Skip, err, rec)
 		}
 		if skip {
+			p.tried.records++
+			p.tried.skipped++
 			return nil
 		}
 	}
 	if rec.Fault != "" { // not before skip: what is not wanted needs no key
 		return &Error{Kind: "decode.key", Reason: rec.Fault}
 	}
+	p.tried.records++
 	start, at := len(rows.Data), int64(0)
 	data := binary.BigEndian.AppendUint16(rows.Data, uint16(len(p.columns)))
 	for i := range p.columns {
@@ -137,8 +142,14 @@ func (p *Program) Append(rows *Rows, rec Record, index int32) error {
 		if err == nil {
 			data, err = encode(data, c.typ, v)
 		}
-		if err == nil && c.notNull && data[before] == 0xff {
-			err = errMissing
+		if err == nil && data[before] == 0xff { // null
+			if c.notNull {
+				err = errMissing
+			} else if !p.tried.led[i] {
+				p.note(i)
+			}
+		} else {
+			p.tried.led[i] = true
 		}
 		if err != nil {
 			rows.Data = data[:start]

@@ -23,6 +23,7 @@ var (
 	gapsDesc     = describe("gaps_total", "Stretches of the topic that were gone before they could be stored.", "source")
 	gapRecsDesc  = describe("gap_records_total", "Records in those stretches.", "source")
 	newestDesc   = describe("newest_sample_timestamp_seconds", "Time of the newest sample that this process stored.", "source")
+	hintsDesc    = describe("definition_hints", "What looks like a mistake of the definition in the newest slots: see cryptoviz.hint.", "source")
 	lagDesc      = describe("lag_records", "Records on this worker's partitions that are not stored yet.", "source")
 	blockedDesc  = describe("worker_blocked", "1 while the worker waits for Kafka or the database.", "source")
 	modeDesc     = describe("mode_info", "live, simulated or recorded data.", "mode")
@@ -133,6 +134,7 @@ func (e *Engine) Collect(out chan<- prometheus.Metric) {
 		counter(gapsDesc, float64(s.Gaps), name)
 		counter(gapRecsDesc, float64(s.GapRecords), name)
 		gauge(lagDesc, float64(s.Lag), name)
+		gauge(hintsDesc, float64(s.Hints), name)
 		gauge(blockedDesc, truth(s.Blocked != ""), name)
 		if !s.Newest.IsZero() {
 			gauge(newestDesc, float64(s.Newest.UnixMicro())/1e6, name)

@@ -82,6 +82,9 @@ func (s Status) notes() []string {
 		if src.Lost > 0 {
 			out = append(out, fmt.Sprintf("%s: %s records were gone from its topic before they could be stored: see cryptoviz.gap", src.Name, humanize.Comma(src.Lost)))
 		}
+		for _, hint := range src.Hints {
+			out = append(out, src.Name+": "+hint)
+		}
 		if src.Dead > 0 {
 			out = append(out, fmt.Sprintf("%s: %s records could not become rows: see cryptoviz.dead_letter", src.Name, humanize.Comma(src.Dead)))
 		}

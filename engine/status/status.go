@@ -48,6 +48,7 @@ type Source struct {
 	Lost      int64     `json:"lost"`       // records that were gone from the topic before they could be read
 	Failed24  int64     `json:"failed_24h"` // slots that ended as failed or skipped
 	Hour      Ends      `json:"last_hour"`
+	Hints     []string  `json:"hints,omitempty"` // what looks like a mistake of the definition
 	interval  time.Duration
 }
 
@@ -97,6 +98,9 @@ func Read(ctx context.Context, p *spec.Pipeline, db *pgxpool.Pool, kafka *kadm.C
 	}
 	if err := s.counts(ctx, db, at, now); err != nil {
 		return s, fmt.Errorf("read the dead letters: %w", err)
+	}
+	if err := s.hints(ctx, db); err != nil {
+		return s, fmt.Errorf("read the hints: %w", err)
 	}
 	if s.Rollups, err = Rollups(ctx, p, db, now); err != nil {
 		return s, err
@@ -200,6 +204,17 @@ func (s *Status) counts(ctx context.Context, db *pgxpool.Pool, at map[string]int
 		return nil
 	})
 	return err
+}
+
+// hints reads what the workers see of the definitions.
+func (s *Status) hints(ctx context.Context, db *pgxpool.Pool) (err error) {
+	for i := range s.Sources {
+		src := &s.Sources[i]
+		if src.Hints, err = store.Hints(ctx, db, src.Name, s.At.Add(-store.HintHolds(src.interval))); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Jobs looks at TimescaleDB's own policies alone: none where it is not installed.

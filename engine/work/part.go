@@ -125,12 +125,19 @@ type mapper struct {
 	*Worker
 	program *mapping.Program
 	slots   produce.Slots
+	slot    time.Time // of the record before
 	now     time.Time // of the batch
 }
 
 // add maps one record into the batch.
 func (m *mapper) add(b *store.Batch, r *kgo.Record) {
 	rec := mapping.Record{Key: string(r.Key), Value: r.Value, Slot: m.slots.Of(r)}
+	if !rec.Slot.Equal(m.slot) {
+		if !m.slot.IsZero() {
+			m.slotEnded(m.program.Hints(), m.now)
+		}
+		m.slot = rec.Slot
+	}
 	class := store.DeadRow
 	if rec.Key == "" {
 		if rec.Fault = produce.FaultOf(r); rec.Fault != "" {

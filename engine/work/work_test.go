@@ -310,6 +310,8 @@ func (m *memory) Claim(context.Context, store.Log) (store.Claimed, error) {
 	return store.Claimed{Next: m.next}, nil
 }
 
+func (m *memory) Hint(context.Context, string, []store.Hint) error { return nil }
+
 func (m *memory) Commit(_ context.Context, _ *store.Target, _ store.Fence, b *store.Batch) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()

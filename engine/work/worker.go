@@ -28,6 +28,7 @@ import (
 type Store interface {
 	Claim(ctx context.Context, l store.Log) (store.Claimed, error)
 	Commit(ctx context.Context, t *store.Target, fence store.Fence, b *store.Batch) error
+	Hint(ctx context.Context, source string, hints []store.Hint) error
 }
 
 // Options of a worker. The zero value works.
@@ -44,6 +45,7 @@ type Options struct {
 // Stats is a worker's state, for status and metrics.
 type Stats struct {
 	Rows, Batches, Dead, Fenced int64
+	Hints                       int64            // what looks like a mistake of the definition, in the newest slots
 	DeadBy                      map[string]int64 // of those in Dead, for each of store.DeadClasses
 	Gaps, GapRecords            int64            // stretches of the topic that were gone before they could be stored, and their offsets
 	Lag                         int64            // records in the topic that are not stored yet
@@ -68,6 +70,7 @@ type Worker struct {
 	dead                                             deadCount
 	waits                                            waits
 	underway                                         underway
+	hints                                            hints
 	newest                                           atomic.Int64 // time of the newest sample that was stored, in µs since the epoch; 0 for none
 
 	mu       sync.Mutex
@@ -123,6 +126,7 @@ func (w *Worker) Stats() Stats {
 		Rows: w.rows.Load(), Batches: w.batches.Load(), DeadBy: w.dead.counts(), Fenced: w.fenced.Load(),
 		Gaps: w.gaps.Load(), GapRecords: w.gapRecords.Load(), Repeats: w.repeats.Load(), Blocked: cmp.Or(w.waits.first(), w.underway.slowest()),
 	}
+	s.Hints = w.hints.now(w.opt.Clock.Now(), w.src.Interval)
 	for _, n := range s.DeadBy {
 		s.Dead += n
 	}
@@ -463,6 +467,7 @@ func (s *session) watch(ctx context.Context) {
 		default:
 			s.wait(watching, "")
 		}
+		s.hints.tell(ctx, s.src.Name, s.store)
 		if paused {
 			s.measure(ctx)
 		}

@@ -147,5 +147,16 @@ CREATE TABLE IF NOT EXISTS cryptoviz.pause (
   at     timestamptz NOT NULL DEFAULT now()
 );
 
+-- What looks like a mistake of a source's definition, since when, and until when it was seen: an optional column whose path is in
+-- no record of a slot, a skip that is true for all. Since version 3.
+CREATE TABLE IF NOT EXISTS cryptoviz.hint (
+  source text NOT NULL,
+  kind   text NOT NULL,
+  detail text NOT NULL,
+  since  timestamptz NOT NULL,
+  until  timestamptz NOT NULL,
+  PRIMARY KEY (source, kind)
+);
+
 INSERT INTO cryptoviz.meta VALUES ('schema_version', '3')
   ON CONFLICT (key) DO UPDATE SET value = excluded.value WHERE cryptoviz.meta.value IN ('1', '2');
