@@ -19,6 +19,7 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/clock"
 	"github.com/cryptoviz/cryptoviz/engine/connect"
 	"github.com/cryptoviz/cryptoviz/engine/fetch"
+	"github.com/cryptoviz/cryptoviz/engine/maintain"
 	"github.com/cryptoviz/cryptoviz/engine/produce"
 	"github.com/cryptoviz/cryptoviz/engine/rollup"
 	"github.com/cryptoviz/cryptoviz/engine/schedule"
@@ -137,7 +138,7 @@ func (e *Engine) open(ctx context.Context, stages Stages) error {
 		}
 	}
 	if stages.Work || stages.Rollup {
-		e.jobs = append(e.jobs, e.keepPartitions)
+		e.jobs = append(e.jobs, e.keepPartitions, func(ctx context.Context) error { return maintain.Run(ctx, e.store, e.p.Keep, e.opt.Clock, e.log) })
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -188,7 +189,9 @@ func (l *loader) once(blocks hcl.Blocks, what string) {
 func (l *loader) pipeline(body *hclsyntax.Body) {
 	l.ctx = &hcl.EvalContext{Functions: l.meter.bound(pipelineFunctions(l)), Variables: map[string]cty.Value{}}
 	// The version comes first: what a newer cryptoviz reads may be full of mistakes to this one.
-	if header, _, _ := body.PartialContent(&hcl.BodySchema{Blocks: plain("cryptoviz")}); !l.header(header.Blocks) {
+	header, _, _ := body.PartialContent(&hcl.BodySchema{Blocks: plain("cryptoviz")})
+	own, ok := l.header(header.Blocks)
+	if !ok {
 		return
 	}
 	schema := &hcl.BodySchema{Blocks: append(named("variable", "topic", "source", "table", "rollup", "view", "aggregate", "role", "folder", "datasource", "dashboard", "alert"),
@@ -200,6 +203,7 @@ func (l *loader) pipeline(body *hclsyntax.Body) {
 		l.once(blocks[kind], "A pipeline")
 	}
 	l.ctx.Variables["var"] = l.variables(blocks["variable"])
+	l.keep(own)
 	l.kafka(blocks["kafka"])
 	l.database(blocks["database"])
 	// References look back: topics and tables come before the sources, those before the rollups.
@@ -234,10 +238,10 @@ var (
 	pseudoForm  = regexp.MustCompile(`^v?0\.0\.0-`) // what Go calls a build of a commit without a tag
 )
 
-// header reads the cryptoviz block; false means that this cryptoviz is too old.
-func (l *loader) header(blocks hcl.Blocks) bool {
+// header reads the cryptoviz block, but for what may use variables; false means that this cryptoviz is too old.
+func (l *loader) header(blocks hcl.Blocks) (b *block, ok bool) {
 	for _, raw := range blocks {
-		b := l.open(raw, &hcl.BodySchema{Attributes: attrs(nil, "required_version")}, l.ctx)
+		b = l.open(raw, &hcl.BodySchema{Attributes: attrs(nil, "required_version", "keep_slots", "keep_dead_letters", "max_dead_letters", "keep_gaps")}, l.ctx)
 		l.p.RequiredVersion = b.text("required_version", "")
 		if l.p.RequiredVersion == "" {
 			continue
@@ -253,10 +257,23 @@ func (l *loader) header(blocks hcl.Blocks) bool {
 		}
 		if older(have[1:], want[1:]) {
 			l.fail(b.rangeOf("required_version"), "cryptoviz is too old", "This pipeline needs %s; this is cryptoviz %s. Install a newer one.", l.p.RequiredVersion, l.opt.Version)
-			return false
+			return b, false
 		}
 	}
-	return true
+	return b, true
+}
+
+// keep reads how much the engine's own tables keep.
+func (l *loader) keep(b *block) {
+	const day = 24 * time.Hour
+	l.p.Keep = Keep{Slots: 90 * day, DeadLetters: 30 * day, DeadLettersSize: 1 << 30, Gaps: 365 * day}
+	if b == nil {
+		return
+	}
+	l.p.Keep = Keep{
+		Slots: b.duration("keep_slots", l.p.Keep.Slots, 2*day, forever), DeadLetters: b.duration("keep_dead_letters", l.p.Keep.DeadLetters, day, forever),
+		DeadLettersSize: b.size("max_dead_letters", l.p.Keep.DeadLettersSize, 1<<20, 1<<50), Gaps: b.duration("keep_gaps", l.p.Keep.Gaps, day, forever),
+	}
 }
 
 func older(have, want []string) bool {

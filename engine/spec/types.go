@@ -19,6 +19,7 @@ type Pipeline struct {
 	File            string // path of pipeline.hcl as the user gave it
 	FS              fs.FS  // rooted at the folder of pipeline.hcl; file() and definitions come from here
 	RequiredVersion string
+	Keep            Keep
 	Kafka           Kafka
 	Database        Database
 	Grafana         *Grafana // nil: the pipeline has no grafana block
@@ -34,6 +35,12 @@ type Pipeline struct {
 	Dashboards      []*Dashboard
 	Alerts          []*Alert
 	Removed         []*Removed
+}
+
+// Keep is how much the engine's own tables keep.
+type Keep struct {
+	Slots, DeadLetters, Gaps time.Duration
+	DeadLettersSize          int64 // bytes
 }
 
 // Kafka says where the brokers are. Secrets are marked and never printed.

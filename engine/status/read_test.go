@@ -101,8 +101,8 @@ func TestRead(t *testing.T) {
 			('binance', 0, 'binance', gen_random_uuid(), 2, 1, '2026-11-24 02:47Z'), ('binance', 1, 'binance', gen_random_uuid(), 1, 1, '2026-11-24 02:48Z'),
 			('coinbase', 0, 'a_topic_of_before', gen_random_uuid(), 9, 1, '2026-11-24 02:47Z'),
 			('fear_greed', 0, 'fear_greed', gen_random_uuid(), 9, 1, NULL), ('removed', 0, 'removed', gen_random_uuid(), 9, 1, NULL);
-		INSERT INTO cryptoviz.dead_letter (source, topic, topic_id, partition, "offset", key, value, reason)
-			SELECT 'binance', 'binance', gen_random_uuid(), 0, n, '', '', 'x' FROM generate_series(1, 7) n;
+		INSERT INTO cryptoviz.dead_letter_hour (source, topic, topic_id, partition, hour, kind, records, kept, bytes, from_offset, to_offset, reason)
+			SELECT 'binance', 'binance', gen_random_uuid(), n, now(), 'x', n, 1, 0, 0, 9, 'x' FROM unnest(array[3, 4]) n;
 		INSERT INTO cryptoviz.gap (source, topic, partition, from_offset, to_offset, reason) VALUES ('coinbase', 'coinbase', 0, 10, 30, 'x'), ('coinbase', 'coinbase', 1, 5, 7, 'x'),
 			('coinbase', 'coinbase', 1, 900, 0, 'the topic was deleted and created again');
 		INSERT INTO cryptoviz.rollup_day (rollup, day, raw_rows, hourly_rows, rolled_at) VALUES ('hourly', '2026-11-21', 1, 2, now()), ('hourly', '2026-11-22', 12960, 72, now())`)

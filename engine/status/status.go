@@ -181,7 +181,7 @@ func (s *Status) positions(ctx context.Context, db *pgxpool.Pool, at map[string]
 }
 
 func (s *Status) counts(ctx context.Context, db *pgxpool.Pool, at map[string]int, now time.Time) error {
-	rows, err := db.Query(ctx, `SELECT src.name, src.enabled, (SELECT count(*) FROM cryptoviz.dead_letter WHERE source = src.name),
+	rows, err := db.Query(ctx, `SELECT src.name, src.enabled, (SELECT coalesce(sum(records), 0)::bigint FROM cryptoviz.dead_letter_hour WHERE source = src.name),
 		(SELECT coalesce(sum(greatest(0, to_offset - from_offset)), 0) FROM cryptoviz.gap WHERE source = src.name),
 		l.failed, l.late_1h, l.skipped_1h, l.failed_1h
 		FROM cryptoviz.source src

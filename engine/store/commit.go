@@ -221,10 +221,8 @@ func (w *writer) losses(fence Fence) error {
 	}
 	w.ctx.beat()
 	batch := &pgx.Batch{}
-	for _, d := range w.b.Dead {
-		batch.Queue(`INSERT INTO cryptoviz.dead_letter (source, topic, topic_id, partition, "offset", key, value, reason)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING`,
-			fence.Source, w.t.Topic, fence.TopicID, fence.Partition, d.Offset, printable(d.Key), append([]byte{}, d.Value...), printable(d.Reason))
+	if err := w.deadLetters(batch, fence); err != nil {
+		return err
 	}
 	for i := range w.b.Gaps {
 		w.b.Gaps[i].queue(batch, fence, w.t.Topic)

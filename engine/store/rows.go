@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -197,6 +198,6 @@ func (w *writer) refuse(i int, err error) error {
 	rec := w.b.Records[k]
 	said, _ := errors.AsType[*pgconn.PgError](err)
 	reason := fmt.Sprintf("table %s refuses it: %s (SQLSTATE %s)", w.t.Table.Name, spec.Clip(said.Message), said.Code)
-	w.b.Dead = append(w.b.Dead, DeadLetter{Offset: w.b.Offsets[k], Key: rec.Key, Value: rec.Value, Reason: reason, Class: DeadTable})
+	w.b.Dead = append(w.b.Dead, DeadLetter{Offset: w.b.Offsets[k], Key: rec.Key, Value: rec.Value, Reason: reason, kind: strings.TrimSpace("SQLSTATE " + said.Code + " " + said.ConstraintName), Class: DeadTable})
 	return nil
 }

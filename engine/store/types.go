@@ -40,6 +40,7 @@ type DeadLetter struct {
 	Value  []byte
 	Kind   string // what failed, the same for all records of the kind: "column price", "decode.key", "time"; finer than Class
 	Reason string
+	kind   string // of the reason; "" for deadKind
 	Class  string // what it failed at: one of DeadClasses
 }
 

@@ -59,7 +59,7 @@ func TestRetentionOvertakesABlockedWorker(t *testing.T) {
 	for _, restart := range []bool{false, true} {
 		t.Run(fmt.Sprint("restart ", restart), func(t *testing.T) {
 			r := newRig(t, "binance", 1, "", false)
-			start := time.Now().UTC().Truncate(time.Hour)
+			start := time.Now().UTC().Truncate(time.Hour).Add(-2 * time.Hour)
 			slot := func(i int) {
 				r.exec(fmt.Sprintf("INSERT INTO cryptoviz.slot (source, slot, state, records, lease_until) VALUES ('binance', '%s', 'ok', 10, now())", start.Add(time.Duration(i)*time.Minute).Format(time.RFC3339)))
 				r.send(start.Add(time.Duration(i)*time.Minute), 0, 10)

@@ -141,7 +141,9 @@ func (s *snapshot) count(kinds ...string) (n int) {
 }
 
 // engineRelations are the engine's own. They may be visible: a database user named cryptoviz has the schema cryptoviz in its path.
-var engineRelations = []string{"meta", "source", "position", "slot", "dead_letter", "gap", "rollup_day", "rolled_sample", "rolled_table", "mode", "managed", "pause", "hint"}
+var engineRelations = []string{
+	"meta", "source", "position", "slot", "slot_day", "dead_letter", "dead_letter_hour", "gap", "rollup_day", "rolled_sample", "rolled_table", "mode", "managed", "pause", "hint",
+}
 
 // typeNames maps PostgreSQL's long names to the language's.
 var typeNames = map[string]string{"timestamp with time zone": "timestamptz"}

@@ -67,6 +67,42 @@ CREATE TABLE IF NOT EXISTS cryptoviz.dead_letter (
   UNIQUE (topic_id, partition, "offset", source)
 );
 
+-- Since version 3: what of them is counted. kind is the reason without the values in it.
+ALTER TABLE cryptoviz.dead_letter ADD COLUMN IF NOT EXISTS kind text NOT NULL DEFAULT '';
+CREATE INDEX IF NOT EXISTS dead_letter_at ON cryptoviz.dead_letter (at);
+
+-- How many records of a partition could not become rows for one kind of reason in an hour, and between which offsets they are:
+-- all of them, while only the first ones of the hour and samples are in dead_letter. Since version 3.
+CREATE TABLE IF NOT EXISTS cryptoviz.dead_letter_hour (
+  source      text NOT NULL,
+  topic       text NOT NULL,
+  topic_id    uuid NOT NULL,
+  partition   integer NOT NULL,
+  hour        timestamptz NOT NULL,
+  kind        text NOT NULL,
+  records     bigint NOT NULL,
+  kept        bigint NOT NULL, -- of records: in dead_letter
+  bytes       bigint NOT NULL, -- of the values of those
+  from_offset bigint NOT NULL,
+  to_offset   bigint NOT NULL,
+  reason      text NOT NULL, -- the last one
+  PRIMARY KEY (source, hour, kind, topic_id, partition)
+);
+INSERT INTO cryptoviz.dead_letter_hour (source, topic, topic_id, partition, hour, kind, records, kept, bytes, from_offset, to_offset, reason)
+  SELECT source, min(topic), topic_id, partition, date_trunc('hour', at), kind, count(*), count(*), sum(octet_length(value)), min("offset"), max("offset") + 1, max(reason)
+  FROM cryptoviz.dead_letter WHERE NOT EXISTS (SELECT FROM cryptoviz.dead_letter_hour)
+  GROUP BY source, topic_id, partition, date_trunc('hour', at), kind;
+
+-- The slots of days that left the slot ledger. Since version 3.
+CREATE TABLE IF NOT EXISTS cryptoviz.slot_day (
+  source  text NOT NULL,
+  day     date NOT NULL,
+  state   text NOT NULL,
+  slots   bigint NOT NULL,
+  records bigint NOT NULL,
+  PRIMARY KEY (source, day, state)
+);
+
 -- Stretches of a topic that were gone before they could be read (retention, a re-created topic).
 CREATE TABLE IF NOT EXISTS cryptoviz.gap (
   id        bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
