@@ -22,6 +22,7 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/fetch"
 	"github.com/cryptoviz/cryptoviz/engine/produce"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/testkit"
 )
 
 const childEnv = "CRYPTOVIZ_PRODUCE_BROKER"
@@ -97,8 +98,7 @@ func committed(t *testing.T, addrs []string) (out []*kgo.Record) {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
+	ctx := testkit.Context(t)
 	for len(left) > 0 {
 		if ctx.Err() != nil {
 			t.Fatalf("not readable to its end: %v of %v", left, ends)
@@ -146,13 +146,8 @@ func queue(t *testing.T, p *produce.Producer, slot time.Time, records ...fetch.R
 
 func result(t *testing.T, d *produce.Delivery) produce.Result {
 	t.Helper()
-	select {
-	case <-d.Done():
-		return d.Result()
-	case <-time.After(2 * time.Minute):
-		t.Fatal("not delivered")
-		return produce.Result{}
-	}
+	testkit.Receive(t, d.Done(), "delivery")
+	return d.Result()
 }
 
 func wantResult(t *testing.T, d *produce.Delivery, want produce.Result) {
@@ -243,16 +238,13 @@ func (m *mortal) start() {
 	if err := m.cmd.Start(); err != nil {
 		m.t.Fatal(err)
 	}
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+	testkit.Eventually(m.t, func() error {
 		conn, err := net.Dial("tcp", m.addr)
 		if err == nil {
 			_ = conn.Close()
-			return
 		}
-		if time.Now().After(deadline) {
-			m.t.Fatal(err)
-		}
-	}
+		return err
+	})
 }
 
 func (m *mortal) kill() {

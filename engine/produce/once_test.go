@@ -18,6 +18,7 @@ import (
 
 	"github.com/cryptoviz/cryptoviz/engine/fetch"
 	"github.com/cryptoviz/cryptoviz/engine/produce"
+	"github.com/cryptoviz/cryptoviz/engine/testkit"
 )
 
 // TestOnce: instances that all believe that a source is theirs send the same slots over connections that break before and
@@ -55,7 +56,7 @@ func TestOnce(t *testing.T) {
 					want = append(want, at(n).Format(time.TimeOnly)+" "+r.Key)
 				}
 				mu.Unlock()
-				time.Sleep(5 * time.Millisecond)
+				time.Sleep(5 * time.Millisecond) //nolint:forbidigo // the pace of slots, or of looking
 			}
 			time.AfterFunc(3*time.Second, ways[i].heal)
 			for _, d := range wait {
@@ -64,7 +65,7 @@ func TestOnce(t *testing.T) {
 					if r := d.Result(); r.Err != nil || r.Stored != 4 {
 						t.Errorf("%+v", r)
 					}
-				case <-time.After(2 * time.Minute):
+				case <-time.After(testkit.Patience):
 					t.Error("not delivered")
 					return
 				}
@@ -168,7 +169,7 @@ func TestKafkaAway(t *testing.T) {
 			}
 			if n == 1 {
 				for p.Stats().Reason == "" { // until it is known why
-					time.Sleep(10 * time.Millisecond)
+					time.Sleep(10 * time.Millisecond) //nolint:forbidigo // the pace of slots, or of looking
 				}
 			}
 		}
@@ -195,7 +196,7 @@ func TestKafkaAway(t *testing.T) {
 		}
 	}
 	waiting, _ = away()
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond) //nolint:forbidigo // it ends with its context
 	defer cancel()
 	p.Close(ctx)
 	for _, d := range waiting {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/cryptoviz/cryptoviz/engine/fetch"
 	"github.com/cryptoviz/cryptoviz/engine/produce"
+	"github.com/cryptoviz/cryptoviz/engine/testkit"
 )
 
 func TestSendPutsRecordsAsReceived(t *testing.T) {
@@ -152,9 +153,7 @@ func TestRights(t *testing.T) {
 	} {
 		cluster := broker(t, kfake.EnableSASL(), kfake.EnableACLs(), kfake.Superuser("PLAIN", "root", "x"), kfake.User("PLAIN", "u", "p", acls...))
 		p := producer(t, cluster.ListenAddrs(), produce.Options{}, kgo.SASL(plain.Auth{User: "u", Pass: "p"}.AsMechanism()))
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		err := p.Send(ctx, source("s"), time.Now(), markets(1))
-		cancel()
+		err := p.Send(testkit.Context(t), source("s"), time.Now(), markets(1))
 		if err == nil && want != "" || err != nil && err.Error() != want {
 			t.Errorf("%v, want %q", err, want)
 		}
@@ -225,7 +224,7 @@ func TestSendEndsWithItsContext(t *testing.T) {
 		return nil, nil, false
 	})
 	for n := range 2 { // the second slot waits behind the first
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second) //nolint:forbidigo // it ends with its context
 		err := p.Send(ctx, source("s"), at(n+1), markets(1))
 		cancel()
 		if err == nil || !strings.HasPrefix(err.Error(), "write topic s: kafka did not acknowledge 1 records in ") {
@@ -237,7 +236,7 @@ func TestSendEndsWithItsContext(t *testing.T) {
 	}
 	began := time.Now()
 	shut(p)
-	if took := time.Since(began); took > 30*time.Second {
+	if took := time.Since(began); took > testkit.Patience {
 		t.Errorf("closing took %s", took)
 	}
 }
