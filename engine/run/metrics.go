@@ -28,6 +28,8 @@ var (
 	blockedDesc  = describe("worker_blocked", "1 while the worker waits for Kafka or the database.", "source")
 	modeDesc     = describe("mode_info", "live, simulated or recorded data.", "mode")
 	diskFreeDesc = describe("disk_free_bytes", "Free space beside the local state.")
+	bufBytesDesc = describe("buffered_bytes", "Records that wait for Kafka to take them, of all sources.")
+	bufSlotsDesc = describe("buffered_slots", "Parts of slots whose records wait for Kafka to take them.")
 )
 
 // descs is every metric of the engine. README.md of engine/ has a line for each.
@@ -142,6 +144,11 @@ func (e *Engine) Collect(out chan<- prometheus.Metric) {
 	}
 	if free := e.free.Load(); free > 0 {
 		gauge(diskFreeDesc, float64(free))
+	}
+	if e.producer != nil {
+		s := e.producer.Stats()
+		gauge(bufBytesDesc, float64(s.Bytes))
+		gauge(bufSlotsDesc, float64(s.Slots))
 	}
 }
 

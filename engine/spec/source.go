@@ -37,6 +37,7 @@ func (l *loader) source(raw *hcl.Block, seen map[string]hcl.Range, fed map[*Topi
 			l.fail(b.rangeOf("definition"), "Secret path", "The path of a definition cannot come from the environment or a sensitive variable: its name appears in messages.")
 		default:
 			s.Definition = l.definition(s, path.Clean(file), b.rangeOf("definition"), params)
+			l.slowReplies(s, b)
 		}
 	}
 	if ok {
@@ -63,4 +64,16 @@ func (l *loader) slots(s *Source, b *block) {
 		}
 		l.fail(r, "Offset too long", "offset and jitter together must be shorter than the interval, %s.", FormatDuration(s.Interval))
 	}
+}
+
+// slowReplies tells of a source that may take longer than its interval to answer.
+func (l *loader) slowReplies(s *Source, b *block) {
+	if s.Definition == nil || s.Definition.Poll == nil || s.Interval == 0 || s.Definition.Poll.Timeout <= s.Interval {
+		return
+	}
+	d := problem(b.rangeOf("interval"), "Timeout longer than the interval",
+		"A reply may take %s (timeout of the definition's poll block), and the interval is %s: a slot whose reply is that slow ends as late, and those that begin meanwhile are skipped.",
+		FormatDuration(s.Definition.Poll.Timeout), FormatDuration(s.Interval))
+	d.Severity = hcl.DiagWarning
+	l.add(d)
 }
