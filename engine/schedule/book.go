@@ -233,8 +233,8 @@ func (b *book) renewOnce(ctx context.Context, slots []time.Time, lease time.Dura
 	return b.line.ledger.Renew(ctx, b.line.job.Source, slots, lease)
 }
 
-// release gives a claim back, and tells whether there was one.
-func (b *book) release(ctx context.Context, at time.Time) bool {
+// release gives a claim back.
+func (b *book) release(ctx context.Context, at time.Time) {
 	b.mu.Lock()
 	_, claimed := b.claims[at]
 	delete(b.claims, at)
@@ -242,5 +242,4 @@ func (b *book) release(ctx context.Context, at time.Time) bool {
 	if claimed {
 		_, _ = b.renewOnce(context.WithoutCancel(ctx), []time.Time{at}, 0) // if this fails, the lease runs out by itself
 	}
-	return claimed
 }

@@ -167,7 +167,7 @@ func (l *line) within(slot Slot, end time.Time) bool {
 func (l *line) claim(ctx context.Context, slot Slot, held bool) (Claim, error) {
 	if held {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, min(patience, max(time.Duration(float64(l.job.Interval)/l.clock.Speed())/3, 250*time.Millisecond)))
+		ctx, cancel = context.WithTimeout(ctx, min(lease/5, max(time.Duration(float64(l.job.Interval)/l.clock.Speed())/2, 250*time.Millisecond)))
 		defer cancel()
 	}
 	if err := l.settle(ctx, slot.At); err != nil {
@@ -280,7 +280,8 @@ func (l *line) end(ctx context.Context, out Outcome, end time.Time) {
 	if out.Kind == OK && now.After(end.Add(l.grace())) {
 		out.Kind = Late
 	}
-	if (out.Kind == Failed || out.Kind == Skipped) && ctx.Err() != nil && now.Before(end) && l.book.release(ctx, out.At) {
+	if (out.Kind == Failed || out.Kind == Skipped) && ctx.Err() != nil && now.Before(end) {
+		l.book.release(ctx, out.At)
 		return
 	}
 	if (out.Kind == Failed || out.Kind == Skipped) && ctx.Err() == nil {
