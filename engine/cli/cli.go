@@ -148,12 +148,15 @@ Flags may be written with one dash, as in Terraform: -out is --out.`,
 }
 
 // load reads the pipeline, and prints what is wrong with it.
-func (e *env) load() (*spec.Pipeline, error) {
+func (e *env) load() (*spec.Pipeline, error) { return e.loadWith(false) }
+
+// loadWith is load, with what is no error, too.
+func (e *env) loadWith(warnings bool) (*spec.Pipeline, error) {
 	p, diags, err := e.read()
 	if err != nil {
 		return nil, err
 	}
-	if len(diags.Diags) > 0 {
+	if diags.HasErrors() || warnings && len(diags.Diags) > 0 {
 		if err := diags.Write(terminal.Draw(e.Stderr), e.color(e.Stderr), e.width(e.Stderr)); err != nil {
 			return nil, err
 		}

@@ -68,8 +68,8 @@ type outage struct {
 	postgres   *testkit.PostgresServer
 	broker     *testkit.Process
 	brokerArgs string
-	pgGate     *gate
-	kafkaGate  *gate
+	pgGate     *testkit.Gate
+	kafkaGate  *testkit.Gate
 	pool       *pgxpool.Pool // past the gate
 	instances  []*testkit.Process
 	web        []string
@@ -134,7 +134,7 @@ func newOutage(t *testing.T, bin string, instances int) *outage {
 		t.Fatal(err)
 	}
 	t.Cleanup(o.pool.Close)
-	o.pgGate = newGate(t, u.Host)
+	o.pgGate = testkit.NewGate(t, u.Host)
 	u.Host = o.pgGate.Addr().String()
 	o.env = append(os.Environ(), "DATABASE_URL="+u.String())
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -143,7 +143,7 @@ func newOutage(t *testing.T, bin string, instances int) *outage {
 	}
 	addr := l.Addr().String()
 	_ = l.Close()
-	o.kafkaGate = newGate(t, addr)
+	o.kafkaGate = testkit.NewGate(t, addr)
 	o.brokerArgs = addr + "|" + o.kafkaGate.Addr().String() + "|" + filepath.Join(o.dir, "kafka")
 	o.startBroker()
 	market := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -246,9 +246,9 @@ func (o *outage) away(system, manner string, gone bool) {
 	var err error
 	switch {
 	case manner == "unreachable" && system == "PostgreSQL":
-		o.pgGate.set(gone)
+		o.pgGate.Shut(gone)
 	case manner == "unreachable":
-		o.kafkaGate.set(gone)
+		o.kafkaGate.Shut(gone)
 	case manner == "SIGSTOP" && system == "PostgreSQL":
 		err = o.postgres.Signal(map[bool]syscall.Signal{true: syscall.SIGSTOP, false: syscall.SIGCONT}[gone])
 	case manner == "SIGSTOP":

@@ -236,8 +236,12 @@ func (e *Engine) poll(src *spec.Source, producer *produce.Producer, opt fetch.Op
 		if reason := producer.Paused(); reason != "" {
 			return schedule.Outcome{Slot: slot, Kind: schedule.Skipped, Reason: reason}
 		}
-		end, _ := ctx.Deadline()
-		records, err := source.FetchUntil(ctx, end.Add(-src.Definition.Poll.Timeout))
+		end, _ := ctx.Deadline() // of the slot and its overtime; a claim that came late leaves time for one attempt
+		until := end.Add(-src.Definition.Poll.Timeout)
+		if soon := time.Now().Add(time.Second); until.Before(soon) {
+			until = soon
+		}
+		records, err := source.FetchUntil(ctx, until)
 		switch {
 		case errors.Is(err, fetch.ErrNotModified):
 			return schedule.Outcome{Slot: slot, Kind: schedule.NotModified}

@@ -249,12 +249,12 @@ func (l *line) doUnclaimed(ctx context.Context, slot Slot, end time.Time) {
 
 // do runs a slot, and hands its end to the book.
 func (l *line) do(ctx context.Context, slot Slot, end time.Time, claimed bool) {
-	left := time.Duration(float64(end.Sub(l.clock.Now())) / l.clock.Speed())
+	left := time.Duration(float64(end.Sub(l.clock.Now()))/l.clock.Speed()) + l.job.Overtime
 	if left <= 0 {
 		l.book.enter(Outcome{Slot: slot, Kind: Skipped, Reason: "the slot was over when its claim came"})
 		return
 	}
-	work, cancel := context.WithTimeout(ctx, left+l.job.Overtime)
+	work, cancel := context.WithTimeout(ctx, left)
 	defer cancel()
 	if claimed {
 		l.book.keep(slot.At, cancel)

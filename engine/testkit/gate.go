@@ -1,4 +1,4 @@
-package killtest
+package testkit
 
 import (
 	"io"
@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// gate is a way to a server that can be shut: what is sent then is neither delivered nor refused, as behind a firewall.
-type gate struct {
+// Gate is a way to a server that can be shut: what is sent then is neither delivered nor refused, as behind a firewall.
+type Gate struct {
 	net.Listener
 	to   string
 	mu   sync.Mutex
@@ -16,15 +16,16 @@ type gate struct {
 	shut bool
 }
 
-func newGate(t *testing.T, to string) *gate {
+// NewGate opens a way to an address; it ends with the test.
+func NewGate(t testing.TB, to string) *Gate {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &gate{Listener: l, to: to}
+	g := &Gate{Listener: l, to: to}
 	g.open = sync.NewCond(&g.mu)
-	t.Cleanup(func() { _ = l.Close(); g.set(false) })
+	t.Cleanup(func() { _ = l.Close(); g.Shut(false) })
 	go func() {
 		for {
 			conn, err := l.Accept()
@@ -37,14 +38,15 @@ func newGate(t *testing.T, to string) *gate {
 	return g
 }
 
-func (g *gate) set(shut bool) {
+// Shut shuts the gate, or opens it again.
+func (g *Gate) Shut(shut bool) {
 	g.mu.Lock()
 	g.shut = shut
 	g.mu.Unlock()
 	g.open.Broadcast()
 }
 
-func (g *gate) pass() {
+func (g *Gate) pass() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for g.shut {
@@ -52,7 +54,7 @@ func (g *gate) pass() {
 	}
 }
 
-func (g *gate) serve(conn net.Conn) {
+func (g *Gate) serve(conn net.Conn) {
 	defer func() { _ = conn.Close() }()
 	g.pass()
 	g.mu.Lock()
