@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cryptoviz/cryptoviz/engine/clock"
 	"github.com/cryptoviz/cryptoviz/engine/schedule"
 )
 
@@ -206,4 +207,31 @@ func TestRightedEnd(t *testing.T) {
 		stop()
 		w.has("00:00:00 late", "00:01:00 ok")
 	})
+}
+
+// slowLedger takes its time for the claim of one slot.
+type slowLedger struct {
+	ledger
+	slot time.Time
+}
+
+func (l slowLedger) Claim(ctx context.Context, slot schedule.Slot, lease time.Duration) (schedule.Claim, error) {
+	if slot.At.Equal(l.slot) {
+		time.Sleep(70 * time.Second)
+	}
+	return l.ledger.Claim(ctx, slot, lease)
+}
+
+// TestLateClaim: a slot that is over when its claim comes is run as late, if its overtime is not over.
+func TestLateClaim(t *testing.T) {
+	for overtime, want := range map[time.Duration]string{0: "00:01:00 skipped the slot was over when its claim came", 20 * time.Second: "00:01:00 late"} {
+		bubble(t, func(_ *testing.T, w *world) {
+			job := w.job()
+			job.Overtime = overtime
+			stop := w.run(schedule.New([]schedule.Job{job}, slowLedger{ledger{w.book, "one"}, at("00:01:00")}, clock.Real(), nil))
+			sleepTo("00:03:30")
+			stop()
+			w.has("00:00:00 ok", want, "00:02:00 ok", "00:03:00 ok")
+		})
+	}
 }
