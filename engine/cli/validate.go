@@ -14,7 +14,7 @@ func (e *env) newValidate() *cobra.Command {
 		Use:   "validate",
 		Short: "Check pipeline.hcl and the sources that it names; no connection is opened",
 		Long: `Check pipeline.hcl and the files that it names. All mistakes are reported at once, each with its file, line
-and a remedy, and what is no mistake and may surprise. No connection is opened. The exit status is 1 when there is an error.`,
+and a remedy. No connection is opened. The exit status is 1 when there is an error.`,
 		Example: "  cryptoviz validate\n  cryptoviz validate --json | jq '.diagnostics[]'",
 		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {

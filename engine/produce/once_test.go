@@ -303,3 +303,18 @@ func (c *losingConn) Read(p []byte) (int, error) {
 	}
 	return n, err
 }
+
+// TestLeftover: an instance that has an earlier slot left throws the writer out for a moment, and does not take its place.
+func TestLeftover(t *testing.T) {
+	addrs := broker(t).ListenAddrs()
+	a, b := producer(t, addrs, produce.Options{}), producer(t, addrs, produce.Options{})
+	wantResult(t, queue(t, b, at(1), markets(2)...), produce.Result{Stored: 2})
+	wantResult(t, queue(t, a, at(0), markets(2)...), produce.Result{Stored: 2}) // it was late
+	wantResult(t, queue(t, b, at(2), markets(2)...), produce.Result{Stored: 2})
+	if b.Fenced("s") {
+		t.Error("the writer was told that it is none")
+	}
+	if got := texts(committed(t, addrs)); len(got) != 6 {
+		t.Errorf("%q", got)
+	}
+}

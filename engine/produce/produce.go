@@ -159,7 +159,8 @@ func (p *Producer) sender(src *spec.Source) *sender {
 	return s
 }
 
-// Fenced tells whether another instance has taken a source over since it was asked the last time.
+// Fenced tells whether another instance has taken a source over since it was asked the last time: it stored what this one
+// was to store. Who is only thrown out for a moment, by one that had an earlier slot left, goes on.
 func (p *Producer) Fenced(source string) bool {
 	p.mu.Lock()
 	s := p.senders[source]

@@ -170,10 +170,8 @@ func (s *sender) deliver(ctx context.Context, batch []*Delivery) error {
 		return nil
 	case wasFenced(err):
 		s.leave()
-		if !s.fenced.Swap(true) {
-			s.log.Info("another instance has taken the source over")
-		}
-		// It may be about to store the same slots. To take the source back at once would only end its transaction.
+		// Another instance may be about to store the same slots: to take the source back at once would only end its
+		// transaction. Or it had an earlier slot left, and is done.
 		select {
 		case <-time.After(lookAgain):
 		case <-ctx.Done():
@@ -181,6 +179,9 @@ func (s *sender) deliver(ctx context.Context, batch []*Delivery) error {
 		}
 		known, lookErr := s.look(ctx, batch[0].slot)
 		if lookErr == nil && known.holdAll(batch) {
+			if !s.fenced.Swap(true) {
+				s.log.Info("another instance has taken the source over")
+			}
 			return nil
 		}
 	case errors.Is(err, kerr.MessageTooLarge) && s.session != nil:
