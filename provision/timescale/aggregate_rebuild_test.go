@@ -11,6 +11,7 @@ import (
 )
 
 func TestAggregateRebuild(t *testing.T) {
+	t.Parallel()
 	w, a, r := hourly(t)
 	user := w.role("watcher")
 	w.exec("CREATE ROLE " + quote(user))
@@ -103,6 +104,7 @@ func TestAggregateRebuild(t *testing.T) {
 // What others set on an aggregate, or on one that reads it, does not come back when it is made anew: the plan says so. What the
 // block takes off is no news.
 func TestAggregateRebuildTellsOfOthers(t *testing.T) {
+	t.Parallel()
 	w, a, r := hourly(t)
 	refresh := a.Refresh
 	a.Refresh = nil
@@ -177,6 +179,7 @@ func (w *scene) empty(rs ...plan.Resource) {
 
 // A new column at the end is added in place where the server can; elsewhere the aggregate is made anew.
 func TestAggregateColumn(t *testing.T) {
+	t.Parallel()
 	w, a, r := hourly(t)
 	w.apply(r)
 	w.exec("CREATE VIEW reader AS SELECT bucket, high FROM daily")

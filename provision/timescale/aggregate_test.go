@@ -39,6 +39,7 @@ func (w *scene) aggregate(a *spec.Aggregate) *Aggregate {
 }
 
 func TestAggregate(t *testing.T) {
+	t.Parallel()
 	w, a, r := hourly(t)
 	if have := r.DependsOn(); !slices.Equal(have, []string{EngineAddress, "table.ticks"}) {
 		t.Errorf("depends on %v", have)
@@ -138,6 +139,7 @@ func TestAggregate(t *testing.T) {
 
 // A shorter retention tells what goes, and when.
 func TestAggregateRetention(t *testing.T) {
+	t.Parallel()
 	w, a, r := hourly(t)
 	c := w.see(r)
 	if err := execute(t.Context(), w.db, c.Steps[:len(c.Steps)-1]); err != nil {
@@ -159,6 +161,7 @@ func TestAggregateRetention(t *testing.T) {
 }
 
 func TestAggregateRefused(t *testing.T) {
+	t.Parallel()
 	w, a, r := hourly(t)
 	good := *a
 	for _, c := range []struct {
@@ -202,6 +205,7 @@ func TestAggregateRefused(t *testing.T) {
 
 // A first refresh that did not come to an end is done again; an aggregate that has nothing to hold is left in peace.
 func TestAggregateFirstRefresh(t *testing.T) {
+	t.Parallel()
 	w, _, r := hourly(t)
 	c := w.see(r)
 	c.Steps = c.Steps[:len(c.Steps)-1]
@@ -220,6 +224,7 @@ func TestAggregateFirstRefresh(t *testing.T) {
 }
 
 func TestAggregateWithItsTable(t *testing.T) {
+	t.Parallel()
 	w := newScene(t, timescaleURL)
 	table := &spec.Table{Name: "ticks", Hypertable: &spec.Hypertable{Time: "time", ChunkInterval: day}}
 	a := &spec.Aggregate{Name: "daily", From: table, Query: "SELECT time_bucket('1 day', time) AS bucket, max(price) AS high FROM ticks GROUP BY 1", RealTime: true, Refresh: &spec.Refresh{Start: 3 * day, Every: time.Hour}}
@@ -251,6 +256,7 @@ func TestAggregateWithItsTable(t *testing.T) {
 
 // Plain PostgreSQL has no continuous aggregates.
 func TestAggregateMissing(t *testing.T) {
+	t.Parallel()
 	w := newScene(t, testkit.Postgres)
 	if caps, err := w.catalog.Capabilities(t.Context()); err != nil || caps.Available != "" {
 		t.Skip("this server has TimescaleDB")

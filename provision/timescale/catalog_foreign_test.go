@@ -23,6 +23,7 @@ func mine(name string) *spec.Table {
 
 // Bounds of partitions that are no time of Go's text form: of a table that nobody declares, so none may be in the way.
 func TestPartitionBounds(t *testing.T) {
+	t.Parallel()
 	w := newTableWorld(t, testkit.Postgres(t))
 	w.exec(`CREATE TABLE others (t timestamptz NOT NULL) PARTITION BY RANGE (t);
 		CREATE TABLE others_old PARTITION OF others FOR VALUES FROM ('-infinity') TO ('0044-03-15 00:00:00+00 BC');
@@ -60,6 +61,7 @@ func TestPartitionBounds(t *testing.T) {
 
 // The policies of hypertables that are cut by a number: their ages are numbers, here nanoseconds, and no intervals.
 func TestPoliciesInNumbers(t *testing.T) {
+	t.Parallel()
 	w := newTableWorld(t, testkit.Timescale(t))
 	for _, sql := range []string{
 		"CREATE TABLE nanos (t bigint NOT NULL, v integer)",
@@ -134,6 +136,7 @@ func (w *tableWorld) glimpseAs(role string) (g glimpse) {
 // Hypertables in a schema that the session's user may not use are not in the way of what he reads, and he reads the same as one
 // who may.
 func TestHypertableInSecretSchema(t *testing.T) {
+	t.Parallel()
 	w := newTableWorld(t, testkit.Timescale(t))
 	for _, sql := range []string{
 		`CREATE TABLE own (t timestamptz NOT NULL, seg text, a integer, b integer, c integer)`,
@@ -185,6 +188,7 @@ func (w *tableWorld) locked(table string, f func()) {
 // A table that the pipeline does not know, and what reads it, is in nobody's way while another session holds it. Once it is free,
 // it can be imported whole.
 func TestOthersAreLocked(t *testing.T) {
+	t.Parallel()
 	url := testkit.Postgres(t)
 	w := newTableWorld(t, url+"&lock_timeout=1s")
 	w.exec(`CREATE TABLE others (id bigint PRIMARY KEY, a integer, b integer GENERATED ALWAYS AS (a * 2) STORED); CREATE INDEX others_high ON others (a) WHERE a > 7;
@@ -235,6 +239,7 @@ func TestOthersAreLocked(t *testing.T) {
 // Of aggregates, the query is read of those that the pipeline is about, and of the views that hang on them and are made anew with
 // them. Another's is imported whole all the same.
 func TestOthersAggregates(t *testing.T) {
+	t.Parallel()
 	w := newTableWorld(t, testkit.Timescale(t))
 	for _, name := range []string{"own", "others"} {
 		w.exec("CREATE TABLE " + name + " (t timestamptz NOT NULL, v integer)")
@@ -285,6 +290,7 @@ func TestOthersAggregates(t *testing.T) {
 
 // An index that treats values otherwise than a plain one over the same columns is another one.
 func TestUnusualIndexes(t *testing.T) {
+	t.Parallel()
 	w := newTableWorld(t, testkit.Postgres(t))
 	w.exec(`CREATE TABLE ix (id bigint PRIMARY KEY, v text, c text COLLATE "C", n varchar(9), a integer[])`)
 	unusual := map[string]string{
@@ -336,6 +342,7 @@ func TestUnusualIndexes(t *testing.T) {
 
 // The name of a column is no attribute of another one.
 func TestColumnNamedLikeAnAttribute(t *testing.T) {
+	t.Parallel()
 	w := newTableWorld(t, testkit.Postgres(t))
 	w.exec(`CREATE TABLE ds (id bigint PRIMARY KEY, v text, "v description" integer, "Odd" text); COMMENT ON COLUMN ds.v IS 'The value.'; COMMENT ON COLUMN ds."v description" IS 'Another.'`)
 	s := mine("ds")
@@ -359,6 +366,7 @@ func TestColumnNamedLikeAnAttribute(t *testing.T) {
 
 // A default is compared with the help of a temporary table: who may make none is told what to do.
 func TestTableWithoutTemporary(t *testing.T) {
+	t.Parallel()
 	w := newTableWorld(t, testkit.Postgres(t))
 	database := quote(w.text("SELECT current_database()"))
 	w.exec("REVOKE TEMPORARY ON DATABASE " + database + " FROM PUBLIC; CREATE SCHEMA secret; CREATE FUNCTION secret.f() RETURNS text LANGUAGE sql AS 'SELECT 1'")

@@ -69,6 +69,7 @@ func catalogs(t *testing.T, w *tableWorld) {
 // A database user named cryptoviz has the engine's schema first in its path: its tables are made there, and the engine's own
 // are not taken for them.
 func TestCatalogOfUserCryptoviz(t *testing.T) {
+	t.Parallel()
 	w := newTableWorld(t, testkit.Postgres(t))
 	cfg := w.cat.DB.Config()
 	cfg.ConnConfig.RuntimeParams["search_path"] = "cryptoviz, public"
@@ -96,6 +97,7 @@ func TestCatalogOfUserCryptoviz(t *testing.T) {
 
 // The same user before the first apply, when he may make nothing in the schema public: the plan must not call it impossible.
 func TestTableInTheEngineSchema(t *testing.T) {
+	t.Parallel()
 	w := newTableWorld(t, testkit.Postgres(t))
 	w.exec("DROP SCHEMA IF EXISTS cryptoviz CASCADE")
 	database := quote(w.text("SELECT current_database()"))
@@ -113,6 +115,7 @@ func TestTableInTheEngineSchema(t *testing.T) {
 }
 
 func TestServerThatTakesNoChanges(t *testing.T) {
+	t.Parallel()
 	url := testkit.Postgres(t)
 	pool, err := pgxpool.New(t.Context(), url+"&default_transaction_read_only=on")
 	if err != nil {
@@ -126,6 +129,7 @@ func TestServerThatTakesNoChanges(t *testing.T) {
 
 // A standby answers queries, and the error says where to apply instead.
 func TestStandby(t *testing.T) {
+	t.Parallel()
 	server := testkit.StartPostgres(t, nil)
 	pool, err := pgxpool.New(t.Context(), server.URL())
 	if err != nil {
@@ -172,6 +176,7 @@ func many(n int) *spec.Pipeline {
 
 // The whole catalog takes the same number of requests whatever the number of tables.
 func TestCatalogRequests(t *testing.T) {
+	t.Parallel()
 	w := newTableWorld(t, testkit.Postgres(t))
 	requests := map[int]int{}
 	for _, n := range []int{2, 30} {
@@ -211,6 +216,7 @@ func (w *tableWorld) converged() {
 
 // TestCatalogSpeed measures; it runs only when asked for.
 func TestCatalogSpeed(t *testing.T) {
+	t.Parallel()
 	if os.Getenv("CRYPTOVIZ_BENCH") == "" {
 		t.Skip("set CRYPTOVIZ_BENCH=1 to measure")
 	}

@@ -111,6 +111,7 @@ func engines(t *testing.T, w *tableWorld) {
 
 // Destroy takes the engine's own tables, and nothing of others in the schema.
 func TestEngineDestroyed(t *testing.T) {
+	t.Parallel()
 	w := newTableWorld(t, testkit.Postgres(t))
 	e := &Engine{Pipeline: w.cat.Pipeline, Catalog: w.cat}
 	for _, kept := range []bool{true, false} {
@@ -134,6 +135,7 @@ type going struct{ plan.Resource }
 func (*going) Want() *plan.State { return nil }
 
 func TestTableDestroyed(t *testing.T) {
+	t.Parallel()
 	w := newTableWorld(t, testkit.Postgres(t))
 	s := sample("m", false)
 	w.apply(w.table(s))
@@ -197,6 +199,7 @@ func ledgers(t *testing.T, w *tableWorld) {
 
 // Two databases have two salts.
 func TestSaltsDiffer(t *testing.T) {
+	t.Parallel()
 	a, b := &Ledger{DB: newTableWorld(t, testkit.Postgres(t)).cat.DB}, &Ledger{DB: newTableWorld(t, testkit.Postgres(t)).cat.DB}
 	one, _ := a.Salt(t.Context())
 	other, _ := b.Salt(t.Context())
@@ -206,6 +209,7 @@ func TestSaltsDiffer(t *testing.T) {
 }
 
 func TestLock(t *testing.T) {
+	t.Parallel()
 	url := testkit.Postgres(t)
 	first, err := pgxpool.New(t.Context(), url+"&application_name=first")
 	if err != nil {
@@ -262,6 +266,7 @@ func TestLock(t *testing.T) {
 
 // A user that may not make a schema: the plan says so.
 func TestEngineWithoutPrivilege(t *testing.T) {
+	t.Parallel()
 	w := newTableWorld(t, testkit.Postgres(t))
 	theirs := w.as("CREATE ROLE %s LOGIN")
 	e := &Engine{Pipeline: theirs.cat.Pipeline, Catalog: theirs.cat}

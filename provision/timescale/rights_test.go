@@ -18,6 +18,7 @@ const unprivileged = "CREATE ROLE %s LOGIN; REVOKE CREATE ON SCHEMA public FROM 
 
 // What a user may not do, the plan says with the statement that allows it; and that statement does.
 func TestTableWithoutPrivilege(t *testing.T) {
+	t.Parallel()
 	w := newTableWorld(t, testkit.Postgres(t))
 	theirs := w.as(unprivileged)
 	user, database := theirs.text("SELECT current_user::text"), theirs.text("SELECT current_database()::text")
@@ -51,6 +52,7 @@ func TestTableWithoutPrivilege(t *testing.T) {
 
 // No schema to make tables in is no failure of the plan.
 func TestTableWithoutSchema(t *testing.T) {
+	t.Parallel()
 	w := newTableWorld(t, testkit.Postgres(t)+"&search_path=nowhere")
 	s := sample("m", false)
 	s.Hypertable = nil

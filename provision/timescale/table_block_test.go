@@ -14,6 +14,7 @@ import (
 )
 
 func TestTableBlockOnPostgres(t *testing.T) {
+	t.Parallel()
 	tableBlocks(t, newTableWorld(t, testkit.Postgres(t)), false)
 }
 

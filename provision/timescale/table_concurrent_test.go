@@ -63,6 +63,7 @@ func (w *tableWorld) waits(n string) {
 
 // An index that is built CONCURRENTLY waits for old transactions, however long they take, and afterwards it is of use.
 func TestConcurrentIndexWaits(t *testing.T) {
+	t.Parallel()
 	w, table, c, old := slowBuild(t)
 	done := make(chan error, 1)
 	go func() { done <- w.table(table).Apply(t.Context(), c) }()
@@ -93,6 +94,7 @@ func TestConcurrentIndexWaits(t *testing.T) {
 
 // What an earlier try left behind is built again; while that try is still at work, it is waited for.
 func TestConcurrentIndexAgain(t *testing.T) {
+	t.Parallel()
 	w, table, c, old := slowBuild(t)
 	first := make(chan error, 1)
 	go func() {
@@ -145,6 +147,7 @@ func TestConcurrentIndexAgain(t *testing.T) {
 
 // A build whose end leaves the index invalid is no success.
 func TestConcurrentIndexStaysInvalid(t *testing.T) {
+	t.Parallel()
 	w, table, c, old := slowBuild(t)
 	if err := old.Rollback(t.Context()); err != nil {
 		t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 
 // What newer versions of TimescaleDB do differently: on a real server, where there is one.
 func TestTableOnTimescale(t *testing.T) {
+	t.Parallel()
 	url := timescaleURL(t)
 	for _, test := range []struct {
 		name string
@@ -55,6 +56,7 @@ func columnstoreDrops(t *testing.T, w *tableWorld) {
 
 // A measurement that fails leaves its amount unknown, and its finding.
 func TestTableMeasurementFails(t *testing.T) {
+	t.Parallel()
 	w := newTableWorld(t, testkit.Postgres(t))
 	s := sample("m", false)
 	w.apply(w.table(s))
@@ -93,6 +95,7 @@ func (w *tableWorld) lock(name string) (free func()) {
 // Of a table that another session has locked, nothing is known: that is said, once, and no number stands for it. What depends on
 // the table's size takes the careful way.
 func TestTableLockedAway(t *testing.T) {
+	t.Parallel()
 	w := newTableWorld(t, testkit.Postgres(t))
 	s := sample("m", false)
 	s.Hypertable = nil
@@ -151,6 +154,7 @@ func TestTableLockedAway(t *testing.T) {
 
 // A reader of a large table is in the way of the statements on the table, and not of those on its empty copy.
 func TestTableTriedOnCopyUnderLock(t *testing.T) {
+	t.Parallel()
 	w := newTableWorld(t, testkit.Postgres(t))
 	s := sample("m", false)
 	w.apply(w.table(s))

@@ -10,6 +10,7 @@ import (
 
 // What hangs on a column is found by the catalog: of a large table an empty copy is tried, and nothing hangs on that.
 func TestTableColumnInUse(t *testing.T) {
+	t.Parallel()
 	w := newTableWorld(t, testkit.Postgres(t))
 	s := sample("m", false)
 	w.apply(w.table(s))
@@ -69,6 +70,7 @@ func TestTableColumnInUse(t *testing.T) {
 
 // A table that others need does not go, and the plan says so also while a view hangs on it that goes by the same plan.
 func TestTableInUseIsNotDropped(t *testing.T) {
+	t.Parallel()
 	w := newTableWorld(t, testkit.Postgres(t))
 	s := sample("m", false)
 	s.Hypertable, s.PrimaryKey, s.Indexes = nil, []string{"source"}, nil

@@ -20,6 +20,7 @@ func (w *tableWorld) removed(name string) *Table {
 }
 
 func TestTableIsDropped(t *testing.T) {
+	t.Parallel()
 	w := newTableWorld(t, testkit.Postgres(t))
 	w.apply(w.table(sample("m", false)))
 	w.fill("m")
@@ -46,6 +47,7 @@ func TestTableIsDropped(t *testing.T) {
 
 // An empty table takes what one with rows does not.
 func TestTableWithoutRows(t *testing.T) {
+	t.Parallel()
 	w := newTableWorld(t, testkit.Postgres(t))
 	w.apply(w.table(sample("m", false)))
 	s := sample("m", false)
@@ -75,6 +77,7 @@ func TestTableWithoutRows(t *testing.T) {
 
 // The values that a type change spoils are counted; names in SQL are quoted.
 func TestTableTypes(t *testing.T) {
+	t.Parallel()
 	w := newTableWorld(t, testkit.Postgres(t))
 	for _, test := range []struct {
 		from   string
@@ -126,6 +129,7 @@ func TestTableTypes(t *testing.T) {
 
 // What gives a column its value without being asked is taken off with a warning, unless the last apply had set it.
 func TestTableFillsNoMore(t *testing.T) {
+	t.Parallel()
 	w := newTableWorld(t, testkit.Postgres(t))
 	s := &spec.Table{Name: "m", PrimaryKey: []string{"id"}, Columns: []*spec.Column{
 		{Name: "id", Type: spec.Bigint}, {Name: "a", Type: spec.Text, Null: true}, {Name: "b", Type: spec.Integer}, {Name: "c", Type: spec.Bigint, Null: true}, {Name: "d", Type: spec.Text, Default: "'y'"},
@@ -166,6 +170,7 @@ func TestTableFillsNoMore(t *testing.T) {
 // A generated column that is made anew takes indexes with it: those that are declared are made again, of the others the plan
 // tells.
 func TestTableGeneratedIndexes(t *testing.T) {
+	t.Parallel()
 	w := newTableWorld(t, testkit.Postgres(t))
 	s := &spec.Table{Name: "m", PrimaryKey: []string{"id"}, Columns: []*spec.Column{{Name: "id", Type: spec.Bigint}, {Name: "d", Type: spec.Bigint, Null: true, Generated: "id * 2"}}}
 	s.Indexes = []*spec.Index{{Name: "m_d", Columns: []string{"d"}}, {Name: "m_id", Columns: []string{"id"}}}
@@ -318,6 +323,7 @@ func oldNames(t *testing.T, w *tableWorld) {
 
 // Editions and servers without TimescaleDB: what is declared and cannot be is told.
 func TestTableFeatures(t *testing.T) {
+	t.Parallel()
 	w := newTableWorld(t, testkit.Postgres(t))
 	s := sample("m", true)
 	c := w.apply(w.table(s))
@@ -357,6 +363,7 @@ func TestTableFeatures(t *testing.T) {
 
 // Large tables: nothing heavy is tried on them, and an index is built CONCURRENTLY where that is possible.
 func TestTableLarge(t *testing.T) {
+	t.Parallel()
 	w := newTableWorld(t, testkit.Postgres(t))
 	s := sample("m", false)
 	s.Hypertable = nil
@@ -408,6 +415,7 @@ func largeInPlace(t *testing.T, w *tableWorld) {
 
 // Another session holds a lock: plan says that it could not try, and apply ends by itself and names it.
 func TestTableLocked(t *testing.T) {
+	t.Parallel()
 	w := newTableWorld(t, testkit.Postgres(t))
 	s := sample("m", false)
 	w.apply(w.table(s))
@@ -461,6 +469,7 @@ func lockError(w *tableWorld) error {
 
 // A user that does not own the table cannot change it: the plan says so.
 func TestTableOfAnotherUser(t *testing.T) {
+	t.Parallel()
 	w := newTableWorld(t, testkit.Postgres(t))
 	s := sample("m", false)
 	w.apply(w.table(s))

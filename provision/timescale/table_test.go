@@ -14,11 +14,13 @@ import (
 
 // The kinds of tables: native partitions, a hypertable with policies, and one without.
 func TestTableOnPostgres(t *testing.T) {
+	t.Parallel()
 	tables(t, newTableWorld(t, testkit.Postgres(t)), "native", "row")
 }
 
 // TestOnTimescale has one server for all, which takes seconds to start.
 func TestOnTimescale(t *testing.T) {
+	t.Parallel()
 	url := testkit.Timescale(t)
 	for _, test := range []struct {
 		name string
@@ -223,6 +225,7 @@ var tableDrifts = []struct{ sql, diffs, only string }{
 }
 
 func TestTableDriftOnPostgres(t *testing.T) {
+	t.Parallel()
 	drifts(t, newTableWorld(t, testkit.Postgres(t)), false)
 }
 
@@ -254,6 +257,7 @@ func drifts(t *testing.T, w *tableWorld, timescale bool) {
 
 // What nobody declares is left alone, and told.
 func TestTableLeavesAloneWhatNobodyDeclares(t *testing.T) {
+	t.Parallel()
 	w := newTableWorld(t, testkit.Postgres(t))
 	s := sample("m", false)
 	s.Description = ""
@@ -271,6 +275,7 @@ func TestTableLeavesAloneWhatNobodyDeclares(t *testing.T) {
 
 // A table that is there without our mark is adopted, and its differences are shown.
 func TestTableIsAdopted(t *testing.T) {
+	t.Parallel()
 	w := newTableWorld(t, testkit.Postgres(t))
 	w.exec(`CREATE TABLE m (time timestamptz, source varchar(20) NOT NULL, price double precision NOT NULL DEFAULT 0, bid double precision, n integer NOT NULL DEFAULT 2,
 		at timestamptz NOT NULL DEFAULT now(), note text DEFAULT 'a', twice double precision, more text, PRIMARY KEY (source, time)) PARTITION BY RANGE (time)`)

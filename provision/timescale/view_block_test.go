@@ -53,6 +53,7 @@ table "crypto_sentiment" {
 }
 
 func TestBlocksOnPostgres(t *testing.T) {
+	t.Parallel()
 	w := newScene(t, testkit.Postgres)
 	if caps, err := w.catalog.Capabilities(t.Context()); err != nil || caps.Available != "" {
 		t.Skip("this server has TimescaleDB")

@@ -112,6 +112,7 @@ func viewConverges(t *testing.T, w *scene) {
 
 // What else hangs on a view: columns' defaults come back with it, rules and what needs the type of its rows stand in the way.
 func TestViewDependents(t *testing.T) {
+	t.Parallel()
 	w := newScene(t, testkit.Postgres)
 	w.exec(ticks + "; CREATE SEQUENCE s; CREATE VIEW v AS SELECT source, price, time FROM ticks")
 	w.exec("ALTER VIEW v ALTER COLUMN price SET DEFAULT nextval('s'), ALTER COLUMN source SET DEFAULT 'here', ALTER COLUMN time SET DEFAULT now()")
@@ -156,6 +157,7 @@ func TestViewDependents(t *testing.T) {
 }
 
 func TestViewAdoptsAndRefuses(t *testing.T) {
+	t.Parallel()
 	w := newScene(t, testkit.Postgres)
 	w.exec(ticks)
 	dir := t.TempDir()
@@ -213,6 +215,7 @@ func TestViewAdoptsAndRefuses(t *testing.T) {
 
 // Queries are asked about with the tables and the views that the same plan makes, whatever they replace.
 func TestViewsPlanTogether(t *testing.T) {
+	t.Parallel()
 	w := newScene(t, testkit.Postgres)
 	w.exec(ticks)
 	table := &spec.Table{Name: "coins"}
@@ -314,6 +317,7 @@ func (w *scene) as(user, password string) *scene {
 
 // The fast way takes few requests, whatever the number of views.
 func TestViewsAreReadTogether(t *testing.T) {
+	t.Parallel()
 	w := newScene(t, testkit.Postgres)
 	w.exec(ticks)
 	for i := range 50 {

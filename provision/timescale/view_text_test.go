@@ -6,6 +6,7 @@ import (
 )
 
 func TestStatement(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ in, want string }{
 		{"SELECT 1", "SELECT 1"},
 		{" SELECT 1 ;; -- end; \n", "SELECT 1"},
@@ -26,6 +27,7 @@ func TestStatement(t *testing.T) {
 }
 
 func TestMentions(t *testing.T) {
+	t.Parallel()
 	names := []string{"base", "coins", "top", "it's"}
 	for _, c := range []struct {
 		in   string
@@ -43,6 +45,7 @@ func TestMentions(t *testing.T) {
 }
 
 func TestAppended(t *testing.T) {
+	t.Parallel()
 	const have = "SELECT bucket,\n    max(price) AS high\n   FROM t\n  GROUP BY bucket"
 	for _, c := range []struct {
 		want  string
@@ -80,6 +83,7 @@ func FuzzTokens(f *testing.F) {
 }
 
 func TestUnqualified(t *testing.T) {
+	t.Parallel()
 	for sql, want := range map[string]string{
 		"SELECT public.good.w FROM public.good":              "SELECT        good.w FROM        good",
 		`SELECT * FROM PUBLIC . "good" -- public.good`:       `SELECT * FROM          "good" -- public.good`,
