@@ -1,6 +1,7 @@
 package run
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -110,5 +111,5 @@ func (e *Engine) unsent() string {
 	if s.Slots == 0 || time.Since(s.Since) < slowKafka {
 		return ""
 	}
-	return fmt.Sprintf("records wait for kafka since %s (%d slots, %s): %s", s.Since.UTC().Format(time.TimeOnly), s.Slots, humanize.IBytes(uint64(s.Bytes)), s.Reason) //nolint:gosec // positive
+	return fmt.Sprintf("records wait for kafka since %s (%d slots, %s): %s", s.Since.UTC().Format(time.TimeOnly), s.Slots, humanize.IBytes(uint64(s.Bytes)), cmp.Or(s.Reason, "it has not answered")) //nolint:gosec // positive
 }
