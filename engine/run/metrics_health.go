@@ -13,7 +13,6 @@ var (
 	readyDesc    = describe("ready", "1 while the engine can do its work, as /readyz says.")
 	ledgerDesc   = describe("ledger_reachable", "1 while PostgreSQL, which holds the slot ledger, answers within two seconds.")
 	kafkaDesc    = describe("kafka_reachable", "1 while Kafka answers within two seconds.")
-	unsentDesc   = describe("unsent_bytes", "Records that wait in this process until Kafka takes them; kafka.buffer is how much may.")
 	jobDesc      = describe("timescale_job_failing", "1 while a policy of TimescaleDB fails, crashes or does not run: retention, columnstore or refresh.", "job", "table")
 	lastDayDesc  = describe("rollup_last_day_timestamp_seconds", "Newest day that is rolled up, its midnight.", "rollup")
 	dueDesc      = describe("rollup_days_due", "Days with raw rows that should be rolled up by now, and are not.", "rollup")
@@ -27,9 +26,6 @@ func (e *Engine) collectHealth(gauge func(d *prometheus.Desc, v float64, labels 
 	gauge(readyDesc, truth(e.wrong(h) == nil))
 	gauge(ledgerDesc, truth(h.ledger == nil))
 	gauge(kafkaDesc, truth(h.kafka == nil))
-	if e.producer != nil {
-		gauge(unsentDesc, float64(e.producer.Stats().Bytes))
-	}
 	for _, j := range h.jobs {
 		gauge(jobDesc, truth(j.Failing), j.Name, j.Table)
 	}
