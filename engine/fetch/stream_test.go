@@ -300,16 +300,20 @@ func TestStreamRefusal(t *testing.T) {
 // TestTextPing: as OKX wants it, a text every 20 seconds; its answers are no surprise. Other texts are.
 func TestTextPing(t *testing.T) {
 	t.Parallel()
+	var mu sync.Mutex
 	var pings []time.Duration
 	var began time.Time
+	seen := func() []time.Duration { mu.Lock(); defer mu.Unlock(); return slices.Clone(pings) }
 	inBubble(t, func(f *feed, n int, c *websocket.Conn) {
-		for n == 0 && len(pings) < 30 {
+		for n == 0 && len(seen()) < 30 {
 			_, text, err := c.Read(context.Background())
 			if err != nil || string(text) != "ping" {
 				t.Errorf("%q, %v", text, err)
 				return
 			}
+			mu.Lock()
 			pings = append(pings, time.Since(began))
+			mu.Unlock()
 			f.say(c, "pong", ticker("BTC"))
 		}
 		f.say(c, "maintenance")
@@ -320,7 +324,7 @@ func TestTextPing(t *testing.T) {
 		defer f.stop()
 		time.Sleep(600*time.Second - time.Nanosecond)
 		synctest.Wait()
-		if len(pings) != 29 || pings[0] != 20*time.Second || len(f.dials()) != 1 || f.log.String() != "" {
+		if pings := seen(); len(pings) != 29 || pings[0] != 20*time.Second || len(f.dials()) != 1 || f.log.String() != "" {
 			t.Errorf("pings at %v, dialled at %v\n%s", pings, f.dials(), f.log.String())
 		}
 		time.Sleep(time.Second)
