@@ -83,6 +83,8 @@ func (d *Decoder) said(e *slowExpr) (string, error) {
 	}
 	msg, err := fromCty(v)
 	switch {
+	case isEmpty(v): // as {"error": []}, which reports nothing
+		return "", nil
 	case err != nil || !msg.missing() && msg.kind != text && msg.kind != number:
 		name, at := d.src.Definition.Quote(e.expr)
 		return "", fmt.Errorf("%s (%s) gives %s, not a text: write CONDITION ? \"text\" : null", name, at, ctyName(v))
@@ -91,6 +93,12 @@ func (d *Decoder) said(e *slowExpr) (string, error) {
 	}
 	raw, err := textOf(msg)
 	return string(raw), err
+}
+
+// isEmpty tells whether v is false, or a list or an object of nothing.
+func isEmpty(v cty.Value) bool {
+	v, _ = v.Unmark()
+	return !v.IsNull() && v.IsKnown() && (v.Type() == cty.Bool && v.False() || v.CanIterateElements() && v.LengthInt() == 0)
 }
 
 // ctyName names the kind of what an expression gave.

@@ -113,8 +113,9 @@ func TestExpressionThatFails(t *testing.T) {
 func TestErrorThatIsNoText(t *testing.T) {
 	for _, c := range []struct{ decode, body, want string }{
 		{"error = body.error", `{"error":{"code":1}}`, "decode.error: body.error (desk.hcl:3) gives an object, not a text"},
-		{"error = body.error", `{"error":[]}`, "gives a list, not a text"},
-		{"error = body.ok == false", `{"ok":true}`, "gives false, not a text"},
+		{"error = body.error", `{"error":["down"]}`, "gives a list, not a text"},
+		{"error = body.ok == false", `{"ok":false}`, "gives true, not a text"},
+		{"error = body.error", `{"error":[]}`, ""}, {"error = body.error", `{"error":{}}`, ""}, {"error = body.ok == false", `{"ok":true}`, ""},
 		{"when = body.kind", `{"kind":"tick"}`, "decode.when: body.kind (desk.hcl:3) is neither true nor false"},
 		{"error = body.error", `{"error":""}`, ""}, {"error = body.error", `{"error":null}`, ""}, {"error = body.error", `{}`, ""},
 		{"when = body.kind", `{}`, ""},
