@@ -25,6 +25,7 @@ var exempt = map[string]string{
 	"Alert.QueryAt":     "where the query stands, for messages",
 	"Dashboard.File":    "where the JSON stands; what is in it is Dashboard.JSON",
 	"Source.Offset":     "when the engine polls; nothing is provisioned",
+	"Source.MaxAge":     "which records the engine takes; nothing is provisioned",
 	"Source.Jitter":     "when the engine polls; nothing is provisioned",
 }
 
