@@ -24,9 +24,9 @@ func (e *env) newRollup() *cobra.Command {
 		Short: "Roll finished days up by hand",
 		Long: `Aggregate finished days into the hourly table and drop their raw rows, as the schedule does at 00:05 UTC: one
 transaction a day. Without --day: every day that is due, oldest first. A day may be rolled up again at any time: rows
-that came late are merged, and an hour never shrinks. With late = "reject" in the rollup block, rows that come after
-their day was dropped are counted and stay raw. A day that another session holds is waited for, and the session named;
-Ctrl-C ends the wait.`,
+that came late are merged, and an hour never shrinks; rows that were in the day before it was dropped are removed. With
+late = "reject" in the rollup block, rows that come after their day was dropped are counted and stay raw. A day that
+another session holds is waited for, and the session named; Ctrl-C ends the wait.`,
 		Example: "  cryptoviz rollup --dry-run\n  cryptoviz rollup hourly --day 2026-11-22",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
