@@ -12,7 +12,7 @@ import (
 )
 
 // slow is how long a question may be under way before its worker counts as waiting. Its own end, with a reason, may be far.
-const slow = 3 * time.Second
+const slow = 2 * time.Second
 
 // underway is what the worker has asked the database or the broker and has no answer to yet.
 type underway struct {
