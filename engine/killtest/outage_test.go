@@ -277,7 +277,7 @@ var told = regexp.MustCompile(`(?m)^(cryptoviz_(?:ledger_reachable|kafka_reachab
 
 func get(url string) (int, string) {
 	client := http.Client{Timeout: 10 * time.Second}
-	resp, err := client.Get(url) //nolint:noctx // with a timeout
+	resp, err := client.Get(url)
 	if err != nil {
 		return 0, err.Error()
 	}

@@ -28,7 +28,7 @@ func TestStateFolderIsOurs(t *testing.T) {
 		"the lock is a pipe":        {func(dir, _ string) error { return syscall.Mkfifo(filepath.Join(dir, "lock"), 0o600) }, "/lock is a link, a pipe"},
 		"the state is a pipe":       {func(dir, _ string) error { return syscall.Mkfifo(filepath.Join(dir, "state.json"), 0o600) }, "/state.json is a link, a pipe"},
 		"the lock is a folder":      {func(dir, _ string) error { return os.Mkdir(filepath.Join(dir, "lock"), 0o700) }, "is a directory"},
-		"the folder is a link":      {func(dir, v string) error { return os.Rename(dir, dir+".moved") }, "is a link: name the folder that it leads to"},
+		"the folder is a link":      {func(dir, _ string) error { return os.Rename(dir, dir+".moved") }, "is a link: name the folder that it leads to"},
 		"the state is huge":         {func(dir, _ string) error { return os.Truncate(filepath.Join(dir, "state.json"), 1<<40) }, "it is damaged"},
 		"links that are the user's": {func(dir, v string) error { return os.Symlink(v, filepath.Join(dir, "notes")) }, ""},
 	} {

@@ -30,7 +30,7 @@ func TestRotateBoundsALogThatAnotherProcessHolds(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	var all, total = "", int64(0)
+	all, total := "", int64(0)
 	for _, name := range []string{path + ".2", path + ".1", path} {
 		info, err := os.Stat(name)
 		if err != nil {

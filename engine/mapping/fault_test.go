@@ -11,8 +11,10 @@ func TestKeyThatFails(t *testing.T) {
 	t.Parallel()
 	const row = "row {\n time = slot\n base = coalesce(r.s, \"X\")\n skip = r.kind == \"other\"\n}\n"
 	for _, c := range []struct{ name, decode, body, want string }{
-		{"a member that is not there", `decode "json" { key = r.smybol }`, `{"symbol":"A","last":1}`,
-			`decode.key: the value is missing; r.smybol (desk.hcl:2); r has no "smybol", it has symbol, last (did you mean "symbol"?)`},
+		{
+			"a member that is not there", `decode "json" { key = r.smybol }`, `{"symbol":"A","last":1}`,
+			`decode.key: the value is missing; r.smybol (desk.hcl:2); r has no "smybol", it has symbol, last (did you mean "symbol"?)`,
+		},
 		{"empty", `decode "json" { key = r.s }`, `{"s":""}`, `r.s is ""`},
 		{"deeper", `decode "json" { key = r.a.b[1].c }`, `{"a":{"b":[{},"x"]}}`, `r.a.b[1] has no "c": it is "x"`},
 		{"beyond a list", `decode "json" { key = r.l[3] }`, `{"l":[1,2]}`, `r.l has no "3": it is a list of 2`},

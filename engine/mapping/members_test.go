@@ -50,8 +50,14 @@ func TestComputedMembers(t *testing.T) {
 func TestWholeElements(t *testing.T) {
 	const page = `<!doctype html><html lang="en"><head><title>Prices</title></head><body class="b"><h1>BTC</h1><p id=p>7</p></body></html>`
 	for _, c := range []struct{ selected, field, attr, want string }{
-		{"body", "h1", "", "BTC"}, {"body", "", "class", "b"}, {"html", "title", "", "Prices"}, {"html", "", "lang", "en"}, {"head", "title", "", "Prices"},
-		{":root", "h1", "", "BTC"}, {"body.b", "#p", "", "7"}, {"h1", "", "", "BTC"},
+		{"body", "h1", "", "BTC"},
+		{"body", "", "class", "b"},
+		{"html", "title", "", "Prices"},
+		{"html", "", "lang", "en"},
+		{"head", "title", "", "Prices"},
+		{":root", "h1", "", "BTC"},
+		{"body.b", "#p", "", "7"},
+		{"h1", "", "", "BTC"},
 	} {
 		field := ""
 		if c.field != "" {
@@ -86,8 +92,10 @@ row {
 // TestExpressionThatFails: the dead letter names the expression, what it met, and what is there; its kind is without values.
 func TestExpressionThatFails(t *testing.T) {
 	for _, c := range []struct{ row, record, want, kind string }{
-		{"time = from_unix_ms(r.tm)\n base = \"X\"", `{"ts":1790856000000,"last":1}`,
-			`column time: the value is missing; from_unix_ms(r.tm) (desk.hcl:4); r has no "tm", it has ts, last (did you mean "ts"?)`, "column time"},
+		{
+			"time = from_unix_ms(r.tm)\n base = \"X\"", `{"ts":1790856000000,"last":1}`,
+			`column time: the value is missing; from_unix_ms(r.tm) (desk.hcl:4); r has no "tm", it has ts, last (did you mean "ts"?)`, "column time",
+		},
 		{"time = from_unix(r.ts)\n base = \"X\"", `{"ts":1790856000000}`, `in another unit, seconds, milliseconds, microseconds or nanoseconds?; from_unix(r.ts) (desk.hcl:4); r.ts is 1790856000000`, "column time"},
 		{"time = slot\n base = r.m.id", `{"m":["a"]}`, `r.m has no "id": it is a list of 1`, "column base"},
 		{"time = slot\n base = r.m", `{"m":{"id":1}}`, `it is an object or a list, not a value; r.m (desk.hcl:5); r.m is an object with id`, "column base"},
@@ -115,9 +123,13 @@ func TestErrorThatIsNoText(t *testing.T) {
 		{"error = body.error", `{"error":{"code":1}}`, "decode.error: body.error (desk.hcl:3) gives an object, not a text"},
 		{"error = body.error", `{"error":["down"]}`, "gives a list, not a text"},
 		{"error = body.ok == false", `{"ok":false}`, "gives true, not a text"},
-		{"error = body.error", `{"error":[]}`, ""}, {"error = body.error", `{"error":{}}`, ""}, {"error = body.ok == false", `{"ok":true}`, ""},
+		{"error = body.error", `{"error":[]}`, ""},
+		{"error = body.error", `{"error":{}}`, ""},
+		{"error = body.ok == false", `{"ok":true}`, ""},
 		{"when = body.kind", `{"kind":"tick"}`, "decode.when: body.kind (desk.hcl:3) is neither true nor false"},
-		{"error = body.error", `{"error":""}`, ""}, {"error = body.error", `{"error":null}`, ""}, {"error = body.error", `{}`, ""},
+		{"error = body.error", `{"error":""}`, ""},
+		{"error = body.error", `{"error":null}`, ""},
+		{"error = body.error", `{}`, ""},
 		{"when = body.kind", `{}`, ""},
 	} {
 		_, dec, _ := inline(t, "poll { url = \"https://example.com\" }\ndecode \"json\" {\n "+c.decode+"\n}\nrow {\n time = slot\n base = \"X\"\n}\n")

@@ -194,7 +194,7 @@ var errBroke = errors.New("the connection broke")
 func (c *flakyConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if err == nil && c.f.breaks() {
-		_ = c.Conn.Close()
+		_ = c.Close()
 		return 0, errBroke
 	}
 	return n, err
@@ -202,7 +202,7 @@ func (c *flakyConn) Read(p []byte) (int, error) {
 
 func (c *flakyConn) Write(p []byte) (int, error) {
 	if c.f.breaks() {
-		_ = c.Conn.Close()
+		_ = c.Close()
 		return 0, errBroke
 	}
 	return c.Conn.Write(p)

@@ -298,7 +298,7 @@ func (c *losingConn) Write(p []byte) (int, error) {
 func (c *losingConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if err == nil && c.lose.Load() {
-		_ = c.Conn.Close()
+		_ = c.Close()
 		return 0, errBroke
 	}
 	return n, err

@@ -77,7 +77,7 @@ func TestTooLarge(t *testing.T) {
 	p := producer(t, addrs, produce.Options{})
 	wantResult(t, queue(t, p, at(0), large, small), produce.Result{Stored: 1, Aside: 1, Reason: `record "BTC\x1b[31m" has 2400000 bytes, more than one message of topic s takes: see the dead letters`})
 	shut(p)
-	if _, err := admin(t, addrs).AlterTopicConfigs(t.Context(), []kadm.AlterConfig{{Name: "max.message.bytes", Value: kadm.StringPtr("4194304")}}, "s"); err != nil {
+	if _, err := admin(t, addrs).AlterTopicConfigs(t.Context(), []kadm.AlterConfig{{Name: "max.message.bytes", Value: new("4194304")}}, "s"); err != nil {
 		t.Fatal(err)
 	}
 	p = producer(t, addrs, produce.Options{})
@@ -107,11 +107,11 @@ func TestLimitIsLowered(t *testing.T) {
 	addrs := cluster.ListenAddrs()
 	p := producer(t, addrs, produce.Options{})
 	wantResult(t, queue(t, p, at(0), markets(1)...), produce.Result{Stored: 1})
-	cluster.ControlKey(int16(kmsg.DescribeConfigs), func(req kmsg.Request) (kmsg.Response, error, bool) {
+	cluster.ControlKey(int16(kmsg.DescribeConfigs), func(kmsg.Request) (kmsg.Response, error, bool) {
 		cluster.KeepControl()
 		return nil, errors.New("no"), true
 	})
-	if _, err := admin(t, addrs).AlterTopicConfigs(t.Context(), []kadm.AlterConfig{{Name: "max.message.bytes", Value: kadm.StringPtr("100000")}}, "s"); err != nil {
+	if _, err := admin(t, addrs).AlterTopicConfigs(t.Context(), []kadm.AlterConfig{{Name: "max.message.bytes", Value: new("100000")}}, "s"); err != nil {
 		t.Fatal(err)
 	}
 	d := queue(t, p, at(1), fetch.Record{Key: "large", Value: []byte(randomText(300_000))}, fetch.Record{Key: "small", Value: []byte("{}")})

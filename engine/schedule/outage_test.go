@@ -93,11 +93,13 @@ func TestTheHolderIsTheFirst(t *testing.T) {
 		sleepTo("00:00:10")
 		two := w.begin("two", job("two"))
 		sleepTo("01:00:30")
+		mu.Lock()
 		for slot, name := range owners {
 			if name != "one" {
 				t.Errorf("%s was run by %s", slot.Format(time.TimeOnly), name)
 			}
 		}
+		mu.Unlock()
 		one()
 		sleepTo("01:02:30")
 		two()

@@ -35,7 +35,7 @@ func at(clock string) time.Time {
 type world struct {
 	t *testing.T
 	*book
-	log  bytes.Buffer
+	log  logBuffer
 	mu   sync.Mutex
 	runs []string
 	work func(ctx context.Context, slot schedule.Slot) schedule.Outcome
@@ -512,4 +512,22 @@ func testFastClock(t *testing.T) {
 			t.Errorf("%s: %q", name, text)
 		}
 	}
+}
+
+// logBuffer is the log of all instances of a world.
+type logBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
 }

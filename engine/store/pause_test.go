@@ -17,8 +17,10 @@ func TestPauses(t *testing.T) {
 		d      time.Duration
 		reason string
 	}{
-		{"source a", 3 * time.Hour, "HTTP 403 Forbidden"}, {"source a", time.Hour, "shorter"},
-		{"source b", time.Hour, "shorter"}, {"source b", 96 * time.Hour, "HTTP 418\x00"},
+		{"source a", 3 * time.Hour, "HTTP 403 Forbidden"},
+		{"source a", time.Hour, "shorter"},
+		{"source b", time.Hour, "shorter"},
+		{"source b", 96 * time.Hour, "HTTP 418\x00"},
 		{"budget c", -time.Hour, "over"},
 	} {
 		if err := s.Pause(t.Context(), p.name, p.d, p.reason); err != nil {

@@ -41,8 +41,9 @@ func blames(err error) fault {
 		return row
 	case pg.MissingObject, pg.NoPrivilege, pg.Rejected, pg.Other: // of the table, or of what its triggers do for some rows
 		return either
+	default:
+		return table
 	}
-	return table
 }
 
 // writer puts rows into the open transaction of conn.

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -271,9 +272,7 @@ row {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, value := range map[string]string{"TimeZone": "Asia/Kathmandu", "DateStyle": "German", "extra_float_digits": "-5", "IntervalStyle": "sql_standard"} {
-		cfg.ConnConfig.RuntimeParams[name] = value
-	}
+	maps.Copy(cfg.ConnConfig.RuntimeParams, map[string]string{"TimeZone": "Asia/Kathmandu", "DateStyle": "German", "extra_float_digits": "-5", "IntervalStyle": "sql_standard"})
 	abroad, err := store.Open(t.Context(), cfg, store.Options{})
 	if err != nil {
 		t.Fatal(err)

@@ -96,7 +96,7 @@ func TestDraw(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			var w io.Writer = Draw(&Screen{File: file})
+			w := Draw(&Screen{File: file})
 			if plain {
 				w, want = &Screen{File: file}, strings.ReplaceAll(text, "\x1b", "�")
 				want = strings.ReplaceAll(want, "\x07", "�")

@@ -19,7 +19,7 @@ func (s *PostgresServer) Signal(sig syscall.Signal) error {
 	errs := []error{syscall.Kill(pid, sig)} // the first, so that it starts no other
 	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
 	errs = append(errs, err)
-	for _, child := range strings.Fields(string(children)) {
+	for child := range strings.FieldsSeq(string(children)) {
 		if n, err := strconv.Atoi(child); err == nil {
 			if err := syscall.Kill(n, sig); !errors.Is(err, syscall.ESRCH) {
 				errs = append(errs, err)

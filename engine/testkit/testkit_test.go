@@ -131,7 +131,7 @@ func TestNothingOutlivesAKill(t *testing.T) {
 	_ = cmd.Wait()
 	testkit.Eventually(t, func() error {
 		if _, err := os.Stat(filepath.Dir(filepath.Dir(folder))); runs(pid) || !os.IsNotExist(err) {
-			return fmt.Errorf("process %d runs: %v; its folder: %v", pid, runs(pid), err)
+			return fmt.Errorf("process %d runs: %v; its folder: %w", pid, runs(pid), err)
 		}
 		return nil
 	})

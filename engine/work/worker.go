@@ -145,7 +145,7 @@ const quiet = 5 * time.Second
 // Run consumes until ctx ends. Whatever fails outside is waited for and tried again; nothing is dropped.
 func (w *Worker) Run(ctx context.Context) error {
 	w.waits.mu.Lock()
-	w.waits.stopping = ctx
+	w.waits.stopping = ctx //nolint:fatcontext // that of Run, which is called once
 	w.waits.mu.Unlock()
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval, wait.MaxInterval = 200*time.Millisecond, 5*time.Second
