@@ -501,7 +501,7 @@ func BenchmarkRollup(b *testing.B) {
 	const list = "time, source, base, quote, open, high, low, close, mean, volume_24h, samples, expected, first_time, last_time"
 	for b.Loop() {
 		b.StopTimer()
-		for _, sql := range []string{"DELETE FROM cryptoviz.rollup_day", "TRUNCATE crypto_data_hourly", "INSERT INTO raw_crypto_data SELECT * FROM copy", "VACUUM ANALYZE raw_crypto_data", "CHECKPOINT"} {
+		for _, sql := range []string{"DELETE FROM cryptoviz.rollup_day", "DELETE FROM cryptoviz.rolled_sample", "TRUNCATE crypto_data_hourly", "INSERT INTO raw_crypto_data SELECT * FROM copy", "VACUUM ANALYZE raw_crypto_data", "CHECKPOINT"} {
 			h.exec(sql)
 		}
 		began := time.Now()

@@ -225,7 +225,7 @@ func (u *rollupRun) dropCounted(ctx context.Context) (n int64, err error) {
 // remember keeps which samples the day's raw rows are, before they are dropped.
 func (u *rollupRun) remember(ctx context.Context) error {
 	_, err := u.tx.Exec(ctx, `INSERT INTO cryptoviz.rolled_sample AS m (table_name, day, key, ms, us)
-		SELECT $3, $4, key, coalesce(array_agg((us / 1000)::integer ORDER BY us) FILTER (WHERE us % 1000 = 0), '{}'), coalesce(array_agg(us ORDER BY us) FILTER (WHERE us % 1000 <> 0), '{}')
+		SELECT $3, $4, key, coalesce(array_agg((us / 1000)::integer) FILTER (WHERE us % 1000 = 0), '{}'), coalesce(array_agg(us) FILTER (WHERE us % 1000 <> 0), '{}')
 		FROM (SELECT `+sampleKey(u.r.From, "t")+" AS key, "+sampleTime("t."+u.raw.column)+" AS us FROM "+u.raw.name+" AS t WHERE t."+u.raw.column+" >= $1 AND t."+u.raw.column+` < $2) AS s GROUP BY key
 		ON CONFLICT (table_name, day, key) DO UPDATE SET ms = m.ms || excluded.ms, us = m.us || excluded.us`, u.day, u.end, u.r.From.Name, u.day)
 	if err == nil {
