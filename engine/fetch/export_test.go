@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"time"
 )
 
 // What tests reach inside.
@@ -27,4 +28,13 @@ func Plainly(err error) string { return sent{}.plainly(err).Reason }
 // Trust takes over what a test's client trusts.
 func (p *Poll) Trust(c *http.Client) {
 	p.client.Transport.(*http.Transport).TLSClientConfig = c.Transport.(*http.Transport).TLSClientConfig.Clone()
+}
+
+// Fetch is FetchUntil the end of ctx, or of the interval.
+func (p *Poll) Fetch(ctx context.Context) ([]Record, error) {
+	end, ok := ctx.Deadline()
+	if !ok {
+		end = time.Now().Add(p.src.Interval)
+	}
+	return p.FetchUntil(ctx, end)
 }

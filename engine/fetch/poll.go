@@ -64,17 +64,9 @@ func NewPoll(src *spec.Source, opt Options) (*Poll, error) {
 	return out, nil
 }
 
-// Fetch returns the records of one reply. It tries again, with growing pauses, as often as the definition says and while ctx
-// leaves the time. ErrNotModified: nothing new. Every other error is an *Error.
-func (p *Poll) Fetch(ctx context.Context) ([]Record, error) {
-	end, ok := ctx.Deadline()
-	if !ok {
-		end = time.Now().Add(p.src.Interval)
-	}
-	return p.FetchUntil(ctx, end)
-}
-
-// FetchUntil is Fetch, but that no attempt begins after a time: one that has begun may use up its timeout.
+// FetchUntil returns the records of one reply. It tries again, with growing pauses, as often as the definition says and while ctx
+// leaves the time; no attempt begins after until, and one that has begun may use up its timeout. ErrNotModified: nothing new.
+// Every other error is an *Error.
 func (p *Poll) FetchUntil(ctx context.Context, until time.Time) ([]Record, error) {
 	begin, cancel := context.WithDeadline(ctx, until)
 	defer cancel()

@@ -85,10 +85,6 @@ func (s *Store) Mode(ctx context.Context) (string, error) {
 	return mode, err
 }
 
-// Away tells whether an error is of a database that cannot be reached, is short of something or takes no writes now: it has
-// nothing to do with what was asked, and passes.
-func Away(err error) bool { return pg.Is(err, pg.Unavailable, pg.ReadOnly) }
-
 // inTx runs f in one transaction. Each statement of it must see what was committed before it, whatever the database's
 // default is: a snapshot from before the locks would miss rows. A default of read-only is left alone: somebody set it.
 func (s *Store) inTx(ctx context.Context, f func(pgx.Tx) error) error {

@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/cryptoviz/cryptoviz/engine/mapping"
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/store"
 	"github.com/cryptoviz/cryptoviz/engine/store/schema"
@@ -185,14 +186,14 @@ func TestAway(t *testing.T) {
 	defer cancel()
 	_, silent := b.Pool().Exec(short, "SELECT pg_sleep(5)")
 	for name, err := range map[string]error{"cut": cut, "nobody": nobody, "silent": silent, "disk full": &pgconn.PgError{Code: "53100"}, "starts": &pgconn.PgError{Code: "57P03"}, "standby": &pgconn.PgError{Code: "25006"}} {
-		if !store.Away(fmt.Errorf("roll up: %w", err)) {
+		if !pg.Is(fmt.Errorf("roll up: %w", err), pg.Unavailable, pg.ReadOnly) {
 			t.Errorf("%s: %v is not away", name, err)
 		}
 	}
 	_, timeout := b.Pool().Exec(t.Context(), "SET statement_timeout = 1; SELECT pg_sleep(5)")
 	_, missing := b.Pool().Exec(t.Context(), "SELECT FROM nothing")
 	for name, err := range map[string]error{"timeout": timeout, "missing": missing, "lock": &pgconn.PgError{Code: "55P03"}, "temp_file_limit": &pgconn.PgError{Code: "53400"}, "closed": closed, "other": errors.New("x")} {
-		if store.Away(fmt.Errorf("roll up: %w", err)) {
+		if pg.Is(fmt.Errorf("roll up: %w", err), pg.Unavailable, pg.ReadOnly) {
 			t.Errorf("%s: %v is away", name, err)
 		}
 	}
