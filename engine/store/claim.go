@@ -60,7 +60,7 @@ func (s *Store) claim(ctx context.Context, l Log) (out Claimed, err error) {
 			l.Source, l.Partition).Scan(&id, &next, &epoch, &slot)
 		if errors.Is(err, pgx.ErrNoRows) {
 			_, err = tx.Exec(ctx, `INSERT INTO cryptoviz.position (source, partition, topic, topic_id, next_offset, epoch) VALUES ($1, $2, $3, $4, $5, 1)`,
-				l.Source, l.Partition, l.Topic, l.TopicID, out.Next)
+				l.Source, l.Partition, l.Topic, uuid(l.TopicID), out.Next)
 			return err
 		}
 		if err != nil {
@@ -92,7 +92,7 @@ func (s *Store) claim(ctx context.Context, l Log) (out Claimed, err error) {
 		}
 		out.Next, out.Fence.Epoch = gap.To, epoch+1
 		_, err = tx.Exec(ctx, `UPDATE cryptoviz.position SET topic = $3, topic_id = $4, next_offset = $5, epoch = $6, updated_at = now() WHERE source = $1 AND partition = $2`,
-			l.Source, l.Partition, l.Topic, l.TopicID, out.Next, out.Fence.Epoch)
+			l.Source, l.Partition, l.Topic, uuid(l.TopicID), out.Next, out.Fence.Epoch)
 		return err
 	})
 	return out, err

@@ -117,7 +117,7 @@ func (s *Store) commitOnce(ctx *pulse, t *Target, fence Fence, b *Batch, careful
 			where = " AND ($4::bigint, $5::uuid, $6::bigint) IS NOT NULL"
 		}
 		batch.Queue(`UPDATE cryptoviz.position SET next_offset = $3, last_slot = greatest(last_slot, $7), updated_at = now()
-			WHERE source = $1 AND partition = $2`+where, fence.Source, fence.Partition, b.Position.Next, fence.Epoch, fence.TopicID, b.Position.First, slot)
+			WHERE source = $1 AND partition = $2`+where, fence.Source, fence.Partition, b.Position.Next, fence.Epoch, uuid(fence.TopicID), b.Position.First, slot)
 	}
 	batch := &pgx.Batch{}
 	batch.Queue("BEGIN ISOLATION LEVEL READ COMMITTED") // whatever the database's default is

@@ -84,7 +84,7 @@ func (w *writer) deadLetters(batch *pgx.Batch, fence Fence) error {
 		if groups[kind].add(d) {
 			batch.Queue(`INSERT INTO cryptoviz.dead_letter (source, topic, topic_id, partition, "offset", key, value, reason, kind)
 				VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING`,
-				fence.Source, w.t.Topic, fence.TopicID, fence.Partition, d.Offset, printable(d.Key), append([]byte{}, d.Value...), printable(d.Reason), kind)
+				fence.Source, w.t.Topic, uuid(fence.TopicID), fence.Partition, d.Offset, printable(d.Key), append([]byte{}, d.Value...), printable(d.Reason), kind)
 		}
 	}
 	for kind, g := range groups {
@@ -93,7 +93,7 @@ func (w *writer) deadLetters(batch *pgx.Batch, fence Fence) error {
 				VALUES ($1, $2, $3, $4, date_trunc('hour', now()), $5, $6, $7, $8, $9, $10, $11)
 				ON CONFLICT (source, hour, kind, topic_id, partition) DO UPDATE SET records = h.records + excluded.records, kept = h.kept + excluded.kept, bytes = h.bytes + excluded.bytes,
 				from_offset = least(h.from_offset, excluded.from_offset), to_offset = greatest(h.to_offset, excluded.to_offset), reason = excluded.reason`,
-				fence.Source, w.t.Topic, fence.TopicID, fence.Partition, kind, n.records, n.kept, n.bytes, n.from, n.to, printable(g.reason))
+				fence.Source, w.t.Topic, uuid(fence.TopicID), fence.Partition, kind, n.records, n.kept, n.bytes, n.from, n.to, printable(g.reason))
 		}
 	}
 	return nil

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgtype"
+
 	"github.com/cryptoviz/cryptoviz/engine/mapping"
 )
 
@@ -89,3 +91,6 @@ type Claimed struct {
 	Gap      *Gap      // noted by this claim, or nil
 	Pending  bool      // the slots of a gap are not entered yet
 }
+
+// uuid is an id that goes to the server in every mode of a connection, also in those of connection poolers.
+func uuid(id [16]byte) pgtype.UUID { return pgtype.UUID{Bytes: id, Valid: true} }
