@@ -78,23 +78,17 @@ func (w *writer) dropRepeats(n int) error {
 		w.left = append(w.left, int32(i))
 	}
 	if w.rolled.into != nil {
-		if err := w.plain(hashJoins(true)); err != nil {
+		if err := hashJoins(w.ctx, w.conn.Conn(), true); err != nil {
 			return err
 		}
 		if err := w.note(rolledSQL(w.t.Table, *w.rolled.into), w.t.Table.Name); err != nil {
 			return err
 		}
-		if err := w.plain(hashJoins(false)); err != nil {
+		if err := hashJoins(w.ctx, w.conn.Conn(), false); err != nil {
 			return err
 		}
 	}
 	return w.note(w.t.dropRepeats)
-}
-
-// plain runs several statements without parameters.
-func (w *writer) plain(sql string) error {
-	_, err := w.conn.Conn().PgConn().Exec(w.ctx, sql).ReadAll()
-	return err
 }
 
 // note runs a statement that removes rows from the stage and returns their places in it.
@@ -121,11 +115,13 @@ func total(counts map[time.Time]int64) (n int64) {
 
 // hashJoins makes the transaction join with hashes only, or as it likes again. Nothing tells the planner how many samples there
 // are, and there is no index of them.
-func hashJoins(only bool) string {
+func hashJoins(ctx context.Context, conn *pgx.Conn, only bool) error {
+	sql := "SET LOCAL enable_nestloop TO DEFAULT; SET LOCAL jit TO DEFAULT"
 	if only {
-		return "SET LOCAL enable_nestloop = off; SET LOCAL jit = off" // what cannot do without would seem worth compiling
+		sql = "SET LOCAL enable_nestloop = off; SET LOCAL jit = off" // what cannot do without would seem worth compiling
 	}
-	return "SET LOCAL enable_nestloop TO DEFAULT; SET LOCAL jit TO DEFAULT"
+	_, err := conn.PgConn().Exec(ctx, sql).ReadAll()
+	return err
 }
 
 // numbered is the stage with each row's place in it.
@@ -205,7 +201,7 @@ func (u *rollupRun) dropCounted(ctx context.Context) (n int64, err error) {
 	if err := u.tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM cryptoviz.rolled_sample WHERE table_name = $1 AND day = $2)", u.r.From.Name, u.day).Scan(&some); err != nil || !some {
 		return 0, err
 	}
-	if _, err := u.tx.Conn().PgConn().Exec(ctx, hashJoins(true)).ReadAll(); err != nil {
+	if err := hashJoins(ctx, u.tx.Conn(), true); err != nil {
 		return 0, err
 	}
 	tag, err = u.tx.Exec(ctx, "DELETE FROM "+u.raw.name+" AS t USING "+samples("r.table_name = $3 AND r.day = $4")+" AS m WHERE t."+u.raw.column+" >= $1 AND t."+u.raw.column+" < $2 AND m.key = "+
@@ -213,7 +209,7 @@ func (u *rollupRun) dropCounted(ctx context.Context) (n int64, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("drop what was counted before from %s: %w", u.r.From.Name, err)
 	}
-	if _, err := u.tx.Conn().PgConn().Exec(ctx, hashJoins(false)).ReadAll(); err != nil {
+	if err := hashJoins(ctx, u.tx.Conn(), false); err != nil {
 		return 0, err
 	}
 	if n = tag.RowsAffected(); n > 0 {
