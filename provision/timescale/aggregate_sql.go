@@ -7,23 +7,6 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
 
-// span writes a duration as an interval literal that reads well.
-func span(d time.Duration) string {
-	const day = 24 * time.Hour
-	for _, u := range []struct {
-		unit time.Duration
-		name string
-	}{{day, "day"}, {time.Hour, "hour"}, {time.Minute, "minute"}, {time.Second, "second"}} {
-		if n := d / u.unit; d%u.unit == 0 {
-			if n != 1 {
-				u.name += "s"
-			}
-			return fmt.Sprintf("INTERVAL '%d %s'", n, u.name)
-		}
-	}
-	return fmt.Sprintf("INTERVAL '%d microseconds'", d.Microseconds())
-}
-
 // aggregateSQL makes an aggregate without data and with its policies; name is quoted. The first statement makes it.
 func aggregateSQL(name, query string, a *spec.Aggregate, caps Capabilities) []string {
 	out := []string{fmt.Sprintf("CREATE MATERIALIZED VIEW IF NOT EXISTS %s WITH (timescaledb.continuous, timescaledb.materialized_only = %t) AS\n%s\nWITH NO DATA", name, !a.RealTime, query)}
@@ -41,11 +24,11 @@ func aggregateSQL(name, query string, a *spec.Aggregate, caps Capabilities) []st
 
 func addRefreshSQL(name string, r *spec.Refresh, caps Capabilities) string {
 	return fmt.Sprintf("SELECT %s(%s, start_offset => %s, end_offset => %s, schedule_interval => %s, if_not_exists => true)",
-		caps.fn("add_continuous_aggregate_policy"), literal(name), span(r.Start), span(r.End), span(r.Every))
+		caps.fn("add_continuous_aggregate_policy"), literal(name), interval(r.Start), interval(r.End), interval(r.Every))
 }
 
 func retainSQL(name string, keep time.Duration, caps Capabilities) string {
-	return fmt.Sprintf("SELECT %s(%s, drop_after => %s, if_not_exists => true)", caps.fn("add_retention_policy"), literal(name), span(keep))
+	return fmt.Sprintf("SELECT %s(%s, drop_after => %s, if_not_exists => true)", caps.fn("add_retention_policy"), literal(name), interval(keep))
 }
 
 // deleteJobSQL deletes a policy's job, if it is still there.
@@ -61,7 +44,7 @@ func refreshSQL(name, from string, r *spec.Refresh, force bool, caps Capabilitie
 		start = literal(from)
 	}
 	if r != nil && r.End > 0 {
-		end += " - " + span(r.End)
+		end += " - " + interval(r.End)
 	}
 	if force {
 		more = ", force => true"

@@ -59,7 +59,7 @@ func (d *draft) chunkInterval(ctx context.Context, diff plan.Diff) error {
 	if d.rel.kind == "p" {
 		return d.partitions(ctx, diff)
 	}
-	d.step(policies, false, "SELECT %s(%s, interval '%d microseconds')", d.live.caps.fn("set_chunk_time_interval"), literal(d.table()), d.Spec.Hypertable.ChunkInterval.Microseconds())
+	d.step(policies, false, "SELECT %s(%s, %s)", d.live.caps.fn("set_chunk_time_interval"), literal(d.table()), interval(d.Spec.Hypertable.ChunkInterval))
 	if n := d.rel.hyper.chunks; n > 0 {
 		d.change.Find("CV-T04", "chunk_interval", "the %d chunks that exist stay at %s or what they have", n, diff.Old)
 	}

@@ -2,6 +2,7 @@ package timescale
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -26,13 +27,22 @@ func list(names []string) string {
 	return strings.Join(quoted, ", ")
 }
 
-// interval writes a duration as an interval literal: whole days as days, so that a policy reads as it was declared.
+// interval writes a duration as an interval literal: whole days as days, so that a policy reads as it was declared. Seconds are the
+// smallest unit: PostgreSQL 14 takes no more than 2147483647 of any other.
 func interval(d time.Duration) string {
 	const day = 24 * time.Hour
-	if d%day == 0 {
-		return fmt.Sprintf("interval '%d days'", d/day)
+	for _, u := range []struct {
+		unit time.Duration
+		name string
+	}{{day, "day"}, {time.Hour, "hour"}, {time.Minute, "minute"}, {time.Second, "second"}} {
+		if n := d / u.unit; d%u.unit == 0 {
+			if n != 1 {
+				u.name += "s"
+			}
+			return fmt.Sprintf("interval '%d %s'", n, u.name)
+		}
 	}
-	return fmt.Sprintf("interval '%d microseconds'", d.Microseconds())
+	return fmt.Sprintf("interval '%s seconds'", strconv.FormatFloat(d.Seconds(), 'f', 6, 64))
 }
 
 // columnSQL is a column's definition. Generated columns depend on others, so a table's definition lists all of them.
@@ -97,7 +107,7 @@ func CreateSQL(t *spec.Table, caps Capabilities, now time.Time) []string {
 
 // hypertableSQL makes a table a hypertable. The index on time that TimescaleDB would add is not made: indexes are declared.
 func hypertableSQL(t *spec.Table, caps Capabilities, migrate bool) string {
-	table, column, chunk := literal(quote(t.Name)), literal(t.Hypertable.Time), fmt.Sprintf("interval '%d microseconds'", t.Hypertable.ChunkInterval.Microseconds())
+	table, column, chunk := literal(quote(t.Name)), literal(t.Hypertable.Time), interval(t.Hypertable.ChunkInterval)
 	cut := column + ", chunk_time_interval => " + chunk
 	if caps.ByRange {
 		cut = caps.fn("by_range") + "(" + column + ", " + chunk + ")"
