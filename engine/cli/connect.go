@@ -15,12 +15,12 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/cryptoviz/cryptoviz/engine/connect"
-	"github.com/cryptoviz/cryptoviz/engine/local"
+	"github.com/cryptoviz/cryptoviz/engine/embedded"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
 
 // pipeline loads the pipeline, pointed at the services of a running `up` when there is one in the state directory.
-func (e *env) pipeline() (*spec.Pipeline, *local.Running, error) {
+func (e *env) pipeline() (*spec.Pipeline, *embedded.Running, error) {
 	p, err := e.load()
 	if err != nil {
 		return nil, nil, err
@@ -28,7 +28,7 @@ func (e *env) pipeline() (*spec.Pipeline, *local.Running, error) {
 	if e.state == "" {
 		return p, nil, nil
 	}
-	running, err := local.FindRunning(e.state)
+	running, err := embedded.FindRunning(e.state)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -62,7 +62,7 @@ func (e *env) passUp() {
 	if e.state == "" {
 		return
 	}
-	if running, err := local.FindRunning(e.state); err == nil && running != nil {
+	if running, err := embedded.FindRunning(e.state); err == nil && running != nil {
 		e.note("cryptoviz up runs in %s, and run does not use it: it works on the Kafka and PostgreSQL that %s names.", e.state, e.file)
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cryptoviz/cryptoviz/engine/clock"
-	"github.com/cryptoviz/cryptoviz/engine/local"
+	"github.com/cryptoviz/cryptoviz/engine/embedded"
 	"github.com/cryptoviz/cryptoviz/engine/rollup"
 	"github.com/cryptoviz/cryptoviz/engine/run"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
@@ -73,7 +73,7 @@ func chooseRollup(p *spec.Pipeline, args []string) (*spec.Rollup, error) {
 	return nil, fmt.Errorf("name one of the rollups %v", names)
 }
 
-func (e *env) rollup(ctx context.Context, p *spec.Pipeline, running *local.Running, r *spec.Rollup, days []time.Time, dry, asJSON bool) error {
+func (e *env) rollup(ctx context.Context, p *spec.Pipeline, running *embedded.Running, r *spec.Rollup, days []time.Time, dry, asJSON bool) error {
 	log, err := e.logger(e.Stderr)
 	if err != nil {
 		return err

@@ -14,7 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 
 	"github.com/cryptoviz/cryptoviz/engine/clock"
-	"github.com/cryptoviz/cryptoviz/engine/local"
+	"github.com/cryptoviz/cryptoviz/engine/embedded"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/status"
 	"github.com/cryptoviz/cryptoviz/engine/store"
@@ -77,7 +77,7 @@ type reader struct {
 	*env
 	p       *spec.Pipeline
 	db      *pgxpool.Pool
-	running *local.Running
+	running *embedded.Running
 	asJSON  bool
 	kafka   *kadm.Client
 }
@@ -94,7 +94,7 @@ func (r *reader) show(ctx context.Context, prefix string) error {
 	}
 	now := time.Now()
 	if r.running != nil {
-		if fresh, err := local.FindRunning(r.state); err == nil && fresh != nil {
+		if fresh, err := embedded.FindRunning(r.state); err == nil && fresh != nil {
 			now = fresh.Data.Now()
 		}
 	}

@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/cryptoviz/cryptoviz/engine/clock"
-	"github.com/cryptoviz/cryptoviz/engine/local"
+	"github.com/cryptoviz/cryptoviz/engine/embedded"
 	"github.com/cryptoviz/cryptoviz/engine/run"
 	"github.com/cryptoviz/cryptoviz/engine/serve"
 	"github.com/cryptoviz/cryptoviz/engine/simulate"
@@ -43,9 +43,9 @@ type up struct {
 	began    time.Time
 
 	p         *spec.Pipeline
-	state     *local.State
+	state     *embedded.State
 	clock     clock.Clock
-	pg        *local.Postgres
+	pg        *embedded.Postgres
 	exchanges *simulate.Server // nil for live data
 	log       *slog.Logger
 }
@@ -114,7 +114,7 @@ func (u *up) run(ctx context.Context) (err error) {
 	if u.log, err = u.logger(u.Stderr); err != nil {
 		return err
 	}
-	if u.state, err = local.LockState(u.env.state); err != nil {
+	if u.state, err = embedded.LockState(u.env.state); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, u.state.Close()) }()
@@ -171,11 +171,11 @@ func (u *up) confirmFresh() error {
 func (u *up) services(ctx context.Context) (err error) {
 	progress := u.progress()
 	progress("starting PostgreSQL")
-	opt := local.PostgresOptions{Log: u.log, Progress: progress, Binaries: u.binaries}
+	opt := embedded.PostgresOptions{Log: u.log, Progress: progress, Binaries: u.binaries}
 	if mirror, ok := u.Getenv("CRYPTOVIZ_POSTGRES_MIRROR"); ok {
 		opt.Mirror = mirror
 	}
-	if u.pg, err = local.StartPostgres(ctx, u.state, opt); err != nil {
+	if u.pg, err = embedded.StartPostgres(ctx, u.state, opt); err != nil {
 		return err
 	}
 	var mu sync.Mutex
@@ -185,7 +185,7 @@ func (u *up) services(ctx context.Context) (err error) {
 		err = errors.Join(err, u.pg.Stop(context.WithoutCancel(ctx)))
 	}()
 	progress("starting Kafka")
-	kafka, err := local.StartKafka(ctx, u.state, u.log)
+	kafka, err := embedded.StartKafka(ctx, u.state, u.log)
 	if err != nil {
 		return err
 	}

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/cryptoviz/cryptoviz/engine/clock"
-	"github.com/cryptoviz/cryptoviz/engine/local"
+	"github.com/cryptoviz/cryptoviz/engine/embedded"
 	"github.com/cryptoviz/cryptoviz/engine/serve"
 )
 
@@ -27,7 +27,7 @@ func (u *up) listener(ctx context.Context) (net.Listener, error) {
 
 // keepPostgres starts the private server again when it ends by itself: on its port, for that is where the engine and other
 // commands look for it. The workers wait meanwhile.
-func (u *up) keepPostgres(ctx context.Context, opt local.PostgresOptions, mu *sync.Mutex) error {
+func (u *up) keepPostgres(ctx context.Context, opt embedded.PostgresOptions, mu *sync.Mutex) error {
 	for {
 		select {
 		case <-ctx.Done():
@@ -45,16 +45,16 @@ func (u *up) keepPostgres(ctx context.Context, opt local.PostgresOptions, mu *sy
 }
 
 // restartPostgres waits as long as another program has the server's port.
-func (u *up) restartPostgres(ctx context.Context, opt local.PostgresOptions, mu *sync.Mutex) error {
+func (u *up) restartPostgres(ctx context.Context, opt embedded.PostgresOptions, mu *sync.Mutex) error {
 	opt.KeepPort = true
 	for said := false; ; {
 		mu.Lock()
-		pg, err := local.StartPostgres(ctx, u.state, opt)
+		pg, err := embedded.StartPostgres(ctx, u.state, opt)
 		if err == nil {
 			u.pg = pg
 		}
 		mu.Unlock()
-		port, taken := errors.AsType[*local.PortError](err)
+		port, taken := errors.AsType[*embedded.PortError](err)
 		if !taken {
 			return err
 		}
@@ -75,7 +75,7 @@ func (u *up) keepVirtual(ctx context.Context) error {
 	}
 	for {
 		err := clock.Real().Sleep(ctx, time.Second)
-		if failed := u.state.Update(func(d *local.StateData) { d.Virtual = u.clock.Now() }); failed != nil {
+		if failed := u.state.Update(func(d *embedded.StateData) { d.Virtual = u.clock.Now() }); failed != nil {
 			u.log.Warn("the time of the fast clock was not written down", "error", failed.Error()) // a full disk must not end it
 		}
 		if err != nil {

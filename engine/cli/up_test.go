@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cryptoviz/cryptoviz/engine/local"
+	"github.com/cryptoviz/cryptoviz/engine/embedded"
 	"github.com/cryptoviz/cryptoviz/engine/status"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
 )
@@ -312,7 +312,7 @@ func TestUpKeepsThePortOfPostgres(t *testing.T) {
 	dir := stateFolder(t)
 	up := startUp(t, "--simulate", "--speed", "60", "--state", dir)
 	eventually(t, up, "a first row", func() bool { return strings.Contains(up.stderr.String(), "first row stored") })
-	running, err := local.FindRunning(dir)
+	running, err := embedded.FindRunning(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -332,13 +332,13 @@ func TestUpKeepsThePortOfPostgres(t *testing.T) {
 		out, _, code := command(t.Context(), "query", "--state", dir, "--format", "csv", "SELECT 'rows' FROM cryptoviz.slot WHERE state = 'ok' AND started_at > '"+free.Format(time.RFC3339Nano)+"'")
 		return code == 0 && strings.Contains(out, "\nrows")
 	})
-	if now, err := local.FindRunning(dir); err != nil || now.Data.PostgresPort != running.Data.PostgresPort {
+	if now, err := embedded.FindRunning(dir); err != nil || now.Data.PostgresPort != running.Data.PostgresPort {
 		t.Errorf("%v, on port %d, not %d", err, now.Data.PostgresPort, running.Data.PostgresPort)
 	}
 }
 
 // takeFromPostgres kills the server and holds its port until up has said so, unless the next server is quicker.
-func takeFromPostgres(t *testing.T, up *started, data local.StateData, said string) {
+func takeFromPostgres(t *testing.T, up *started, data embedded.StateData, said string) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(data.PostgresDir, "data", "postmaster.pid"))
 	if err != nil {

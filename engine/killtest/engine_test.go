@@ -14,11 +14,11 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/cryptoviz/cryptoviz/engine/consume"
 	"github.com/cryptoviz/cryptoviz/engine/fetch"
 	"github.com/cryptoviz/cryptoviz/engine/produce"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/store"
-	"github.com/cryptoviz/cryptoviz/engine/work"
 )
 
 const (
@@ -102,7 +102,7 @@ func (s *settings) engine() error {
 		s.Instance = member.Name()
 	}
 	clients := []kgo.Opt{kgo.SeedBrokers(s.Broker), kgo.DialTimeout(2 * time.Second)}
-	w, err := work.New(src, st, clients, work.Options{Log: log, Instance: s.Instance, Session: cmp.Or(s.Session, session), BatchRows: batchLimit, Group: "kill." + s.Topic + "."})
+	w, err := consume.New(src, st, clients, consume.Options{Log: log, Instance: s.Instance, Session: cmp.Or(s.Session, session), BatchRows: batchLimit, Group: "kill." + s.Topic + "."})
 	if err != nil {
 		return err
 	}

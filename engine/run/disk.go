@@ -7,7 +7,7 @@ import (
 
 	"github.com/dustin/go-humanize"
 
-	"github.com/cryptoviz/cryptoviz/engine/local"
+	"github.com/cryptoviz/cryptoviz/engine/embedded"
 	"github.com/cryptoviz/cryptoviz/engine/produce"
 )
 
@@ -49,7 +49,7 @@ func (e *Engine) watchDisk(ctx context.Context, producer *produce.Producer) erro
 func (e *Engine) tightest() (dir string, free, low, again uint64) {
 	least := int64(0)
 	for _, d := range e.opt.Disks {
-		f, total, err := local.FreeSpace(d)
+		f, total, err := embedded.FreeSpace(d)
 		if err != nil {
 			continue
 		}

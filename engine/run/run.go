@@ -18,6 +18,7 @@ import (
 
 	"github.com/cryptoviz/cryptoviz/engine/clock"
 	"github.com/cryptoviz/cryptoviz/engine/connect"
+	"github.com/cryptoviz/cryptoviz/engine/consume"
 	"github.com/cryptoviz/cryptoviz/engine/fetch"
 	"github.com/cryptoviz/cryptoviz/engine/maintain"
 	"github.com/cryptoviz/cryptoviz/engine/produce"
@@ -27,7 +28,6 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/status"
 	"github.com/cryptoviz/cryptoviz/engine/store"
 	"github.com/cryptoviz/cryptoviz/engine/store/partition"
-	"github.com/cryptoviz/cryptoviz/engine/work"
 )
 
 // Stages chooses what this process does.
@@ -59,7 +59,7 @@ type Engine struct {
 	member   *store.Member // nil: none, as behind a connection pooler
 	kafka    *kgo.Client
 	admin    *kadm.Client
-	workers  []*work.Worker
+	workers  []*consume.Worker
 	jobs     []func(context.Context) error
 	tally    *tally
 	free     atomic.Uint64
@@ -159,7 +159,7 @@ func (e *Engine) addWorkers(clients []kgo.Opt) error {
 		if !src.Enabled {
 			continue
 		}
-		w, err := work.New(src, e.store, clients, work.Options{Clock: e.opt.Clock, Log: e.log, Group: e.p.Kafka.GroupPrefix, Instance: e.instance(), Stays: e.opt.Instance != ""})
+		w, err := consume.New(src, e.store, clients, consume.Options{Clock: e.opt.Clock, Log: e.log, Group: e.p.Kafka.GroupPrefix, Instance: e.instance(), Stays: e.opt.Instance != ""})
 		if err != nil {
 			return err
 		}

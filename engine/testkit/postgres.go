@@ -20,7 +20,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/cryptoviz/cryptoviz/engine/local"
+	"github.com/cryptoviz/cryptoviz/engine/embedded"
 )
 
 // Postgres returns the URL of a fresh, empty database on a real PostgreSQL; it is dropped when the test ends.
@@ -78,8 +78,8 @@ var shared = sync.OnceValues(func() (*PostgresServer, error) {
 type PostgresServer struct {
 	dir      string
 	settings map[string]string
-	state    *local.State
-	pg       *local.Postgres
+	state    *embedded.State
+	pg       *embedded.Postgres
 	keeper   *keeper
 }
 
@@ -114,7 +114,7 @@ func startPostgres(settings map[string]string) (*PostgresServer, error) {
 	}
 	ports, err := reservePorts(1)
 	if err == nil {
-		s.state, err = local.LockState(dir)
+		s.state, err = embedded.LockState(dir)
 	}
 	if err == nil {
 		s.state.Data.PostgresPort = ports[0]
@@ -131,7 +131,7 @@ func (s *PostgresServer) start() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
 	defer cancel()
 	var err error
-	if s.pg, err = local.StartPostgres(ctx, s.state, local.PostgresOptions{Settings: s.settings}); err != nil {
+	if s.pg, err = embedded.StartPostgres(ctx, s.state, embedded.PostgresOptions{Settings: s.settings}); err != nil {
 		return err
 	}
 	if err := promote(ctx, s.pg.SuperuserURL()); err != nil {

@@ -1,3 +1,0 @@
-// Package local runs everything on one machine for `cryptoviz up`: a private PostgreSQL, an embedded Kafka, and the state
-// directory that holds both. It never deletes data that it finds.
-package local

@@ -1,4 +1,0 @@
-package local
-
-// Scripts returns what setUp runs on a server, and on its database.
-func Scripts() (roles, rights string) { return rolesSQL, rightsSQL }
