@@ -43,6 +43,11 @@ func lostBy(address string, err error) error {
 	return err
 }
 
+func inGrafana(address string) bool {
+	kind, _, _ := strings.Cut(address, ".")
+	return slices.Contains([]string{"folder", "datasource", "dashboard", "alert"}, kind)
+}
+
 func inDatabase(address string) bool {
 	kind, _, _ := strings.Cut(address, ".")
 	return slices.Contains([]string{"engine", "table", "view", "aggregate", "role"}, kind)

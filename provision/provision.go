@@ -78,7 +78,7 @@ func (w *World) Plan(ctx context.Context) (plan.Plan, error) {
 		out.Reads = append(out.Reads, s.Describe())
 	}
 	for _, address := range slices.Sorted(maps.Keys(last)) {
-		if !declared[address] {
+		if !declared[address] && (w.leftOut == nil || !inGrafana(address)) {
 			out.Orphans = append(out.Orphans, address)
 		}
 	}

@@ -2,6 +2,7 @@ package provision
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -29,7 +30,6 @@ type World struct {
 	Resources []plan.Resource // THE list, in apply order
 	Systems   []System
 	Ledger    Ledger
-	Notes     []string // what is left out, and why
 
 	// What prepare found.
 	last    map[string]plan.State
@@ -42,7 +42,8 @@ type World struct {
 	now     func() time.Time
 	catalog *timescale.Catalog
 	cluster *kafka.Cluster
-	org     *grafana.Org // nil: Grafana is left out
+	org     *grafana.Org // nil: no grafana block, or leftOut
+	leftOut *leftOut
 	client  *grafana.Client
 }
 
@@ -60,7 +61,8 @@ func NewWorld(p *spec.Pipeline, c Clients) (*World, error) {
 	switch {
 	case p.Grafana == nil:
 	case p.Grafana.Auth.Reveal() == "":
-		w.Notes = append(w.Notes, "Grafana is left out: grafana.auth is empty. Set GRAFANA_AUTH to a service-account token.")
+		w.leftOut = &leftOut{}
+		w.Systems = append(w.Systems, w.leftOut)
 	default:
 		var err error
 		if w.client, err = grafana.NewClient(p.Grafana); err != nil {
@@ -72,6 +74,17 @@ func NewWorld(p *spec.Pipeline, c Clients) (*World, error) {
 	w.Resources = w.resources()
 	return w, nil
 }
+
+// leftOut is Grafana without credentials.
+type leftOut struct{ rest string }
+
+func (*leftOut) Reset() {}
+
+func (l *leftOut) Describe() plan.Read {
+	return plan.Read{System: "Grafana", LeftOut: true, Text: "left out: grafana.auth is empty; set GRAFANA_AUTH to a service-account token" + l.rest}
+}
+
+func (*leftOut) Unmanaged(context.Context) ([]string, error) { return nil, nil }
 
 // Close ends what NewWorld opened.
 func (w *World) Close() {
@@ -186,6 +199,11 @@ func (w *World) Destroying(ctx context.Context, targets []string) (*World, error
 			continue
 		}
 		_, ours := last[address]
+		if address == plan.EngineAddress && w.leftOut != nil && slices.ContainsFunc(slices.Collect(maps.Keys(last)), inGrafana) {
+			w.leftOut.rest = ". The engine's tables stay: they know what apply made there"
+			out.Resources = append(out.Resources, r)
+			continue
+		}
 		kind, name, _ := strings.Cut(address, ".")
 		gone := &spec.Removed{Kind: kind, Name: name}
 		if ours {

@@ -39,7 +39,11 @@ func (e *env) pipeline() (*spec.Pipeline, *embedded.Running, error) {
 	}
 	running.Data.Point(p)
 	e.rolesURL = spec.NewSecret(running.Data.SuperuserURL())
-	e.note("Using the Kafka and PostgreSQL of cryptoviz up in %s%s.", e.state, e.unused())
+	sources := ""
+	if g := p.Grafana; g != nil && g.Auth.Reveal() != "" && len(p.DataSources) > 0 {
+		sources = "; data sources in Grafana read that PostgreSQL"
+	}
+	e.note("Using the Kafka and PostgreSQL of cryptoviz up in %s%s%s.", e.state, e.unused(), sources)
 	return p, running, nil
 }
 

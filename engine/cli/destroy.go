@@ -46,6 +46,7 @@ There is no way back. In scripts: --confirm "TEXT", with the text that destroy a
 				found.Unmanaged, found.Orphans = nil, nil
 			}
 			if found.Count(plan.Delete)+len(found.Errors) == 0 {
+				e.noteLeftOut(found)
 				e.print("Nothing to delete: nothing of it is there with our mark.\n")
 				return nil
 			}

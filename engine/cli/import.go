@@ -80,7 +80,7 @@ func (w *openWorld) listUnmanaged(ctx context.Context) error {
 	for _, address := range found.Unmanaged {
 		w.print("%s\n", plan.Visible(address))
 	}
-	if len(found.Unmanaged) == 0 {
+	if some := w.noteLeftOut(found); len(found.Unmanaged) == 0 && !some {
 		w.note("Everything that exists is declared.")
 	}
 	return unread(found)

@@ -138,9 +138,6 @@ func (e *env) worldOf(ctx context.Context, p *spec.Pipeline, now func() time.Tim
 		closing()
 		return nil, err
 	}
-	for _, n := range w.Notes {
-		e.note("Note: %s", n)
-	}
 	return &openWorld{env: e, World: w, p: p, done: func() { w.Close(); closing() }}, nil
 }
 
@@ -154,6 +151,17 @@ func (w *openWorld) plan(ctx context.Context, targets []string) (plan.Plan, erro
 		return found.Target(targets)
 	}
 	return found, nil
+}
+
+// noteLeftOut says what a command that prints no plan did not look at; false for nothing.
+func (e *env) noteLeftOut(found plan.Plan) (some bool) {
+	for _, r := range found.Reads {
+		if r.LeftOut {
+			some = true
+			e.note("Note: %s is %s.", r.System, r.Text)
+		}
+	}
+	return some
 }
 
 // save writes a plan beside its place and renames it, so that a file is whole or absent.

@@ -52,6 +52,7 @@ Without either: list the objects of pipeline.hcl, and how each stands:
 			if err != nil {
 				return err
 			}
+			e.noteLeftOut(found)
 			if len(args) == 0 {
 				return e.showAll(found, asJSON)
 			}

@@ -191,6 +191,10 @@ func (u *up) services(ctx context.Context) (err error) {
 	}
 	defer kafka.Stop()
 	u.state.Data.Point(u.p)
+	if g := u.p.Grafana; g != nil && g.Auth.Reveal() != "" {
+		u.note("        Grafana is not touched: %s, in a second terminal, makes its dashboards", u.again("apply"))
+	}
+	u.p.Grafana = nil // it may be away, and the pipeline runs without it
 	u.rolesURL = spec.NewSecret(u.pg.SuperuserURL())
 	var endpoint func(*spec.Source) string
 	if u.exchanges != nil {

@@ -40,9 +40,15 @@ func (b *buffer) String() string {
 
 // command runs one command on the shipped pipeline and returns what it printed and its exit code.
 func command(ctx context.Context, args ...string) (stdout, stderr string, code int) {
+	return commandIn(ctx, nil, args...)
+}
+
+// commandIn runs one with variables of the environment.
+func commandIn(ctx context.Context, env map[string]string, args ...string) (stdout, stderr string, code int) {
 	var out, errs buffer
 	code = Main(ctx, append([]string{"--file", "../../pipeline.hcl"}, args...), World{
-		Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errs, Version: "0.1.0", Getenv: func(string) (string, bool) { return "", false },
+		Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errs, Version: "0.1.0",
+		Getenv: func(name string) (string, bool) { value, is := env[name]; return value, is },
 	})
 	return out.String(), errs.String(), code
 }

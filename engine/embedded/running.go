@@ -76,19 +76,26 @@ func (d StateData) SuperuserURL() string {
 }
 
 func (d StateData) url(user, password string) string {
-	u := url.URL{Scheme: "postgres", User: url.UserPassword(user, password), Host: net.JoinHostPort("127.0.0.1", strconv.Itoa(d.PostgresPort)), Path: "/" + database, RawQuery: "sslmode=disable"}
+	u := url.URL{Scheme: "postgres", User: url.UserPassword(user, password), Host: d.postgresAddress(), Path: "/" + database, RawQuery: "sslmode=disable"}
 	return u.String()
 }
 
-// Point makes a pipeline use the services of this state: one broker, no TLS, the passwords of state.json. Grafana is left out:
-// the file says how it sees another database.
+func (d StateData) postgresAddress() string {
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(d.PostgresPort))
+}
+
+// Point makes a pipeline use the services of this state: one broker, no TLS, the passwords of state.json. Grafana is the file's
+// own; its data sources read this PostgreSQL, as the role that only reads.
 func (d StateData) Point(p *spec.Pipeline) {
 	p.Kafka = spec.Kafka{Brokers: []string{net.JoinHostPort("127.0.0.1", strconv.Itoa(d.KafkaPort))}, GroupPrefix: p.Kafka.GroupPrefix, Range: p.Kafka.Range}
 	if d.KafkaPassword != "" { // an older version asks for none
 		p.Kafka.SASLMechanism, p.Kafka.SASLUser, p.Kafka.SASLPassword = strings.ToLower(kafkaMechanism), kafkaUser, spec.NewSecret(d.KafkaPassword)
 	}
 	p.Database = spec.Database{URL: spec.NewSecret(d.URL()), OnMissing: "degrade", Range: p.Database.Range}
-	p.Grafana = nil
+	for _, s := range p.DataSources {
+		s.Host, s.Database, s.SSLMode = d.postgresAddress(), database, "disable"
+		s.User, s.Password = reader, spec.NewSecret(d.ReaderPassword)
+	}
 	for _, t := range p.Topics {
 		t.Replication = 1
 	}

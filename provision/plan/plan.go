@@ -211,6 +211,7 @@ type Read struct {
 	Text     string  `json:"text"`   // where and how much: "127.0.0.1:9092: 14 topics"
 	Requests int     `json:"requests"`
 	Seconds  float64 `json:"seconds"`
+	LeftOut  bool    `json:"left_out,omitempty"` // it was not read: Text says why
 }
 
 // ReadError is a resource that could not be read: the rest of the plan stands without it.

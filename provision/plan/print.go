@@ -82,7 +82,10 @@ func (o *printer) reads(reads []Read) {
 		if i == 0 {
 			head = "Read  "
 		}
-		text := fmt.Sprintf("%s (%s, %.2f s)", r.Text, counted(r.Requests, "request"), r.Seconds)
+		text := r.Text
+		if !r.LeftOut {
+			text += fmt.Sprintf(" (%s, %.2f s)", counted(r.Requests, "request"), r.Seconds)
+		}
 		o.wrap("", o.paint(dim, fmt.Sprintf("%s%-12s", head, r.System)), strings.Repeat(" ", 18), text)
 	}
 }
@@ -318,12 +321,15 @@ func (p Plan) Summary() string {
 			n[c.Action]++
 		}
 	}
+	read, leftOut := p.systems()
 	if p.Pending() == 0 {
 		switch {
 		case len(p.Errors) > 0:
-			return "No changes in what could be read; " + counted(len(p.Errors), "object") + " could not."
+			return "No changes in what could be read; " + counted(len(p.Errors), "object") + " could not." + leftOut
 		case adopt > 0:
-			return "No changes. " + counted(adopt, "object") + " to adopt: apply sets our mark and touches nothing else."
+			return "No changes" + read + ". " + counted(adopt, "object") + " to adopt: apply sets our mark and touches nothing else." + leftOut
+		case leftOut != "":
+			return "No changes" + read + "." + leftOut
 		}
 		return "No changes. The world matches pipeline.hcl."
 	}
@@ -343,7 +349,24 @@ func (p Plan) Summary() string {
 	if len(p.Errors) > 0 {
 		out += " " + counted(len(p.Errors), "object") + " could not be read."
 	}
-	return out
+	return out + leftOut
+}
+
+// systems says what was read, and what was left out: " to Kafka and PostgreSQL", " Grafana was left out.". Both are empty when
+// nothing was.
+func (p Plan) systems() (read, leftOut string) {
+	var names, others []string
+	for _, r := range p.Reads {
+		if r.LeftOut {
+			others = append(others, r.System)
+		} else {
+			names = append(names, r.System)
+		}
+	}
+	if len(others) == 0 {
+		return "", ""
+	}
+	return " to " + strings.Join(names, " and "), " " + strings.Join(others, " and ") + " was left out."
 }
 
 // blocked says what keeps the plan, or parts of it, from being applied.
