@@ -273,7 +273,7 @@ func TestShorterKeepRaw(t *testing.T) {
 	rolled(false)
 	found := w.plan()
 	c := changes(found)["table.raw_crypto_data"]
-	if len(c.Findings) != 1 || c.Findings[0].Code != "CV-T39" || c.Findings[0].Loss.Rows != 100 || c.Findings[0].Loss.From != day.Format(time.RFC3339) || len(c.Steps) > 0 {
+	if len(c.Findings) != 1 || c.Findings[0].Code != "CV-T39" || c.Findings[0].Loss.Count != 100 || c.Findings[0].Loss.From != day.Format(time.RFC3339) || len(c.Steps) > 0 {
 		t.Errorf("%+v %q", c.Findings, c.Steps)
 	}
 	if done := outcomes(w.apply(found)); done["table.raw_crypto_data"].Outcome != provision.Skipped {
@@ -336,7 +336,7 @@ func TestConsent(t *testing.T) {
 	w.p.Topics[1].Config["retention.ms"] = "1209600000"
 	found := w.plan()
 	c := changes(found)["topic.binance"]
-	if c.Class() != plan.Destroys || c.Findings[0].Loss == nil || c.Findings[0].Loss.Records != 100 {
+	if c.Class() != plan.Destroys || c.Findings[0].Loss == nil || c.Findings[0].Loss.Count != 100 {
 		t.Fatalf("%+v", c.Findings)
 	}
 	done := outcomes(w.apply(found, "CV-K07@topic.other"))

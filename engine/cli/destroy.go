@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -97,20 +98,25 @@ func deletable(p plan.Plan) (out []plan.Change) {
 
 // amountOf is what a user types to agree: "delete 9 objects, 1,440,000 rows, 120 MiB".
 func amountOf(p plan.Plan) string {
-	var all plan.Loss
+	var amounts []string
+	var bytes int64
 	changes := deletable(p)
-	for _, c := range changes {
-		for _, f := range c.Findings {
-			if f.Loss != nil {
-				all.Records += f.Loss.Records
-				all.Rows += f.Loss.Rows
-				all.Bytes += f.Loss.Bytes
+	for _, unit := range []string{plan.Records, plan.Rows} {
+		all := plan.Loss{Unit: unit}
+		for _, c := range changes {
+			for _, f := range c.Findings {
+				if f.Loss != nil && f.Loss.Unit == unit {
+					all.Count += f.Loss.Count
+					bytes += f.Loss.Bytes
+				}
 			}
 		}
+		if text := all.String(); text != "" {
+			amounts = append(amounts, text)
+		}
 	}
-	out := "delete " + count(len(changes), "object")
-	if text := all.String(); text != "" {
-		out += ", " + text
+	if bytes > 0 {
+		amounts = append(amounts, plan.Bytes(bytes))
 	}
-	return out
+	return strings.Join(append([]string{"delete " + count(len(changes), "object")}, amounts...), ", ")
 }

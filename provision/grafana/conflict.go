@@ -228,7 +228,8 @@ func (j *judgement) conflict(ctx context.Context) error {
 		j.wording(who, nil)
 	default:
 		lost := append(both, theirs...)
-		c.Find("CV-G02", "", "%s: these edits of %s would be lost", who, some(names(lost), 12)).Loss = &plan.Loss{When: "at once"}
+		c.Find("CV-G02", "", "%s: these edits of %s would be lost", who, some(names(lost), 12)).Loss =
+			&plan.Loss{Unit: plan.Objects, Count: 1, Known: true, When: "at once"}
 		j.wording(who, names(lost))
 	}
 	return nil

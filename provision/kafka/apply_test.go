@@ -148,7 +148,7 @@ func TestRightsAreNamed(t *testing.T) {
 		t.Errorf("%s", text(c))
 	}
 	ann.ledger["topic.there"] = ann.cluster.Topic(there).Want()
-	if c = ann.plan(ann.cluster.Topic(topicOf("there", 1, 1))); codes(c) != "CV-K07@retention" || c.Findings[0].Loss.Records != 0 || !strings.Contains(c.Findings[0].Text, "not known") {
+	if c = ann.plan(ann.cluster.Topic(topicOf("there", 1, 1))); codes(c) != "CV-K07@retention" || c.Findings[0].Loss.Count != 0 || !strings.Contains(c.Findings[0].Text, "not known") {
 		t.Errorf("%s", text(c))
 	}
 	delete(ann.ledger, "topic.there")
@@ -220,7 +220,7 @@ func TestConvergesOnTheEmbeddedKafka(t *testing.T) {
 	w.produce("binance", 9, time.Now())
 	r := w.cluster.Removed(removedTopic("binance"))
 	c := w.plan(r)
-	if codes(c) != "CV-K11@" || c.Findings[0].Loss.Records != 9 {
+	if codes(c) != "CV-K11@" || c.Findings[0].Loss.Count != 9 {
 		t.Errorf("%s", text(c))
 	}
 	w.apply(r, c)

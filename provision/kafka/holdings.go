@@ -224,7 +224,7 @@ type loss struct {
 }
 
 // nothing tells whether it is certain that nothing goes.
-func (l *loss) nothing() bool { return l.Records == 0 && l.unknown == 0 }
+func (l *loss) nothing() bool { return l.Count == 0 && l.unknown == 0 }
 
 // finish writes the times, and when it happens.
 func (l *loss) finish(when string) *plan.Loss {
@@ -234,7 +234,7 @@ func (l *loss) finish(when string) *plan.Loss {
 		}
 		return time.UnixMilli(ms).UTC().Format(time.RFC3339)
 	}
-	l.From, l.To, l.When = stamp(l.from), stamp(l.to), when
+	l.Unit, l.Known, l.From, l.To, l.When = plan.Records, l.unknown == 0, stamp(l.from), stamp(l.to), when
 	return &l.Loss
 }
 
@@ -246,7 +246,7 @@ func (l *loss) add(h holding, records, bytes, to int64) {
 	if records <= 0 {
 		return
 	}
-	l.Records += records
+	l.Count += records
 	l.Bytes += bytes
 	if h.oldest > 0 && (l.from == 0 || h.oldest < l.from) {
 		l.from = h.oldest

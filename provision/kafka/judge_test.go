@@ -95,14 +95,14 @@ func TestJudgeSaysWhatGoes(t *testing.T) {
 			if err != nil || to.Sub(c.to).Abs() > time.Minute {
 				t.Errorf("to %s, want %s", l.To, c.to)
 			}
-			if l.Records != c.records || l.From != old.Format(time.RFC3339) || l.Bytes < 100*c.records || l.Bytes > 1000*c.records || l.When == "" {
+			if l.Count != c.records || l.From != old.Format(time.RFC3339) || l.Bytes < 100*c.records || l.Bytes > 1000*c.records || l.When == "" {
 				t.Errorf("want %d records from %s: %s", c.records, old, text(got))
 			}
 		})
 	}
 
 	gone := w.plan(w.cluster.Removed(removedTopic("month")))
-	if l := gone.Findings[0].Loss; codes(gone) != "CV-K11@" || l.Records != 100 || l.Bytes < 10_000 || l.From != old.Format(time.RFC3339) || l.When != "at once" {
+	if l := gone.Findings[0].Loss; codes(gone) != "CV-K11@" || l.Count != 100 || l.Bytes < 10_000 || l.From != old.Format(time.RFC3339) || l.When != "at once" {
 		t.Errorf("%s", text(gone))
 	}
 	if c := w.converge(with(forever, set(retentionMs, "432000000"))); c.Steps[0] != `IncrementalAlterConfigs {"topic":"forever","set":{"retention.ms":"432000000"}}` {
@@ -192,7 +192,7 @@ func TestBrokersThatLackRequests(t *testing.T) {
 	var codes []string
 	for _, f := range c.Findings {
 		codes = append(codes, f.Code)
-		if f.Code == "CV-K07" && (f.Loss == nil || f.Loss.Records != 1) {
+		if f.Code == "CV-K07" && (f.Loss == nil || f.Loss.Count != 1) {
 			t.Errorf("%+v", f.Loss)
 		}
 	}

@@ -140,7 +140,7 @@ func TestReplicationOnThreeBrokers(t *testing.T) {
 	}
 	removed := w.cluster.Removed(removedTopic("alone"))
 	c = w.plan(removed)
-	if l := c.Findings[0].Loss; l.Records != 20 || !strings.Contains(c.Findings[0].Text, "and more in 1 partition that cannot be read") {
+	if l := c.Findings[0].Loss; l.Count != 20 || !strings.Contains(c.Findings[0].Text, "and more in 1 partition that cannot be read") {
 		t.Errorf("%s", text(c))
 	}
 	w.apply(removed, c)

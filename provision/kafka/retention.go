@@ -70,7 +70,7 @@ func (t *Topic) shorter(ctx context.Context, c *plan.Change, attr, code string, 
 		switch {
 		case value == "":
 			l, what = everything(holdings), "records beyond the default of the brokers"
-			l.unknown, l.Records, l.Bytes, l.from, l.to = len(holdings), 0, 0, 0, 0
+			l.unknown, l.Count, l.Bytes, l.from, l.to = len(holdings), 0, 0, 0, 0
 		case err != nil || n < 0:
 			continue // Kafka refuses the value, or it is no limit
 		case key == retentionMs:
@@ -78,7 +78,7 @@ func (t *Topic) shorter(ctx context.Context, c *plan.Change, attr, code string, 
 		default:
 			l, what = above(holdings, n), "the oldest records, where a partition is larger than "+friendly(key, value)
 		}
-		if beyond == "" || l.Records > worst.Records || l.unknown > worst.unknown {
+		if beyond == "" || l.Count > worst.Count || l.unknown > worst.unknown {
 			worst, beyond = l, what
 		}
 	}
@@ -97,7 +97,7 @@ func (l *loss) doubt() string {
 	if l.unknown == 0 {
 		return ""
 	}
-	if l.Records == 0 {
+	if l.Count == 0 {
 		return "; how many is not known"
 	}
 	return fmt.Sprintf(", and more in %s that cannot be read", counted(l.unknown, "partition"))

@@ -117,7 +117,7 @@ func text(c plan.Change) string {
 	for _, f := range c.Findings {
 		line := fmt.Sprintf("%s@%s %s", f.Code, f.Attr, f.Text)
 		if f.Loss != nil {
-			line += fmt.Sprintf(" {%d records, %d bytes, %s..%s %s}", f.Loss.Records, f.Loss.Bytes, f.Loss.From, f.Loss.To, f.Loss.When)
+			line += fmt.Sprintf(" {%d records, %d bytes, %s..%s %s}", f.Loss.Count, f.Loss.Bytes, f.Loss.From, f.Loss.To, f.Loss.When)
 		}
 		out = append(out, line)
 	}

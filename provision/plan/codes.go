@@ -29,17 +29,6 @@ type Finding struct {
 	Loss  *Loss  `json:"loss,omitempty"` // destroys: how much
 }
 
-// Loss is what would be lost, as far as the server can tell. Zero means unknown, not none.
-type Loss struct {
-	Records int64  `json:"records,omitempty"`
-	Bytes   int64  `json:"bytes,omitempty"`
-	Rows    int64  `json:"rows,omitempty"`
-	Chunks  int    `json:"chunks,omitempty"`
-	From    string `json:"from,omitempty"` // RFC 3339, of the oldest and the newest that go
-	To      string `json:"to,omitempty"`
-	When    string `json:"when,omitempty"` // "at once", "when the policy job runs: 2026-01-09 03:00 UTC"
-}
-
 // Code explains one kind of finding. Codes are stable: scripts and consents name them.
 type Code struct {
 	ID      string

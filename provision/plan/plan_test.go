@@ -139,7 +139,7 @@ func many() Plan {
 	}
 	created := New(&fake{"topic.kraken", state("partitions", "1", "replication", "1", "retention", "7d"), nil}, nil, false, nil)
 	shorter := find(update("table.raw", state("retention", "7d"), state("retention", "7d"), state("retention", "2d")),
-		"CV-T07", "retention", "the policy drops what is older than 2d", &Loss{Rows: 118_000_000, Chunks: 5, Bytes: 44_023_414_784, From: "2026-01-03T00:00:00Z", To: "2026-01-08T00:00:00Z", When: "when the policy job runs: 2026-01-09 03:00 UTC"})
+		"CV-T07", "retention", "the policy drops what is older than 2d", &Loss{Unit: Rows, Count: 118_000_000, Known: true, Chunks: 5, Bytes: 44_023_414_784, From: "2026-01-03T00:00:00Z", To: "2026-01-08T00:00:00Z", When: "when the policy job runs: 2026-01-09 03:00 UTC"})
 	fewer := find(update("topic.okx", state("partitions", "12"), state("partitions", "12"), state("partitions", "6")), "CV-K01", "partitions", "Kafka cannot remove partitions", nil)
 	drifted := update("topic.coinbase", state("retention", "7d"), state("retention", "1h"), state("retention", "7d"))
 	secret := New(&fake{"datasource.main", &State{Attrs: []Attr{{Name: "password", Value: "h1", Secret: true}}}, nil}, &State{Attrs: []Attr{{Name: "password", Value: "h0", Secret: true}}}, true,
@@ -223,7 +223,7 @@ func TestSavedPlan(t *testing.T) {
 	}
 	text := file.String()
 	got, err := ReadFile(strings.NewReader(text))
-	if err != nil || len(got.Changes) != len(many().Changes) || got.Changes[1].Findings[0].Loss.Rows != 118_000_000 {
+	if err != nil || len(got.Changes) != len(many().Changes) || got.Changes[1].Findings[0].Loss.Count != 118_000_000 {
 		t.Fatalf("%v, %+v", err, got)
 	}
 	for want, bad := range map[string]string{

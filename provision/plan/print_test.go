@@ -86,7 +86,7 @@ func TestPrintHidesDigests(t *testing.T) {
 // A finding's text is not repeated by the amounts beside it.
 func TestLossBesideText(t *testing.T) {
 	t.Parallel()
-	l := &Loss{Rows: 1440, Chunks: 2, Bytes: 2048, From: "2026-01-03T00:00:00Z", To: "2026-01-05T00:00:00Z", When: "at once"}
+	l := &Loss{Unit: Rows, Count: 1440, Known: true, Chunks: 2, Bytes: 2048, From: "2026-01-03T00:00:00Z", To: "2026-01-05T00:00:00Z", When: "at once"}
 	for text, want := range map[string]string{
 		"chunks go":                    "1,440 rows, 2 chunks, 2.0 KiB, 2026-01-03 to 2026-01-05|, at once",
 		"2 chunks go, with 1,440 rows": "2.0 KiB, 2026-01-03 to 2026-01-05|, at once",

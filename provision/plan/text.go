@@ -25,8 +25,9 @@ func (l *Loss) amounts() []string {
 			parts = append(parts, Amount(n)+" "+map[bool]string{true: one, false: many}[n == 1])
 		}
 	}
-	add(l.Records, "record", "records")
-	add(l.Rows, "row", "rows")
+	if l.Unit != Objects { // those are named
+		add(l.Count, l.Unit, l.Unit+"s")
+	}
 	add(int64(l.Chunks), "chunk", "chunks")
 	if l.Bytes > 0 {
 		parts = append(parts, Bytes(l.Bytes))

@@ -165,7 +165,8 @@ func (v *coverage) loss() *plan.Loss {
 	if v.rows == 0 {
 		return nil
 	}
-	out := &plan.Loss{Rows: max(v.rows, 0), Chunks: v.chunks, Bytes: v.bytes, When: "at once"}
+	out := rowsLost(max(v.rows, 0), v.rows >= 0, "at once")
+	out.Chunks, out.Bytes = v.chunks, v.bytes
 	if v.from != nil {
 		out.From = v.from.UTC().Format(time.RFC3339)
 	}
@@ -230,7 +231,7 @@ func (a *Aggregate) sourceWaits(ctx context.Context, l *liveAggregate) (bool, er
 
 // judgeRetention tells what a retention takes away that the one of before left.
 func (a *Aggregate) judgeRetention(ctx context.Context, c *plan.Change, l *liveAggregate, caps Capabilities) error {
-	loss := plan.Loss{When: "when the policy first runs, within a minute of apply"}
+	loss := rowsLost(0, true, "when the policy first runs, within a minute of apply")
 	var from, to *time.Time
 	err := a.Queries.Catalog.trial(ctx, func(tx pgx.Tx) error {
 		var column string
@@ -244,9 +245,10 @@ func (a *Aggregate) judgeRetention(ctx context.Context, c *plan.Change, l *liveA
 			return err
 		}
 		err := withinTime(ctx, tx, func() error {
-			return tx.QueryRow(ctx, fmt.Sprintf("SELECT count(*), min(%[1]s), max(%[1]s) FROM %[2]s WHERE %[1]s < $1", quote(column), stored), to).Scan(&loss.Rows, &from, &to)
+			return tx.QueryRow(ctx, fmt.Sprintf("SELECT count(*), min(%[1]s), max(%[1]s) FROM %[2]s WHERE %[1]s < $1", quote(column), stored), to).Scan(&loss.Count, &from, &to)
 		})
 		if errors.Is(err, errTooLong) {
+			loss.Known = false
 			return nil
 		}
 		return err
@@ -263,6 +265,6 @@ func (a *Aggregate) judgeRetention(ctx context.Context, c *plan.Change, l *liveA
 	if to != nil {
 		loss.To = to.UTC().Format(time.RFC3339)
 	}
-	c.Find("CV-A07", "retention", "retention = %s drops %d chunks", spec.FormatDuration(a.Spec.Retention), loss.Chunks).Loss = &loss
+	c.Find("CV-A07", "retention", "retention = %s drops %d chunks", spec.FormatDuration(a.Spec.Retention), loss.Chunks).Loss = loss
 	return nil
 }

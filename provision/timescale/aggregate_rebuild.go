@@ -91,7 +91,7 @@ func (a *Aggregate) findLoss(c *plan.Change, child string, cover *coverage) {
 		who = "aggregate." + child + ", which reads it,"
 	}
 	if loss := cover.loss(); loss != nil {
-		rows := fmt.Sprintf("%d rows", loss.Rows)
+		rows := fmt.Sprintf("%d rows", loss.Count)
 		if cover.rows < 0 {
 			rows = "rows"
 		}

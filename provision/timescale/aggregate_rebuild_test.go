@@ -63,7 +63,7 @@ func TestAggregateRebuild(t *testing.T) {
 	c, cc = w.plan(r), w.plan(rc)
 	w.expect(c, plan.Replace, []string{"query: SQL -> SQL (intent)"}, "CV-A02", "CV-A02")
 	w.expect(cc, plan.Replace, nil, "CV-A02")
-	if own, its := c.Findings[0].Loss, c.Findings[1].Loss; own.Rows < 28 || own.Rows > 34 || its.Rows < 7 || its.Rows > 9 || *its != *cc.Findings[0].Loss || own.From == "" {
+	if own, its := c.Findings[0].Loss, c.Findings[1].Loss; own.Count < 28 || own.Count > 34 || its.Count < 7 || its.Count > 9 || *its != *cc.Findings[0].Loss || own.From == "" {
 		t.Errorf("loss %+v, of the child %+v", own, its)
 	} else {
 		t.Logf("loss %+v: %s", own, c.Findings[0].Text)

@@ -122,7 +122,7 @@ func TestAggregate(t *testing.T) {
 	w.exec("DELETE FROM ticks WHERE time < now() - interval '2 days'")
 	c = w.see(gone)
 	w.expect(c, plan.Delete, nil, "CV-A08")
-	if l := c.Findings[0].Loss; l.Rows < 60 || l.Rows > 66 || l.From == "" || l.To == "" {
+	if l := c.Findings[0].Loss; l.Count < 60 || l.Count > 66 || l.From == "" || l.To == "" {
 		t.Errorf("loss %+v", l)
 	}
 	w.exec("CREATE VIEW reader AS SELECT high FROM daily")
@@ -153,7 +153,7 @@ func TestAggregateRetention(t *testing.T) {
 	w.expect(c, plan.Update, []string{"retention:  -> 5d (intent)"}, "CV-A07")
 	l := c.Findings[0].Loss
 	rows := w.text("SELECT count(*)::text FROM daily WHERE bucket < date_trunc('day', now() - interval '5 days', 'UTC')")
-	if fmt.Sprint(l.Rows) != rows || l.Chunks < 4 || l.Chunks > 6 || l.From == "" || l.To == "" || !strings.Contains(l.When, "within a minute") || l.Bytes == 0 {
+	if fmt.Sprint(l.Count) != rows || l.Chunks < 4 || l.Chunks > 6 || l.From == "" || l.To == "" || !strings.Contains(l.When, "within a minute") || l.Bytes == 0 {
 		t.Errorf("loss %+v, want %s rows", l, rows)
 	}
 	w.exec("SELECT drop_chunks('daily', now() - interval '5 days')")

@@ -248,7 +248,9 @@ func (e *Engine) judgeDelete(ctx context.Context, c *plan.Change) error {
 	if err != nil {
 		return fmt.Errorf("measure the engine's tables: %w", err)
 	}
-	c.Find("CV-T35", "", "%d slots, %d dead letters, how far each source is stored, and what apply has set", slots, dead).Loss = &plan.Loss{Rows: slots + dead, Bytes: bytes, When: "at once"}
+	loss := rowsLost(slots+dead, true, "at once")
+	loss.Bytes = bytes
+	c.Find("CV-T35", "", "%d slots, %d dead letters, how far each source is stored, and what apply has set", slots, dead).Loss = loss
 	c.Steps = []string{"BEGIN", fmt.Sprintf("SET LOCAL lock_timeout = '%s'", lockWait), "DROP VIEW IF EXISTS cryptoviz.mode"}
 	for _, name := range engineRelations {
 		if name != "mode" {

@@ -9,7 +9,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
-	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
 // column judges the difference of one column: missing, dropped or changed.
@@ -115,7 +114,9 @@ func (d *draft) dropColumn(ctx context.Context, name string) error {
 		}
 	}
 	d.noteIndexes(name)
-	d.change.Find("CV-T06", attr, "%s", strings.Join(text, "; ")).Loss = &plan.Loss{Rows: rows, Bytes: bytes, When: "at once"}
+	loss := rowsLost(rows, open == "", "at once")
+	loss.Bytes = bytes
+	d.change.Find("CV-T06", attr, "%s", strings.Join(text, "; ")).Loss = loss
 	d.step(droppingColumns, false, "ALTER TABLE %s DROP COLUMN IF EXISTS %s", d.table(), quote(name))
 	return nil
 }
@@ -265,7 +266,7 @@ func (d *draft) generate(ctx context.Context, w *spec.Column, l *liveColumn) err
 			return err
 		}
 		if !s.empty {
-			d.change.Find("CV-T33", attr, "%s", open.rows(rows, "a stored value in it")).Loss = &plan.Loss{Rows: rows, When: "at once"}
+			d.change.Find("CV-T33", attr, "%s", open.rows(rows, "a stored value in it")).Loss = rowsLost(rows, open == "", "at once")
 		}
 	case !s.empty:
 		d.change.Find("CV-T32", attr, "%s are written anew", s)

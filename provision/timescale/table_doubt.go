@@ -4,6 +4,8 @@ import (
 	"slices"
 
 	"github.com/dustin/go-humanize"
+
+	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
 // doubt is why the server could not say something about a table's rows; "" when it did. What is in doubt counts as unknown, never
@@ -30,6 +32,11 @@ func doubts(err error) (doubt, error) {
 		return doubt("the server says " + serverText(err)), nil
 	}
 	return "", err
+}
+
+// rowsLost is a loss of rows, or of the values of a column.
+func rowsLost(n int64, known bool, when string) *plan.Loss {
+	return &plan.Loss{Unit: plan.Rows, Count: n, Known: known, When: when}
 }
 
 // rows tells how many rows have something, as far as that is known.

@@ -45,7 +45,7 @@ func columnstoreDrops(t *testing.T, w *tableWorld) {
 	c := w.plan(w.table(s))
 	w.expect(c, "column at intent, column bid reset, column note reset, index m_more intent", "CV-T06 CV-T18")
 	for _, f := range c.Findings {
-		if f.Code == "CV-T06" && (f.Text != "9,000 rows have a value in it" || f.Loss.Rows != 9000 || f.Loss.Bytes < 9000) {
+		if f.Code == "CV-T06" && (f.Text != "9,000 rows have a value in it" || f.Loss.Count != 9000 || f.Loss.Bytes < 9000) {
 			t.Errorf("%+v %+v", f, f.Loss)
 		}
 	}
@@ -65,7 +65,7 @@ func TestTableMeasurementFails(t *testing.T) {
 	without(s, "bid")
 	c := w.plan(w.table(s))
 	w.expect(c, "column bid reset", "CV-T06")
-	if f := c.Findings[0]; f.Text != "how many rows have a value in it is not known: the server says cache lookup failed for type 0" || f.Loss == nil || f.Loss.Rows != 0 {
+	if f := c.Findings[0]; f.Text != "how many rows have a value in it is not known: the server says cache lookup failed for type 0" || f.Loss == nil || f.Loss.Count != 0 {
 		t.Errorf("%+v %+v", f, f.Loss)
 	}
 	w.apply(w.table(s))

@@ -177,7 +177,8 @@ func (d *draft) dropTable(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	loss := &plan.Loss{Rows: max(s.rows, 0), Bytes: s.bytes, Chunks: d.chunks(), When: "at once"}
+	loss := rowsLost(max(s.rows, 0), s.doubt == "" && s.rows >= 0, "at once")
+	loss.Bytes, loss.Chunks = s.bytes, d.chunks()
 	c.Find("CV-T29", "", "%s", s).Loss = loss
 	d.step(renaming, false, "DROP TABLE IF EXISTS %s", d.table())
 	return nil

@@ -55,9 +55,9 @@ func (d *draft) keep(ctx context.Context, diff plan.Diff) error {
 	}
 	cut := d.Now().UTC().Truncate(24 * time.Hour).Add(-r.KeepRaw)
 	column := quote(d.Spec.Hypertable.Time)
-	loss := plan.Loss{When: "when rollup " + r.Name + " runs next"}
+	loss := rowsLost(0, false, "when rollup "+r.Name+" runs next")
 	var from, to *time.Time
-	open, err := d.ask(ctx, "SELECT count(*), min("+column+"), max("+column+") FROM "+d.table()+" WHERE "+column+" < "+literal(cut.Format(time.RFC3339)), &loss.Rows, &from, &to)
+	open, err := d.ask(ctx, "SELECT count(*), min("+column+"), max("+column+") FROM "+d.table()+" WHERE "+column+" < "+literal(cut.Format(time.RFC3339)), &loss.Count, &from, &to)
 	if err != nil {
 		return err
 	}
@@ -68,8 +68,9 @@ func (d *draft) keep(ctx context.Context, diff plan.Diff) error {
 	case from == nil || to == nil:
 		return nil
 	default:
+		loss.Known = true
 		loss.From, loss.To = from.UTC().Format(time.RFC3339), to.UTC().Format(time.RFC3339)
 	}
-	d.change.Find("CV-T39", keepRaw, "%s", text).Loss = &loss
+	d.change.Find("CV-T39", keepRaw, "%s", text).Loss = loss
 	return nil
 }

@@ -30,7 +30,7 @@ func TestTableIsDropped(t *testing.T) {
 	w.expect(w.plan(w.removed("m")), "", "CV-T29")
 	w.exec("DROP VIEW v")
 	c := w.plan(w.removed("m"))
-	if loss := c.Findings[0].Loss; loss == nil || loss.Rows != 20 || loss.Bytes < 20*50 || loss.When != "at once" {
+	if loss := c.Findings[0].Loss; loss == nil || loss.Count != 20 || loss.Bytes < 20*50 || loss.When != "at once" {
 		t.Errorf("loss %+v", loss)
 	}
 	w.apply(w.removed("m"))
@@ -117,7 +117,7 @@ func TestTableTypes(t *testing.T) {
 			s := &spec.Table{Name: "order", Columns: []*spec.Column{{Name: "id", Type: spec.Bigint}, {Name: "user", Type: test.to, Null: true}}, PrimaryKey: []string{"id"}}
 			c := w.plan(w.table(s))
 			w.expect(c, "column user intent", test.found)
-			if f := c.Findings[0]; test.rows > 0 && (f.Loss == nil || f.Loss.Rows != test.rows) {
+			if f := c.Findings[0]; test.rows > 0 && (f.Loss == nil || f.Loss.Count != test.rows) {
 				t.Errorf("%+v", f.Loss)
 			}
 			if !c.Impossible() {
@@ -197,7 +197,7 @@ func becomesHypertable(t *testing.T, w *tableWorld) {
 	s.Hypertable = h
 	c := w.plan(w.table(s))
 	w.expect(c, "chunk_interval intent, columnstore intent, columnstore order_by intent, columnstore segment_by intent, layout intent, retention intent, time intent", "CV-T07 CV-T21")
-	if i := slices.IndexFunc(c.Findings, func(f plan.Finding) bool { return f.Code == "CV-T07" }); c.Findings[i].Loss.Rows != 1 {
+	if i := slices.IndexFunc(c.Findings, func(f plan.Finding) bool { return f.Code == "CV-T07" }); c.Findings[i].Loss.Count != 1 {
 		t.Errorf("loss %+v", c.Findings[i].Loss)
 	}
 	w.apply(w.table(s))
@@ -225,7 +225,7 @@ func retentions(t *testing.T, w *tableWorld) {
 	w.expect(c, "retention intent", "CV-T07")
 	loss := c.Findings[0].Loss
 	// Of 40 days, those that ended 31 days ago or earlier: days 32 to 39.
-	if loss.Chunks != 8 || loss.Rows != 8 || loss.Bytes < 8*8192 || loss.When != "when the policy runs next" {
+	if loss.Chunks != 8 || loss.Count != 8 || loss.Bytes < 8*8192 || loss.When != "when the policy runs next" {
 		t.Errorf("loss %+v", loss)
 	}
 	from, to := time.Now().UTC().Truncate(days).Add(-39*days), time.Now().UTC().Truncate(days).Add(-31*days)

@@ -111,7 +111,7 @@ func (d *draft) retention(ctx context.Context) error {
 
 // retentionLoss tells what would go. Of a table that is to become a hypertable, the old rows count.
 func (d *draft) retentionLoss(ctx context.Context, want time.Duration, runs string) error {
-	loss := plan.Loss{When: runs}
+	loss := rowsLost(0, false, runs)
 	var from, to *time.Time
 	var open doubt
 	var err error
@@ -135,16 +135,17 @@ func (d *draft) retentionLoss(ctx context.Context, want time.Duration, runs stri
 	case err != nil:
 		return err
 	case open != "":
-		d.change.Find("CV-T07", "retention", "how much is older than %s, and goes, is not known: %s; %s", spec.FormatDuration(want), open, runs).Loss = &loss
+		d.change.Find("CV-T07", "retention", "how much is older than %s, and goes, is not known: %s; %s", spec.FormatDuration(want), open, runs).Loss = loss
 		return nil
 	case from == nil || to == nil:
 		d.change.Find("CV-T31", "retention", "no chunk is older than %s", spec.FormatDuration(want))
 		return nil
 	}
-	if open, err = d.ask(ctx, "SELECT count(*) FROM "+d.table()+" WHERE "+older, &loss.Rows); err != nil {
+	if open, err = d.ask(ctx, "SELECT count(*) FROM "+d.table()+" WHERE "+older, &loss.Count); err != nil {
 		return err
 	}
-	rows := humanize.Comma(loss.Rows) + " rows"
+	loss.Known = open == ""
+	rows := humanize.Comma(loss.Count) + " rows"
 	if open != "" {
 		rows = "an unknown number of rows"
 	}
@@ -153,7 +154,7 @@ func (d *draft) retentionLoss(ctx context.Context, want time.Duration, runs stri
 	if loss.Chunks > 0 {
 		text = humanize.Comma(int64(loss.Chunks)) + " chunks go, with " + rows + ", " + humanize.IBytes(uint64(max(loss.Bytes, 0))) //nolint:gosec // not negative
 	}
-	d.change.Find("CV-T07", "retention", "%s (%s .. %s), %s", text, loss.From, loss.To, runs).Loss = &loss
+	d.change.Find("CV-T07", "retention", "%s (%s .. %s), %s", text, loss.From, loss.To, runs).Loss = loss
 	return nil
 }
 

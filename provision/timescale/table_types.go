@@ -10,7 +10,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
-	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
 // lossless lists conversions that keep every value, so that none need be looked at.
@@ -65,9 +64,9 @@ func (d *draft) retype(ctx context.Context, w *spec.Column, l *liveColumn) error
 	case failing > 0:
 		d.change.Find("CV-T11", attr, "%s values of %s are no %s", humanize.Comma(failing), l.name, w.Type)
 	case changed > 0:
-		d.change.Find("CV-T10", attr, "%s values of %s come out different as %s", humanize.Comma(changed), l.name, w.Type).Loss = &plan.Loss{Rows: changed, When: "at once"}
+		d.change.Find("CV-T10", attr, "%s values of %s come out different as %s", humanize.Comma(changed), l.name, w.Type).Loss = rowsLost(changed, true, "at once")
 	case open != "":
-		d.change.Find("CV-T10", attr, "%s are written anew; how many values come out different is not known: %s", s, open).Loss = &plan.Loss{When: "at once"}
+		d.change.Find("CV-T10", attr, "%s are written anew; how many values come out different is not known: %s", s, open).Loss = rowsLost(0, false, "at once")
 	default:
 		d.change.Find("CV-T09", attr, "%s are written anew; every value fits", s)
 	}
