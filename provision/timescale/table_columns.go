@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/dustin/go-humanize"
-	"github.com/jackc/pgx/v5"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
@@ -43,12 +42,8 @@ func (d *draft) addColumn(ctx context.Context, w *spec.Column) error {
 		return err
 	}
 	attr := "column " + w.Name
-	rewrites := w.Generated != ""
-	if w.Default != "" && !s.empty && d.expr[declaredExpression(d.Spec, w)].err == nil {
-		if rewrites, err = d.rewrites(ctx, w); err != nil {
-			return err
-		}
-	}
+	e := d.expr[declaredExpression(d.Spec, w)]
+	rewrites := w.Generated != "" || e.varies
 	switch {
 	case s.empty:
 	case !w.Null && w.Default == "" && w.Generated == "":
@@ -62,31 +57,28 @@ func (d *draft) addColumn(ctx context.Context, w *spec.Column) error {
 	if w.Generated != "" { // it may read columns that change
 		when = generating
 	}
-	d.step(when, rewrites, "ALTER TABLE %s ADD COLUMN IF NOT EXISTS %s", d.table(), columnSQL(w))
+	d.addStep(when, rewrites, w)
 	return nil
 }
 
-// rewrites tells whether a new column's default is written into every row: the server is asked with a temporary table, whose
-// file then is another one.
-func (d *draft) rewrites(ctx context.Context, w *spec.Column) (yes bool, err error) {
-	err = d.Catalog.trial(ctx, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "CREATE TEMPORARY TABLE cryptoviz_rewrites AS SELECT 1 AS cryptoviz_first"); err != nil {
-			return err
-		}
-		var before int64
-		const file = "SELECT pg_relation_filenode('pg_temp.cryptoviz_rewrites')::bigint"
-		if err := tx.QueryRow(ctx, file).Scan(&before); err != nil {
-			return err
-		}
-		if err := Single(ctx, tx, "ALTER TABLE pg_temp.cryptoviz_rewrites ADD COLUMN "+columnSQL(w)); err != nil {
-			return err
-		}
-		return tx.QueryRow(ctx, "SELECT pg_relation_filenode('pg_temp.cryptoviz_rewrites')::bigint <> $1", before).Scan(&yes)
-	})
-	if refuses(sqlState(err)) { // the default does not suit the type, or such: trying the statement tells
-		return false, nil
+// addStep adds a column. Planning gives it no value where a function that computes it may have effects: a sequence that moved stays
+// moved when the transaction is rolled back.
+func (d *draft) addStep(when phase, heavy bool, w *spec.Column) {
+	add := "ALTER TABLE " + d.table() + " ADD COLUMN IF NOT EXISTS "
+	d.step(when, heavy, "%s%s", add, columnSQL(w))
+	dry := []string{add + quote(w.Name) + " " + string(w.Type)}
+	if w.Default != "" {
+		dry = append(dry, "ALTER TABLE "+d.table()+" ALTER COLUMN "+quote(w.Name)+" SET DEFAULT "+w.Default)
 	}
-	return yes, err
+	d.unevaluated(w, dry)
+}
+
+// unevaluated replaces what planning tries of the last step where a function in a column's expression may have effects.
+func (d *draft) unevaluated(w *spec.Column, dry []string) {
+	if d.expr[declaredExpression(d.Spec, w)].open {
+		d.steps[len(d.steps)-1].dry = dry
+		d.note("column " + w.Name + ": plan does not evaluate its expression, since a function in it may change something")
+	}
 }
 
 func (d *draft) dropColumn(ctx context.Context, name string) error {
@@ -277,6 +269,7 @@ func (d *draft) generate(ctx context.Context, w *spec.Column, l *liveColumn) err
 	}
 	if l.generated && l.typ == string(w.Type) && w.Null != l.notNull && d.live.caps.Number >= 170000 && len(d.retyped) == 0 {
 		d.step(generating, true, "ALTER TABLE %s ALTER COLUMN %s SET EXPRESSION AS (%s)", d.table(), quote(w.Name), w.Generated)
+		d.unevaluated(w, []string{})
 		return nil
 	}
 	if err := d.blockedByReaders(ctx, l, attr); err != nil {
@@ -284,7 +277,7 @@ func (d *draft) generate(ctx context.Context, w *spec.Column, l *liveColumn) err
 	}
 	d.noteIndexes(l.name)
 	d.step(droppingColumns, false, "ALTER TABLE %s DROP COLUMN IF EXISTS %s", d.table(), quote(w.Name))
-	d.step(generating, true, "ALTER TABLE %s ADD COLUMN IF NOT EXISTS %s", d.table(), columnSQL(w))
+	d.addStep(generating, true, w)
 	for _, idx := range d.Spec.Indexes { // they went with the column
 		if slices.Contains(idx.Columns, w.Name) && d.rel.index(idx.Name) != nil {
 			d.step(addingIndexes, true, "%s", indexSQL(d.name(), idx, ifMissing))

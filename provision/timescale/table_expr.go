@@ -21,8 +21,10 @@ type expression struct {
 
 // normal is how the server writes an expression; or why it does not take it.
 type normal struct {
-	text string
-	err  error
+	text   string
+	varies bool // from row to row: a function in it is volatile
+	open   bool // plan does not evaluate it: a function in it is not PostgreSQL's own, or may have effects, such as nextval
+	err    error
 }
 
 // expressionsOf lists the expressions of a table, as declared and as live.
@@ -145,6 +147,12 @@ func (c *Catalog) lackingTemporary(ctx context.Context, err error) error {
 // widest is how many columns a temporary table gets; PostgreSQL allows 1,600.
 const widest = 1000
 
+// functionsSQL tells of the functions that the expression e.adbin calls, by the numbers in its stored form. Those of PostgreSQL
+// itself are below 16384, and of those a few are volatile and have no effects.
+const functionsSQL = `LATERAL (SELECT coalesce(bool_or(coalesce(p.provolatile = 'v', true)), false) AS varies, 
+	coalesce(bool_or(coalesce(p.oid >= 16384 OR p.provolatile = 'v' AND p.proname NOT IN ('random', 'gen_random_uuid', 'uuidv4', 'uuidv7', 'clock_timestamp', 'timeofday'), true)), false) AS open
+	FROM regexp_matches(e.adbin::text, ':(?:funcid|opfuncid) (\d+)', 'g') m LEFT JOIN pg_proc p ON p.oid = m[1]::oid) f`
+
 func readNormal(ctx context.Context, tx pgx.Tx, all []expression, out map[expression]normal) error {
 	batch := &pgx.Batch{}
 	for start := 0; start < len(all); {
@@ -176,16 +184,17 @@ func readNormal(ctx context.Context, tx pgx.Tx, all []expression, out map[expres
 	for _, e := range all {
 		out[e] = normal{} // of DEFAULT NULL PostgreSQL keeps nothing
 	}
-	var column, text string
-	return forEach(ctx, tx, `SELECT a.attname::text, pg_get_expr(e.adbin, e.adrelid) FROM pg_attrdef e JOIN pg_class c ON c.oid = e.adrelid
-		JOIN pg_attribute a ON a.attrelid = e.adrelid AND a.attnum = e.adnum
+	var column string
+	var n normal
+	return forEach(ctx, tx, `SELECT a.attname::text, pg_get_expr(e.adbin, e.adrelid), f.varies, f.open OR e.adbin::text ~ 'COERCETODOMAIN' FROM pg_attrdef e JOIN pg_class c ON c.oid = e.adrelid
+		JOIN pg_attribute a ON a.attrelid = e.adrelid AND a.attnum = e.adnum, `+functionsSQL+`
 		WHERE c.relnamespace = pg_my_temp_schema() AND c.relname LIKE 'cryptoviz\_%' AND a.attname LIKE 'cryptoviz\_%'`, nil,
-		[]any{&column, &text}, func() error {
+		[]any{&column, &n.text, &n.varies, &n.open}, func() error {
 			i, err := strconv.Atoi(strings.TrimPrefix(column, "cryptoviz_"))
 			if err != nil || i >= len(all) {
 				return fmt.Errorf("temporary column %s: not ours", column)
 			}
-			out[all[i]] = normal{text: text}
+			out[all[i]] = n
 			return nil
 		})
 }
