@@ -35,6 +35,9 @@ func Kafka(k spec.Kafka) ([]kgo.Opt, error) {
 		opts = append(opts, kgo.DialTLSConfig(&tls.Config{MinVersion: tls.VersionTLS12}))
 	}
 	user, password := k.SASLUser, k.SASLPassword.Reveal()
+	if why := k.SASLPassword.Unset(); why != "" && k.SASLMechanism != "" {
+		return nil, fmt.Errorf("kafka.sasl_password has no value: %s; set it (see .env.example)", why)
+	}
 	switch k.SASLMechanism {
 	case "":
 	case "plain":

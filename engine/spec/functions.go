@@ -8,9 +8,12 @@ import (
 	"io/fs"
 	"maps"
 	"path"
+	"slices"
 	"unicode/utf8"
 
+	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/ext/tryfunc"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/function"
 	"github.com/zclconf/go-cty/cty/function/stdlib"
@@ -57,9 +60,13 @@ func pipelineFunctions(l *loader) map[string]function.Function {
 				}
 			}
 			if len(args) == 2 {
+				if v, _ := unmark(args[1]); v.AsString() == "" {
+					l.unset = append(l.unset, unsetEnv(name).Error())
+				}
 				return args[1], nil
 			}
-			return cty.NilVal, fmt.Errorf("the environment variable %s is not set; set it (see .env.example), or give a default: env(%q, \"…\")", visible(Clip(name)), Clip(name))
+			l.unset = append(l.unset, unsetEnv(name).Error())
+			return cty.NilVal, fmt.Errorf("%w; set it (see .env.example), or give a default: env(%q, \"…\")", unsetEnv(name), Clip(name))
 		},
 	})
 	out["file"] = function.New(&function.Spec{
@@ -77,10 +84,32 @@ func pipelineFunctions(l *loader) map[string]function.Function {
 			case !utf8.Valid(src) || bytes.IndexByte(src, 0) >= 0:
 				return cty.NilVal, fmt.Errorf("the file %q is not a UTF-8 text", Clip(name))
 			}
+			if len(bytes.TrimSpace(src)) == 0 {
+				l.unset = append(l.unset, fmt.Sprintf("the file %q is empty", Clip(name)))
+			}
 			return cty.StringVal(string(src)), nil
 		},
 	})
 	return out
+}
+
+// unsetEnv is an environment variable that is not set, or empty.
+type unsetEnv string
+
+func (u unsetEnv) Error() string {
+	return "the environment variable " + visible(Clip(string(u))) + " is not set"
+}
+
+// onlyUnset tells whether nothing but environment variables that are not set kept an expression from having a value.
+func onlyUnset(diags hcl.Diagnostics) bool {
+	return !slices.ContainsFunc(diags, func(d *hcl.Diagnostic) bool {
+		call, ok := hcl.DiagnosticExtra[hclsyntax.FunctionCallDiagExtra](d)
+		if !ok {
+			return d.Severity == hcl.DiagError
+		}
+		_, unset := errors.AsType[unsetEnv](call.FunctionCallError())
+		return !unset
+	})
 }
 
 // readFile reads a file of the bundle, at most MaxFile+1 bytes of it, and says in plain words why it cannot.

@@ -48,6 +48,9 @@ type loader struct {
 	topics map[string]*Topic
 	tables map[string]*Table
 
+	optional bool     // what is read now is a secret, which may be unset
+	unset    []string // why parts of it have no value
+
 	folders     map[string]*Folder
 	defaults    map[string]bool // variables whose value is a default that stands in the file
 	dataSources map[string]*DataSource
@@ -122,7 +125,9 @@ func (l *loader) evaluate(expr hcl.Expression, ctx *hcl.EvalContext) (cty.Value,
 		return cty.NilVal, false
 	}
 	v, diags := expr.Value(ctx)
-	l.add(diags...)
+	if !l.optional || !onlyUnset(diags) {
+		l.add(diags...)
+	}
 	return v, !diags.HasErrors()
 }
 

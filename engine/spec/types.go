@@ -178,7 +178,7 @@ type Refresh struct {
 type Role struct {
 	Name     string
 	Login    bool
-	Password Secret        // "" for none
+	Password Secret
 	ReadOnly bool          // default_transaction_read_only
 	Timeout  time.Duration // statement_timeout; 0: the server's
 	Grants   []*Grant
@@ -424,10 +424,21 @@ func (opaque) MarshalText() ([]byte, error) { return []byte(notShown), nil }
 const notShown = "(not shown: it may hold secrets)"
 
 // Secret is a value that must not be seen. It prints as (sensitive) in every format.
-type Secret struct{ value string }
+type Secret struct {
+	value string
+	unset string // why a declared secret has no value: "the environment variable X is not set"
+	null  bool
+}
 
 // NewSecret wraps a value.
-func NewSecret(value string) Secret { return Secret{value} }
+func NewSecret(value string) Secret { return Secret{value: value} }
+
+// Unset says why a secret that the file declares has no value: "the environment variable X is not set". What is unset is never
+// removed from an object. "" is a secret that has one, and one that the file does not declare.
+func (s Secret) Unset() string { return s.unset }
+
+// Null tells whether the file says "= null", the only way to remove a secret from an object.
+func (s Secret) Null() bool { return s.null }
 
 // Reveal returns the value itself, for the one place that sends it.
 func (s Secret) Reveal() string { return s.value }

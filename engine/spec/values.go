@@ -3,6 +3,7 @@ package spec
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -199,15 +200,43 @@ func (b *block) text(name, fallback string) string {
 
 // password reads a value that is never shown. One that stands in the file itself is refused; variable is where it could be.
 func (b *block) password(name, variable string) Secret {
-	if a := b.content.Attributes[name]; a != nil && b.l.stands(a.Expr) {
+	a := b.content.Attributes[name]
+	if a == nil {
+		return Secret{}
+	}
+	if b.l.stands(a.Expr) {
 		b.l.unseen(a.Expr.Range(), "Password in the file", "Take it from the environment: %s = env(%q). Change it, if this file was ever shared.", name, variable)
 		return Secret{}
 	}
-	shown := b.shown
-	b.shown = false
+	if v, is := a.Expr.(*hclsyntax.LiteralValueExpr); is && v.Val.IsNull() {
+		return Secret{null: true}
+	}
+	shown, mistakes := b.shown, len(b.l.diags)
+	b.shown, b.l.unset, b.l.optional = false, nil, true
 	out := NewSecret(b.text(name, ""))
-	b.shown = shown
+	b.shown, b.l.optional = shown, false
+	_, mixed := a.Expr.(*hclsyntax.TemplateExpr) // "key-${env("KEY", "")}" is no key either
+	if strings.TrimSpace(out.value) == "" || mixed && len(b.l.unset) > 0 {
+		out = Secret{unset: b.l.whyUnset(a.Expr)}
+	}
+	if len(b.l.diags) > mistakes {
+		return Secret{}
+	}
 	return out
+}
+
+// whyUnset says why the expression of a secret has no value.
+func (l *loader) whyUnset(expr hcl.Expression) string {
+	why := slices.Compact(slices.Sorted(slices.Values(l.unset)))
+	for _, v := range expr.Variables() {
+		if attr, ok := v[len(v)-1].(hcl.TraverseAttr); ok && len(v) == 2 && v.RootName() == "var" {
+			why = append(why, fmt.Sprintf("variable %s has no value (CRYPTOVIZ_VAR_%s)", attr.Name, attr.Name))
+		}
+	}
+	if len(why) == 0 {
+		return "its value is empty"
+	}
+	return strings.Join(why, ", ")
 }
 
 // nothing tells whether an expression is "" or null.
