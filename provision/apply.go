@@ -265,7 +265,7 @@ func (a *applying) do(ctx context.Context, c plan.Change) error {
 	if c.Action == plan.Delete {
 		return lost(a.Ledger.Forget(mark, c.Address))
 	}
-	return lost(a.Ledger.Put(mark, c.Address, *c.Want, a.opt.By, a.opt.Version))
+	return lost(a.Ledger.Put(mark, c.Address, c.Record(), a.opt.By, a.opt.Version))
 }
 
 func (a *applying) forbidden(ctx context.Context, c plan.Change) string {

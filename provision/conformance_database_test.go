@@ -131,7 +131,7 @@ role "READER" {
 					drift: sql("ALTER ROLE READER PASSWORD 'x'"), driftShows: []string{"password"},
 				},
 				{
-					fields: "Role.Password", edit: []string{"  password          = env(\"SECRET_74776f\")\n", ""}, shows: []string{"password"},
+					fields: "Role.Password", edit: []string{"env(\"SECRET_74776f\")", "null"}, shows: []string{"password"},
 				},
 				{
 					fields: "Role.ReadOnly", edit: []string{"read_only         = true", "read_only         = false"}, shows: []string{"read_only: true -> "},

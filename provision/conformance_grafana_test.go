@@ -107,6 +107,9 @@ folder "detail" {
 					drift: source(func(_, _ map[string]any, secrets map[string]string) { delete(secrets, "password") }), driftShows: []string{"password"},
 				},
 				{
+					fields: "DataSource.Password", edit: []string{`env("SECRET_74776f")`, "null"}, shows: []string{"password"},
+				},
+				{
 					fields: "DataSource.SSLMode", edit: []string{`"require"`, `"verify-ca"`}, shows: []string{"sslmode: require -> verify-ca"},
 					drift: source(func(_, j map[string]any, _ map[string]string) { j["sslmode"] = "disable" }), driftShows: []string{"sslmode: disable -> verify-ca"},
 				},

@@ -151,7 +151,7 @@ func (c *conformance) change(a attribute) bool {
 	found := c.plan()
 	c.only(what, found, cmp.Or(a.action, plan.Update))
 	c.shows(what, found, a.shows, a.codes, func(d plan.Diff) plan.Cause {
-		if d.New == "" {
+		if d.New == "" && !d.Secret { // a secret is given up by null alone
 			return plan.Reset
 		}
 		return plan.Intent

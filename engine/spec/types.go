@@ -433,8 +433,14 @@ type Secret struct {
 // NewSecret wraps a value.
 func NewSecret(value string) Secret { return Secret{value: value} }
 
-// Unset says why a secret that the file declares has no value: "the environment variable X is not set". What is unset is never
-// removed from an object. "" is a secret that has one, and one that the file does not declare.
+// UnsetSecret is a secret that the file declares and that has no value, and why: "the environment variable X is not set".
+func UnsetSecret(why string) Secret { return Secret{unset: why} }
+
+// NullSecret is a secret of which the file says "= null".
+func NullSecret() Secret { return Secret{null: true} }
+
+// Unset says why a secret that the file declares has no value. What is unset is never removed from an object. "" is a secret
+// that has one, and one that the file does not declare.
 func (s Secret) Unset() string { return s.unset }
 
 // Null tells whether the file says "= null", the only way to remove a secret from an object.

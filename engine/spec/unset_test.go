@@ -42,10 +42,10 @@ func TestUnsetSecret(t *testing.T) {
 			"role \"reader\" {\n  password = "+c.expr+"\n}\n"...)
 		files["empty.txt"] = &fstest.MapFile{Data: []byte("\n")}
 		p, d := Load(files, "pipeline.hcl", Options{Version: "0.1.0", Env: func(name string) (string, bool) {
-			switch {
-			case name == "RP":
+			switch name {
+			case "RP":
 				return c.env, c.env != ""
-			case name == "OTHER":
+			case "OTHER":
 				return "other", true
 			}
 			return "", false

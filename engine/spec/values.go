@@ -209,7 +209,7 @@ func (b *block) password(name, variable string) Secret {
 		return Secret{}
 	}
 	if v, is := a.Expr.(*hclsyntax.LiteralValueExpr); is && v.Val.IsNull() {
-		return Secret{null: true}
+		return NullSecret()
 	}
 	shown, mistakes := b.shown, len(b.l.diags)
 	b.shown, b.l.unset, b.l.optional = false, nil, true
@@ -217,7 +217,7 @@ func (b *block) password(name, variable string) Secret {
 	b.shown, b.l.optional = shown, false
 	_, mixed := a.Expr.(*hclsyntax.TemplateExpr) // "key-${env("KEY", "")}" is no key either
 	if strings.TrimSpace(out.value) == "" || mixed && len(b.l.unset) > 0 {
-		out = Secret{unset: b.l.whyUnset(a.Expr)}
+		out = UnsetSecret(b.l.whyUnset(a.Expr))
 	}
 	if len(b.l.diags) > mistakes {
 		return Secret{}

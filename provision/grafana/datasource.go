@@ -90,8 +90,11 @@ func (d *DataSource) Want() *plan.State {
 	if x.Default {
 		s.Set(plan.Attr{Name: "default", Value: "true"})
 	}
-	if x.Password.Reveal() != "" {
+	switch p := x.Password; {
+	case p.Reveal() != "":
 		s.Set(plan.Attr{Name: "password", Value: d.hash(), Secret: true})
+	case p.Unset() != "" || p.Null():
+		s.Set(plan.Attr{Name: "password", Secret: true, Unset: p.Unset()})
 	}
 	return s
 }
@@ -184,7 +187,7 @@ func (d *DataSource) Judge(ctx context.Context, c *plan.Change) error {
 		verb = fmt.Sprintf("PUT /api/datasources/uid/%s ", d.Spec.UID)
 	}
 	shown := d.compose(live, *c)
-	if shown.SecureJSONData != nil {
+	if shown.SecureJSONData != nil && !d.Spec.Password.Null() {
 		shown.SecureJSONData = map[string]any{"password": d.Spec.Password.String()}
 	}
 	c.Steps = []string{verb + encode(shown)}
@@ -200,19 +203,17 @@ func (d *DataSource) password(c *plan.Change, readOnly bool) {
 	was, known := c.Base().Get("password")
 	set := diff.Old == present
 	switch {
-	case diff.New == "": // it left pipeline.hcl: Grafana keeps it, since a data source without one is no use to anybody
-		c.Note("the password left pipeline.hcl: Grafana keeps the one that it has")
 	case set && readOnly:
 		c.Note("its password is not compared: Grafana tells none")
-	case set && known && was.Value == diff.New:
-	case set && !known:
+	case set && known && diff.New != "" && was.Value == diff.New:
+	case set && !known && diff.New != "":
 		c.Note("the password is set: Grafana does not tell whether it has this one")
 		return
 	default:
 		for i := range c.Diffs {
 			if c.Diffs[i].Name == "password" { // "set" is not what somebody changed it to
 				c.Diffs[i].Cause, c.Diffs[i].Applied = plan.Intent, ""
-				if !set && known {
+				if known && set == (was.Value == "") {
 					c.Diffs[i].Cause = plan.Drift
 				}
 			}
@@ -261,7 +262,7 @@ func (d *DataSource) compose(live *source, c plan.Change) *gapi.DataSource {
 	if _, changed := c.Diff("min_interval"); changed || live == nil {
 		out.JSONData["timeInterval"] = interval(x.MinInterval)
 	}
-	if _, changed := c.Diff("password"); changed && x.Password.Reveal() != "" {
+	if _, changed := c.Diff("password"); changed { // "" removes it
 		out.SecureJSONData = map[string]any{"password": x.Password.Reveal()}
 	}
 	return out

@@ -76,7 +76,9 @@ func New(r Resource, last *State, ours bool, live *State) Change {
 	case live == nil:
 		c.Action = Create
 		for _, w := range c.Want.Attrs {
-			c.Diffs = append(c.Diffs, Diff{Name: w.Name, New: w.Value, NewRaw: w.Raw, Cause: Intent, Secret: w.Secret})
+			if !w.Secret || w.Value != "" {
+				c.Diffs = append(c.Diffs, Diff{Name: w.Name, New: w.Value, NewRaw: w.Raw, Cause: Intent, Secret: w.Secret})
+			}
 		}
 	default:
 		c.Adopt = !ours || another(last, live)
@@ -84,7 +86,49 @@ func New(r Resource, last *State, ours bool, live *State) Change {
 			c.Action = Update
 		}
 	}
+	c.noteSecrets()
 	return c
+}
+
+// noteSecrets says which secrets apply leaves as they are because pipeline.hcl has no value for them.
+func (c *Change) noteSecrets() {
+	if c.Want == nil {
+		return
+	}
+	for _, w := range c.Want.Attrs {
+		_, live := c.Live.Get(w.Name)
+		_, last := c.Base().Get(w.Name)
+		switch {
+		case w.Unset == "":
+		case c.Action == Create:
+			c.Note("created without %s: %s", w.Name, w.Unset)
+		case live || last:
+			c.Note("%s stays as it is: %s", w.Name, w.Unset)
+		}
+	}
+	if c.Base() == nil || c.Live == nil {
+		return
+	}
+	for _, a := range c.Last.Attrs {
+		if _, wanted := c.Want.Get(a.Name); !wanted && a.Secret && a.Value != "" {
+			c.Note("%s stays as it is: it is no longer in pipeline.hcl; %s = null removes it", a.Name, a.Name)
+		}
+	}
+}
+
+// Record is what goes into the ledger: the wanted state, and of a secret that is unset what the last apply had set.
+func (c *Change) Record() State {
+	out := State{ID: c.Want.ID}
+	for _, w := range c.Want.Attrs {
+		if w.Unset != "" {
+			last, known := c.Base().Get(w.Name)
+			if w = last; !known {
+				continue
+			}
+		}
+		out.Attrs = append(out.Attrs, w)
+	}
+	return out
 }
 
 // another tells whether an object of Grafana is not the one that the last apply set: the file names another uid now.
@@ -196,7 +240,11 @@ func (c Change) Changes() bool { return c.Action != None }
 // Marks tells whether apply has only the ledger to bring up to date: an object to adopt that agrees already, or a setting that
 // pipeline.hcl now declares as it is.
 func (c Change) Marks() bool {
-	return c.Action == None && c.Want != nil && (!c.Ours || c.Want.Fingerprint() != c.Last.Fingerprint())
+	if c.Action != None || c.Want == nil {
+		return false
+	}
+	record := c.Record()
+	return !c.Ours || record.Fingerprint() != c.Last.Fingerprint()
 }
 
 // Kind is the first part of the address.

@@ -95,6 +95,9 @@ func (o *printer) notes(changes []Change) {
 	for _, c := range changes {
 		if c.quiet() {
 			for _, n := range o.told(c) {
+				if c.Kind() != "engine" && !strings.Contains(n, c.Address) {
+					n = Visible(c.Address) + ": " + n
+				}
 				o.wrap("", "Note  ", "      ", n)
 			}
 		}

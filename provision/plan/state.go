@@ -14,6 +14,7 @@ type Attr struct {
 	Raw    string `json:"raw,omitempty"`    // the server's own form, where Value is a friendlier one: "604800000" for "7d"
 	Secret bool   `json:"secret,omitempty"` // Value is a salted hash: compared, stored and never shown
 	Origin string `json:"origin,omitempty"` // live only: the value is not set on the object but comes from here ("broker default")
+	Unset  string `json:"unset,omitempty"`  // wanted only: why a declared secret has no value; it compares equal, and is noted
 }
 
 // State is an object as attributes, in the order in which they are shown. A nil *State is an object that does not exist.
@@ -55,7 +56,7 @@ func (s *State) Fingerprint() string {
 	}
 	set := map[string]string{}
 	for _, a := range s.Attrs {
-		if a.Origin == "" {
+		if a.Origin == "" && a.Unset == "" {
 			set[a.Name] = a.Value
 		}
 	}
@@ -93,7 +94,7 @@ type Diff struct {
 func Compare(last, live, want *State) (diffs []Diff, extra []Attr) {
 	for _, w := range want.Attrs {
 		have, there := live.Get(w.Name)
-		if there && have.Value == w.Value {
+		if w.Unset != "" || have.Value == w.Value && (there || w.Secret) { // "" is a secret that is given up
 			continue
 		}
 		d := Diff{Name: w.Name, New: w.Value, NewRaw: w.Raw, Old: have.Value, OldRaw: have.Raw, Origin: have.Origin, Cause: Intent, Secret: w.Secret || have.Secret}
@@ -110,7 +111,7 @@ func Compare(last, live, want *State) (diffs []Diff, extra []Attr) {
 			continue
 		}
 		was, ours := last.Get(h.Name)
-		if !ours {
+		if !ours || h.Secret { // only a written null gives a secret up
 			extra = append(extra, h)
 			continue
 		}

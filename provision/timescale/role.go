@@ -93,8 +93,11 @@ func (r *Role) Want() *plan.State {
 	}
 	s := &plan.State{}
 	s.Set(plan.Attr{Name: "login", Value: strconv.FormatBool(r.Spec.Login)})
-	if r.Spec.Password.Reveal() != "" {
+	switch p := r.Spec.Password; {
+	case p.Reveal() != "":
 		s.Set(plan.Attr{Name: ownPassword, Value: r.wantedHash(), Secret: true})
+	case p.Unset() != "" || p.Null():
+		s.Set(plan.Attr{Name: ownPassword, Secret: true, Unset: p.Unset()})
 	}
 	if r.Spec.ReadOnly {
 		s.Set(plan.Attr{Name: "read_only", Value: "true"})
@@ -271,6 +274,9 @@ func (r *Role) liveHash(l *liveRole) string {
 		last, ours := r.known.ledger[r.Address()]
 		if a, set := last.Get(ownPassword); ours && set {
 			return a.Value
+		}
+		if r.Spec != nil && (r.Spec.Password.Null() || r.Spec.Password.Unset() != "") {
+			return "unknown"
 		}
 		return ""
 	}

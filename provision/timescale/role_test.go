@@ -87,8 +87,17 @@ func roleConverges(t *testing.T, w *scene) {
 		{"one level up", func() {
 			w.exec("ALTER ROLE " + role + " IN DATABASE " + db + " RESET ALL; ALTER ROLE " + role + " SET default_transaction_read_only = true; ALTER ROLE " + role + " SET statement_timeout = 5400000")
 		}, nil, nil},
-		{"reset", func() { x.ReadOnly, x.Timeout, x.Password, x.Grants = false, 0, spec.Secret{}, nil }, []string{
-			"password: set ->  (reset)", "read_only: true ->  (reset)", "statement_timeout: 1h30m ->  (reset)", "select on latest: granted ->  (reset)", "select on cryptoviz: granted ->  (reset)",
+		{"unset", func() { x.Password = spec.UnsetSecret("RP is not set") }, nil, nil},
+		{"unset, and the login changes", func() { x.Login = false }, []string{"login: true -> false (intent)"}, nil},
+		{"unset, and changed outside", func() { w.exec("ALTER ROLE " + role + " PASSWORD 'third'") }, nil, nil},
+		{"left out", func() { x.Login, x.Password = true, spec.Secret{} }, []string{"login: false -> true (intent)"}, nil},
+		{"reset", func() {
+			if w.text("SELECT (rolpassword IS NOT NULL)::text FROM pg_authid WHERE rolname = $1", x.Name) != "true" {
+				t.Error("apply took the password away")
+			}
+			x.ReadOnly, x.Timeout, x.Password, x.Grants = false, 0, spec.NullSecret(), nil
+		}, []string{
+			"password: set ->  (intent)", "read_only: true ->  (reset)", "statement_timeout: 1h30m ->  (reset)", "select on latest: granted ->  (reset)", "select on cryptoviz: granted ->  (reset)",
 		}, []string{"CV-R08"}},
 	} {
 		t.Log(step.name)
@@ -292,6 +301,14 @@ func TestRoleRights(t *testing.T) {
 	r := low.roleOf(x)
 	low.carry(r, low.see(r))
 	low.expect(low.see(low.roleOf(x)), plan.None, nil)
+	x.Password = spec.UnsetSecret("RP is not set")
+	if c := low.see(low.roleOf(x)); c.Changes() || !slices.Equal(c.Notes, []string{"password stays as it is: RP is not set"}) {
+		t.Errorf("unset: %s", show(c))
+	}
+	byHand := &spec.Role{Name: w.role("by_hand"), Login: true, Password: spec.NullSecret()}
+	w.exec("CREATE ROLE " + quote(byHand.Name) + " LOGIN PASSWORD 'x'")
+	low.expect(low.apply(low.roleOf(byHand)), plan.Update, []string{"password: unknown ->  (intent)"})
+	x.Password = spec.NewSecret("second")
 	x.Login = false
 	w.exec("ALTER ROLE " + quote(name) + " SUPERUSER")
 	low.expect(low.see(low.roleOf(x)), plan.Update, []string{"login: true -> false (intent)"}, "CV-R03")

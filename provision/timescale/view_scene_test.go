@@ -160,9 +160,11 @@ func (w *scene) apply(r plan.Resource) plan.Change {
 // mark writes the ledger.
 func (w *scene) mark(r plan.Resource) {
 	if want := r.Want(); want != nil {
-		w.last[r.Address()] = *want
+		last := w.last[r.Address()]
+		record := (&plan.Change{Want: want, Last: &last}).Record()
+		w.last[r.Address()] = record
 		if w.ledger {
-			if err := (&Ledger{DB: w.db}).Put(w.t.Context(), r.Address(), *want, "test", "test"); err != nil {
+			if err := (&Ledger{DB: w.db}).Put(w.t.Context(), r.Address(), record, "test", "test"); err != nil {
 				w.t.Fatal(err)
 			}
 		}

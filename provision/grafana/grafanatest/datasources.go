@@ -24,8 +24,10 @@ func (d *dataSource) full(o *org) map[string]any {
 	out := d.item(o)
 	delete(out, "typeName")
 	set := map[string]any{}
-	for k := range d.secrets {
-		set[k] = true
+	for k, v := range d.secrets {
+		if v != "" {
+			set[k] = true
+		}
 	}
 	out["secureJsonFields"], out["version"], out["withCredentials"], out["basicAuthUser"] = set, d.version, flag(d.fields["withCredentials"]), text(d.fields["basicAuthUser"])
 	return out
