@@ -39,10 +39,10 @@ func TestMain(m *testing.M) {
 		fmt.Println(err)
 		os.Exit(1)
 	}
-	goleak.VerifyTestMain(m, append(testkit.Leaks(), goleak.Cleanup(func(code int) {
+	testkit.Main(m, goleak.Cleanup(func(code int) {
 		_ = os.RemoveAll(dir)
 		os.Exit(code)
-	}))...)
+	}))
 }
 
 func certify(file string) error {

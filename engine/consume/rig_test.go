@@ -14,7 +14,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"go.uber.org/goleak"
 
 	"github.com/cryptoviz/cryptoviz/engine/consume"
 	"github.com/cryptoviz/cryptoviz/engine/fetch"
@@ -26,7 +25,7 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/timescale"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m, testkit.Leaks()...) }
+func TestMain(m *testing.M) { testkit.Main(m) }
 
 // rig is a broker, a database and a source of the shipped pipeline between them.
 type rig struct {

@@ -88,6 +88,7 @@ func (s *stopper) goOn() {
 // TestReadyNamesWhatHangs: each server that stands still is named, and no other; the metrics say the same, and everything is
 // answered in spite of it.
 func TestReadyNamesWhatHangs(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC), 1)
 	u, err := url.Parse(w.p.Database.URL.Reveal())
 	if err != nil {

@@ -66,6 +66,7 @@ func (w *world) twice(topic string) (n int) {
 // While the database is not to be reached, the instance that fetched a source goes on, and enters its slots afterwards; the
 // other one stands by.
 func TestDatabaseAway(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC), 30)
 	w.only("kraken")
 	u, err := url.Parse(w.p.Database.URL.Reveal())
@@ -111,6 +112,7 @@ func TestDatabaseAway(t *testing.T) {
 
 // While Kafka takes nothing (its connections break), slots go on and wait; they end as late, and it is told meanwhile.
 func TestKafkaAway(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC), 30)
 	w.only("kraken")
 	e := w.open("a", run.All)

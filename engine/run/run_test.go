@@ -20,7 +20,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
-	"go.uber.org/goleak"
 
 	"github.com/cryptoviz/cryptoviz/engine/clock"
 	"github.com/cryptoviz/cryptoviz/engine/connect"
@@ -33,7 +32,7 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m, testkit.Leaks()...) }
+func TestMain(m *testing.M) { testkit.Main(m) }
 
 // world is a broker, a database and a player of the exchanges around the shipped pipeline, at a clock of its own.
 type world struct {
@@ -166,6 +165,7 @@ func (w *world) lag(e *run.Engine) (total int64) {
 
 // Two instances with all stages share the work over a midnight, while every connection to the database is cut now and then.
 func TestInstancesSideBySide(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("runs a pipeline for some seconds")
 	}
@@ -219,6 +219,7 @@ func TestInstancesSideBySide(t *testing.T) {
 
 // A run tells how it is doing: status, metrics, readiness.
 func TestTelling(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC), 300)
 	if _, err := w.db.Exec(t.Context(), "INSERT INTO cryptoviz.rollup_day (rollup, day, raw_rows, hourly_rows, late_rows, rolled_at, dropped_at, took) VALUES ('hourly', '2026-03-02', 9, 9, 4, now(), now(), '1s')"); err != nil {
 		t.Fatal(err)
@@ -319,6 +320,7 @@ func TestTelling(t *testing.T) {
 
 // A broker that takes records and answers nothing does not keep an instance from its end.
 func TestStopWhileKafkaIsSilent(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("waits for the end of patience")
 	}
@@ -341,6 +343,7 @@ func TestStopWhileKafkaIsSilent(t *testing.T) {
 
 // Two instances of one name: the log says what the broker's refusal comes from, and what to do.
 func TestTwoOfOneName(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC), 1)
 	var log lines
 	for _, owner := range []string{"a", "b"} {
@@ -379,6 +382,7 @@ func (l *lines) String() string {
 }
 
 func TestOpenRefusesAnotherMode(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC), 1)
 	w.open("a", run.All)
 	_, err := run.Open(t.Context(), w.p, run.All, run.Options{Owner: "b"})

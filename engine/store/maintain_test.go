@@ -15,6 +15,7 @@ var keepWeek = spec.Keep{Slots: week, DeadLetters: week, Gaps: week, DeadLetters
 
 // TestMaintainSlots: slots of whole days go, added up first; the newest slot of a source stays, however old it is.
 func TestMaintainSlots(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, store.Options{})
 	now := time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
 	b.exec(`INSERT INTO cryptoviz.slot (source, slot, state, records, lease_until)
@@ -38,6 +39,7 @@ func TestMaintainSlots(t *testing.T) {
 
 // TestMaintainByAge: dead letters with their counts, and gaps.
 func TestMaintainByAge(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, store.Options{})
 	b.exec(`INSERT INTO cryptoviz.dead_letter (source, topic, topic_id, partition, "offset", key, value, reason, at) SELECT 'a', 'a', gen_random_uuid(), 0, n, '', '', 'x', now() - n * interval '1 hour' FROM generate_series(1, 25000) AS n;
 		INSERT INTO cryptoviz.dead_letter_hour SELECT 'a', 'a', gen_random_uuid(), 0, date_trunc('hour', now()) - n * interval '1 hour', 'x', 1, 1, 1, 0, 1, 'x' FROM generate_series(0, 499) AS n;
@@ -51,6 +53,7 @@ func TestMaintainByAge(t *testing.T) {
 
 // TestMaintainBySize: of dead letters that take too much room, the repeats go first, and none while there is room.
 func TestMaintainBySize(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, store.Options{})
 	b.exec(`INSERT INTO cryptoviz.dead_letter (source, topic, topic_id, partition, "offset", key, value, reason, kind)
 		SELECT 'a', 'a', gen_random_uuid(), 0, n, '', (SELECT string_agg(uuid_send(gen_random_uuid()), '') FROM generate_series(1, 200) WHERE n > 0), 'x', CASE WHEN n <= 50 THEN 'first and rare' ELSE 'often' END FROM generate_series(1, 3000) AS n`)

@@ -22,6 +22,8 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/timescale"
 )
 
+func TestMain(m *testing.M) { testkit.Main(m) }
+
 // bench is a database prepared for the shipped binance source.
 type bench struct {
 	t   testing.TB
@@ -177,11 +179,11 @@ func TestAway(t *testing.T) {
 	_, cut := ended.Pool().Exec(t.Context(), "SELECT pg_terminate_backend(pg_backend_pid())")
 	ended.Close()
 	_, closed := ended.Mode(t.Context())
-	_, nobody := pgxpool.New(t.Context(), "postgres://u:p@127.0.0.1:1/x")
-	if nobody == nil {
-		cfg, _ := pgxpool.ParseConfig("postgres://u:p@127.0.0.1:1/x?connect_timeout=2")
-		_, nobody = store.Open(t.Context(), cfg, store.Options{})
+	cfg, err := pgxpool.ParseConfig("postgres://u:p@127.0.0.1:1/x?connect_timeout=2")
+	if err != nil {
+		t.Fatal(err)
 	}
+	_, nobody := store.Open(t.Context(), cfg, store.Options{})
 	short, cancel := context.WithTimeout(t.Context(), time.Millisecond) //nolint:forbidigo // it must end
 	defer cancel()
 	_, silent := b.Pool().Exec(short, "SELECT pg_sleep(5)")

@@ -1,10 +1,12 @@
 package testkit
 
 import (
+	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"syscall"
 	"testing"
@@ -119,11 +121,18 @@ func (p *Process) Kill() {
 	<-p.exited
 }
 
-// Leaks are the options of goleak that a package needs whose tests use Postgres: the shared server has goroutines until the
-// process ends.
-func Leaks() []goleak.Option {
-	const module = "github.com/cryptoviz/cryptoviz/engine/"
-	return []goleak.Option{goleak.IgnoreAnyFunction(module + "testkit.newKeeper.func1"), goleak.IgnoreAnyFunction(module + "local.startBound.func1")}
+// Main runs the tests of a package that share PostgreSQL or a broker: several at once for each core, since they wait for servers
+// more than they compute, and with a look for goroutines that are left. -parallel on the command line is kept.
+func Main(m *testing.M, opts ...goleak.Option) {
+	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given {
+		_ = flag.Set("test.parallel", strconv.Itoa(4*runtime.GOMAXPROCS(0)))
+	}
+	const module = "github.com/cryptoviz/cryptoviz/engine/" // the shared server has goroutines until the process ends
+	goleak.VerifyTestMain(m, append(opts, goleak.IgnoreAnyFunction(module+"testkit.newKeeper.func1"),
+		goleak.IgnoreAnyFunction(module+"local.startBound.func1"))...)
 }
 
 // unavailable skips the test because a service cannot be had on this machine; with CRYPTOVIZ_TEST_REQUIRE it fails.

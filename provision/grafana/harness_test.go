@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/hashicorp/hcl/v2"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
@@ -20,7 +18,7 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m, testkit.Leaks()...) }
+func TestMain(m *testing.M) { testkit.Main(m) }
 
 // world is a pipeline and a Grafana, with what the last apply had set.
 type world struct {
