@@ -132,7 +132,7 @@ func Main(m *testing.M, opts ...goleak.Option) {
 	}
 	const module = "github.com/cryptoviz/cryptoviz/engine/" // the shared server has goroutines until the process ends
 	goleak.VerifyTestMain(m, append(opts, goleak.IgnoreAnyFunction(module+"testkit.newKeeper.func1"),
-		goleak.IgnoreAnyFunction(module+"local.startBound.func1"))...)
+		goleak.IgnoreAnyFunction(module+"embedded.startBound.func1"))...)
 }
 
 // unavailable skips the test because a service cannot be had on this machine; with CRYPTOVIZ_TEST_REQUIRE it fails.
