@@ -197,7 +197,7 @@ func (l *loader) filled(a *hcl.Attribute, t *Table) string {
 			}
 		}
 		l.fail(a.NameRange, "Unknown column", "table.%s has no column %q.%s", t.Name, Clip(a.Name), suggest(a.Name, known))
-		return nearest(a.Name, known)
+		return Nearest(a.Name, known)
 	case c.Generated != "":
 		l.fail(a.NameRange, "Generated column", "table.%s computes %q itself: leave it out.", t.Name, a.Name)
 	}

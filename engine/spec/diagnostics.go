@@ -84,7 +84,7 @@ func sorted(diags hcl.Diagnostics, first string) hcl.Diagnostics {
 
 // suggest returns ` Did you mean "x"?`, or a list of what there is.
 func suggest(name string, known []string) string {
-	if best := nearest(name, known); best != "" {
+	if best := Nearest(name, known); best != "" {
 		return fmt.Sprintf(" Did you mean %q?", best)
 	}
 	if len(known) == 0 {
@@ -97,13 +97,13 @@ func suggest(name string, known []string) string {
 	return " Known: " + strings.Join(known, ", ") + "."
 }
 
-// Nearest is nearest, for names that a record has.
-func Nearest(name string, known []string) string { return nearest(name, known) }
+// longestName bounds the cost of comparing names, in bytes.
+const longestName = 256
 
-// nearest returns the known name that differs least, in at most a third of the letters; "" for none.
-func nearest(name string, known []string) string {
+// Nearest returns the known name that differs least, in at most a third of the letters; "" for none.
+func Nearest(name string, known []string) string {
 	best, dist := "", 1+max(1, (len(name)+1)/3)
-	if name == "" || len(name) > maxWord {
+	if name == "" || len(name) > longestName {
 		return ""
 	}
 	for _, k := range known {

@@ -54,7 +54,7 @@ func TestGuardsChangeNothing(t *testing.T) {
 // Every function and every operator that can make much of little ends at the limit.
 func TestEvaluationLimits(t *testing.T) {
 	list := "[" + strings.Repeat(`"ab",`, 9_999) + `"b"]`
-	const left = 12 << 20 // less than all of it: the end comes sooner
+	used := cty.StringVal(strings.Repeat(" ", 1<<20)) // less is left than all of it: the end comes sooner
 	for _, c := range []struct{ src, want string }{
 		{`format("%1048576d", 1)`, ""},
 		{`format("%1048577d", 1)`, "1 MiB"},
@@ -96,7 +96,10 @@ func TestEvaluationLimits(t *testing.T) {
 		{`true ? ["a"] : list`, ""},
 		{`true ? ` + list + ` : ["a"]`, "too much work"},
 	} {
-		m := meter{spent: maxWork - left}
+		var m meter
+		for range 52 {
+			_ = m.value(used)
+		}
 		vars := map[string]cty.Value{"big": cty.StringVal(strings.Repeat(" ", 900_000)), "digits": cty.StringVal(strings.Repeat("0", 200))}
 		for name, n := range map[string]int{"list": 10_000, "short": 500} {
 			var elements []cty.Value

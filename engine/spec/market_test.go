@@ -1,4 +1,4 @@
-package spec
+package spec_test
 
 import (
 	"compress/gzip"
@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
 
 // TestMarket: each symbol is read exactly, or refused with its name.
@@ -81,7 +83,7 @@ func TestMarket(t *testing.T) {
 		{"ETHUSD", [][]string{{"BTC/USD"}}, refused, "none of the list"},
 		{"ABCD", [][]string{{"A/BCD", "AB/CD"}}, refused, "may be A/BCD or AB/CD"},
 	} {
-		m, err := NewMarkets(c.lists...)
+		m, err := spec.NewMarkets(c.lists...)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -97,7 +99,7 @@ func TestMarket(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"", "/", "BTC/", "A/B/C", "US D", "BTC-USD"} {
-		if m, err := NewMarkets([]string{bad}); err == nil {
+		if m, err := spec.NewMarkets([]string{bad}); err == nil {
 			t.Errorf("%q is taken as an entry: %v", bad, m)
 		}
 	}
@@ -105,9 +107,9 @@ func TestMarket(t *testing.T) {
 
 // shippedQuotes is the list of sources/binance.hcl.
 func shippedQuotes(t *testing.T) (out []string) {
-	p, d := Load(os.DirFS("../.."), "pipeline.hcl", Options{})
+	p, d := spec.Load(os.DirFS("../.."), "pipeline.hcl", spec.Options{})
 	if d.HasErrors() {
-		t.Fatal(report(d))
+		t.Fatal(d.Diags)
 	}
 	for _, v := range p.Sources[0].Definition.Params.GetAttr("quotes").AsValueSlice() {
 		out = append(out, v.AsString())
@@ -177,7 +179,7 @@ func TestMarketsOfExchanges(t *testing.T) {
 			cases["what its definition lists"] = [][]string{shippedQuotes(t)}
 		}
 		for list, lists := range cases {
-			m, err := NewMarkets(lists...)
+			m, err := spec.NewMarkets(lists...)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -186,7 +188,7 @@ func TestMarketsOfExchanges(t *testing.T) {
 				switch p, err := m.Split(k.symbol); {
 				case err != nil:
 					refused = append(refused, k.symbol)
-				case p != Pair{k.base, k.quote}:
+				case p != spec.Pair{k.base, k.quote}:
 					t.Errorf("%s, %s: %s is read as %v, and is %s/%s", name, list, k.symbol, p, k.base, k.quote)
 				default:
 					exact++

@@ -58,7 +58,7 @@ func (l *loader) checkMarket(call *hclsyntax.FunctionCallExpr, ctx *hcl.EvalCont
 	}
 	symbol := call.Args[0]
 	if len(symbol.Variables()) == 0 {
-		if v, diags := symbol.Value(rows); !diags.HasErrors() && v.IsKnown() && !missing(v) && v.Type() == cty.String {
+		if v, diags := symbol.Value(rows); !diags.HasErrors() && v.IsKnown() && !v.IsNull() && v.Type() == cty.String && v.AsString() != "" {
 			if _, err := markets.Split(v.AsString()); err != nil {
 				l.fail(symbol.Range(), "Not a market", "%s.", visible(err.Error()))
 			}

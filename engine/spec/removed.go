@@ -46,8 +46,8 @@ func (l *loader) checkRemoved(declared map[string]hcl.Range) {
 	}
 }
 
-// declared lists the addresses of what the pipeline declares, with their places.
-func (p *Pipeline) declared() map[string]hcl.Range {
+// declared lists the addresses of what a pipeline declares, with their places.
+func declared(p *Pipeline) map[string]hcl.Range {
 	out := map[string]hcl.Range{}
 	put := func(kind, name string, at hcl.Range) { out[kind+"."+name] = at }
 	for _, x := range p.Topics {

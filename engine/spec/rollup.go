@@ -121,7 +121,7 @@ func checkSchedule(text string) error {
 func (l *loader) merge(r *Rollup, raw *hcl.Block) {
 	b := l.open(raw, &hcl.BodySchema{Attributes: attrs([]string{"columns"}, "count", "first", "last")}, l.ctx)
 	r.Merge = Merge{Columns: b.textMap("columns"), Count: b.text("count", ""), First: b.text("first", ""), Last: b.text("last", "")}
-	free := r.Into.free()
+	free := freeColumns(r.Into)
 	needs := map[string]string{}
 	for _, column := range sortedKeys(r.Merge.Columns) {
 		word := r.Merge.Columns[column]

@@ -24,7 +24,7 @@ var otherTypes = map[string]ColumnType{
 var (
 	identifierForm = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,62}$`)
 	systemColumns  = []string{"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"}
-	units          = []string{"price", "base", "quote", "percent", "index", "count"}
+	columnUnits    = []string{"price", "base", "quote", "percent", "index", "count"}
 )
 
 // reading is a table that is being read.
@@ -126,8 +126,8 @@ func (l *loader) column(r *reading, raw *hcl.Block) {
 			l.fail(c.rangeOf("type"), "Unknown column type", "%s is not a column type here.%s", c.show("type", typ), hint)
 		}
 	}
-	if col.Unit != "" && !slices.Contains(units, col.Unit) {
-		l.fail(c.rangeOf("unit"), "Unknown unit", "%s is not a unit.%s", c.show("unit", col.Unit), c.suggest("unit", col.Unit, units))
+	if col.Unit != "" && !slices.Contains(columnUnits, col.Unit) {
+		l.fail(c.rangeOf("unit"), "Unknown unit", "%s is not a unit.%s", c.show("unit", col.Unit), c.suggest("unit", col.Unit, columnUnits))
 	}
 	if c.good["was"] {
 		r.renamed = append(r.renamed, renamed{c, col})
@@ -252,7 +252,7 @@ func (l *loader) hypertable(r *reading, raw *hcl.Block) {
 }
 
 // free lists the columns that are neither generated nor in the key.
-func (t *Table) free() []string {
+func freeColumns(t *Table) []string {
 	var out []string
 	for _, c := range t.Columns {
 		if c.Generated == "" && !slices.Contains(t.PrimaryKey, c.Name) {

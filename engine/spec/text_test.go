@@ -110,7 +110,7 @@ func TestSuggest(t *testing.T) {
 	for name, want := range map[string]string{
 		"binanc": "binance", "BINANCE": "binance", "krakne": "kraken", "coinbse": "coinbase", "ok": "okx", "rec": "", "zzz": "", "": "", "kraken2": "kraken", "binance_us": "binance", strings.Repeat("k", 300): "",
 	} {
-		if got := nearest(name, known); got != want {
+		if got := Nearest(name, known); got != want {
 			t.Errorf("%q: %q, want %q", name, got, want)
 		}
 	}
