@@ -352,7 +352,7 @@ func (c *conformance) say(files map[string]string) {
 		all[name] = &fstest.MapFile{Data: []byte(text)}
 	}
 	c.files = files
-	c.p = load(&fresh{TB: c.t}, all, map[string]string{"GRAFANA_URL": c.grafana.URL, "GRAFANA_AUTH": c.grafana.Token})
+	c.p = mustLoad(&fresh{TB: c.t}, all, map[string]string{"GRAFANA_URL": c.grafana.URL, "GRAFANA_AUTH": c.grafana.Token})
 	uid := func(name string) string { return "cv-" + strings.ReplaceAll(name, "_", "-") }
 	for _, f := range c.p.Folders {
 		c.paths["folders/"+uid(f.Name)] = true

@@ -288,7 +288,7 @@ func newFaulty(t *testing.T, url string, brokers ...string) *faulty {
 	}
 	t.Cleanup(f.kafka.Close)
 	role := "reader_of_" + cfg.ConnConfig.Database
-	f.p = load(t, fstest.MapFS{
+	f.p = mustLoad(t, fstest.MapFS{
 		"pipeline.hcl": &fstest.MapFile{Data: []byte(strings.ReplaceAll(smallPipeline, "ROLE", role))}, "board.json": &fstest.MapFile{Data: []byte(smallBoard)},
 	}, map[string]string{"GRAFANA_URL": f.grafana.URL, "GRAFANA_AUTH": f.grafana.Token})
 	t.Cleanup(func() { // others have topics of the same names

@@ -39,7 +39,7 @@ func (w *world) says(hcl string) {
 	w.t.Helper()
 	const head = "kafka {\n  brokers = [\"localhost:9092\"]\n}\ndatabase {\n  url        = \"postgres://x@x/x\"\n  on_missing = \"degrade\"\n}\n"
 	hcl = strings.ReplaceAll(hcl, "READER", "reader_of_"+w.db.Config().ConnConfig.Database)
-	w.p = load(w.t, fstest.MapFS{"pipeline.hcl": &fstest.MapFile{Data: []byte(head + hcl)}}, nil)
+	w.p = mustLoad(w.t, fstest.MapFS{"pipeline.hcl": &fstest.MapFile{Data: []byte(head + hcl)}}, nil)
 }
 
 // done applies everything, and wants nothing left.
@@ -156,7 +156,7 @@ func queryThatCommits(t *testing.T, kafka *kgo.Client) {
 	g := grafanatest.New(t, grafanatest.V13)
 	w := &world{t: t, db: database(t, freshDatabase(t)), kafka: kafka}
 	w.exec("CREATE TABLE victim (a text)")
-	w.p = load(t, fstest.MapFS{"pipeline.hcl": &fstest.MapFile{Data: []byte(hostileHead + idTable + `
+	w.p = mustLoad(t, fstest.MapFS{"pipeline.hcl": &fstest.MapFile{Data: []byte(hostileHead + idTable + `
 view "v" {
   query = "SELECT 1 AS a; COMMIT; DROP TABLE victim"
 }

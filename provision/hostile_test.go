@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 
+	"github.com/cryptoviz/cryptoviz/engine/load"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
 
@@ -74,8 +75,8 @@ const hostileHead = "kafka {\n  brokers = [\"localhost:9092\"]\n}\ndatabase {\n 
 func loadText(t *testing.T, place, text string) (*spec.Pipeline, bool) {
 	t.Helper()
 	src := hostileHead + strings.ReplaceAll(place, "TEXT", quoted(text))
-	p, d := spec.Load(fstest.MapFS{"pipeline.hcl": &fstest.MapFile{Data: []byte(src)}, "board.json": &fstest.MapFile{Data: []byte(smallBoard)}}, "pipeline.hcl",
-		spec.Options{Env: func(string) (string, bool) { return "http://localhost:1", true }})
+	p, d := load.Load(fstest.MapFS{"pipeline.hcl": &fstest.MapFile{Data: []byte(src)}, "board.json": &fstest.MapFile{Data: []byte(smallBoard)}}, "pipeline.hcl",
+		load.Options{Env: func(string) (string, bool) { return "http://localhost:1", true }})
 	good := true
 	for _, diag := range d.Diags {
 		if diag.Summary == "No source" || diag.Severity != hcl.DiagError {

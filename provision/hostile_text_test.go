@@ -66,7 +66,7 @@ func TestHostileTexts(t *testing.T) {
 	g := grafanatest.New(t, grafanatest.V13)
 	w.exec("CREATE TABLE victim (a text); COMMENT ON TABLE victim IS 'mine'; INSERT INTO victim VALUES ('here')")
 	before := inventory(t, w.db, w.kafka, "h_kept")
-	w.p = load(t, written(hostilePipeline(texts)), map[string]string{"GRAFANA_URL": g.URL, "GRAFANA_AUTH": g.Token})
+	w.p = mustLoad(t, written(hostilePipeline(texts)), map[string]string{"GRAFANA_URL": g.URL, "GRAFANA_AUTH": g.Token})
 	found := w.plan()
 	if d := differ(before, inventory(t, w.db, w.kafka, "h_kept")); len(d) > 0 {
 		t.Errorf("plan changes something: %q", d)
@@ -195,7 +195,7 @@ func TestHostileSQL(t *testing.T) {
 		}
 	}
 	p.Dashboards[0].JSON, _ = json.Marshal(map[string]any{"title": "x", "panels": panels})
-	w.p = load(t, written(p), map[string]string{"GRAFANA_URL": g.URL, "GRAFANA_AUTH": g.Token})
+	w.p = mustLoad(t, written(p), map[string]string{"GRAFANA_URL": g.URL, "GRAFANA_AUTH": g.Token})
 	before := inventory(t, w.db, w.kafka, "h_")
 	victims := func(when string) {
 		t.Helper()

@@ -12,7 +12,9 @@ import (
 	"github.com/hashicorp/hcl/v2/hclwrite"
 	"github.com/zclconf/go-cty/cty"
 
+	"github.com/cryptoviz/cryptoviz/engine/load"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/units"
 )
 
 // written is a pipeline as its files: what a failing seed prints, and what makes a copy that shares nothing.
@@ -41,9 +43,9 @@ func written(p *spec.Pipeline) fstest.MapFS {
 		w.text("description", a.Description)
 		w.text("query", a.Query)
 		w.line("from = table."+a.From.Name, fmt.Sprintf("real_time = %t", a.RealTime))
-		w.duration("retention", a.Retention > 0, spec.FormatDuration(a.Retention))
+		w.duration("retention", a.Retention > 0, units.FormatDuration(a.Retention))
 		if r := a.Refresh; r != nil {
-			w.line("refresh {", "start = "+quoted(spec.FormatDuration(r.Start)), "end = "+quoted(spec.FormatDuration(r.End)), "every = "+quoted(spec.FormatDuration(r.Every)), "}")
+			w.line("refresh {", "start = "+quoted(units.FormatDuration(r.Start)), "end = "+quoted(units.FormatDuration(r.End)), "every = "+quoted(units.FormatDuration(r.Every)), "}")
 		}
 		w.end()
 	}
@@ -127,10 +129,10 @@ func (w *hclText) table(t *spec.Table) {
 		w.line("index {", "name = "+quoted(x.Name), "columns = "+quotedList(x.Columns), fmt.Sprintf("unique = %t", x.Unique), "}")
 	}
 	if h := t.Hypertable; h != nil {
-		w.line("hypertable {", "time = "+quoted(h.Time), "chunk_interval = "+quoted(spec.FormatDuration(h.ChunkInterval)))
-		w.duration("retention", h.Retention > 0, spec.FormatDuration(h.Retention))
+		w.line("hypertable {", "time = "+quoted(h.Time), "chunk_interval = "+quoted(units.FormatDuration(h.ChunkInterval)))
+		w.duration("retention", h.Retention > 0, units.FormatDuration(h.Retention))
 		if c := h.Columnstore; c != nil {
-			w.line("columnstore {", "after = "+quoted(spec.FormatDuration(c.After)))
+			w.line("columnstore {", "after = "+quoted(units.FormatDuration(c.After)))
 			if len(c.SegmentBy) > 0 {
 				w.line("segment_by = " + quotedList(c.SegmentBy))
 			}
@@ -148,7 +150,7 @@ func (w *hclText) role(p *spec.Pipeline, r *spec.Role) {
 	w.open("role", r.Name)
 	w.line(fmt.Sprintf("login = %t", r.Login), fmt.Sprintf("read_only = %t", r.ReadOnly))
 	w.secret("password", r.Password)
-	w.duration("statement_timeout", r.Timeout > 0, spec.FormatDuration(r.Timeout))
+	w.duration("statement_timeout", r.Timeout > 0, units.FormatDuration(r.Timeout))
 	for _, g := range r.Grants {
 		var on []string
 		for _, name := range g.On {
@@ -190,7 +192,7 @@ func (w *hclText) grafana(p *spec.Pipeline, files fstest.MapFS) {
 		w.text("user", d.User)
 		w.secret("password", d.Password)
 		w.text("sslmode", d.SSLMode)
-		w.line("min_interval = "+quoted(spec.FormatDuration(d.MinInterval)), fmt.Sprintf("default = %t", d.Default))
+		w.line("min_interval = "+quoted(units.FormatDuration(d.MinInterval)), fmt.Sprintf("default = %t", d.Default))
 		w.end()
 	}
 	for _, d := range p.Dashboards {
@@ -215,7 +217,7 @@ func (w *hclText) grafana(p *spec.Pipeline, files fstest.MapFS) {
 		} else {
 			w.line(fmt.Sprintf("below = %v", *a.Below))
 		}
-		w.line("for = "+quoted(spec.FormatDuration(a.For)), "every = "+quoted(spec.FormatDuration(a.Every)), "no_data = "+quoted(a.NoData))
+		w.line("for = "+quoted(units.FormatDuration(a.For)), "every = "+quoted(units.FormatDuration(a.Every)), "no_data = "+quoted(a.NoData))
 		w.texts("labels", a.Labels)
 		w.text("summary", a.Summary)
 		w.text("description", a.Description)
@@ -223,10 +225,10 @@ func (w *hclText) grafana(p *spec.Pipeline, files fstest.MapFS) {
 	}
 }
 
-// load reads a pipeline. That it has no source is no mistake here: what runs is not what is provisioned.
-func load(t testing.TB, files fstest.MapFS, env map[string]string) *spec.Pipeline {
+// mustLoad reads a pipeline. That it has no source is no mistake here: what runs is not what is provisioned.
+func mustLoad(t testing.TB, files fstest.MapFS, env map[string]string) *spec.Pipeline {
 	t.Helper()
-	p, d := spec.Load(files, "pipeline.hcl", spec.Options{Env: func(name string) (string, bool) {
+	p, d := load.Load(files, "pipeline.hcl", load.Options{Env: func(name string) (string, bool) {
 		if code, ok := strings.CutPrefix(name, "SECRET_"); ok {
 			text, err := hex.DecodeString(code)
 			return string(text), err == nil

@@ -104,7 +104,7 @@ func property(t *testing.T, seed uint64, url string, client *kgo.Client, timesca
 
 // declare takes the pipeline as its text says it.
 func (l *lab) declare(p *spec.Pipeline) {
-	l.p = load(l.t, written(p), map[string]string{"GRAFANA_URL": l.grafana.URL, "GRAFANA_AUTH": l.grafana.Token})
+	l.p = mustLoad(l.t, written(p), map[string]string{"GRAFANA_URL": l.grafana.URL, "GRAFANA_AUTH": l.grafana.Token})
 }
 
 func (l *lab) inventory() []string { return inventory(l.t, l.db, l.kafka, l.m.prefix+"_") }

@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/cryptoviz/cryptoviz/engine/load"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/store"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
@@ -34,7 +35,7 @@ func newWorld(t *testing.T, url string) *world {
 	t.Helper()
 	g := grafanatest.New(t, grafanatest.V13)
 	env := map[string]string{"GRAFANA_URL": g.URL, "GRAFANA_AUTH": g.Token}
-	p, d := spec.Load(os.DirFS(".."), "pipeline.hcl", spec.Options{Env: func(name string) (string, bool) { v, ok := env[name]; return v, ok }})
+	p, d := load.Load(os.DirFS(".."), "pipeline.hcl", load.Options{Env: func(name string) (string, bool) { v, ok := env[name]; return v, ok }})
 	if d.HasErrors() {
 		t.Fatal(d.Diags)
 	}

@@ -13,7 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/load"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
 	"github.com/cryptoviz/cryptoviz/provision"
 	"github.com/cryptoviz/cryptoviz/provision/grafana/grafanatest"
@@ -71,7 +71,7 @@ func scale(b *testing.B, n int) {
 	files, objects := large(n)
 	env := map[string]string{"GRAFANA_URL": g.URL, "GRAFANA_AUTH": g.Token}
 	began := time.Now()
-	p, d := spec.Load(files, "pipeline.hcl", spec.Options{Env: func(name string) (string, bool) { v, ok := env[name]; return v, ok }})
+	p, d := load.Load(files, "pipeline.hcl", load.Options{Env: func(name string) (string, bool) { v, ok := env[name]; return v, ok }})
 	if d.HasErrors() {
 		b.Fatal(d.Diags)
 	}

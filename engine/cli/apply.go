@@ -13,8 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/terminal"
+	"github.com/cryptoviz/cryptoviz/engine/units"
 	"github.com/cryptoviz/cryptoviz/provision"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
@@ -113,14 +113,14 @@ func parseAllow(list []string) (plan.Consents, error) {
 	for _, text := range list {
 		m := consentForm.FindStringSubmatch(text)
 		if m == nil {
-			return nil, fmt.Errorf("--allow %s: write CODE@ADDRESS, as the plan shows it: --allow CV-K07@topic.binance", spec.Clip(text))
+			return nil, fmt.Errorf("--allow %s: write CODE@ADDRESS, as the plan shows it: --allow CV-K07@topic.binance", units.Clip(text))
 		}
 		code, known := plan.Explain(m[1])
 		switch {
 		case !known:
-			return nil, fmt.Errorf("--allow %s: there is no code %s", spec.Clip(text), m[1])
+			return nil, fmt.Errorf("--allow %s: there is no code %s", units.Clip(text), m[1])
 		case code.Class != plan.Destroys:
-			return nil, fmt.Errorf("--allow %s: %s is %s and needs no consent", spec.Clip(text), code.ID, code.Class)
+			return nil, fmt.Errorf("--allow %s: %s is %s and needs no consent", units.Clip(text), code.ID, code.Class)
 		}
 		out = append(out, code.ID+"@"+m[2])
 	}

@@ -20,9 +20,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/cryptoviz/cryptoviz/engine/fetch"
+	"github.com/cryptoviz/cryptoviz/engine/load"
 	"github.com/cryptoviz/cryptoviz/engine/produce"
 	"github.com/cryptoviz/cryptoviz/engine/simulate"
-	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
 )
 
@@ -46,7 +46,7 @@ func install(t testing.TB, settings map[string]string) *installed {
 	}
 	in.env = append(os.Environ(), "KAFKA_BROKERS="+in.brokers, "DATABASE_URL="+in.dsn)
 	in.run("init", ".")
-	p, d := spec.Load(os.DirFS(in.dir), "pipeline.hcl", spec.Options{})
+	p, d := load.Load(os.DirFS(in.dir), "pipeline.hcl", load.Options{})
 	if d.HasErrors() {
 		t.Fatal(d.Diags)
 	}
@@ -235,7 +235,7 @@ func BenchmarkProgramMemory(b *testing.B) {
 // fill puts records on a topic as the producer does.
 func (in *installed) fill(n int) {
 	in.t.Helper()
-	p, d := spec.Load(os.DirFS(in.dir), "pipeline.hcl", spec.Options{})
+	p, d := load.Load(os.DirFS(in.dir), "pipeline.hcl", load.Options{})
 	if d.HasErrors() {
 		in.t.Fatal(d.Diags)
 	}

@@ -17,8 +17,12 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/cryptoviz/cryptoviz/engine/diag"
+	"github.com/cryptoviz/cryptoviz/engine/limits"
+	"github.com/cryptoviz/cryptoviz/engine/load"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/terminal"
+	"github.com/cryptoviz/cryptoviz/engine/units"
 )
 
 // World is everything outside that the commands touch.
@@ -167,12 +171,12 @@ func (e *env) loadWith(warnings bool) (*spec.Pipeline, error) {
 	return p, nil
 }
 
-func (e *env) read() (*spec.Pipeline, *spec.Diagnostics, error) {
-	opt := spec.Options{Env: e.Getenv, Vars: map[string]string{}, Version: strings.TrimPrefix(e.Version, "v")}
+func (e *env) read() (*spec.Pipeline, *diag.Diagnostics, error) {
+	opt := load.Options{Env: e.Getenv, Vars: map[string]string{}, Version: strings.TrimPrefix(e.Version, "v")}
 	for _, v := range e.vars {
 		name, value, ok := strings.Cut(v, "=")
 		if !ok {
-			return nil, nil, fmt.Errorf("--var %s has no value: write --var NAME=VALUE", spec.Clip(v))
+			return nil, nil, fmt.Errorf("--var %s has no value: write --var NAME=VALUE", units.Clip(v))
 		}
 		opt.Vars[strings.TrimSpace(name)] = value
 	}
@@ -181,9 +185,9 @@ func (e *env) read() (*spec.Pipeline, *spec.Diagnostics, error) {
 		if err != nil {
 			return nil, nil, fmt.Errorf("read --var-file: %w", err)
 		}
-		opt.VarFiles = append(opt.VarFiles, spec.VarFile{Name: name, Src: src})
+		opt.VarFiles = append(opt.VarFiles, load.VarFile{Name: name, Src: src})
 	}
-	p, diags := spec.Load(openFolder(filepath.Dir(e.file)), filepath.Base(e.file), opt)
+	p, diags := load.Load(openFolder(filepath.Dir(e.file)), filepath.Base(e.file), opt)
 	return p, diags, nil
 }
 
@@ -194,7 +198,7 @@ func readFile(name string) ([]byte, error) {
 		return nil, err
 	}
 	defer func() { _ = f.Close() }()
-	return io.ReadAll(io.LimitReader(f, spec.MaxFile+1))
+	return io.ReadAll(io.LimitReader(f, limits.MaxFile+1))
 }
 
 func (e *env) color(w io.Writer) bool {
@@ -238,7 +242,7 @@ func isTerminal(w any) bool {
 func (e *env) logger(w io.Writer) (*slog.Logger, error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(e.logLevel)); err != nil {
-		return nil, fmt.Errorf("--log-level %s is not known: use debug, info, warn or error", spec.Clip(e.logLevel))
+		return nil, fmt.Errorf("--log-level %s is not known: use debug, info, warn or error", units.Clip(e.logLevel))
 	}
 	opt := &slog.HandlerOptions{Level: level, ReplaceAttr: inUTC}
 	switch e.logForm {
@@ -247,7 +251,7 @@ func (e *env) logger(w io.Writer) (*slog.Logger, error) {
 	case "json":
 		return slog.New(slog.NewJSONHandler(w, opt)), nil
 	}
-	return nil, fmt.Errorf("--log-format %s is not known: use text or json", spec.Clip(e.logForm))
+	return nil, fmt.Errorf("--log-format %s is not known: use text or json", units.Clip(e.logForm))
 }
 
 // inUTC shows every time in UTC, as slots and rows are.
@@ -325,5 +329,5 @@ func oneOf(flag, value string, allowed ...string) error {
 	if slices.Contains(allowed, value) {
 		return nil
 	}
-	return fmt.Errorf("--%s %s is not known: use %s", flag, spec.Clip(value), strings.Join(allowed, ", "))
+	return fmt.Errorf("--%s %s is not known: use %s", flag, units.Clip(value), strings.Join(allowed, ", "))
 }

@@ -7,8 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/terminal"
+	"github.com/cryptoviz/cryptoviz/engine/units"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
@@ -33,7 +33,7 @@ There is no way back. In scripts: --confirm "TEXT", with the text that destroy a
 			defer w.close()
 			for _, address := range targets {
 				if w.Declared(address) != address {
-					return fmt.Errorf("--target %s: pipeline.hcl declares no such object", spec.Clip(address))
+					return fmt.Errorf("--target %s: pipeline.hcl declares no such object", units.Clip(address))
 				}
 			}
 			if w.World, err = w.Destroying(ctx, targets); err != nil {

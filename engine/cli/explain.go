@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/units"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
@@ -61,7 +62,7 @@ Codes are stable: scripts may name them. The class says what a change means for 
 			}
 			c, known := plan.Explain(args[0])
 			if !known {
-				return fmt.Errorf("there is no code or block %s: cryptoviz explain lists them", spec.Clip(args[0]))
+				return fmt.Errorf("there is no code or block %s: cryptoviz explain lists them", units.Clip(args[0]))
 			}
 			if asJSON {
 				return writeJSON(e.Stdout, explained(c))

@@ -12,7 +12,8 @@ import (
 	"github.com/hashicorp/hcl/v2/hclwrite"
 	"github.com/spf13/cobra"
 
-	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/limits"
+	"github.com/cryptoviz/cryptoviz/engine/load"
 	"github.com/cryptoviz/cryptoviz/engine/terminal"
 )
 
@@ -91,14 +92,14 @@ func (e *env) format(name string, check bool) (changed bool, err error) {
 	shown := name
 	if name == "-" {
 		shown = "standard input"
-		src, err = io.ReadAll(io.LimitReader(e.Stdin, spec.MaxFile+1))
+		src, err = io.ReadAll(io.LimitReader(e.Stdin, limits.MaxFile+1))
 	} else {
 		src, err = readFile(name)
 	}
 	if err != nil {
 		return false, err
 	}
-	if diags := spec.Syntax(src, shown); diags.HasErrors() {
+	if diags := load.Syntax(src, shown); diags.HasErrors() {
 		if err := diags.Write(terminal.Draw(e.Stderr), e.color(e.Stderr), e.width(e.Stderr)); err != nil {
 			return false, err
 		}

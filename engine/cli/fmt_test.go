@@ -41,7 +41,7 @@ func TestFmtIsStable(t *testing.T) {
 		"comments": []byte("#a\n   # b\na=1#c\n/* d\n   e */\nb   {//f\n}\n"), "empty": {}, "BOM": []byte("\ufeffa   = 1\n"), "wide": []byte("a   = \"日本\" # 🟢\nbbb = 1 # x\n"),
 		"template": []byte("a=\"%{ if b  }${  c }%{endif}\"\n"), "operators": []byte("a=-1+ - 2*(3)\nb = !c&&d||e?f:g\nx={for a in b:a=>a...}\n"), "objects": []byte("a={b=1,c:2\n\"d\"=3}\n"),
 	}
-	for _, pattern := range []string{"../../*.hcl", "../../sources/*.hcl", "../spec/testdata/base/*.hcl", "../spec/testdata/base/sources/*.hcl"} {
+	for _, pattern := range []string{"../../*.hcl", "../../sources/*.hcl", "../load/testdata/base/*.hcl", "../load/testdata/base/sources/*.hcl"} {
 		names, err := filepath.Glob(pattern)
 		if err != nil || len(names) == 0 {
 			t.Fatalf("%s: no files, %v", pattern, err)

@@ -14,6 +14,7 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/rollup"
 	"github.com/cryptoviz/cryptoviz/engine/run"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/units"
 )
 
 func (e *env) newRollup() *cobra.Command {
@@ -43,7 +44,7 @@ another session holds is waited for, and the session named; Ctrl-C ends the wait
 			if day != "" {
 				at, err := time.ParseInLocation(time.DateOnly, day, time.UTC)
 				if err != nil || at.Year() < 1 {
-					return fmt.Errorf("--day %s is not a day: write 2026-11-22", spec.Clip(day))
+					return fmt.Errorf("--day %s is not a day: write 2026-11-22", units.Clip(day))
 				}
 				days = []time.Time{at}
 			}
@@ -68,7 +69,7 @@ func chooseRollup(p *spec.Pipeline, args []string) (*spec.Rollup, error) {
 		return nil, errors.New("the pipeline has no rollup block")
 	}
 	if len(args) == 1 {
-		return nil, fmt.Errorf("the pipeline has no rollup %q: it has %v", spec.Clip(args[0]), names)
+		return nil, fmt.Errorf("the pipeline has no rollup %q: it has %v", units.Clip(args[0]), names)
 	}
 	return nil, fmt.Errorf("name one of the rollups %v", names)
 }

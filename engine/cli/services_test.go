@@ -17,8 +17,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
+	"github.com/cryptoviz/cryptoviz/engine/units"
 	"github.com/cryptoviz/cryptoviz/provision/grafana/grafanatest"
 )
 
@@ -138,7 +138,7 @@ func cmdKafka(ts *testscript.TestScript, neg bool, args []string) {
 	case what == "produce" && len(args) == 3:
 		n, err := strconv.Atoi(args[1])
 		ts.Check(err)
-		age, err := spec.ParseDuration(args[2])
+		age, err := units.ParseDuration(args[2])
 		ts.Check(err)
 		records := make([]*kgo.Record, n)
 		at := time.Now().Add(-age)

@@ -10,8 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/terminal"
+	"github.com/cryptoviz/cryptoviz/engine/units"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
@@ -66,7 +66,7 @@ Without either: list the objects of pipeline.hcl, and how each stands:
 					return fmt.Errorf("%s: %s", failed.Address, failed.Text)
 				}
 			}
-			return fmt.Errorf("there is no file and no object %s: cryptoviz show lists the objects of pipeline.hcl", spec.Clip(args[0]))
+			return fmt.Errorf("there is no file and no object %s: cryptoviz show lists the objects of pipeline.hcl", units.Clip(args[0]))
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print for programs")

@@ -12,8 +12,8 @@ import (
 
 	"github.com/cryptoviz/cryptoviz/engine/mapping"
 	"github.com/cryptoviz/cryptoviz/engine/produce"
-	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/store"
+	"github.com/cryptoviz/cryptoviz/engine/units"
 )
 
 const (
@@ -163,7 +163,7 @@ func (m *mapper) add(b *store.Batch, r *kgo.Record) {
 		case at.After(m.now.Add(max(m.src.Interval, time.Minute))):
 			err = errors.New("its time " + at.UTC().Format(time.RFC3339) + " lies in the future")
 		case at.Before(m.now.Add(-m.src.MaxAge)):
-			err = errors.New("its time " + at.UTC().Format(time.RFC3339) + " lies more than max_age, " + spec.FormatDuration(m.src.MaxAge) + ", back")
+			err = errors.New("its time " + at.UTC().Format(time.RFC3339) + " lies more than max_age, " + units.FormatDuration(m.src.MaxAge) + ", back")
 		}
 		if err != nil {
 			b.Rows.Truncate(before)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/cryptoviz/cryptoviz/engine/consume"
 	"github.com/cryptoviz/cryptoviz/engine/fetch"
+	"github.com/cryptoviz/cryptoviz/engine/load"
 	"github.com/cryptoviz/cryptoviz/engine/produce"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/store"
@@ -43,7 +44,7 @@ var realBroker string
 // doubled row shows, unless keyed is set.
 func newRig(t testing.TB, source string, partitions int32, address string, keyed bool) *rig {
 	t.Helper()
-	p, d := spec.Load(os.DirFS("../.."), "pipeline.hcl", spec.Options{})
+	p, d := load.Load(os.DirFS("../.."), "pipeline.hcl", load.Options{})
 	if d.HasErrors() {
 		t.Fatal(d.Diags)
 	}

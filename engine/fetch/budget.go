@@ -14,7 +14,9 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
 
+	"github.com/cryptoviz/cryptoviz/engine/expr"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/units"
 )
 
 // Budgets are the request allowances of a process: sources that name the same one share it.
@@ -107,7 +109,7 @@ func (a *allowance) tryTake(now time.Time, cost int) (s *spending, at time.Time,
 	if a.limit == 0 {
 		return &spending{}, now, ""
 	}
-	budget := fmt.Sprintf("the request %s (%d per %s)", a.name, a.limit, spec.FormatDuration(a.declared))
+	budget := fmt.Sprintf("the request %s (%d per %s)", a.name, a.limit, units.FormatDuration(a.declared))
 	if cost > a.limit {
 		return nil, time.Time{}, fmt.Sprintf("%s is smaller than one request, which costs %d: give every source of that budget the same limit", budget, cost)
 	}
@@ -195,7 +197,7 @@ func (p *Poll) learn(h http.Header) {
 			}
 		}
 	}
-	v, diags := budget.Used.Value(&hcl.EvalContext{Variables: map[string]cty.Value{"header": cty.ObjectVal(names), "param": p.src.Definition.Params}, Functions: spec.RowFunctions()})
+	v, diags := budget.Used.Value(&hcl.EvalContext{Variables: map[string]cty.Value{"header": cty.ObjectVal(names), "param": p.src.Definition.Params}, Functions: expr.RowFunctions()})
 	if diags.HasErrors() || v.IsNull() || !v.IsKnown() {
 		return
 	}

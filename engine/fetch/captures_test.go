@@ -15,6 +15,7 @@ import (
 
 	"github.com/coder/websocket"
 
+	"github.com/cryptoviz/cryptoviz/engine/load"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
 
@@ -70,7 +71,7 @@ func TestRecordedStreams(t *testing.T) {
 	} {
 		t.Run(c.source, func(t *testing.T) {
 			frames := captures(t, c.file)
-			p, d := spec.Load(os.DirFS("../.."), "pipeline.hcl", spec.Options{})
+			p, d := load.Load(os.DirFS("../.."), "pipeline.hcl", load.Options{})
 			if d.HasErrors() {
 				t.Fatal(d.Diags)
 			}

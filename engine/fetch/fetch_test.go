@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/cryptoviz/cryptoviz/engine/fetch"
+	"github.com/cryptoviz/cryptoviz/engine/load"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
 
@@ -41,7 +42,7 @@ const (
 // source loads a definition that has the given transport and decode blocks.
 func source(t testing.TB, interval string, blocks ...string) *spec.Source {
 	t.Helper()
-	p, d := spec.Load(fstest.MapFS{
+	p, d := load.Load(fstest.MapFS{
 		"pipeline.hcl": {Data: fmt.Appendf(nil, `
 kafka { brokers = ["localhost:9092"] }
 database { url = "postgres://localhost/a" }
@@ -58,7 +59,7 @@ table "t" {
 	primary_key = ["time"]
 }`, interval)},
 		"a.hcl": {Data: []byte(strings.Join(blocks, "\n") + "\nrow {\n\ttime = slot\n\tprice = 1\n}")},
-	}, "pipeline.hcl", spec.Options{})
+	}, "pipeline.hcl", load.Options{})
 	if d.HasErrors() {
 		t.Fatal(d.Diags)
 	}

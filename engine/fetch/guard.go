@@ -11,7 +11,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/units"
 )
 
 const maxRedirects = 3
@@ -36,9 +36,9 @@ func newClient(free bool, allow []string) *http.Client {
 			case len(via) > maxRedirects:
 				return &Error{Reason: fmt.Sprintf("more than %d redirects", maxRedirects)}
 			case req.URL.Scheme != "https" && (req.URL.Scheme != "http" || from.Scheme == "https"):
-				return &Error{Reason: "redirected from " + from.Scheme + " to " + spec.Clip(req.URL.Scheme)}
+				return &Error{Reason: "redirected from " + from.Scheme + " to " + units.Clip(req.URL.Scheme)}
 			case !strings.EqualFold(from.Host, req.URL.Host):
-				return &Error{Reason: fmt.Sprintf("redirected to another host, %s: if that is right, write it into the definition's url", spec.Clip(req.URL.Host))}
+				return &Error{Reason: fmt.Sprintf("redirected to another host, %s: if that is right, write it into the definition's url", units.Clip(req.URL.Host))}
 			}
 			return nil
 		},
@@ -51,7 +51,7 @@ func guard(addr string) func(network, address string, c syscall.RawConn) error {
 	return func(_, address string, _ syscall.RawConn) error {
 		if at, err := netip.ParseAddrPort(address); err != nil || !public(at.Addr()) {
 			host, _, _ := net.SplitHostPort(address)
-			return &Error{Reason: fmt.Sprintf("refused to connect to %s: %s is not a public address. If you trust it: allow_private = [%q]", spec.Clip(addr), host, addr)}
+			return &Error{Reason: fmt.Sprintf("refused to connect to %s: %s is not a public address. If you trust it: allow_private = [%q]", units.Clip(addr), host, addr)}
 		}
 		return nil
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/mapping"
 	"github.com/cryptoviz/cryptoviz/engine/rawjson"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/units"
 )
 
 // Poll asks a source once a slot. One goroutine uses it.
@@ -186,7 +187,7 @@ func (e *Error) waits(resp *http.Response) {
 	case e.RetryAfter == longestWait:
 		e.Reason += fmt.Sprintf("; it asks to wait 4d or more (Retry-After: %s): it is asked again after 4d", sent{}.quote(resp.Header.Get("Retry-After")))
 	case e.RetryAfter > 0:
-		e.Reason += "; it asks to wait " + spec.FormatDuration(max(e.RetryAfter.Round(time.Second), time.Second))
+		e.Reason += "; it asks to wait " + units.FormatDuration(max(e.RetryAfter.Round(time.Second), time.Second))
 	}
 	switch code := resp.StatusCode; code {
 	case http.StatusTooManyRequests, http.StatusTeapot, http.StatusRequestTimeout, http.StatusTooEarly:

@@ -9,6 +9,7 @@ import (
 	"unicode"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/units"
 )
 
 // sent are the values that a request or a subscription carries and that may be keys. A source may repeat them, in capital or small
@@ -97,7 +98,7 @@ func looksLikeKey(text string) bool {
 }
 
 // quote is a short line.
-func (s sent) quote(text string) string { return spec.Clip(s.line(text)) }
+func (s sent) quote(text string) string { return units.Clip(s.line(text)) }
 
 // line makes a source's own words fit for the log and the ledger: one line, printable, without what was sent.
 func (s sent) line(text string) string {

@@ -13,6 +13,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/cryptoviz/cryptoviz/engine/fetch"
+	"github.com/cryptoviz/cryptoviz/engine/load"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
 
@@ -22,7 +23,7 @@ const secret = `s3cr3t/"key"+å-98765`
 // secretSource has the secret in a parameter, and these blocks.
 func secretSource(t testing.TB, blocks ...string) *spec.Source {
 	t.Helper()
-	p, d := spec.Load(fstest.MapFS{
+	p, d := load.Load(fstest.MapFS{
 		"pipeline.hcl": {Data: []byte(`
 kafka { brokers = ["localhost:9092"] }
 database { url = "postgres://localhost/a" }
@@ -40,7 +41,7 @@ table "t" {
 	primary_key = ["time"]
 }`)},
 		"a.hcl": {Data: []byte("param \"pairs\" {}\nparam \"login\" {}\n" + strings.Join(blocks, "\n") + "\nrow {\n\ttime = slot\n\tprice = 1\n}")},
-	}, "pipeline.hcl", spec.Options{Env: func(string) (string, bool) { return secret, true }})
+	}, "pipeline.hcl", load.Options{Env: func(string) (string, bool) { return secret, true }})
 	if d.HasErrors() {
 		t.Fatal(d.Diags)
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/cryptoviz/cryptoviz/engine/mapping"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/units"
 )
 
 const (
@@ -288,9 +289,9 @@ func (s *Stream) ended(ctx, quiet context.Context, silence time.Duration, frames
 	closed, ok := errors.AsType[websocket.CloseError](err)
 	switch {
 	case errors.Is(quiet.Err(), context.DeadlineExceeded) && frames > 0:
-		e.Reason = fmt.Sprintf("no record came for %s, though %s", spec.FormatDuration(silence), plural(frames, "another frame", "other frames")+" did")
+		e.Reason = fmt.Sprintf("no record came for %s, though %s", units.FormatDuration(silence), plural(frames, "another frame", "other frames")+" did")
 	case errors.Is(quiet.Err(), context.DeadlineExceeded):
-		e.Reason = "nothing came for " + spec.FormatDuration(silence)
+		e.Reason = "nothing came for " + units.FormatDuration(silence)
 	case errors.Is(err, websocket.ErrMessageTooBig):
 		e.Temporary = false
 		e.Reason = fmt.Sprintf("a frame has more than %s: raise max_message if that is right", humanize.IBytes(uint64(s.src.Definition.Stream.MaxMessage))) //nolint:gosec // positive
@@ -338,7 +339,7 @@ func (s *Stream) ping(ctx context.Context, t *talk) *Error {
 		}
 		_ = t.conn.CloseNow() // the reader sees it
 		if late {
-			return &Error{Reason: "no answer to a ping for " + spec.FormatDuration(patience), Temporary: true}
+			return &Error{Reason: "no answer to a ping for " + units.FormatDuration(patience), Temporary: true}
 		}
 		return nil
 	}

@@ -13,7 +13,9 @@ import (
 
 	"github.com/jackc/pgx/v5/pgtype"
 
+	"github.com/cryptoviz/cryptoviz/engine/expr"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/units"
 )
 
 // epoch2000 is PostgreSQL's zero of timestamptz, in microseconds since 1970.
@@ -89,7 +91,7 @@ func micros(v value) (int64, error) {
 	case instant:
 		return v.us, nil
 	case text:
-		t, err := spec.ParseTime(string(v.raw))
+		t, err := expr.ParseTime(string(v.raw))
 		return t.UnixMicro(), err
 	}
 	return 0, errors.New("not a time; use from_unix, from_unix_ms, from_unix_us, from_unix_ns or from_rfc3339")
@@ -103,7 +105,7 @@ func textOf(v value) ([]byte, error) {
 	case boolean:
 		return strconv.AppendBool(nil, v.b), nil
 	case instant:
-		return time.UnixMicro(v.us).UTC().AppendFormat(nil, spec.TimeFormat), nil
+		return time.UnixMicro(v.us).UTC().AppendFormat(nil, expr.TimeFormat), nil
 	case number:
 		f, err := decimal(v)
 		if err != nil {
@@ -124,7 +126,7 @@ func decimal(v value) (*big.Float, error) {
 	if v.kind != number && v.kind != text {
 		return nil, errNotNumber
 	}
-	return spec.ParseNumber(string(v.raw))
+	return units.ParseNumber(string(v.raw))
 }
 
 func integer(v value) (int64, error) {
@@ -139,7 +141,7 @@ func integer(v value) (int64, error) {
 	}
 	n, acc := f.Int64()
 	if acc != big.Exact {
-		return 0, fmt.Errorf("%s is not a whole number in range", spec.Clip(f.Text('g', 20)))
+		return 0, fmt.Errorf("%s is not a whole number in range", units.Clip(f.Text('g', 20)))
 	}
 	return n, nil
 }
@@ -154,12 +156,12 @@ func appendNumeric(dst []byte, v value) ([]byte, error) {
 	} else if v.kind != number && v.kind != text {
 		return dst, errNotNumber
 	}
-	if !spec.IsNumber(src) {
-		return dst, fmt.Errorf("%q is not a number", spec.Clip(src))
+	if !units.IsNumber(src) {
+		return dst, fmt.Errorf("%q is not a number", units.Clip(src))
 	}
 	f, ok := new(big.Rat).SetString(src)
 	if !ok {
-		return dst, fmt.Errorf("%q is not a number", spec.Clip(src))
+		return dst, fmt.Errorf("%q is not a number", units.Clip(src))
 	}
 	digits, _ := f.FloatPrec()
 	if digits > 16383 || len(src) > 20000 {

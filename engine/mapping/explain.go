@@ -7,8 +7,10 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 
+	"github.com/cryptoviz/cryptoviz/engine/diag"
 	"github.com/cryptoviz/cryptoviz/engine/rawjson"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/units"
 )
 
 const (
@@ -34,7 +36,7 @@ func (x explainer) explain(reason string, expr hcl.Expression, raw, key []byte) 
 		case "r":
 			what = x.met(raw, pathOf(tr))
 		case "key":
-			what = fmt.Sprintf("key is %q", spec.Clip(string(key)))
+			what = fmt.Sprintf("key is %q", units.Clip(string(key)))
 		default:
 			continue
 		}
@@ -99,7 +101,7 @@ func names(v rawjson.Value) (out []string, length int) {
 	}
 	_ = v.Each(func(name []byte, _ rawjson.Value) error {
 		if length++; v.Kind == rawjson.Object {
-			out = append(out, spec.Clip(string(name)))
+			out = append(out, units.Clip(string(name)))
 		}
 		return nil
 	})
@@ -109,7 +111,7 @@ func names(v rawjson.Value) (out []string, length int) {
 func lacks(parent string, step any, v rawjson.Value) string {
 	name := fmt.Sprint(step)
 	if v.Kind != rawjson.Object {
-		return fmt.Sprintf("%s has no %q: it is %s", parent, spec.Clip(name), describe(v))
+		return fmt.Sprintf("%s has no %q: it is %s", parent, units.Clip(name), describe(v))
 	}
 	there, _ := names(v)
 	return missing(parent, name, there)
@@ -117,8 +119,8 @@ func lacks(parent string, step any, v rawjson.Value) string {
 
 // missing says that a name is not there, what is, and which of these is nearest.
 func missing(parent, name string, there []string) string {
-	out := fmt.Sprintf("%s has no %q, it has %s", parent, spec.Clip(name), list(there))
-	if near := spec.Nearest(name, there); near != "" {
+	out := fmt.Sprintf("%s has no %q, it has %s", parent, units.Clip(name), list(there))
+	if near := diag.Nearest(name, there); near != "" {
 		out += fmt.Sprintf(" (did you mean %q?)", near)
 	}
 	return out
@@ -142,10 +144,10 @@ func describe(v rawjson.Value) string {
 		return fmt.Sprintf("a list of %d", n)
 	case rawjson.String:
 		if len(v.Raw) == 0 || v.Raw[0] != '"' { // a record that is a text itself: Each leaves the quotes on
-			return fmt.Sprintf("%q", spec.Clip(string(v.Raw)))
+			return fmt.Sprintf("%q", units.Clip(string(v.Raw)))
 		}
 	}
-	return spec.Clip(strings.ToValidUTF8(string(v.Raw), "\uFFFD"))
+	return units.Clip(strings.ToValidUTF8(string(v.Raw), "\uFFFD"))
 }
 
 // met says what a field holds.
@@ -161,7 +163,7 @@ func (h *htmlFields) met(src []byte, path spec.Path) string {
 			continue
 		}
 		if len(path) == 1 && path[0] == f.Name {
-			return fmt.Sprintf("r.%s is %q", f.Name, spec.Clip(string(v.Raw)))
+			return fmt.Sprintf("r.%s is %q", f.Name, units.Clip(string(v.Raw)))
 		}
 		there = append(there, f.Name)
 	}

@@ -13,8 +13,10 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 
+	"github.com/cryptoviz/cryptoviz/engine/expr"
 	"github.com/cryptoviz/cryptoviz/engine/rawjson"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/units"
 )
 
 // frame is what one record offers to its expressions.
@@ -146,15 +148,15 @@ func pathOf(tr hcl.Traversal) spec.Path {
 }
 
 // slow evaluates with HCL over the paths that the expression reads.
-func (c *compiler) slow(expr hcl.Expression) eval {
-	s := newSlow(c.tree, expr, "r")
+func (c *compiler) slow(e hcl.Expression) eval {
+	s := newSlow(c.tree, e, "r")
 	return func(f *frame) (value, error) {
 		vars := map[string]cty.Value{"key": cty.StringVal(string(f.key)), "slot": cty.NullVal(cty.String)}
 		if f.keyless {
 			vars["key"] = cty.NullVal(cty.String)
 		}
 		if !f.slot.IsZero() {
-			vars["slot"] = cty.StringVal(f.slot.UTC().Format(spec.TimeFormat))
+			vars["slot"] = cty.StringVal(f.slot.UTC().Format(expr.TimeFormat))
 		}
 		maps.Copy(vars, c.consts)
 		v, err := s.value(f.values, vars)
@@ -225,7 +227,7 @@ func (c *compiler) call(e *hclsyntax.FunctionCallExpr) eval {
 	case "number":
 		return one(toNumber)
 	case "from_unix", "from_unix_ms", "from_unix_us", "from_unix_ns":
-		return c.fromUnix(e, spec.UnixUnits[e.Name])
+		return c.fromUnix(e, expr.UnixUnits[e.Name])
 	case "from_rfc3339":
 		return one(func(v value) (value, error) {
 			us, ok := shortTime(v.raw)
@@ -314,8 +316,8 @@ func toNumber(v value) (value, error) {
 	case number:
 		return v, nil
 	case text:
-		if !spec.IsNumber(view(v.raw)) {
-			return value{}, fmt.Errorf("%q is not a number", spec.Clip(string(v.raw)))
+		if !units.IsNumber(view(v.raw)) {
+			return value{}, fmt.Errorf("%q is not a number", units.Clip(string(v.raw)))
 		}
 		return value{kind: number, raw: v.raw}, nil
 	}

@@ -5,14 +5,14 @@ import (
 	"testing"
 	"testing/fstest"
 
+	"github.com/cryptoviz/cryptoviz/engine/load"
 	"github.com/cryptoviz/cryptoviz/engine/mapping"
-	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
 
 // TestOnError: the first block whose when is true counts, then error; what it says of one market leaves the others alone.
 func TestOnError(t *testing.T) {
 	t.Parallel()
-	p, diags := spec.Load(fstest.MapFS{
+	p, diags := load.Load(fstest.MapFS{
 		"pipeline.hcl": {Data: []byte(`
 kafka { brokers = ["localhost:9092"] }
 database { url = "postgres://localhost/a" }
@@ -50,7 +50,7 @@ decode "json" {
   }
 }
 row { time = slot }`)},
-	}, "pipeline.hcl", spec.Options{})
+	}, "pipeline.hcl", load.Options{})
 	if diags.HasErrors() {
 		t.Fatal(diags.Diags)
 	}

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"testing/fstest"
 
+	"github.com/cryptoviz/cryptoviz/engine/load"
 	"github.com/cryptoviz/cryptoviz/engine/mapping"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
@@ -37,7 +38,7 @@ table "prices" {
 // inline is a source whose definition stands in the test; the table has time, base, quote and price.
 func inline(t testing.TB, definition string) (*spec.Source, *mapping.Decoder, *mapping.Program) {
 	t.Helper()
-	p, d := spec.Load(fstest.MapFS{"pipeline.hcl": {Data: []byte(inlinePipeline)}, "desk.hcl": {Data: []byte(definition)}}, "pipeline.hcl", spec.Options{})
+	p, d := load.Load(fstest.MapFS{"pipeline.hcl": {Data: []byte(inlinePipeline)}, "desk.hcl": {Data: []byte(definition)}}, "pipeline.hcl", load.Options{})
 	if d.HasErrors() {
 		var said bytes.Buffer
 		_ = d.Write(&said, false, 80)

@@ -16,8 +16,11 @@ import (
 	"github.com/zclconf/go-cty/cty"
 	ctyjson "github.com/zclconf/go-cty/cty/json"
 
+	"github.com/cryptoviz/cryptoviz/engine/expr"
+	"github.com/cryptoviz/cryptoviz/engine/load"
 	"github.com/cryptoviz/cryptoviz/engine/mapping"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/units"
 )
 
 const root = "../.."
@@ -26,7 +29,7 @@ var noon = time.Date(2026, 10, 1, 12, 0, 0, 0, time.UTC)
 
 func shipped(t testing.TB) *spec.Pipeline {
 	t.Helper()
-	p, d := spec.Load(os.DirFS(root), "pipeline.hcl", spec.Options{})
+	p, d := load.Load(os.DirFS(root), "pipeline.hcl", load.Options{})
 	if d.HasErrors() {
 		t.Fatal(d.Diags)
 	}
@@ -153,8 +156,8 @@ func reference(src *spec.Source, rec mapping.Record) (row map[string]cty.Value, 
 	if err != nil {
 		return nil, false, false
 	}
-	ctx := &hcl.EvalContext{Functions: spec.RowFunctions(), Variables: map[string]cty.Value{
-		"key": cty.StringVal(rec.Key), "slot": cty.StringVal(rec.Slot.Format(spec.TimeFormat)), "param": src.Definition.Params, "source": cty.StringVal(src.Name),
+	ctx := &hcl.EvalContext{Functions: expr.RowFunctions(), Variables: map[string]cty.Value{
+		"key": cty.StringVal(rec.Key), "slot": cty.StringVal(rec.Slot.Format(expr.TimeFormat)), "param": src.Definition.Params, "source": cty.StringVal(src.Name),
 	}}
 	eval := func(e hcl.Expression) (cty.Value, bool) {
 		v := r
@@ -276,7 +279,7 @@ func compare(t *testing.T, src *spec.Source, prog *mapping.Program, rec mapping.
 				t.Fatalf("%s: %q: %s: HCL %q, compiled %q", src.Name, rec.Value, name, s.AsString(), got)
 			}
 		case time.Time:
-			if at, err := spec.ParseTime(w.AsString()); err != nil || !at.Equal(got) {
+			if at, err := expr.ParseTime(w.AsString()); err != nil || !at.Equal(got) {
 				t.Fatalf("%s: %q: %s: HCL %s, compiled %v", src.Name, rec.Value, name, w.AsString(), got)
 			}
 		}
@@ -289,7 +292,7 @@ func number(v cty.Value) (float64, bool) {
 		f, _ := v.AsBigFloat().Float64()
 		return f, !math.IsInf(f, 0)
 	case cty.String:
-		x, err := spec.ParseNumber(v.AsString())
+		x, err := units.ParseNumber(v.AsString())
 		if err != nil {
 			return 0, false
 		}
@@ -315,7 +318,7 @@ func fits(c *spec.Column, v cty.Value) bool {
 		if v.Type() != cty.String {
 			return false
 		}
-		_, err := spec.ParseTime(v.AsString())
+		_, err := expr.ParseTime(v.AsString())
 		return err == nil
 	case spec.Text:
 		return (v.Type() == cty.String && !strings.ContainsRune(v.AsString(), 0)) || v.Type() == cty.Number || v.Type() == cty.Bool
@@ -386,7 +389,7 @@ func duplicateNames(raw []byte) bool {
 		if err != nil {
 			return false
 		}
-		if n, ok := tok.(json.Number); ok && !spec.IsNumber(n.String()) {
+		if n, ok := tok.(json.Number); ok && !units.IsNumber(n.String()) {
 			return true
 		}
 		switch tok {

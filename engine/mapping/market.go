@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 
+	"github.com/cryptoviz/cryptoviz/engine/expr"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
 
@@ -63,7 +64,7 @@ func (c *compiler) marketPart(e *hclsyntax.RelativeTraversalExpr) eval {
 }
 
 // markets reads constant lists; calls with the same ones share a number, and so what they remember. nil: HCL reads them.
-func (c *compiler) markets(lists []hclsyntax.Expression) (*spec.Markets, int) {
+func (c *compiler) markets(lists []hclsyntax.Expression) (*expr.Markets, int) {
 	var values []cty.Value
 	for _, list := range lists {
 		if c.dynamic(list) {
@@ -75,7 +76,7 @@ func (c *compiler) markets(lists []hclsyntax.Expression) (*spec.Markets, int) {
 		}
 		values = append(values, v)
 	}
-	markets, err := spec.MarketsOf(values)
+	markets, err := expr.MarketsOf(values)
 	if err != nil {
 		return nil, 0
 	}
@@ -90,9 +91,9 @@ func (c *compiler) markets(lists []hclsyntax.Expression) (*spec.Markets, int) {
 
 // MarketOf returns how a source's row block reads a name of a market, by its first market() call; without one, by the
 // separator in it.
-func MarketOf(src *spec.Source) func(name string) (spec.Pair, error) {
+func MarketOf(src *spec.Source) func(name string) (expr.Pair, error) {
 	c := &compiler{consts: constants(src)}
-	markets, _ := spec.NewMarkets()
+	markets, _ := expr.NewMarkets()
 	var symbol hclsyntax.Expression
 	for _, column := range slices.Sorted(maps.Keys(src.Definition.Row.Columns)) {
 		node, ok := src.Definition.Row.Columns[column].(hclsyntax.Expression)
@@ -108,7 +109,7 @@ func MarketOf(src *spec.Source) func(name string) (spec.Pair, error) {
 			return nil
 		})
 	}
-	return func(name string) (spec.Pair, error) {
+	return func(name string) (expr.Pair, error) {
 		if symbol != nil { // such as lookup(param.markets, key, key)
 			vars := maps.Clone(c.consts)
 			vars["key"] = cty.StringVal(name)

@@ -11,8 +11,10 @@ import (
 	"github.com/zclconf/go-cty/cty"
 	ctyjson "github.com/zclconf/go-cty/cty/json"
 
+	"github.com/cryptoviz/cryptoviz/engine/expr"
 	"github.com/cryptoviz/cryptoviz/engine/rawjson"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/units"
 )
 
 // object builds the HCL value of a root name from the paths that are read of it: what is missing is null.
@@ -106,7 +108,7 @@ func toCty(v rawjson.Value) (cty.Value, error) {
 		}
 		return cty.StringVal(string(v.Text(nil))), nil
 	case rawjson.Number:
-		f, err := spec.ParseNumber(string(v.Raw))
+		f, err := units.ParseNumber(string(v.Raw))
 		if err != nil {
 			return cty.NilVal, err
 		}
@@ -128,7 +130,7 @@ func evaluate(expr hcl.Expression, vars map[string]cty.Value) (cty.Value, error)
 				if nullOperand(hd) {
 					return cty.NullVal(cty.DynamicPseudoType), nil
 				}
-				return cty.NilVal, errors.New(strings.TrimSuffix(spec.Clip(hd.Detail), "."))
+				return cty.NilVal, errors.New(strings.TrimSuffix(units.Clip(hd.Detail), "."))
 			}
 		}
 		return cty.NilVal, fmt.Errorf("evaluate: %w", diags)
@@ -141,4 +143,4 @@ func nullOperand(d *hcl.Diagnostic) bool {
 	return strings.Contains(d.Detail, "argument must not be null") || strings.Contains(d.Detail, "value is null")
 }
 
-var rowFunctions = spec.RowFunctions()
+var rowFunctions = expr.RowFunctions()

@@ -10,7 +10,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 
-	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/expr"
 )
 
 // fromUnix compiles from_unix() and the like. They read digits: a factor that is a power of ten moves the point, and any
@@ -40,7 +40,7 @@ func (c *compiler) fromUnix(e *hclsyntax.FunctionCallExpr, shift int) eval {
 		case v.raw == nil:
 			digits = strconv.FormatFloat(v.f, 'f', -1, 64)
 		}
-		us, err := spec.UnixMicros(digits, shift)
+		us, err := expr.UnixMicros(digits, shift)
 		return value{kind: instant, us: us}, err
 	}
 }

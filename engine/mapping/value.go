@@ -12,7 +12,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/cryptoviz/cryptoviz/engine/rawjson"
-	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/units"
 )
 
 type kind uint8
@@ -53,8 +53,8 @@ func (v value) float() (float64, error) {
 			return v.f, nil
 		}
 	case text:
-		if !spec.IsNumber(view(v.raw)) {
-			return 0, fmt.Errorf("%q is not a number", spec.Clip(string(v.raw)))
+		if !units.IsNumber(view(v.raw)) {
+			return 0, fmt.Errorf("%q is not a number", units.Clip(string(v.raw)))
 		}
 	default:
 		return 0, errNotNumber
@@ -69,7 +69,7 @@ func parseFloat(b []byte) (float64, error) {
 	}
 	f, err := strconv.ParseFloat(view(b), 64)
 	if err != nil || math.IsInf(f, 0) {
-		return 0, fmt.Errorf("%q is not a finite number", spec.Clip(string(b)))
+		return 0, fmt.Errorf("%q is not a finite number", units.Clip(string(b)))
 	}
 	return f, nil
 }

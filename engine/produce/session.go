@@ -12,7 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/units"
 )
 
 // session is a source's writer from its start until an error. It has a client of its own: what one has learned of topics,
@@ -179,6 +179,6 @@ func (d *Delivery) count(r *kgo.Record, aside bool) {
 		return
 	}
 	if d.result.Aside++; d.result.Aside == 1 {
-		d.result.Reason = fmt.Sprintf("record %q has %d bytes, more than one message of topic %s takes: see the dead letters", spec.Clip(string(r.Key)), len(r.Value), r.Topic)
+		d.result.Reason = fmt.Sprintf("record %q has %d bytes, more than one message of topic %s takes: see the dead letters", units.Clip(string(r.Key)), len(r.Value), r.Topic)
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/cryptoviz/cryptoviz/engine/clock"
+	"github.com/cryptoviz/cryptoviz/engine/load"
 	"github.com/cryptoviz/cryptoviz/engine/rollup"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/store"
@@ -75,7 +76,7 @@ func (r *record) lines(with string) (out []string) {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	p, d := spec.Load(os.DirFS("../.."), "pipeline.hcl", spec.Options{})
+	p, d := load.Load(os.DirFS("../.."), "pipeline.hcl", load.Options{})
 	if d.HasErrors() {
 		t.Fatal(d.Diags)
 	}

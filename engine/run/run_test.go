@@ -23,6 +23,7 @@ import (
 
 	"github.com/cryptoviz/cryptoviz/engine/clock"
 	"github.com/cryptoviz/cryptoviz/engine/connect"
+	"github.com/cryptoviz/cryptoviz/engine/load"
 	"github.com/cryptoviz/cryptoviz/engine/run"
 	"github.com/cryptoviz/cryptoviz/engine/serve"
 	"github.com/cryptoviz/cryptoviz/engine/simulate"
@@ -48,7 +49,7 @@ type world struct {
 
 func newWorld(t *testing.T, start time.Time, speed float64) *world {
 	t.Helper()
-	p, d := spec.Load(os.DirFS("../.."), "pipeline.hcl", spec.Options{})
+	p, d := load.Load(os.DirFS("../.."), "pipeline.hcl", load.Options{})
 	if d.HasErrors() {
 		t.Fatal(d.Diags)
 	}

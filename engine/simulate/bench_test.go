@@ -8,7 +8,7 @@ import (
 
 // BenchmarkReply is one poll of three markets over the socket, client included.
 func BenchmarkReply(b *testing.B) {
-	p := load(b, nil, nil)
+	p := mustLoad(b, nil, nil)
 	c := connect(b, serve(b, p, simulate.Options{}), source(b, p, "binance"))
 	b.ReportAllocs()
 	for b.Loop() {

@@ -14,14 +14,15 @@ import (
 
 	"github.com/coder/websocket"
 
+	"github.com/cryptoviz/cryptoviz/engine/load"
 	"github.com/cryptoviz/cryptoviz/engine/mapping"
 	"github.com/cryptoviz/cryptoviz/engine/simulate"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
 )
 
-// load reads the shipped pipeline; edit changes pipeline.hcl first, more adds files beside it.
-func load(t testing.TB, edit func(string) string, more fstest.MapFS) *spec.Pipeline {
+// mustLoad reads the shipped pipeline; edit changes pipeline.hcl first, more adds files beside it.
+func mustLoad(t testing.TB, edit func(string) string, more fstest.MapFS) *spec.Pipeline {
 	t.Helper()
 	text, err := os.ReadFile(root + "/pipeline.hcl")
 	if err != nil {
@@ -51,7 +52,7 @@ func load(t testing.TB, edit func(string) string, more fstest.MapFS) *spec.Pipel
 			files[name] = f
 		}
 	}
-	p, d := spec.Load(files, "pipeline.hcl", spec.Options{})
+	p, d := load.Load(files, "pipeline.hcl", load.Options{})
 	if d.HasErrors() {
 		t.Fatal(d.Diags)
 	}

@@ -8,13 +8,14 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cryptoviz/cryptoviz/engine/expr"
 	"github.com/cryptoviz/cryptoviz/engine/mapping"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
 
 // asked lists the markets that a definition's query or subscription names, as the fixture's keys are written, in its order.
 // They stand where a key of the fixture stands, or else where every word reads as a market. nil: it names none.
-func asked(def *spec.Definition, market func(string) (spec.Pair, error), keys []string) []string {
+func asked(def *spec.Definition, market func(string) (expr.Pair, error), keys []string) []string {
 	groups := map[string][]string{} // words by the place where they stand, array indexes left out
 	var walk func(place string, v any)
 	walk = func(place string, v any) {
@@ -101,7 +102,7 @@ func sameCase(word, key string) string {
 const separators = "/-_:"
 
 // alike tells whether a word is a market in the way in which key is written.
-func alike(market func(string) (spec.Pair, error), word, key string) bool {
+func alike(market func(string) (expr.Pair, error), word, key string) bool {
 	i, j := strings.IndexAny(word, separators), strings.IndexAny(key, separators)
 	if (i < 0) != (j < 0) || i >= 0 && word[i] != key[j] || word != sameCase(word, key) {
 		return false
@@ -121,7 +122,7 @@ func unique(words []string) []string {
 }
 
 // model picks the record that a missing market is made from: one of the same base, or else any, at a price of its own.
-func model(market func(string) (spec.Pair, error), wanted string, keys []string) (i int, scale float64) {
+func model(market func(string) (expr.Pair, error), wanted string, keys []string) (i int, scale float64) {
 	p, err := market(wanted)
 	for i, key := range keys {
 		if k, e := market(key); err == nil && e == nil && k.Base == p.Base {

@@ -36,7 +36,7 @@ var start = time.Date(2026, 11, 24, 23, 58, 30, 0, time.UTC)
 // TestShipped plays every shipped source over its socket, at two times, twice.
 func TestShipped(t *testing.T) {
 	t.Parallel()
-	p := load(t, nil, nil)
+	p := mustLoad(t, nil, nil)
 	for _, src := range p.Sources {
 		t.Run(src.Name, func(t *testing.T) {
 			markets := 3
@@ -80,7 +80,7 @@ func TestShipped(t *testing.T) {
 // TestForm compares a reply with its fixture: only times and prices differ, and in nothing but their digits.
 func TestForm(t *testing.T) {
 	t.Parallel()
-	p := load(t, nil, nil)
+	p := mustLoad(t, nil, nil)
 	s := serve(t, p, simulate.Options{Seed: 3})
 	shape := func(b []byte) string { // digits are all alike
 		return strings.Map(func(r rune) rune {
@@ -111,7 +111,7 @@ func TestForm(t *testing.T) {
 // TestStreams hears the acknowledgement first and once, heartbeats with it, and pongs.
 func TestStreams(t *testing.T) {
 	t.Parallel()
-	p := load(t, nil, nil)
+	p := mustLoad(t, nil, nil)
 	s := serve(t, p, simulate.Options{})
 	c := connect(t, s, source(t, p, "coinbase"))
 	if first := c.read(); !bytes.Contains(first, []byte(`"subscriptions"`)) {
@@ -150,7 +150,7 @@ func TestStreams(t *testing.T) {
 // TestSilentUntilSubscribed sends nothing to a client that asks for nothing.
 func TestSilentUntilSubscribed(t *testing.T) {
 	t.Parallel()
-	p := load(t, nil, nil)
+	p := mustLoad(t, nil, nil)
 	s := serve(t, p, simulate.Options{})
 	conn, _, err := websocket.Dial(t.Context(), s.Endpoint(source(t, p, "coinbase")), nil)
 	if err != nil {
@@ -168,7 +168,7 @@ func TestSilentUntilSubscribed(t *testing.T) {
 // machine may let one pass.
 func TestFastClock(t *testing.T) {
 	t.Parallel()
-	p := load(t, nil, nil)
+	p := mustLoad(t, nil, nil)
 	c := clock.Fast(start, 200) // a slot in 300 ms
 	s := serve(t, p, simulate.Options{Clock: c})
 	src := source(t, p, "coinbase")
@@ -195,7 +195,7 @@ func TestFastClock(t *testing.T) {
 func TestMarkets(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
-	p := load(t, func(s string) string {
+	p := mustLoad(t, func(s string) string {
 		s = strings.Replace(s, `["BTC/USDT", "ETH/USDT", "SOL/USDT"]`, `["ETH/USDT", "ADA/USDT", "DOGE/USDT", "ETH/BTC"]`, 1)
 		return strings.Replace(s, `["BTC/USD", "ETH/USD", "SOL/USD"]`, `["ADA/USD", "BTC/EUR", "XRP/USD"]`, 1)
 	}, nil)
@@ -261,7 +261,7 @@ row {
 		"sources/deep.reply.json": {Data: []byte(`{"list":[{"t":{"at": 1790855999.25}, "active":true, "p":[7e4, 70000.5 ]}]}`)},
 		"sources/mute.hcl":        {Data: []byte("source { description = \"no fixture\" }\npoll { url = \"https://example.com\" }\ndecode \"json\" { records = body }\nrow {\n time = slot\n source = source\n base = \"A\"\n quote = \"B\"\n price = r.p\n}")},
 	}
-	p := load(t, func(s string) string {
+	p := mustLoad(t, func(s string) string {
 		for _, n := range []string{"page", "deep", "mute"} {
 			s += "\nsource \"" + n + "\" {\n definition = \"sources/" + n + ".hcl\"\n interval = \"1m\"\n topic = topic." + n + "\n table = table.raw_crypto_data\n}\ntopic \"" + n + "\" { partitions = 1 }\n"
 		}
@@ -297,7 +297,7 @@ func TestBrokenFixture(t *testing.T) {
 		"page":      {"fear_greed.reply.html", `<p>`, "the page has changed"},
 		"deep":      {"kraken.reply.json", strings.Repeat("[", 1000), "nested deeper"},
 	} {
-		p := load(t, nil, fstest.MapFS{"sources/" + c.file: {Data: []byte(c.text)}})
+		p := mustLoad(t, nil, fstest.MapFS{"sources/" + c.file: {Data: []byte(c.text)}})
 		if _, err := simulate.New(p, simulate.Options{}); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -307,7 +307,7 @@ func TestBrokenFixture(t *testing.T) {
 // TestClose ends while clients are connected, one of which does not read; goleak looks for what stays behind.
 func TestClose(t *testing.T) {
 	// Alone: it looks for goroutines of servers.
-	p := load(t, nil, nil)
+	p := mustLoad(t, nil, nil)
 	s, err := simulate.New(p, simulate.Options{Clock: clock.Fast(start, 100_000)})
 	if err != nil {
 		t.Fatal(err)
@@ -349,7 +349,7 @@ func TestClose(t *testing.T) {
 // TestContextEnds stops serving with the context of Start.
 func TestContextEnds(t *testing.T) {
 	t.Parallel()
-	p := load(t, nil, nil)
+	p := mustLoad(t, nil, nil)
 	s, err := simulate.New(p, simulate.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -376,7 +376,7 @@ func TestContextEnds(t *testing.T) {
 // TestHTTP refuses what no source asks.
 func TestHTTP(t *testing.T) {
 	t.Parallel()
-	p := load(t, nil, nil)
+	p := mustLoad(t, nil, nil)
 	s := serve(t, p, simulate.Options{})
 	base := s.Endpoint(source(t, p, "binance"))
 	defer http.DefaultClient.CloseIdleConnections()

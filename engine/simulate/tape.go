@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cryptoviz/cryptoviz/engine/expr"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
 
@@ -139,7 +140,7 @@ func readLine(line []byte, src *spec.Source) (received float64, message []byte, 
 	switch {
 	case r.Received == nil:
 		return 0, nil, errors.New("\"received\" (unix seconds) is missing")
-	case *r.Received < 0 || *r.Received >= float64(spec.MaxTime.Unix()):
+	case *r.Received < 0 || *r.Received >= float64(expr.MaxTime.Unix()):
 		return 0, nil, fmt.Errorf("\"received\" is %v: not unix seconds of 1970 to 2261", *r.Received)
 	case len(r.Message) == 0 || string(r.Message) == "null":
 		return 0, nil, errors.New("\"message\" is missing")

@@ -18,7 +18,7 @@ func TestRecorded(t *testing.T) {
 	if _, err := os.Stat(captures); err != nil {
 		t.Skipf("the recordings are not here: %v", err)
 	}
-	p := load(t, nil, nil)
+	p := mustLoad(t, nil, nil)
 	c := clock.Fast(start, 60) // a round of 30 s in half a second
 	s := serve(t, p, simulate.Options{Clock: c, Recorded: os.DirFS(captures)})
 	for name, want := range map[string]int{"coinbase": 10, "okx": 1} {
@@ -57,7 +57,7 @@ func TestRecorded(t *testing.T) {
 // TestRecordedPoll plays replies and pages at their own times.
 func TestRecordedPoll(t *testing.T) {
 	t.Parallel()
-	p := load(t, nil, nil)
+	p := mustLoad(t, nil, nil)
 	reply := func(received, price string) string {
 		return `{"received":` + received + `,"message":[{"symbol":"BTCUSDT","lastPrice":"` + price + `","closeTime":1600000000000,"count":1}]}` + "\n"
 	}
@@ -91,7 +91,7 @@ func TestRecordedPoll(t *testing.T) {
 
 func TestBrokenRecording(t *testing.T) {
 	t.Parallel()
-	p := load(t, nil, nil)
+	p := mustLoad(t, nil, nil)
 	good := `{"received": 1618677817.06, "message": {"type":"heartbeat"}}` + "\n"
 	for name, c := range map[string]struct{ text, want string }{
 		"empty":        {"", "read recording coinbase-x.ndjson: it is empty"},

@@ -11,6 +11,7 @@ import (
 	"github.com/PuerkitoBio/goquery"
 	"golang.org/x/net/html"
 
+	"github.com/cryptoviz/cryptoviz/engine/expr"
 	"github.com/cryptoviz/cryptoviz/engine/mapping"
 	"github.com/cryptoviz/cryptoviz/engine/rawjson"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
@@ -96,7 +97,7 @@ type maker struct {
 	slots   []int
 	values  []rawjson.Value
 	outside rawjson.Tree                    // decode.records, for frames that hold no record
-	market  func(string) (spec.Pair, error) // how the definition reads a symbol
+	market  func(string) (expr.Pair, error) // how the definition reads a symbol
 	at      []rawjson.Value
 }
 

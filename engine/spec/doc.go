@@ -1,6 +1,3 @@
-// Package spec reads pipeline.hcl and sources/*.hcl into a validated Pipeline: the language, and nothing else.
-//
-// A file goes through Prescan, which keeps the parser from falling; the parser; and the block readers, one file a block.
-// A value goes through evaluate: its names and functions are checked, guards bound its work, and what comes from the
-// environment keeps a mark, so that no message shows it. Every mistake is a diagnostic, and reading goes on after it.
+// Package spec holds the types of a pipeline and of its source definitions, and writes blocks of the language. It reads no file:
+// that is package load.
 package spec

@@ -10,6 +10,8 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
+
+	"github.com/cryptoviz/cryptoviz/engine/units"
 )
 
 // Pipeline is a whole, validated pipeline.hcl with the source definitions that it names.
@@ -294,14 +296,14 @@ type Definition struct {
 	Decode      Decode
 	Row         Row
 	Range       hcl.Range
-	text        []byte // the file
+	Text        []byte // the file
 }
 
 // Quote returns an expression of the definition as it is written, in one line, and where it stands: "sources/desk.hcl:12".
 func (d *Definition) Quote(expr hcl.Expression) (text, at string) {
 	r := expr.Range()
-	if r.Start.Byte <= r.End.Byte && r.End.Byte <= len(d.text) {
-		text = Clip(strings.Join(strings.Fields(string(d.text[r.Start.Byte:r.End.Byte])), " "))
+	if r.Start.Byte <= r.End.Byte && r.End.Byte <= len(d.Text) {
+		text = units.Clip(strings.Join(strings.Fields(string(d.Text[r.Start.Byte:r.End.Byte])), " "))
 	}
 	return text, r.Filename + ":" + strconv.Itoa(r.Start.Line)
 }
@@ -425,13 +427,13 @@ const notShown = "(not shown: it may hold secrets)"
 
 // Secret is a value that must not be seen. It prints as (sensitive) in every format.
 type Secret struct {
-	value string
+	Value string
 	unset string // why a declared secret has no value: "the environment variable X is not set"
 	null  bool
 }
 
 // NewSecret wraps a value.
-func NewSecret(value string) Secret { return Secret{value: value} }
+func NewSecret(value string) Secret { return Secret{Value: value} }
 
 // UnsetSecret is a secret that the file declares and that has no value, and why: "the environment variable X is not set".
 func UnsetSecret(why string) Secret { return Secret{unset: why} }
@@ -447,15 +449,16 @@ func (s Secret) Unset() string { return s.unset }
 func (s Secret) Null() bool { return s.null }
 
 // Reveal returns the value itself, for the one place that sends it.
-func (s Secret) Reveal() string { return s.value }
+func (s Secret) Reveal() string { return s.Value }
 
-const sensitive = "(sensitive)"
+// Sensitive is what a Secret prints.
+const Sensitive = "(sensitive)"
 
 // String hides the value.
-func (s Secret) String() string { return sensitive }
+func (s Secret) String() string { return Sensitive }
 
 // Format hides the value from every verb of fmt, %d and %x too.
-func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, sensitive) }
+func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, Sensitive) }
 
 // MarshalText hides the value from JSON and slog.
-func (s Secret) MarshalText() ([]byte, error) { return []byte(sensitive), nil }
+func (s Secret) MarshalText() ([]byte, error) { return []byte(Sensitive), nil }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/store"
+	"github.com/cryptoviz/cryptoviz/engine/units"
 )
 
 // Status is one look at a pipeline. Times are UTC.
@@ -85,7 +86,7 @@ func Read(ctx context.Context, p *spec.Pipeline, db *pgxpool.Pool, kafka *kadm.C
 	for _, src := range p.Sources {
 		at[src.Name] = len(s.Sources)
 		s.Sources = append(s.Sources, Source{
-			Name: src.Name, Enabled: src.Enabled, Transport: Transport(src), Every: spec.FormatDuration(src.Interval),
+			Name: src.Name, Enabled: src.Enabled, Transport: Transport(src), Every: units.FormatDuration(src.Interval),
 			Topic: src.Topic.Name, Table: src.Table.Name, Lag: -1, interval: src.Interval,
 		})
 	}

@@ -6,7 +6,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/units"
 )
 
 // What is kept of the dead letters of one source, kind and hour: the first ones, and then samples. All are counted.
@@ -19,7 +19,7 @@ const (
 
 // deadKind is what a reason has in common with those of other records: no quoted text, no number.
 func deadKind(reason string) string {
-	return spec.Clip(printable(strings.Join(strings.Fields(valueForm.ReplaceAllString(reason, "…")), " ")))
+	return units.Clip(printable(strings.Join(strings.Fields(valueForm.ReplaceAllString(reason, "…")), " ")))
 }
 
 var valueForm = regexp.MustCompile(`"(?:[^"\\]|\\.)*"|'[^']*'|[-+]?\d[\d.,:eE+-]*`)

@@ -15,6 +15,7 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/store/partition"
+	"github.com/cryptoviz/cryptoviz/engine/units"
 )
 
 // RolledDay is what one run of a rollup did with one day.
@@ -302,7 +303,7 @@ func (u *rollupRun) check(ctx context.Context) error {
 		c := into.Column(f.Name)
 		switch {
 		case c == nil:
-			return u.failf("the query gives a column %q that table %s does not have; its columns are %s", spec.Clip(f.Name), into.Name, strings.Join(writable(into), ", "))
+			return u.failf("the query gives a column %q that table %s does not have; its columns are %s", units.Clip(f.Name), into.Name, strings.Join(writable(into), ", "))
 		case c.Generated != "":
 			return u.failf("the query gives the column %q, which the database generates: remove it from the query", f.Name)
 		case slices.Contains(u.columns, f.Name):

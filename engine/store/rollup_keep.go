@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/units"
 )
 
 // applied is a rollup that keeps raw rows at least as long as apply was told last. A shorter keep_raw deletes days at once: it
@@ -22,7 +23,7 @@ func (s *Store) applied(ctx context.Context, r *spec.Rollup) (*spec.Rollup, erro
 	if err != nil {
 		return nil, fmt.Errorf("read how long raw rows are kept: %w", err)
 	}
-	keep, err := spec.ParseDuration(text)
+	keep, err := units.ParseDuration(text)
 	if err != nil {
 		return nil, fmt.Errorf("read how long raw rows are kept: %w", err)
 	}

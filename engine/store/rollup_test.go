@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/cryptoviz/cryptoviz/engine/load"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/store"
 	"github.com/cryptoviz/cryptoviz/engine/store/partition"
@@ -40,7 +41,7 @@ func newHours(t testing.TB, layout string) *hours {
 // newHoursAt prepares an empty database, with TimescaleDB where that is installed in it.
 func newHoursAt(t testing.TB, url, layout string) *hours {
 	t.Helper()
-	p, d := spec.Load(os.DirFS("../.."), "pipeline.hcl", spec.Options{})
+	p, d := load.Load(os.DirFS("../.."), "pipeline.hcl", load.Options{})
 	if d.HasErrors() {
 		t.Fatal(d.Diags)
 	}

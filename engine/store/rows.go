@@ -13,7 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/cryptoviz/cryptoviz/engine/pg"
-	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/units"
 )
 
 // fault is who must change so that rows are taken.
@@ -198,7 +198,7 @@ func (w *writer) refuse(i int, err error) error {
 	k := w.b.Rows.Source[i]
 	rec := w.b.Records[k]
 	said, _ := errors.AsType[*pgconn.PgError](err)
-	reason := fmt.Sprintf("table %s refuses it: %s (SQLSTATE %s)", w.t.Table.Name, spec.Clip(said.Message), said.Code)
+	reason := fmt.Sprintf("table %s refuses it: %s (SQLSTATE %s)", w.t.Table.Name, units.Clip(said.Message), said.Code)
 	w.b.Dead = append(w.b.Dead, DeadLetter{Offset: w.b.Offsets[k], Key: rec.Key, Value: rec.Value, Reason: reason, kind: strings.TrimSpace("SQLSTATE " + said.Code + " " + said.ConstraintName), Class: DeadTable})
 	return nil
 }

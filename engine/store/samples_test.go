@@ -10,8 +10,8 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/cryptoviz/cryptoviz/engine/load"
 	"github.com/cryptoviz/cryptoviz/engine/mapping"
-	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/store"
 	"github.com/cryptoviz/cryptoviz/engine/store/schema"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
@@ -197,7 +197,7 @@ func TestForgetSamples(t *testing.T) {
 // settings are; and a long one does not stop the rollup.
 func TestSamplesOfAnyKey(t *testing.T) {
 	long := strings.Repeat("长", 500)
-	p, d := spec.Load(fstest.MapFS{
+	p, d := load.Load(fstest.MapFS{
 		"pipeline.hcl": {Data: []byte(`
 kafka { brokers = ["127.0.0.1:9092"] }
 database { url = "postgres://x@localhost/x" }
@@ -247,7 +247,7 @@ row {
   f  = r.f
   g  = r.g
 }`)},
-	}, "pipeline.hcl", spec.Options{})
+	}, "pipeline.hcl", load.Options{})
 	if d.HasErrors() {
 		t.Fatal(d.Diags)
 	}

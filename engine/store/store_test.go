@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/cryptoviz/cryptoviz/engine/load"
 	"github.com/cryptoviz/cryptoviz/engine/mapping"
 	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
@@ -38,7 +39,7 @@ var topicID = [16]byte{1, 2, 3}
 
 func newBench(t testing.TB, opt store.Options) *bench {
 	t.Helper()
-	p, d := spec.Load(os.DirFS("../.."), "pipeline.hcl", spec.Options{})
+	p, d := load.Load(os.DirFS("../.."), "pipeline.hcl", load.Options{})
 	if d.HasErrors() {
 		t.Fatal(d.Diags)
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/units"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
@@ -191,7 +192,7 @@ func (o *Org) sourceBlock(ctx context.Context, s *snapshot, uid string, state *p
 		return Imported{}, fmt.Errorf("the data source %s is of the type %s: only PostgreSQL data sources can be declared", uid, live.Type)
 	}
 	get := func(name string) string { a, _ := state.Get(name); return a.Value }
-	least, err := spec.ParseDuration(get("min_interval"))
+	least, err := units.ParseDuration(get("min_interval"))
 	if err != nil {
 		return Imported{}, fmt.Errorf("its minimal interval %q is no duration", get("min_interval"))
 	}
@@ -211,7 +212,7 @@ func (o *Org) sourceBlock(ctx context.Context, s *snapshot, uid string, state *p
 		w.remark("its password stays as it is in Grafana, which tells it to nobody")
 	}
 	w.text("sslmode", x.SSLMode)
-	w.text("min_interval", spec.FormatDuration(x.MinInterval))
+	w.text("min_interval", units.FormatDuration(x.MinInterval))
 	if x.Default {
 		w.body.SetAttributeValue("default", cty.True)
 	}
@@ -319,7 +320,7 @@ func (o *Org) ruleBlock(ctx context.Context, s *snapshot, uid string, state *pla
 	if f, ferr := strconv.ParseFloat(limit, 64); ferr == nil {
 		*map[string]**float64{"above": &x.Above, "below": &x.Below}[word] = &f
 	}
-	x.For, _ = spec.ParseDuration(get("for").Value) // what it cannot read, exact finds
+	x.For, _ = units.ParseDuration(get("for").Value) // what it cannot read, exact finds
 	x.Every = time.Duration(live.interval) * time.Second
 	for _, a := range state.Attrs {
 		if k, is := strings.CutPrefix(a.Name, "label "); is {
@@ -342,8 +343,8 @@ func (w writer) alert(x *spec.Alert) {
 			w.body.SetAttributeValue(name, cty.NumberFloatVal(*limit))
 		}
 	}
-	w.text("for", spec.FormatDuration(x.For))
-	w.text("every", spec.FormatDuration(x.Every))
+	w.text("for", units.FormatDuration(x.For))
+	w.text("every", units.FormatDuration(x.Every))
 	w.text("no_data", x.NoData)
 	if len(x.Labels) > 0 {
 		labels := map[string]cty.Value{}

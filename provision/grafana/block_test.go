@@ -9,6 +9,7 @@ import (
 	"testing"
 	"testing/fstest"
 
+	"github.com/cryptoviz/cryptoviz/engine/load"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/provision/grafana"
 	"github.com/cryptoviz/cryptoviz/provision/grafana/grafanatest"
@@ -46,7 +47,7 @@ func TestBlocksDeclareWhatIsThere(t *testing.T) {
 			for name, src := range b.Files {
 				files[name] = &fstest.MapFile{Data: src}
 			}
-			if empty.p = load(t, files, text); address == "dashboard.market" && !strings.Contains(b.HCL, "datasource = datasource.main") {
+			if empty.p = mustLoad(t, files, text); address == "dashboard.market" && !strings.Contains(b.HCL, "datasource = datasource.main") {
 				t.Errorf("it lost its data source:\n%s", b.HCL)
 			}
 			empty.org = grafana.NewOrg(empty.client, empty.p).Quick()
@@ -88,7 +89,7 @@ table "sentiment" {
 }
 `
 
-func load(t *testing.T, files fstest.MapFS, text string) *spec.Pipeline {
+func mustLoad(t *testing.T, files fstest.MapFS, text string) *spec.Pipeline {
 	t.Helper()
 	source, err := os.ReadFile("../../sources/fear_greed.hcl")
 	if err != nil {
@@ -96,7 +97,7 @@ func load(t *testing.T, files fstest.MapFS, text string) *spec.Pipeline {
 	}
 	all := fstest.MapFS{"pipeline.hcl": {Data: []byte(text)}, "sources/fear_greed.hcl": {Data: source}}
 	maps.Copy(all, files)
-	p, d := spec.Load(all, "pipeline.hcl", spec.Options{Env: func(string) (string, bool) { return "token", true }})
+	p, d := load.Load(all, "pipeline.hcl", load.Options{Env: func(string) (string, bool) { return "token", true }})
 	if d.HasErrors() {
 		t.Fatalf("%v\n%s", d.Diags, text)
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/units"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
@@ -257,8 +258,8 @@ func (j *judgement) asked(refresh string) bool {
 }
 
 func shorter(a, b string) bool {
-	x, errA := spec.ParseDuration(a)
-	y, errB := spec.ParseDuration(b)
+	x, errA := units.ParseDuration(a)
+	y, errB := units.ParseDuration(b)
 	return errA == nil && errB == nil && x < y
 }
 

@@ -13,9 +13,10 @@ import (
 	"strings"
 	"time"
 
-	gapi "github.com/grafana/grafana-api-golang-client"
+	"github.com/grafana/grafana-api-golang-client"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/units"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
@@ -85,7 +86,7 @@ func (d *DataSource) Want() *plan.State {
 		{Name: "database", Value: x.Database},
 		{Name: "user", Value: x.User},
 		{Name: "sslmode", Value: x.SSLMode},
-		{Name: "min_interval", Value: spec.FormatDuration(x.MinInterval)},
+		{Name: "min_interval", Value: units.FormatDuration(x.MinInterval)},
 	}}
 	if x.Default {
 		s.Set(plan.Attr{Name: "default", Value: "true"})
@@ -127,8 +128,8 @@ func (s *source) state() *plan.State {
 	}
 	optional("sslmode", "sslmode", "verify-full", strings.TrimSpace)
 	optional("min_interval", "timeInterval", "1m", func(v string) string {
-		if d, err := spec.ParseDuration(v); err == nil {
-			return spec.FormatDuration(d)
+		if d, err := units.ParseDuration(v); err == nil {
+			return units.FormatDuration(d)
 		}
 		return v
 	})

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/units"
 )
 
 // Lint lists what is likely wrong with a dashboard's file. None of it keeps the dashboard from being saved.
@@ -204,7 +205,7 @@ func (l *linter) grid() {
 
 func (l *linter) refresh() {
 	refresh := text(l.m.top["refresh"])
-	d, err := spec.ParseDuration(refresh)
+	d, err := units.ParseDuration(refresh)
 	if refresh != "" && refresh != "auto" && err == nil && d < 5*time.Second {
 		l.warn("refresh %s is below Grafana's usual minimum of 5s: 11 and 12 raise it, 13 refuses the dashboard", refresh)
 	}

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/units"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
@@ -91,7 +91,7 @@ func (a *Alert) rule() map[string]any {
 			stage("A", a.source(), map[string]any{"datasource": source, "editorMode": "code", "rawQuery": true, "format": "table", "rawSql": tidy(x.Query)}),
 			stage("B", "__expr__", map[string]any{"datasource": expression, "type": "threshold", "expression": "A", "conditions": []any{map[string]any{"evaluator": evaluator}}}),
 		},
-		"noDataState": states[x.NoData], "execErrState": "Error", "for": spec.FormatDuration(x.For), "labels": labels, "annotations": notes,
+		"noDataState": states[x.NoData], "execErrState": "Error", "for": units.FormatDuration(x.For), "labels": labels, "annotations": notes,
 	}).(map[string]any)
 }
 
@@ -126,7 +126,7 @@ func (o *Org) ruleState(r *rule, want map[string]any) *plan.State {
 		{Name: "query", Value: strings.Join(strings.Fields(sql), " ") + " " + digest(sql), Raw: sql},
 		{Name: "threshold", Value: threshold},
 		{Name: "for", Value: lasting(text(b["for"]))},
-		{Name: "every", Value: spec.FormatDuration(time.Duration(r.interval) * time.Second)},
+		{Name: "every", Value: units.FormatDuration(time.Duration(r.interval) * time.Second)},
 		{Name: "no_data", Value: reverse(states, text(b["noDataState"]))},
 	}}
 	if want != nil {
@@ -188,14 +188,14 @@ func dissect(b map[string]any) (shape any, sql, source, threshold string) {
 
 // lasting reads a Prometheus duration and writes ours: 90s and 1m30s are the same.
 func lasting(s string) string {
-	d, err := spec.ParseDuration(s)
+	d, err := units.ParseDuration(s)
 	if s == "" || s == "0" {
 		d, err = 0, nil
 	}
 	if err != nil {
 		return s
 	}
-	return spec.FormatDuration(d)
+	return units.FormatDuration(d)
 }
 
 func reverse(m map[string]string, value string) string {

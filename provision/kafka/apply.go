@@ -14,7 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/units"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
@@ -113,7 +113,7 @@ func (c *Cluster) sendCreate(ctx context.Context, s step) error {
 		return true, err
 	})
 	if errors.Is(err, errWaited) {
-		return fmt.Errorf("the name is still taken after %s, by a topic that is being deleted: apply again later", spec.FormatDuration(settleWait))
+		return fmt.Errorf("the name is still taken after %s, by a topic that is being deleted: apply again later", units.FormatDuration(settleWait))
 	}
 	return err
 }
@@ -220,7 +220,7 @@ func (c *Cluster) copied(ctx context.Context, s step) error {
 		return left == 0, nil
 	})
 	if errors.Is(err, errWaited) {
-		return fmt.Errorf("replicas of %d of %s are still being copied after %s: Kafka goes on by itself, and the next apply waits again", left, counted(len(s.Replicas), "partition"), spec.FormatDuration(c.moveWait))
+		return fmt.Errorf("replicas of %d of %s are still being copied after %s: Kafka goes on by itself, and the next apply waits again", left, counted(len(s.Replicas), "partition"), units.FormatDuration(c.moveWait))
 	}
 	return err
 }

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"testing/fstest"
 
-	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/load"
 )
 
 // overlay is a folder with another pipeline.hcl.
@@ -56,7 +56,7 @@ func TestBlockDeclaresTheTopic(t *testing.T) {
 		t.Errorf("%s\nwant\n%s", blocks["worded"], want)
 	}
 	for name, block := range blocks {
-		p, d := spec.Load(overlay{os.DirFS("../.."), string(text) + "\n" + block}, "pipeline.hcl", spec.Options{})
+		p, d := load.Load(overlay{os.DirFS("../.."), string(text) + "\n" + block}, "pipeline.hcl", load.Options{})
 		if d.HasErrors() {
 			t.Errorf("%s: %v\n%s", name, d.Diags, block)
 			continue

@@ -18,6 +18,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/units"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
@@ -178,7 +179,7 @@ func (c *Cluster) answered(ctx context.Context, err error) error {
 	case unsupported(err):
 		return fmt.Errorf("the brokers at %s do not know the request: %w", c.where(), err)
 	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("no answer from Kafka at %s within %s: are enough brokers up?", c.where(), spec.FormatDuration(answerWait))
+		return fmt.Errorf("no answer from Kafka at %s within %s: are enough brokers up?", c.where(), units.FormatDuration(answerWait))
 	}
 	return fmt.Errorf("no answer from Kafka at %s (start it, or correct kafka.brokers): %w", c.where(), err)
 }

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/units"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
@@ -137,7 +137,7 @@ func milliseconds(n int64) string {
 	if n > math.MaxInt64/int64(time.Millisecond) {
 		return fmt.Sprintf("%dms", n)
 	}
-	return spec.FormatDuration(time.Duration(n) * time.Millisecond)
+	return units.FormatDuration(time.Duration(n) * time.Millisecond)
 }
 
 // size is exact, unlike plan.Bytes: "2GiB", or a number of bytes.

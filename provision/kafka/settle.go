@@ -11,7 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/units"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
@@ -33,7 +33,7 @@ func (t *Topic) settle(ctx context.Context, c plan.Change) error {
 		return true, nil
 	})
 	if errors.Is(err, errWaited) {
-		return fmt.Errorf("the change was made, but after %s %s", spec.FormatDuration(settleWait), cmp.Or(lacking, "no broker answers"))
+		return fmt.Errorf("the change was made, but after %s %s", units.FormatDuration(settleWait), cmp.Or(lacking, "no broker answers"))
 	}
 	return err
 }

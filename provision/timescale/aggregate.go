@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/units"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
@@ -62,10 +63,10 @@ func (a *Aggregate) Want() *plan.State {
 	s.Set(plan.Attr{Name: "query", Value: query, Raw: statement(a.Spec.Query)})
 	s.Set(plan.Attr{Name: "real_time", Value: fmt.Sprint(a.Spec.RealTime)})
 	if r := a.Spec.Refresh; r != nil {
-		setRefresh(s, &r.Start, &r.End, spec.FormatDuration(r.Every))
+		setRefresh(s, &r.Start, &r.End, units.FormatDuration(r.Every))
 	}
 	if a.Spec.Retention > 0 {
-		s.Set(plan.Attr{Name: "retention", Value: spec.FormatDuration(a.Spec.Retention)})
+		s.Set(plan.Attr{Name: "retention", Value: units.FormatDuration(a.Spec.Retention)})
 	}
 	if a.Spec.Description != "" {
 		s.Set(plan.Attr{Name: "description", Value: a.Spec.Description})
@@ -83,7 +84,7 @@ func spanOrOpen(d *time.Duration) string {
 	if d == nil {
 		return "open"
 	}
-	return spec.FormatDuration(*d)
+	return units.FormatDuration(*d)
 }
 
 // liveAggregate is a continuous aggregate with its policies.
@@ -180,9 +181,9 @@ func describeJob(j *job) string {
 	case j.proc == "policy_retention":
 		return "retention of " + policyAge(j, j.dropAfter)
 	case j.proc == "policy_compression" && j.after != nil:
-		return "columnstore after " + spec.FormatDuration(*j.after)
+		return "columnstore after " + units.FormatDuration(*j.after)
 	case j.proc == "policy_refresh_continuous_aggregate":
-		return fmt.Sprintf("refresh from %s to %s, every %s", spanOrOpen(j.start), spanOrOpen(j.end), spec.FormatDuration(j.every))
+		return fmt.Sprintf("refresh from %s to %s, every %s", spanOrOpen(j.start), spanOrOpen(j.end), units.FormatDuration(j.every))
 	}
 	return j.proc
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/units"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
@@ -129,7 +130,7 @@ func (a *Aggregate) warnOfWindow(c *plan.Change) {
 	}
 	warn := func(from string, lives time.Duration, why string) {
 		if r.Start > lives {
-			c.Find("CV-A05", "refresh.start", "refresh starts %s back, and rows of %s go after %s (%s)", spec.FormatDuration(r.Start), from, spec.FormatDuration(lives), why)
+			c.Find("CV-A05", "refresh.start", "refresh starts %s back, and rows of %s go after %s (%s)", units.FormatDuration(r.Start), from, units.FormatDuration(lives), why)
 		}
 	}
 	p := a.Queries.Pipeline

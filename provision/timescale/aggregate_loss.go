@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/units"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
@@ -265,6 +266,6 @@ func (a *Aggregate) judgeRetention(ctx context.Context, c *plan.Change, l *liveA
 	if to != nil {
 		loss.To = to.UTC().Format(time.RFC3339)
 	}
-	c.Find("CV-A07", "retention", "retention = %s drops %d chunks", spec.FormatDuration(a.Spec.Retention), loss.Chunks).Loss = loss
+	c.Find("CV-A07", "retention", "retention = %s drops %d chunks", units.FormatDuration(a.Spec.Retention), loss.Chunks).Loss = loss
 	return nil
 }

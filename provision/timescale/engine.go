@@ -14,6 +14,7 @@ import (
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/store/schema"
+	"github.com/cryptoviz/cryptoviz/engine/units"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
@@ -56,7 +57,7 @@ func (r sourceRow) attrs(name string) []plan.Attr {
 	if !r.enabled {
 		state = "disabled"
 	}
-	out := []plan.Attr{{Name: "source." + name, Value: fmt.Sprintf("%s, every %s, %s -> %s", state, spec.FormatDuration(r.every), r.topic, r.table)}}
+	out := []plan.Attr{{Name: "source." + name, Value: fmt.Sprintf("%s, every %s, %s -> %s", state, units.FormatDuration(r.every), r.topic, r.table)}}
 	if r.description != "" {
 		out = append(out, plan.Attr{Name: "source." + name + " description", Value: r.description})
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/units"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
@@ -103,7 +104,7 @@ func (r *Role) Want() *plan.State {
 		s.Set(plan.Attr{Name: "read_only", Value: "true"})
 	}
 	if r.Spec.Timeout > 0 {
-		s.Set(plan.Attr{Name: patience, Value: spec.FormatDuration(r.Spec.Timeout), Raw: fmt.Sprintf("%dms", r.Spec.Timeout.Milliseconds())})
+		s.Set(plan.Attr{Name: patience, Value: units.FormatDuration(r.Spec.Timeout), Raw: fmt.Sprintf("%dms", r.Spec.Timeout.Milliseconds())})
 	}
 	privileges := r.wanted()
 	schemas := r.schemas(privileges)
@@ -310,7 +311,7 @@ func (r *Role) readSettings(s *plan.State, l *liveRole) {
 		case patience:
 			a.Name, a.Raw = patience, x.value
 			if d, ok := settingDuration(x.value); ok {
-				a.Value = spec.FormatDuration(d)
+				a.Value = units.FormatDuration(d)
 			}
 		}
 		s.Set(a)

@@ -10,6 +10,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/units"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
@@ -61,7 +62,7 @@ func RoleBlock(ctx context.Context, c *Catalog, name string) (string, error) {
 
 // declarable tells whether the language has the timeout.
 func (r *Role) declarable(a plan.Attr) bool {
-	d, err := spec.ParseDuration(a.Value)
+	d, err := units.ParseDuration(a.Value)
 	return err == nil && d > 0
 }
 

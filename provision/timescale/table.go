@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/units"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
@@ -83,12 +84,12 @@ func (t *Table) Want() *plan.State {
 	put("layout", layout)
 	if h := t.Spec.Hypertable; h != nil {
 		put("time", h.Time)
-		put("chunk_interval", spec.FormatDuration(h.ChunkInterval))
+		put("chunk_interval", units.FormatDuration(h.ChunkInterval))
 		if h.Retention > 0 && layout == hyper && !t.degraded() {
-			put("retention", spec.FormatDuration(h.Retention))
+			put("retention", units.FormatDuration(h.Retention))
 		}
 		if c := h.Columnstore; c != nil && layout == hyper && !t.degraded() {
-			put("columnstore", "after "+spec.FormatDuration(c.After))
+			put("columnstore", "after "+units.FormatDuration(c.After))
 			if len(c.SegmentBy) > 0 {
 				put("columnstore segment_by", strings.Join(c.SegmentBy, ", "))
 			}
@@ -104,7 +105,7 @@ func (t *Table) Want() *plan.State {
 		}
 	}
 	if r := t.rollup(); r != nil && r.KeepRaw > 0 {
-		put(keepRaw, spec.FormatDuration(r.KeepRaw))
+		put(keepRaw, units.FormatDuration(r.KeepRaw))
 	}
 	put("primary_key", strings.Join(t.Spec.PrimaryKey, ", "))
 	for _, idx := range t.Spec.Indexes {
@@ -216,7 +217,7 @@ func (t *Table) state(r *relation, renames map[string]string) *plan.State {
 		put("time", named([]string{time}))
 	}
 	if interval > 0 {
-		put("chunk_interval", spec.FormatDuration(interval))
+		put("chunk_interval", units.FormatDuration(interval))
 	}
 	if h := r.hyper; h != nil {
 		if h.retention != nil {
@@ -291,7 +292,7 @@ func policyAge(j *job, after *time.Duration) string {
 	text := "the creation of a chunk"
 	switch {
 	case after != nil:
-		text = spec.FormatDuration(*after)
+		text = units.FormatDuration(*after)
 	case j.number != "":
 		text = j.number
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/units"
 )
 
 var (
@@ -117,7 +118,7 @@ func writeHypertable(b *hclwrite.Body, r *relation) {
 	hb := b.AppendNewBlock("hypertable", nil).Body()
 	hb.SetAttributeValue("time", cty.StringVal(time))
 	if interval > 0 {
-		hb.SetAttributeValue("chunk_interval", cty.StringVal(spec.FormatDuration(interval)))
+		hb.SetAttributeValue("chunk_interval", cty.StringVal(units.FormatDuration(interval)))
 	}
 	h := r.hyper
 	if h == nil {
@@ -125,7 +126,7 @@ func writeHypertable(b *hclwrite.Body, r *relation) {
 	}
 	if j := h.retention; j != nil {
 		if j.dropAfter != nil && j.scheduled {
-			hb.SetAttributeValue("retention", cty.StringVal(spec.FormatDuration(*j.dropAfter)))
+			hb.SetAttributeValue("retention", cty.StringVal(units.FormatDuration(*j.dropAfter)))
 		} else {
 			remark(hb, "a retention policy by %s; it is left alone", policyAge(j, j.dropAfter))
 		}
@@ -138,7 +139,7 @@ func writeHypertable(b *hclwrite.Body, r *relation) {
 		remark(hb, "a columnstore policy by %s; it is left alone", policyAge(j, j.after))
 	case j != nil:
 		cb := hb.AppendNewBlock("columnstore", nil).Body()
-		cb.SetAttributeValue("after", cty.StringVal(spec.FormatDuration(*j.after)))
+		cb.SetAttributeValue("after", cty.StringVal(units.FormatDuration(*j.after)))
 		if len(h.segmentBy) > 0 {
 			cb.SetAttributeValue("segment_by", texts(h.segmentBy))
 		}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"testing/fstest"
 
+	"github.com/cryptoviz/cryptoviz/engine/load"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
@@ -38,7 +39,7 @@ func (w withBlocks) Open(name string) (fs.File, error) {
 // loadTable reads a block as part of a pipeline.
 func loadTable(t *testing.T, name, text string) *spec.Table {
 	t.Helper()
-	p, d := spec.Load(withBlocks{os.DirFS("../.."), "\n" + text}, "pipeline.hcl", spec.Options{})
+	p, d := load.Load(withBlocks{os.DirFS("../.."), "\n" + text}, "pipeline.hcl", load.Options{})
 	if d.HasErrors() {
 		t.Fatalf("%v\n%s", d.Diags, text)
 	}

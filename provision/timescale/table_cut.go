@@ -7,8 +7,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/store/partition"
+	"github.com/cryptoviz/cryptoviz/engine/units"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
@@ -39,7 +39,7 @@ func (d *draft) cut(ctx context.Context) error {
 	}
 	d.step(cutting, !s.empty, "%s", hypertableSQL(d.Spec, d.live.caps, !s.empty))
 	if !s.empty {
-		d.change.Find("CV-T21", "layout", "%s are moved into chunks of %s", s, spec.FormatDuration(h.ChunkInterval))
+		d.change.Find("CV-T21", "layout", "%s are moved into chunks of %s", s, units.FormatDuration(h.ChunkInterval))
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/units"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
@@ -41,7 +42,7 @@ func (t *Table) readKeep(ctx context.Context, s *plan.State) error {
 	case set:
 		s.Set(plan.Attr{Name: keepRaw, Value: keep.Value})
 	case !known && r.KeepRaw > 0:
-		s.Set(plan.Attr{Name: keepRaw, Value: spec.FormatDuration(r.KeepRaw)})
+		s.Set(plan.Attr{Name: keepRaw, Value: units.FormatDuration(r.KeepRaw)})
 	}
 	return nil
 }
@@ -49,7 +50,7 @@ func (t *Table) readKeep(ctx context.Context, s *plan.State) error {
 // keep judges another keep_raw: a shorter one deletes days when the rollup runs next.
 func (d *draft) keep(ctx context.Context, diff plan.Diff) error {
 	r := d.rollup()
-	was, err := spec.ParseDuration(diff.Old)
+	was, err := units.ParseDuration(diff.Old)
 	if r == nil || err != nil || was <= r.KeepRaw || d.Spec.Hypertable == nil || d.rel.column(d.Spec.Hypertable.Time) == nil {
 		return nil //nolint:nilerr // it was none, and nothing goes
 	}

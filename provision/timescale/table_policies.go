@@ -7,7 +7,7 @@ import (
 
 	"github.com/dustin/go-humanize"
 
-	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/units"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
@@ -53,12 +53,12 @@ func (d *draft) retentionAgainstOthers() {
 		for _, a := range p.Aggregates {
 			declared[a.Name] = true
 			if a.From != nil && a.From.Name == d.name() && a.Refresh != nil && a.Refresh.Start > h.Retention {
-				d.change.Find("CV-T26", "retention", "aggregate.%s refreshes the last %s, and retention keeps %s", a.Name, spec.FormatDuration(a.Refresh.Start), spec.FormatDuration(h.Retention))
+				d.change.Find("CV-T26", "retention", "aggregate.%s refreshes the last %s, and retention keeps %s", a.Name, units.FormatDuration(a.Refresh.Start), units.FormatDuration(h.Retention))
 			}
 		}
 		for _, r := range p.Rollups {
 			if r.From != nil && r.From.Name == d.name() && h.Retention < r.KeepRaw+2*24*time.Hour {
-				d.change.Find("CV-T27", "retention", "rollup %s needs each day's rows until it has run, and keeps them %s; retention is %s", r.Name, spec.FormatDuration(r.KeepRaw), spec.FormatDuration(h.Retention))
+				d.change.Find("CV-T27", "retention", "rollup %s needs each day's rows until it has run, and keeps them %s; retention is %s", r.Name, units.FormatDuration(r.KeepRaw), units.FormatDuration(h.Retention))
 			}
 		}
 	}
@@ -69,9 +69,9 @@ func (d *draft) retentionAgainstOthers() {
 		for _, j := range a.refresh {
 			switch {
 			case j.start == nil:
-				d.change.Find("CV-T26", "retention", "aggregate.%s refreshes all of history, and retention keeps %s", name, spec.FormatDuration(h.Retention))
+				d.change.Find("CV-T26", "retention", "aggregate.%s refreshes all of history, and retention keeps %s", name, units.FormatDuration(h.Retention))
 			case *j.start > h.Retention:
-				d.change.Find("CV-T26", "retention", "aggregate.%s refreshes the last %s, and retention keeps %s", name, spec.FormatDuration(*j.start), spec.FormatDuration(h.Retention))
+				d.change.Find("CV-T26", "retention", "aggregate.%s refreshes the last %s, and retention keeps %s", name, units.FormatDuration(*j.start), units.FormatDuration(h.Retention))
 			}
 		}
 	}
@@ -135,10 +135,10 @@ func (d *draft) retentionLoss(ctx context.Context, want time.Duration, runs stri
 	case err != nil:
 		return err
 	case open != "":
-		d.change.Find("CV-T07", "retention", "how much is older than %s, and goes, is not known: %s; %s", spec.FormatDuration(want), open, runs).Loss = loss
+		d.change.Find("CV-T07", "retention", "how much is older than %s, and goes, is not known: %s; %s", units.FormatDuration(want), open, runs).Loss = loss
 		return nil
 	case from == nil || to == nil:
-		d.change.Find("CV-T31", "retention", "no chunk is older than %s", spec.FormatDuration(want))
+		d.change.Find("CV-T31", "retention", "no chunk is older than %s", units.FormatDuration(want))
 		return nil
 	}
 	if open, err = d.ask(ctx, "SELECT count(*) FROM "+d.table()+" WHERE "+older, &loss.Count); err != nil {
@@ -150,7 +150,7 @@ func (d *draft) retentionLoss(ctx context.Context, want time.Duration, runs stri
 		rows = "an unknown number of rows"
 	}
 	loss.From, loss.To = from.UTC().Format(time.RFC3339), to.UTC().Format(time.RFC3339)
-	text := rows + " older than " + spec.FormatDuration(want) + " go"
+	text := rows + " older than " + units.FormatDuration(want) + " go"
 	if loss.Chunks > 0 {
 		text = humanize.Comma(int64(loss.Chunks)) + " chunks go, with " + rows + ", " + humanize.IBytes(uint64(max(loss.Bytes, 0))) //nolint:gosec // not negative
 	}
@@ -222,7 +222,7 @@ func (d *draft) columnstore(ctx context.Context) error {
 			d.rel.schema, d.rel.name).Scan(&old)
 	}
 	if err == nil && old > 0 {
-		d.change.Find("CV-T23", "columnstore", "%d chunks are older than %s: they are converted when the policy runs; rows in them stay, and changing them costs more", old, spec.FormatDuration(want.After))
+		d.change.Find("CV-T23", "columnstore", "%d chunks are older than %s: they are converted when the policy runs; rows in them stay, and changing them costs more", old, units.FormatDuration(want.After))
 	}
 	return err
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/units"
 )
 
 // ViewBlock is the HCL block that declares a live view as it is, so that the plan after it is empty.
@@ -71,15 +72,15 @@ func AggregateBlock(ctx context.Context, c *Catalog, name string) (string, error
 		b.SetAttributeValue("real_time", cty.True)
 	}
 	if j := l.retention; j != nil && j.dropAfter != nil && j.scheduled {
-		b.SetAttributeValue("retention", cty.StringVal(spec.FormatDuration(*j.dropAfter)))
+		b.SetAttributeValue("retention", cty.StringVal(units.FormatDuration(*j.dropAfter)))
 	} else if j != nil {
 		remark(b, "a retention policy by %s; it is left alone", policyAge(j, j.dropAfter))
 	}
 	if j := l.refresh; j != nil && j.start != nil && j.end != nil && j.scheduled {
 		rb := b.AppendNewBlock("refresh", nil).Body()
-		rb.SetAttributeValue("start", cty.StringVal(spec.FormatDuration(*j.start)))
-		rb.SetAttributeValue("end", cty.StringVal(spec.FormatDuration(*j.end)))
-		rb.SetAttributeValue("every", cty.StringVal(spec.FormatDuration(j.every)))
+		rb.SetAttributeValue("start", cty.StringVal(units.FormatDuration(*j.start)))
+		rb.SetAttributeValue("end", cty.StringVal(units.FormatDuration(*j.end)))
+		rb.SetAttributeValue("every", cty.StringVal(units.FormatDuration(j.every)))
 	} else if j != nil {
 		remark(b, "a policy to %s (%s); it is left alone", describeJob(j), policyAge(j, &j.every))
 	}

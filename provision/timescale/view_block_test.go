@@ -9,6 +9,7 @@ import (
 	"testing/fstest"
 	"time"
 
+	"github.com/cryptoviz/cryptoviz/engine/load"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/store/schema"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
@@ -45,7 +46,7 @@ table "crypto_sentiment" {
   }
 }
 ` + more)}
-	p, d := spec.Load(fs.FS(files), "pipeline.hcl", spec.Options{})
+	p, d := load.Load(fs.FS(files), "pipeline.hcl", load.Options{})
 	if d.HasErrors() {
 		t.Fatalf("%v\n%s", d.Diags, more)
 	}

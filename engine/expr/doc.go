@@ -1,0 +1,2 @@
+// Package expr holds the functions of row and decode expressions.
+package expr
