@@ -161,7 +161,7 @@ dashboard "board" {
 				},
 				{
 					fields: "Dashboard.JSON", edit: []string{`"w": 24`, `"w": 12`}, shows: []string{"layout"},
-					drift: save(func(m map[string]any) { in(panelIn(m), "gridPos")["h"] = json.Number("4") }), driftShows: []string{"layout"},
+					drift: save(func(m map[string]any) { in(panelIn(m), "gridPos")["h"] = json.Number("4") }), driftShows: []string{"layout"}, driftCodes: "CV-G02",
 				},
 				{
 					fields: "Dashboard.UID", edit: []string{`"cv-board-1"`, `"cv-board-2"`}, action: plan.Create,

@@ -171,12 +171,13 @@ func (c *Client) version(ctx context.Context) (text string, major int, err error
 }
 
 // organization is the org that the credentials belong to; asking for it proves that they are good.
-func (c *Client) organization(ctx context.Context) (name string, err error) {
+func (c *Client) organization(ctx context.Context) (id int64, name string, err error) {
 	var org struct {
+		ID   int64  `json:"id"`
 		Name string `json:"name"`
 	}
 	err = c.call(ctx, http.MethodGet, []string{"api", "org"}, nil, nil, &org)
-	return org.Name, err
+	return org.ID, org.Name, err
 }
 
 // Annotate puts a marker on the time line of all dashboards that show these tags.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -26,13 +27,13 @@ func (d *Dashboard) Judge(ctx context.Context, c *plan.Change) error {
 	if err != nil {
 		return err
 	}
-	moved(c, "dashboard", d.Spec.UID)
+	renamedUID(c, "dashboard", d.Spec.UID)
 	if c.Action == plan.Create {
 		c.Diffs = slices.DeleteFunc(c.Diffs, func(x plan.Diff) bool { return x.New == "" })
 		d.finish(c, s, nil)
 		return nil
 	}
-	live, err := d.Org.board(ctx, s, d.Spec.UID)
+	live, err := d.live(ctx, s)
 	if err != nil || live == nil {
 		return err
 	}
@@ -47,8 +48,10 @@ func (d *Dashboard) Judge(ctx context.Context, c *plan.Change) error {
 		c.Find("CV-G01", "", "%s is provisioned from %s on Grafana's server: it cannot be saved", c.Address, or(live.meta.External, "a file"))
 		return nil
 	}
-	if live.v2() {
-		c.Find("CV-G14", "", "%s was saved in the layout of schema version 2, by %s, %s", c.Address, or(live.meta.UpdatedBy, "somebody"), moment(live.meta.Updated))
+	if v2, err := d.Org.client.v2(ctx, s, d.Spec.UID, live); err != nil {
+		return err
+	} else if v2 {
+		c.Find("CV-G14", "", "%s was saved in the layout of schema version 2, by %s, %s", c.Address, live.meta.UpdatedBy, moment(live.meta.Updated))
 		return nil
 	}
 	if err := j.conflict(ctx); err != nil {
@@ -58,8 +61,8 @@ func (d *Dashboard) Judge(ctx context.Context, c *plan.Change) error {
 	return nil
 }
 
-// moved tells of a dashboard or data source that lives under another uid now.
-func moved(c *plan.Change, what, uid string) {
+// renamedUID tells of a dashboard or data source that lives under another uid now.
+func renamedUID(c *plan.Change, what, uid string) {
 	if was, known := c.Last.Get("uid"); known && was.Value != uid {
 		c.Find("CV-G11", "uid", "the uid changed from %s: the %s of that uid stays, unmanaged, and what links to it stays with it", was.Value, what)
 	}
@@ -71,6 +74,7 @@ func (d *Dashboard) finish(c *plan.Change, s *snapshot, live *board) {
 		c.Action = plan.None
 		return
 	}
+	s.foresee(c)
 	body := d.compose(live, *c)
 	at := "new"
 	if live != nil {
@@ -145,11 +149,14 @@ func (j *judgement) cause(d plan.Diff) plan.Diff {
 	if !known || !there || was.Raw == "" {
 		return d
 	}
-	theirs := !covers(parsed(have.Raw), parsed(was.Raw))
-	if keyOf(d.Name) == "" && d.Name != "layout" {
+	theirs, ours := !covers(parsed(have.Raw), parsed(was.Raw)), d.NewRaw != was.Raw
+	switch {
+	case d.Name == "layout": // panels that come and go are no move of the others
+		theirs, ours = len(moved(parsed(have.Raw), parsed(was.Raw))) > 0, len(moved(parsed(d.NewRaw), parsed(was.Raw))) > 0
+	case keyOf(d.Name) == "":
 		theirs = have.Value != was.Value
 	}
-	switch ours := d.NewRaw != was.Raw; {
+	switch {
 	case d.Cause == plan.Reset:
 		if d.Applied = ""; theirs {
 			d.Applied = was.Value
@@ -162,6 +169,18 @@ func (j *judgement) cause(d plan.Diff) plan.Diff {
 		d.Cause, d.Applied = plan.Intent, ""
 	}
 	return d
+}
+
+// moved are the keys of the panels that have another place in one layout than in another; what only one of them has is left out.
+func moved(a, b any) (keys []string) {
+	from, _ := a.(map[string]any)
+	to, _ := b.(map[string]any)
+	for _, k := range slices.Sorted(maps.Keys(from)) {
+		if place, there := to[k]; there && !same(project(from[k], place), place) {
+			keys = append(keys, k)
+		}
+	}
+	return keys
 }
 
 // edition is one version in a dashboard's history.
@@ -182,13 +201,16 @@ func (c *Client) history(ctx context.Context, uid string) ([]edition, error) {
 	var page struct {
 		Versions []edition `json:"versions"`
 	}
-	if err := json.Unmarshal(in, &page); err == nil {
-		return page.Versions, nil
-	}
-	if err := json.Unmarshal(in, &page.Versions); err != nil {
+	if json.Unmarshal(in, &page) != nil && json.Unmarshal(in, &page.Versions) != nil {
 		return nil, fmt.Errorf("the answer about the versions of dashboard %s is of another form than expected", uid)
 	}
-	return page.Versions, nil
+	i := slices.IndexFunc(page.Versions, func(v edition) bool { return v.Version == 1 || strings.HasPrefix(v.Message, mark) })
+	if i < 0 || strings.HasPrefix(page.Versions[i].Message, mark) {
+		return page.Versions, nil
+	}
+	// In the list of 12.4, version 1 is an "Initial save", whatever it was saved with.
+	err = c.call(ctx, http.MethodGet, []string{"api", "dashboards", "uid", uid, "versions", "1"}, nil, nil, &page.Versions[i])
+	return page.Versions, err
 }
 
 // ours tells whether the newest version is one that we saved, and nothing was changed since.
@@ -196,7 +218,7 @@ func (j *judgement) ours(versions []edition) bool {
 	if len(versions) == 0 || versions[0].Version != j.live.meta.Version {
 		return false
 	}
-	return versions[0].Message == mark+j.live.model.fingerprint()
+	return versions[0].Message == mark+j.live.print
 }
 
 // conflict judges what people changed.
@@ -219,9 +241,12 @@ func (j *judgement) conflict(ctx context.Context) error {
 	who := j.who(versions)
 	switch {
 	case len(theirs)+len(both) == 0:
+		if back := slices.DeleteFunc(slices.Clone(c.Diffs), func(d plan.Diff) bool { return d.Cause == plan.Intent || d.Name == "folder" }); len(back) > 0 {
+			c.Note("%s; apply sets back %s", who, some(names(back), 8))
+		}
 		j.wording(who, nil)
 	case len(both) == 0 && len(ours) > 0:
-		c.Find("CV-G03", "", "%s: %s: these edits are kept, and the file's changes are made in the other places", who, some(names(theirs), 8))
+		c.Find("CV-G03", "", "%s: %s: these edits are kept, and the file's changes are made in the other places", who, some(j.edited(theirs), 8))
 		for _, d := range theirs {
 			c.Note("kept %s as it is in Grafana: %s", d.Name, some(j.edits(d), 6))
 		}
@@ -229,7 +254,7 @@ func (j *judgement) conflict(ctx context.Context) error {
 		j.wording(who, nil)
 	default:
 		lost := append(both, theirs...)
-		c.Find("CV-G02", "", "%s: these edits of %s would be lost", who, some(names(lost), 12)).Loss =
+		c.Find("CV-G02", "", "%s: these edits of %s would be lost", who, some(j.edited(lost), 12)).Loss =
 			&plan.Loss{Unit: plan.Objects, Count: 1, Known: true, When: "at once"}
 		j.wording(who, names(lost))
 	}
@@ -263,21 +288,47 @@ func shorter(a, b string) bool {
 	return errA == nil && errB == nil && x < y
 }
 
-// split sorts the differences: ours, those of people in panels, variables and annotation queries that the file does not touch,
-// and those that both touched. Without the ledger, all that differs there is theirs.
+// split sorts the differences: ours, those of people in what the file does not touch, and those that both touched. Without the
+// ledger, all that differs there is theirs. What is no work, or is shown in full, as a title, is set back without consent.
 func (j *judgement) split() (ours, theirs, both []plan.Diff) {
 	for _, d := range j.c.Diffs {
-		piece := keyOf(d.Name) != ""
+		work := d.Old != "" && (keyOf(d.Name) != "" || d.Name == "layout" || isDigest(d))
 		switch {
-		case piece && d.Old != "" && j.last == nil, piece && d.Old != "" && d.Cause == plan.Both, piece && d.Cause == plan.Reset && d.Applied != "":
+		case work && (j.last == nil || d.Cause == plan.Both), keyOf(d.Name) != "" && d.Cause == plan.Reset && d.Applied != "":
 			both = append(both, d)
-		case piece && d.Old != "" && d.Cause == plan.Drift:
+		case work && d.Cause == plan.Drift:
 			theirs = append(theirs, d)
 		case d.Cause != plan.Drift:
 			ours = append(ours, d)
 		}
 	}
 	return ours, theirs, both
+}
+
+// isDigest tells whether a value is too long to be shown.
+func isDigest(d plan.Diff) bool {
+	return strings.HasPrefix(d.OldRaw, "{") && d.Name != "time" && !strings.HasPrefix(d.Old, "{") ||
+		strings.HasPrefix(d.OldRaw, "[") && d.Name != "tags" && !strings.HasPrefix(d.Old, "[")
+}
+
+// edited names what people edited: of the layout, the panels that they moved.
+func (j *judgement) edited(diffs []plan.Diff) (out []string) {
+	for _, d := range diffs {
+		name := d.Name
+		if name == "layout" {
+			before := j.before(name)
+			if before == nil {
+				before = parsed(d.NewRaw)
+			}
+			var panels []string
+			for _, key := range moved(parsed(d.OldRaw), before) {
+				panels = append(panels, j.want.part(key).name)
+			}
+			name = "the place of " + some(panels, 6)
+		}
+		out = append(out, name)
+	}
+	return out
 }
 
 func names(diffs []plan.Diff) (out []string) {
@@ -307,7 +358,7 @@ func editors(versions []edition, last string) []string {
 		add(v.By)
 	}
 	if len(out) == 0 {
-		add(or(last, "somebody"))
+		add(last)
 	}
 	return out
 }
@@ -358,5 +409,9 @@ func (j *judgement) before(attr string) any {
 // edits are what people changed in a piece since the last apply.
 func (j *judgement) edits(d plan.Diff) []string {
 	was, have := j.before(d.Name), parsed(d.OldRaw)
+	if layout, is := was.(map[string]any); is && d.Name == "layout" { // panels that the file had, and those that it has now
+		now, _ := have.(map[string]any)
+		maps.DeleteFunc(layout, func(key string, _ any) bool { return now[key] == nil })
+	}
 	return differences(was, project(have, was))
 }

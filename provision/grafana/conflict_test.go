@@ -2,6 +2,8 @@ package grafana_test
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -47,6 +49,9 @@ func TestEditsInDifferentPlacesAreMerged(t *testing.T) {
 		changes := w.plan()
 		c := only(t, changes, "dashboard.market", plan.Intent, "panel Data (id 1)", "panel New (id 12)")
 		says(t, finding(t, c, "CV-G03").Text, "alice", "2026-01-09 14:", "panel Price (id 7)", "the last apply's is 1", "bob")
+		if strings.Contains(finding(t, c, "CV-G03").Text, "sa-cryptoviz") {
+			t.Errorf("it takes the apply for somebody: %s", finding(t, c, "CV-G03").Text)
+		}
 		if c.Class() != plan.Risky {
 			t.Errorf("its class is %s", c.Class())
 		}
@@ -300,5 +305,56 @@ func TestRefreshBelowTheMinimum(t *testing.T) {
 		if got := srv.Dashboard("cv-market")["refresh"]; got != "10s" {
 			t.Errorf("refresh is %v", got)
 		}
+	})
+}
+
+// Panels that people moved are work of theirs: named, kept where the file changes other places, and set back with consent only.
+// The file's own panels that come and go are no move of anybody's.
+func TestMovedPanels(t *testing.T) {
+	t.Parallel()
+	eachProfile(t, func(t *testing.T, srv *grafanatest.Server) {
+		w := newWorld(t, srv).full()
+		w.apply()
+		place := func() string { return fmt.Sprint(panelOf(t, srv.Dashboard("cv-market"), "7")["gridPos"]) }
+		move := func(m map[string]any) { inside(panelOf(t, m, "7"), "gridPos")["w"] = json.Number("24") }
+		srv.SaveInBrowser(t, "cv-market", "alice", move)
+		hers := place()
+		text(`"title": "Data"`, `"title": "All data"`)(w.p)
+		c := only(t, w.plan(), "dashboard.market", plan.Intent, "panel All data (id 1)")
+		says(t, finding(t, c, "CV-G03").Text, "alice", "the place of panel Price (id 7)")
+		says(t, strings.Join(c.Notes, "\n"), "kept layout as it is in Grafana: panel 7.w 12 -> 24")
+		if err := w.carry([]plan.Change{c}); err != nil || place() != hers {
+			t.Errorf("%v: it is at %s", err, place())
+		}
+
+		// The file drops a panel and moves the one below: that is no edit of hers, and hers is still one.
+		d := w.p.Dashboards[0]
+		before, _, _ := strings.Cut(string(d.JSON), `    {"id": 8,`)
+		d.JSON = []byte(strings.TrimRight(before, ", \n") + "\n  ]\n}")
+		c = of(t, w.plan(), "dashboard.market")
+		says(t, finding(t, c, "CV-G03").Text, "alice", "the place of panel Price (id 7)")
+		if err := w.carry([]plan.Change{c}); err != nil || place() != hers {
+			t.Errorf("%v: it is at %s", err, place())
+		}
+		c = only(t, w.plan(), "dashboard.market", plan.Drift, "layout")
+		says(t, finding(t, c, "CV-G02").Text, "alice", "the place of panel Price (id 7) would be lost")
+		if err := w.carry([]plan.Change{c}); err != nil || place() != hers {
+			t.Errorf("without consent: %v, %s", err, place())
+		}
+		w.allow = []string{"CV-G02"}
+		w.apply()
+
+		// Nobody edits: a panel goes, and another takes its place.
+		text(`"x": 0, "y": 4}`, `"x": 0, "y": 0}`)(w.p)
+		text(`    {"id": 1, "type": "stat"`, `    {"id": 3, "type": "stat"`)(w.p)
+		if c := of(t, w.plan(), "dashboard.market"); len(c.Findings) > 0 {
+			t.Errorf("%v", c.Findings)
+		}
+		w.apply()
+
+		// Without the ledger, another layout is somebody's.
+		srv.SaveInBrowser(t, "cv-market", "carol", move)
+		clear(w.ledger)
+		says(t, finding(t, of(t, w.plan(), "dashboard.market"), "CV-G02").Text, "carol", "the place of panel Price (id 7)")
 	})
 }

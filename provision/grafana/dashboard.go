@@ -20,6 +20,7 @@ import (
 type board struct {
 	model *model
 	meta  boardMeta
+	print string // fingerprint of what is stored
 }
 
 type boardMeta struct {
@@ -34,10 +35,27 @@ type boardMeta struct {
 
 func (m boardMeta) provisioned() bool { return m.Provisioned || m.External != "" }
 
-// v2 tells whether the dashboard was last saved in schema version 2, which the classic JSON of a file cannot say.
-func (b *board) v2() bool {
-	_, elements := b.model.raw["elements"]
-	return elements || strings.HasPrefix(b.meta.APIVersion, "v2")
+// v2 tells whether a dashboard was last saved in schema version 2, which the classic JSON of a file cannot say. 12.4 answers it
+// as classic JSON, and only the resource says how it is stored; 11 has no such resource.
+func (c *Client) v2(ctx context.Context, s *snapshot, uid string, live *board) (bool, error) {
+	_, elements := live.model.raw["elements"]
+	if elements || strings.HasPrefix(live.meta.APIVersion, "v2") {
+		return true, nil
+	}
+	namespace := "default"
+	if s.org > 1 {
+		namespace = fmt.Sprintf("org-%d", s.org)
+	}
+	var in struct {
+		Status struct {
+			Conversion struct {
+				Stored string `json:"storedVersion"`
+			} `json:"conversion"`
+		} `json:"status"`
+	}
+	path := []string{"apis", "dashboard.grafana.app", "v0alpha1", "namespaces", namespace, "dashboards", uid}
+	err := c.call(ctx, http.MethodGet, path, nil, nil, &in)
+	return strings.HasPrefix(in.Status.Conversion.Stored, "v2"), noAccess(err)
 }
 
 func (c *Client) board(ctx context.Context, uid string) (*board, error) {
@@ -58,9 +76,13 @@ func (c *Client) board(ctx context.Context, uid string) (*board, error) {
 	if in.Meta.Version == 0 {
 		in.Meta.Version = integer(in.Dashboard["version"])
 	}
+	if in.Meta.UpdatedBy == "" || in.Meta.UpdatedBy == "Anonymous" { // 12.4 says so of a dashboard that was saved once
+		in.Meta.UpdatedBy = "another user"
+	}
 	raw := canonical(in.Dashboard).(map[string]any)
 	identify(raw)
-	return &board{model: take(raw), meta: in.Meta}, nil
+	m := take(raw)
+	return &board{model: m, meta: in.Meta, print: m.fingerprint()}, nil
 }
 
 // Dashboard is the resource of a dashboard block.
@@ -115,11 +137,19 @@ func (d *Dashboard) Read(ctx context.Context) (*plan.State, error) {
 	if err != nil {
 		return nil, err
 	}
+	live, err := d.live(ctx, s)
+	return d.state(live), err
+}
+
+// live is the dashboard, with the file's ids for its rows.
+func (d *Dashboard) live(ctx context.Context, s *snapshot) (*board, error) {
 	live, err := d.Org.board(ctx, s, d.Spec.UID)
-	if err != nil {
+	if err != nil || live == nil {
 		return nil, err
 	}
-	return d.state(live), nil
+	out := *live
+	out.model = live.model.withRowsOf(d.file)
+	return &out, nil
 }
 
 func (d *Dashboard) state(live *board) *plan.State {
@@ -130,7 +160,7 @@ func (d *Dashboard) state(live *board) *plan.State {
 }
 
 func (d *Dashboard) fresh(ctx context.Context) (*plan.State, error) {
-	live, err := d.Org.client.board(ctx, d.Spec.UID)
+	live, err := d.live(ctx, &snapshot{})
 	return d.state(live), err
 }
 
@@ -167,7 +197,7 @@ func (d *Dashboard) Apply(ctx context.Context, c plan.Change) error {
 	if err != nil {
 		return err
 	}
-	live, err := d.Org.board(ctx, s, d.Spec.UID)
+	live, err := d.live(ctx, s)
 	if err != nil {
 		return err
 	}
@@ -212,7 +242,7 @@ func (d *Dashboard) refused(ctx context.Context, s *snapshot, address string, er
 			return err
 		}
 		return fmt.Errorf("%s was saved by %s in the meantime (version %d, %s)%s: nothing was overwritten; plan again",
-			address, or(now.meta.UpdatedBy, "somebody"), now.meta.Version, moment(now.meta.Updated), since(before, now))
+			address, now.meta.UpdatedBy, now.meta.Version, moment(now.meta.Updated), since(before, now))
 	case strings.Contains(lower, "folder") && strings.Contains(lower, "not found"):
 		return fmt.Errorf("the folder of %s is missing: apply makes it first, plan again (%w)", address, err)
 	case strings.Contains(lower, "refresh interval"):

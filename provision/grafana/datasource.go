@@ -181,7 +181,8 @@ func (d *DataSource) Judge(ctx context.Context, c *plan.Change) error {
 	if s.listErr != nil {
 		return s.listErr
 	}
-	moved(c, "data source", d.Spec.UID)
+	s.foresee(c)
+	renamedUID(c, "data source", d.Spec.UID)
 	d.risks(c, s)
 	verb := "POST /api/datasources "
 	if c.Action == plan.Update {

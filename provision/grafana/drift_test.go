@@ -2,7 +2,9 @@ package grafana_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/cryptoviz/cryptoviz/provision/grafana/grafanatest"
@@ -86,7 +88,7 @@ func drifts(t *testing.T) []struct {
 			inside(panelOf(t, m, "1"), "fieldConfig")["overrides"] = []any{map[string]any{"matcher": map[string]any{"id": "byName"}}}
 		}), []string{"panel Data (id 1)"}, "CV-G02"},
 		{"nested panel", "dashboard.market", save(func(m map[string]any) { panelOf(t, m, "9")["title"] = "x" }), []string{"panel Sources (id 9)"}, "CV-G02"},
-		{"panel moved", "dashboard.market", save(func(m map[string]any) { inside(panelOf(t, m, "7"), "gridPos")["w"] = json.Number("24") }), []string{"layout"}, ""},
+		{"panel moved", "dashboard.market", save(func(m map[string]any) { inside(panelOf(t, m, "7"), "gridPos")["w"] = json.Number("24") }), []string{"layout"}, "CV-G02"},
 		{"panel deleted", "dashboard.market", save(func(m map[string]any) { m["panels"] = slices.Delete(listed(m, "panels"), 1, 2) }), []string{"panel Price (id 7)"}, ""},
 		{"row with its panel deleted", "dashboard.market", save(func(m map[string]any) { m["panels"] = listed(m, "panels")[:2] }), []string{"panel Pipeline (id 8)", "panel Sources (id 9)"}, ""},
 		{"alert group", "alert.stale", rule(func(_ map[string]any, group *string) { *group = "eval" }), []string{"every", "group"}, ""},
@@ -109,6 +111,9 @@ func TestEachDrift(t *testing.T) {
 				c := only(t, w.plan(), tt.address, plan.Drift, tt.attrs...)
 				if got := codes(c); tt.code == "" && len(got) > 0 || tt.code != "" && !slices.Contains(got, tt.code) {
 					t.Errorf("findings %v, want %q", got, tt.code)
+				}
+				if said := fmt.Sprint(c.Findings, c.Notes); c.Kind() == "dashboard" && !strings.Contains(said, "saved in Grafana by alice, ") {
+					t.Errorf("it does not say who: %s", said)
 				}
 				w.apply()
 			})

@@ -85,7 +85,12 @@ func (f *Folder) Read(ctx context.Context) (*plan.State, error) {
 }
 
 // Judge tells what a move means, and lists the requests.
-func (f *Folder) Judge(_ context.Context, c *plan.Change) error {
+func (f *Folder) Judge(ctx context.Context, c *plan.Change) error {
+	s, err := f.Org.load(ctx)
+	if err != nil {
+		return err
+	}
+	s.foresee(c)
 	switch c.Action {
 	case plan.Create:
 		c.Steps = []string{"POST /api/folders " + encode(f.body())}

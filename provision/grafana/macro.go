@@ -20,7 +20,7 @@ type expansion struct {
 // value is what one variable stands at.
 type value struct {
 	texts  []string
-	quoted bool // multi or with All: each value is quoted
+	quoted bool // a list: each value is quoted
 	raw    bool // put in as it is
 }
 

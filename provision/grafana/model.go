@@ -2,6 +2,7 @@ package grafana
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -171,6 +172,39 @@ func file(d *spec.Dashboard) (*model, error) {
 		fill(raw, d.DataSource)
 	}
 	return take(raw), nil
+}
+
+// withRowsOf is the model with the ids of the file's rows, where a row of the same title has another: a save in schema version 2
+// makes new ones, and a row is nothing but its title.
+func (m *model) withRowsOf(file *model) *model {
+	isRow := func(p *part) bool { return p.kind == "panel" && p.raw["type"] == "row" }
+	ids := map[int64]any{}
+	for _, w := range file.parts {
+		if !isRow(w) || m.part(w.key) != nil {
+			continue
+		}
+		for _, l := range m.parts {
+			id := integer(l.raw["id"])
+			if isRow(l) && ids[id] == nil && file.part(l.key) == nil && text(l.raw["title"]) == text(w.raw["title"]) {
+				ids[id] = w.raw["id"]
+				break
+			}
+		}
+	}
+	if len(ids) == 0 {
+		return m
+	}
+	raw := maps.Clone(m.raw)
+	var panels []any
+	for _, p := range objects(m.raw, "panels") {
+		if id := ids[integer(p["id"])]; id != nil {
+			p = maps.Clone(p)
+			p["id"] = id
+		}
+		panels = append(panels, p)
+	}
+	raw["panels"] = panels
+	return take(raw)
 }
 
 // each visits all panels, those of collapsed rows too.

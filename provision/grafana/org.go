@@ -86,7 +86,9 @@ type snapshot struct {
 	version string
 	major   int
 	name    string // of the org
-	err     error  // nothing can be read
+	org     int64
+	rights  map[string][]string // scopes by action, of the credentials; nil when Grafana does not say
+	err     error               // nothing can be read
 
 	folders cells[folder]
 	sources cells[source]
@@ -155,7 +157,8 @@ func (o *Org) load(ctx context.Context) (*snapshot, error) {
 
 func (o *Org) read(ctx context.Context, s *snapshot) error {
 	probe, pctx := errgroup.WithContext(ctx)
-	probe.Go(func() (err error) { s.name, err = o.client.organization(pctx); return err })
+	probe.Go(func() (err error) { s.org, s.name, err = o.client.organization(pctx); return err })
+	probe.Go(func() (err error) { s.rights, err = o.client.rights(pctx); return err })
 	probe.Go(func() (err error) { s.version, s.major, err = o.client.version(pctx); return err })
 	if err := probe.Wait(); err != nil {
 		return err

@@ -32,7 +32,7 @@ func TestRequestsOfAPlan(t *testing.T) {
 		}
 		slices.Sort(got)
 		want := []string{
-			"GET /api/dashboards/uid/cv-market", "GET /api/datasources", "GET /api/datasources/uid/cv-main", "GET /api/folders/cv-crypto", "GET /api/folders/cv-crypto-detail",
+			"GET /api/access-control/user/permissions", "GET /api/dashboards/uid/cv-market", "GET /api/datasources", "GET /api/datasources/uid/cv-main", "GET /api/folders/cv-crypto", "GET /api/folders/cv-crypto-detail",
 			"GET /api/health", "GET /api/org", "GET /api/search", "GET /api/v1/provisioning/alert-rules", "GET /api/v1/provisioning/folder/cv-crypto-detail/rule-groups/cv-stale",
 		}
 		if !slices.Equal(got, want) {
@@ -62,7 +62,7 @@ func TestFiftyDashboards(t *testing.T) {
 	started := time.Now()
 	w.plan()
 	took := time.Since(started)
-	if n := len(srv.Requests()); n != 58 {
+	if n := len(srv.Requests()); n != 59 {
 		t.Errorf("%d requests", n)
 	}
 	t.Logf("plan of 50 dashboards: %d requests, %s", len(srv.Requests()), took.Round(time.Millisecond))

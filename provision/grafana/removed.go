@@ -140,6 +140,7 @@ func (r *Removed) judge(ctx context.Context, uid string, c *plan.Change) error {
 	if err != nil {
 		return err
 	}
+	s.foresee(c)
 	switch r.Spec.Kind {
 	case "folder":
 		return o.judgeFolder(ctx, uid, c)

@@ -124,7 +124,15 @@ func TestNamesThatAreTaken(t *testing.T) {
 	changes := w.plan()
 	says(t, finding(t, of(t, changes, "datasource.second"), "CV-G08").Text, "cv-main", `uid = "cv-main"`)
 	says(t, finding(t, of(t, changes, "alert.second"), "CV-G08").Text, "cv-stale")
-	w.p.DataSources, w.p.Alerts = w.p.DataSources[:1], w.p.Alerts[:1]
+	w.p.DataSources = w.p.DataSources[:1]
+	twelve := newWorld(t, grafanatest.New(t, grafanatest.V12)).full()
+	twelve.p.Alerts = w.p.Alerts
+	twelve.apply() // 12.4 takes both rules
+	twelve.p.Alerts[0].Summary = "x"
+	if c := of(t, twelve.plan(), "alert.stale"); len(c.Findings) > 0 || !strings.Contains(strings.Join(c.Notes, "\n"), "cv-second") {
+		t.Errorf("%v %v", c.Findings, c.Notes)
+	}
+	w.p.Alerts = w.p.Alerts[:1]
 
 	w.srv.Source("cv-main", func(f, _ map[string]any, _ map[string]string) { f["type"] = "mysql" })
 	if c := of(t, w.plan(), "datasource.main"); !slices.Contains(codes(c), "CV-G09") || !c.Impossible() {

@@ -3,6 +3,7 @@ package grafana_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -85,20 +86,62 @@ func TestNothingStaysOfWhatTheFileDropped(t *testing.T) {
 	}
 }
 
-// A dashboard with tabs is not flattened.
+// A dashboard with tabs is not flattened: whether Grafana shows it as it is stored, or as classic JSON.
 func TestSchemaVersion2(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, grafanatest.New(t, grafanatest.V13)).full()
+	for name, save := range map[string]func(srv *grafanatest.Server){
+		"elements": func(srv *grafanatest.Server) {
+			srv.SaveByAPI(t, "cv-market", "alice", "", func(m map[string]any) {
+				delete(m, "panels")
+				m["elements"], m["layout"] = map[string]any{"panel-1": map[string]any{}}, map[string]any{"kind": "TabsLayout"}
+			})
+		},
+		"stored": func(srv *grafanatest.Server) {
+			srv.SaveInV2(t, "cv-market", "alice", func(m map[string]any) { panelOf(t, m, "7")["title"] = "Hers" })
+		},
+		"stored, and the file changes": func(srv *grafanatest.Server) {
+			srv.SaveInV2(t, "cv-market", "alice", func(map[string]any) {})
+		},
+	} {
+		for _, profile := range []grafanatest.Profile{grafanatest.V12, grafanatest.V13} {
+			t.Run(name+" "+profile.String(), func(t *testing.T) {
+				w := newWorld(t, grafanatest.New(t, profile)).full()
+				w.apply()
+				save(w.srv)
+				if name == "stored, and the file changes" {
+					w.settled() // only the ids of rows are new
+					text(`"title": "Price"`, `"title": "Last price"`)(w.p)
+				}
+				before := w.srv.Dashboard("cv-market")
+				c := of(t, w.plan(), "dashboard.market")
+				says(t, finding(t, c, "CV-G14").Text, "alice")
+				w.srv.Forget()
+				if err := w.carry([]plan.Change{c}); err != nil || len(w.srv.Writes()) > 0 || fmt.Sprint(w.srv.Dashboard("cv-market")) != fmt.Sprint(before) {
+					t.Errorf("%v, writes %v", err, w.srv.Writes())
+				}
+			})
+		}
+	}
+}
+
+// Saved as classic JSON again, the rows keep the ids that schema version 2 gave them: they are the file's rows all the same.
+func TestRowsAreNotWrittenTwice(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, grafanatest.New(t, grafanatest.V12)).full()
 	w.apply()
-	w.srv.SaveByAPI(t, "cv-market", "alice", "", func(m map[string]any) {
-		delete(m, "panels")
-		m["elements"], m["layout"] = map[string]any{"panel-1": map[string]any{}}, map[string]any{"kind": "TabsLayout"}
-	})
-	c := of(t, w.plan(), "dashboard.market")
-	says(t, finding(t, c, "CV-G14").Text, "alice")
-	w.srv.Forget()
-	if err := w.carry([]plan.Change{c}); err != nil || len(w.srv.Writes()) > 0 {
-		t.Errorf("%v, writes %v", err, w.srv.Writes())
+	w.srv.SaveInV2(t, "cv-market", "alice", func(map[string]any) {})
+	w.srv.SaveByAPI(t, "cv-market", "bob", "", func(m map[string]any) { m["hers"] = true })
+	text(`"title": "Price"`, `"title": "Last price"`)(w.p)
+	only(t, w.plan(), "dashboard.market", plan.Intent, "panel Last price (id 7)")
+	w.apply()
+	rows := 0
+	for _, p := range listed(w.srv.Dashboard("cv-market"), "panels") {
+		if p.(map[string]any)["type"] == "row" {
+			rows++
+		}
+	}
+	if rows != 1 || len(listed(panelOf(t, w.srv.Dashboard("cv-market"), "8"), "panels")) != 1 {
+		t.Errorf("%d rows: %v", rows, w.srv.Dashboard("cv-market")["panels"])
 	}
 }
 

@@ -239,3 +239,26 @@ func TestShippedDashboard(t *testing.T) {
 		t.Errorf("a dropped column breaks %v", broken)
 	}
 }
+
+// A variable is a list, and each value quoted, when it may stand at several or stands at All. A single text is put in as it is by the
+// PostgreSQL plugin of 12.4, also where it could be All: the query has the quotes.
+func TestVariablesInSQL(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ variable, sql, want string }{
+		{`"type": "custom", "query": "BTC,ETH", "includeAll": true, "current": {"value": "BTC"}`, "a = '$v'", "a = 'BTC'"},
+		{`"type": "custom", "query": "BTC,ETH", "includeAll": true, "current": {"value": "O'X"}`, "a = '${v}'", "a = 'O''X'"},
+		{`"type": "custom", "query": "BTC,ETH", "includeAll": true, "current": {"value": "$__all"}`, "a IN ($v)", "a IN ('BTC','ETH')"},
+		{`"type": "custom", "query": "BTC", "includeAll": true, "current": {"value": "$__all"}`, "a IN ($v)", "a IN ('BTC')"},
+		{`"type": "custom", "query": "BTC,ETH", "multi": true, "current": {"value": ["BTC"]}`, "a IN ($v)", "a IN ('BTC')"},
+		{`"type": "custom", "query": "BTC,ETH", "multi": true, "includeAll": true, "allValue": "a", "current": {"value": ["$__all"]}`, "a IN ($v)", "a IN (a)"},
+		{`"type": "query", "query": "SELECT 1", "includeAll": true, "current": {"value": "BTC"}`, "a = '$v'", "a = 'BTC'"},
+		{`"type": "query", "query": "SELECT 1", "includeAll": true, "current": {"value": "$__all"}`, "a IN ($v)", "a IN ('1')"},
+	} {
+		d := &spec.Dashboard{UID: "x", DataSource: &spec.DataSource{UID: "d"}, JSON: []byte(`{"title": "X", "templating": {"list": [{"name": "v", ` + tt.variable + `}]},
+			"panels": [{"id": 1, "type": "table", "targets": [{"refId": "A", "rawSql": "` + tt.sql + `"}]}]}`)}
+		list, err := grafana.SQL(d)
+		if err != nil || len(list) == 0 || list[len(list)-1].SQL != tt.want {
+			t.Errorf("%s in %s: %+v (%v), want %s", tt.variable, tt.sql, list, err, tt.want)
+		}
+	}
+}

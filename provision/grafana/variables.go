@@ -115,11 +115,11 @@ func values(m *model, interval time.Duration) (out map[string]value, guessed []s
 }
 
 func valueOf(raw map[string]any, interval time.Duration) (v value, known bool) {
-	v.quoted = raw["multi"] == true || raw["includeAll"] == true
 	current, _ := raw["current"].(map[string]any)
 	stands := texts(current["value"])
 	query := text(raw["query"])
 	all := slices.Contains(stands, "$__all")
+	v.quoted = raw["multi"] == true || all // a list; a single text is not, also where it could be All
 	if set := text(raw["allValue"]); all && set != "" {
 		return value{texts: []string{set}, raw: true}, true
 	}

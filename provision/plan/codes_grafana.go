@@ -41,7 +41,7 @@ var grafanaCodes = []Code{
 	},
 	{
 		ID: "CV-G08", Class: Impossible, Title: "Name is taken",
-		Text:    "Grafana wants each data source's name once, and each alert rule's title once in a folder.",
+		Text:    "Grafana wants each data source's name once and, but for version 12, each alert rule's title once in a folder.",
 		Choices: []string{"another title", "for a data source: its uid, which adopts it"},
 	},
 	{
@@ -71,8 +71,14 @@ var grafanaCodes = []Code{
 	},
 	{
 		ID: "CV-G14", Class: Impossible, Title: "Dashboard is in schema version 2 now",
-		Text: "Grafana 13 can store a dashboard with tabs and dynamic layouts (elements and layout). The file is classic JSON, which cannot say that: " +
+		Text: "Grafana 12 and 13 can store a dashboard with tabs and dynamic layouts (elements and layout). The file is classic JSON, which cannot say that: " +
 			"saving it would throw the new layout away.",
-		Choices: []string{"save a classic copy in Grafana under another uid, and leave this one unmanaged", "delete the dashboard in Grafana; apply makes it anew from the file"},
+		Choices: []string{"restore the last apply's version in Grafana, from the dashboard's history", "save a classic copy in Grafana under another uid, and leave this one unmanaged", "delete the dashboard in Grafana; apply makes it again from the file"},
+	},
+	{
+		ID: "CV-G15", Class: Impossible, Title: "The credentials may not do it",
+		Text: "Grafana says which permissions grafana.auth has, and the one that this change takes is not among them: a token with the role Viewer plans, " +
+			"and cannot apply.",
+		Choices: []string{"apply with a service account of the role that is named", "give the service account this permission"},
 	},
 }

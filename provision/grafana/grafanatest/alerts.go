@@ -61,7 +61,7 @@ func (s *Server) check(o *org, in map[string]any, self *rule) *reply {
 		return refuse(http.StatusBadRequest, "invalid alert rule: no queries or expressions are found")
 	}
 	for _, r := range o.rules {
-		if r != self && r.folder == folder && text(r.body["title"]) == title {
+		if s.Profile != V12 && r != self && r.folder == folder && text(r.body["title"]) == title {
 			return refuse(http.StatusConflict, "a conflicting alert rule is found: rule title under the same organisation and folder should be unique")
 		}
 	}
@@ -147,6 +147,9 @@ func (s *Server) createRule(c call) reply {
 		return *bad
 	}
 	if uid != "" && o.rules[uid] != nil {
+		if s.Profile == V12 {
+			return failID(http.StatusConflict, "alerting.alert-rule.conflict", "Conflicting alert rule found: rule UID under the same organisation should be unique")
+		}
 		return fail(http.StatusConflict, "a conflicting alert rule is found: rule UID under the same organisation should be unique")
 	}
 	if bad := s.check(o, in, nil); bad != nil {
@@ -182,6 +185,9 @@ func (s *Server) updateRule(c call) reply {
 	}
 	given := provenanceOf(c)
 	if r.provenance != "" && r.provenance != given {
+		if s.Profile == V12 {
+			return fail(http.StatusInternalServerError, "Internal Server Error")
+		}
 		return mismatch(given, r.provenance)
 	}
 	if bad := s.check(o, in, r); bad != nil {

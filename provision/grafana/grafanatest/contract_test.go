@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -99,6 +100,7 @@ func TestAnswersAreOfTheOfficialModels(t *testing.T) {
 				{"POST", "/api/folders/g/move", `{"parentUid": ""}`, &models.Folder{}},
 				{"GET", "/api/dashboards/uid/b", "", &models.DashboardFullWithMeta{}},
 				{"GET", "/api/dashboards/uid/b/versions", "", versions},
+				{"GET", "/api/dashboards/uid/b/versions/1", "", &models.DashboardVersionMeta{}},
 				{"POST", "/api/dashboards/db", `{"dashboard": {"uid": "b", "title": "B"}, "overwrite": true}`, &models.PostDashboardOKBody{}},
 				{"GET", "/api/search", "", &models.HitList{}},
 				{"GET", "/api/datasources", "", &models.DataSourceList{}},
@@ -142,16 +144,16 @@ func TestConflicts(t *testing.T) {
 	}{
 		{"same folder", "POST", "/api/folders", `{"uid": "f", "title": "New"}`, per(409, 412, 412), texts("already exists", "version-mismatch", "version-mismatch")},
 		{"same folder title", "POST", "/api/folders", `{"title": "F"}`, per(409, 200, 200), nil},
-		{"folder of an old version", "PUT", "/api/folders/f", `{"title": "New", "version": 7}`, per(412, 412, 412), nil},
+		{"folder of an old version", "PUT", "/api/folders/f", `{"title": "New", "version": 7}`, per(412, 412, 412), texts("the folder has", "The dashboard has been changed by someone else", "the folder has")},
 		{"folder without a title", "POST", "/api/folders", `{"uid": "x"}`, per(400, 400, 400), nil},
 		{"folder with a bad uid", "POST", "/api/folders", `{"uid": "a b", "title": "x"}`, per(400, 400, 400), nil},
 		{"folder under itself", "POST", "/api/folders/f/move", `{"parentUid": "g"}`, per(400, 400, 400), nil},
-		{"folder that holds rules", "DELETE", "/api/folders/f", "", per(400, 400, 400), texts("alert rules", "alert rules", "alert rules")},
+		{"folder that holds rules", "DELETE", "/api/folders/f", "", per(400, 400, 400), texts("alert rules", "folder.not-empty", "alert rules")},
 		{"dashboard without its version", "POST", "/api/dashboards/db", `{"dashboard": {"uid": "b", "title": "B"}}`, per(412, 412, 409), texts("changed by someone else", "version-mismatch", "Use overwrite flag")},
 		{"dashboard of an old version", "POST", "/api/dashboards/db", `{"dashboard": {"uid": "b", "title": "B", "version": 9}}`, per(412, 412, 409), nil},
 		{"dashboard of this version", "POST", "/api/dashboards/db", `{"dashboard": {"uid": "b", "title": "B", "version": 1}, "folderUid": "f"}`, per(200, 200, 200), nil},
 		{"dashboard overwritten", "POST", "/api/dashboards/db", `{"dashboard": {"uid": "b", "title": "B"}, "overwrite": true}`, per(200, 200, 200), nil},
-		{"folder missing", "POST", "/api/dashboards/db", `{"dashboard": {"title": "B"}, "folderUid": "nosuch"}`, per(404, 404, 400), texts("Folder not found", "folders.folder.grafana.app", "folder not found")},
+		{"folder missing", "POST", "/api/dashboards/db", `{"dashboard": {"title": "B"}, "folderUid": "nosuch"}`, per(404, 400, 400), texts("Folder not found", "folder not found", "folder not found")},
 		{"no title", "POST", "/api/dashboards/db", `{"dashboard": {"uid": "n"}}`, per(400, 400, 400), texts("empty-name", "empty-name", "missing required title")},
 		{"a folder as a dashboard", "POST", "/api/dashboards/db", `{"dashboard": {"title": "x"}, "isFolder": true}`, per(400, 400, 400), nil},
 		{"refresh", "POST", "/api/dashboards/db", `{"dashboard": {"title": "x", "refresh": "1s"}}`, per(200, 200, 400), texts("", "", "refresh interval is too low")},
@@ -161,10 +163,19 @@ func TestConflicts(t *testing.T) {
 		{"unknown id, new uid", "POST", "/api/dashboards/db", `{"dashboard": {"id": 999, "uid": "y", "title": "x"}}`, per(404, 404, 200), nil},
 		{"same data source", "POST", "/api/datasources", aSource, per(409, 409, 409), nil},
 		{"data source of an old version", "PUT", "/api/datasources/uid/d", `{"name": "D", "type": "x", "version": 9}`, per(409, 409, 409), texts("already been updated", "", "")},
-		{"another uid in the body", "PUT", "/api/datasources/uid/d", `{"uid": "e", "name": "D", "type": "x"}`, per(200, 400, 400), nil},
-		{"data source by number", "GET", "/api/datasources/3", "", per(200, 200, 404), nil},
+		{"another uid in the body", "PUT", "/api/datasources/uid/d", `{"uid": "e", "name": "D", "type": "x"}`, per(200, 500, 400), texts("", "Failed to update datasource", "")},
+		{"data source by number", "GET", "/api/datasources/3", "", per(200, 404, 404), nil},
 		{"data source by name", "GET", "/api/datasources/name/D", "", per(200, 200, 200), nil},
-		{"same rule", "POST", "/api/v1/provisioning/alert-rules", aRule, per(409, 409, 409), nil},
+		{"same rule", "POST", "/api/v1/provisioning/alert-rules", aRule, per(409, 409, 409), texts("", "alerting.alert-rule.conflict", "")},
+		{"rule of a title that is taken", "POST", "/api/v1/provisioning/alert-rules", strings.Replace(aRule, `"uid": "r"`, `"uid": "s"`, 1), per(409, 201, 409), nil},
+		{"version 1", "GET", "/api/dashboards/uid/b/versions/1", "", per(200, 200, 200), texts(`"message":"first"`, `"message":"first"`, `"message":"first"`)},
+		{"version 1 in the list", "GET", "/api/dashboards/uid/b/versions", "", per(200, 200, 200), texts(`"message":"first"`, `"message":"Initial save"`, `"message":"first"`)},
+		{"dashboards in the list of versions", "GET", "/api/dashboards/uid/b/versions", "", per(200, 200, 200), texts("", `"data":{`, "")},
+		{"who created it", "GET", "/api/dashboards/uid/b", "", per(200, 200, 200), texts(`"createdBy":"sa-cryptoviz"`, `"createdBy":"Anonymous"`, `"createdBy":"sa-cryptoviz"`)},
+		{"who saved what was created", "GET", "/api/dashboards/uid/b", "", per(200, 200, 200), texts(`"updatedBy":"sa-cryptoviz"`, `"updatedBy":"Anonymous"`, `"updatedBy":"sa-cryptoviz"`)},
+		{"slug", "POST", "/api/dashboards/db", `{"dashboard": {"title": "Crypto: market overview"}}`, per(200, 200, 200), texts("/crypto-market-overview", "/crypto3a-market-overview", "/crypto-market-overview")},
+		{"the first data source", "GET", "/api/datasources/uid/d", "", per(200, 200, 200), texts(`"isDefault":false`, `"isDefault":true`, `"isDefault":false`)},
+		{"dashboard as a resource", "GET", "/apis/dashboard.grafana.app/v0alpha1/namespaces/default/dashboards/b", "", per(404, 200, 200), texts("", `"grafana.app/message":"first"`, "")},
 		{"group with an odd interval", "PUT", "/api/v1/provisioning/folder/f/rule-groups/g", `{"interval": 15, "rules": []}`, per(400, 400, 400), nil},
 	} {
 		for _, p := range grafanatest.Profiles() {
@@ -220,7 +231,8 @@ func TestWhatTheServerKeepsAndHides(t *testing.T) {
 			c.want(400, "DELETE", "/api/dashboards/uid/b", "", "provisioned dashboard cannot be deleted")
 			c.want(403, "PUT", "/api/datasources/uid/d", aSource, "read-only")
 			c.want(403, "DELETE", "/api/datasources/uid/d", "", "read-only")
-			if got, text := c.do("PUT", "/api/v1/provisioning/alert-rules/r", aRule, "X-Disable-Provenance", "true"); got != 409 || !bytes.Contains(text, []byte("needs 'api'")) {
+			got, text := c.do("PUT", "/api/v1/provisioning/alert-rules/r", aRule, "X-Disable-Provenance", "true")
+			if status, part := per(409, 500, 409)[p], texts("needs 'api'", "Internal Server Error", "needs 'api'")[p]; got != status || !bytes.Contains(text, []byte(part)) {
 				t.Errorf("mixed provenance: %d %s", got, text)
 			}
 			_, rule := c.do("GET", "/api/v1/provisioning/alert-rules/r", "")
@@ -256,5 +268,78 @@ func TestOrganisations(t *testing.T) {
 	}
 	if got, _ := c.do("GET", "/api/org", "", "Authorization", ""); got != 401 {
 		t.Errorf("without credentials: %d", got)
+	}
+}
+
+// 12.4 makes five folders in each other; the others are taken for allowing four.
+func TestFolderDepth(t *testing.T) {
+	for _, p := range grafanatest.Profiles() {
+		t.Run(p.String(), func(t *testing.T) {
+			c := caller{t, grafanatest.New(t, p)}
+			depth := per(4, 5, 4)[p]
+			for i := range depth {
+				c.want(200, "POST", "/api/folders", fmt.Sprintf(`{"uid": "f%d", "title": "F", "parentUid": "%s"}`, i+1, strings.TrimSuffix(fmt.Sprintf("f%d", i), "f0")))
+			}
+			c.want(per(400, 500, 400)[p], "POST", "/api/folders", fmt.Sprintf(`{"uid": "deep", "title": "F", "parentUid": "f%d"}`, depth), "max")
+		})
+	}
+}
+
+// A dashboard that was saved in schema version 2 looks classic, but for its rows and for what the resource says.
+func TestSavedInV2(t *testing.T) {
+	srv := grafanatest.New(t, grafanatest.V12)
+	c := fill(t, srv)
+	c.want(200, "POST", "/api/dashboards/db", `{"dashboard": {"uid": "v", "title": "V", "panels": [{"id": 7, "type": "row", "panels": [{"id": 15, "type": "text"}]}, {"id": 11, "type": "row"}]}}`)
+	resource := "/apis/dashboard.grafana.app/v0alpha1/namespaces/default/dashboards/v"
+	if _, text := c.do("GET", resource, ""); bytes.Contains(text, []byte("storedVersion")) {
+		t.Errorf("before: %s", text)
+	}
+	srv.SaveInV2(t, "v", "alice", func(map[string]any) {})
+	c.want(200, "GET", "/api/dashboards/uid/v", "", `"id":16`, `"id":17`, `"id":15`, `"apiVersion":"v0alpha1"`, `"version":2`)
+	c.want(200, "GET", resource, "", `"storedVersion":"v2beta1"`)
+	c.want(200, "POST", "/api/dashboards/db", `{"dashboard": {"uid": "v", "title": "V"}, "overwrite": true}`)
+	if _, text := c.do("GET", resource, ""); bytes.Contains(text, []byte("storedVersion")) {
+		t.Errorf("after a classic save: %s", text)
+	}
+}
+
+// A Viewer of 12.4 reads all that a plan needs; what it may not write, its permissions say.
+func TestViewer(t *testing.T) {
+	for _, p := range grafanatest.Profiles() {
+		t.Run(p.String(), func(t *testing.T) {
+			srv := grafanatest.New(t, p)
+			c := fill(t, srv)
+			as := func(role grafanatest.Role, method, path string) (int, []byte) {
+				return c.do(method, path, "", "Authorization", "Bearer "+srv.AddToken(role, "x"))
+			}
+			for _, path := range []string{"/api/datasources", "/api/datasources/uid/d", "/api/v1/provisioning/alert-rules", "/api/v1/provisioning/folder/f/rule-groups/g"} {
+				if got, text := as(grafanatest.Viewer, "GET", path); got != per(403, 200, 403)[p] {
+					t.Errorf("a Viewer's %s: %d %s", path, got, text)
+				}
+			}
+			if got, _ := as(grafanatest.Viewer, "DELETE", "/api/datasources/uid/d"); got != 403 {
+				t.Errorf("a Viewer deletes a data source: %d", got)
+			}
+			for role, want := range map[grafanatest.Role][]string{grafanatest.Viewer: {}, grafanatest.Editor: {"folders:create", "dashboards:create", "alert.rules:create"}, grafanatest.Admin: {"datasources:create"}} {
+				_, text := as(role, "GET", "/api/access-control/user/permissions")
+				for _, action := range []string{"folders:create", "dashboards:create", "alert.rules:create", "datasources:create"} {
+					has := role == grafanatest.Admin || slices.Contains(want, action)
+					if bytes.Contains(text, []byte(`"`+action+`"`)) != has {
+						t.Errorf("role %d, %s: %s", role, action, text)
+					}
+				}
+			}
+		})
+	}
+}
+
+// 12.4 answers below its sub-path, and without it.
+func TestSubPath(t *testing.T) {
+	for _, p := range grafanatest.Profiles() {
+		srv := grafanatest.NewAt(t, p, "/graphs")
+		c := caller{t, srv}
+		c.want(200, "GET", "/api/org", "")
+		srv.URL = strings.TrimSuffix(srv.URL, "/graphs")
+		c.want(per(404, 200, 404)[p], "GET", "/api/org", "")
 	}
 }

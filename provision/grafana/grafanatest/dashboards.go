@@ -18,6 +18,7 @@ type dashboard struct {
 	createdBy, editor string
 	created, updated  time.Time
 	provisioned       bool
+	stored            string    // the version of its schema, since 12: "v0alpha1", or "v2beta1" when it was saved so
 	history           []edition // oldest first
 	age               int       // requests since it was written, for search
 }
@@ -26,6 +27,7 @@ type edition struct {
 	version     int64
 	at          time.Time
 	by, message string
+	model       map[string]any
 }
 
 // minRefresh is Grafana's min_refresh_interval as it is shipped.
@@ -64,8 +66,6 @@ func (s *Server) saveDashboard(c call) reply {
 		switch s.Profile {
 		case V11:
 			return fail(http.StatusNotFound, "Folder not found")
-		case V12:
-			return fail(http.StatusNotFound, "folders.folder.grafana.app %q not found", folder)
 		default:
 			return fail(http.StatusBadRequest, "folder not found")
 		}
@@ -83,7 +83,7 @@ func (s *Server) saveDashboard(c call) reply {
 		return *r
 	}
 	b := s.store(o, old, uid, folder, model, c.me.name, text(in["message"]))
-	out := map[string]any{"status": "success", "id": b.id, "uid": b.uid, "url": b.url(), "slug": slug(text(b.model["title"])), "version": b.version}
+	out := map[string]any{"status": "success", "id": b.id, "uid": b.uid, "url": s.url(b), "slug": s.slug(text(b.model["title"])), "version": b.version}
 	if b.folder != "" {
 		out["folderUid"] = b.folder
 	}
@@ -144,10 +144,10 @@ func (s *Server) store(o *org, old *dashboard, uid, folder string, model map[str
 	}
 	model["uid"] = b.uid
 	same := old != nil && string(plainText(b.model)) == string(plainText(model)) && b.folder == folder
-	b.model, b.folder, b.editor, b.updated, b.age = model, folder, by, s.now, 0
+	b.model, b.folder, b.editor, b.updated, b.age, b.stored = model, folder, by, s.now, 0, "v0alpha1"
 	if !same || s.Profile == V11 {
 		b.version++
-		b.history = append(b.history, edition{version: b.version, at: s.now, by: by, message: note})
+		b.history = append(b.history, edition{version: b.version, at: s.now, by: by, message: note, model: clone(model)})
 	}
 	return b
 }
@@ -185,8 +185,8 @@ func (o *org) byID(id int64) *dashboard {
 	return nil
 }
 
-func (b *dashboard) url() string {
-	return fmt.Sprintf("/d/%s/%s", b.uid, slug(text(b.model["title"])))
+func (s *Server) url(b *dashboard) string {
+	return fmt.Sprintf("/d/%s/%s", b.uid, s.slug(text(b.model["title"])))
 }
 
 func (s *Server) getDashboard(c call) reply {
@@ -197,10 +197,17 @@ func (s *Server) getDashboard(c call) reply {
 	}
 	model := clone(b.model)
 	model["id"], model["uid"], model["version"] = b.id, b.uid, b.version
+	created, updated := b.createdBy, b.editor
+	if s.Profile == V12 { // what a create names is only in the versions
+		created = "Anonymous"
+		if b.version == 1 {
+			updated = created
+		}
+	}
 	meta := map[string]any{
-		"type": "db", "canSave": true, "canEdit": true, "canAdmin": true, "canStar": true, "canDelete": true, "slug": slug(text(b.model["title"])), "url": b.url(),
-		"expires": "0001-01-01T00:00:00Z", "created": b.created.Format(time.RFC3339), "updated": b.updated.Format(time.RFC3339), "updatedBy": b.editor,
-		"createdBy": b.createdBy, "version": b.version, "hasAcl": false, "isFolder": false, "folderId": 0, "folderUid": "", "folderTitle": "General",
+		"type": "db", "canSave": true, "canEdit": true, "canAdmin": true, "canStar": true, "canDelete": true, "slug": s.slug(text(b.model["title"])), "url": s.url(b),
+		"expires": "0001-01-01T00:00:00Z", "created": b.created.Format(time.RFC3339), "updated": b.updated.Format(time.RFC3339), "updatedBy": updated,
+		"createdBy": created, "version": b.version, "hasAcl": false, "isFolder": false, "folderId": 0, "folderUid": "", "folderTitle": "General",
 		"folderUrl": "", "provisioned": b.provisioned, "provisionedExternalId": "",
 	}
 	if s.Profile >= V12 {
@@ -210,10 +217,10 @@ func (s *Server) getDashboard(c call) reply {
 		meta["isStarred"] = false
 	}
 	if b.provisioned {
-		meta["provisionedExternalId"] = slug(text(b.model["title"])) + ".json"
+		meta["provisionedExternalId"] = s.slug(text(b.model["title"])) + ".json"
 	}
 	if f := o.folders[b.folder]; f != nil {
-		meta["folderId"], meta["folderUid"], meta["folderTitle"], meta["folderUrl"] = f.id, f.uid, f.title, "/dashboards/f/"+f.uid+"/"+slug(f.title)
+		meta["folderId"], meta["folderUid"], meta["folderTitle"], meta["folderUrl"] = f.id, f.uid, f.title, "/dashboards/f/"+f.uid+"/"+s.slug(f.title)
 	}
 	return ok(map[string]any{"dashboard": model, "meta": meta})
 }
@@ -248,19 +255,67 @@ func (s *Server) versions(c call) reply {
 	out := []any{}
 	for i := len(b.history) - 1; i >= 0 && len(out) < limit; i-- {
 		e := b.history[i]
-		parent := int64(0)
-		if i > 0 {
-			parent = b.history[i-1].version
+		v := b.edition(i)
+		switch {
+		case s.Profile != V12:
+			delete(v, "data")
+		case e.version == 1: // has no parent: the list does not look at its message
+			v["message"] = "Initial save"
 		}
-		out = append(out, map[string]any{
-			"id": e.version, "dashboardId": b.id, "uid": b.uid, "parentVersion": parent, "restoredFrom": 0, "version": e.version,
-			"created": e.at.Format(time.RFC3339), "createdBy": e.by, "message": e.message,
-		})
+		out = append(out, v)
 	}
 	if s.Profile == V11 {
 		return ok(out)
 	}
 	return ok(map[string]any{"continueToken": "", "versions": out})
+}
+
+// edition is one entry of the history, whole.
+func (b *dashboard) edition(i int) map[string]any {
+	e, parent := b.history[i], int64(0)
+	if i > 0 {
+		parent = b.history[i-1].version
+	}
+	return map[string]any{
+		"id": e.version, "dashboardId": b.id, "uid": b.uid, "parentVersion": parent, "restoredFrom": 0, "version": e.version,
+		"created": e.at.Format(time.RFC3339), "createdBy": e.by, "message": e.message, "data": clone(e.model),
+	}
+}
+
+func (s *Server) getVersion(c call) reply {
+	b := c.me.org.boards[c.segments[2]]
+	if b == nil {
+		return fail(http.StatusNotFound, "Dashboard not found")
+	}
+	for i, e := range b.history {
+		if strconv.FormatInt(e.version, 10) == c.segments[4] {
+			return ok(b.edition(i))
+		}
+	}
+	return fail(http.StatusNotFound, "Dashboard version not found")
+}
+
+// resource is a dashboard of the API that begins with /apis, which 11 lacks.
+func (s *Server) resource(c call) reply {
+	b := c.me.org.boards[c.segments[6]]
+	if b == nil || s.Profile == V11 {
+		return reply{status: http.StatusNotFound, body: map[string]any{"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404, "message": "not found"}}
+	}
+	last := b.history[len(b.history)-1]
+	notes := map[string]any{"grafana.app/createdBy": b.createdBy, "grafana.app/updatedBy": b.editor, "grafana.app/message": last.message}
+	if b.folder != "" {
+		notes["grafana.app/folder"] = b.folder
+	}
+	spec := clone(b.model)
+	delete(spec, "uid")
+	out := map[string]any{
+		"kind": "Dashboard", "apiVersion": "dashboard.grafana.app/v0alpha1", "spec": spec, "status": map[string]any{},
+		"metadata": map[string]any{"name": b.uid, "namespace": c.segments[4], "generation": b.version, "annotations": notes},
+	}
+	if b.stored != "v0alpha1" {
+		out["status"] = map[string]any{"conversion": map[string]any{"failed": false, "storedVersion": b.stored}}
+	}
+	return ok(out)
 }
 
 var tagForm = regexp.MustCompile(`\S`)

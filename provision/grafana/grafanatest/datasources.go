@@ -123,6 +123,9 @@ func (s *Server) createSource(c call) reply {
 	}
 	d := &dataSource{id: o.lastID, uid: uid, secrets: map[string]string{}, version: 1}
 	d.set(in)
+	if s.Profile == V12 && len(o.sources) == 0 { // the first one is the default, whatever it says
+		d.fields["isDefault"] = true
+	}
 	o.sources[uid] = d
 	o.onlyDefault(d)
 	return ok(map[string]any{"id": d.id, "name": name, "message": "Datasource added", "datasource": d.full(o)})
@@ -148,7 +151,9 @@ func (s *Server) updateSource(c call) reply {
 		return sourceMissing()
 	case d.readOnly:
 		return fail(http.StatusForbidden, "Cannot update read-only data source")
-	case s.Profile >= V12 && text(in["uid"]) != "" && text(in["uid"]) != d.uid:
+	case s.Profile == V12 && text(in["uid"]) != "" && text(in["uid"]) != d.uid:
+		return fail(http.StatusInternalServerError, "Failed to update datasource")
+	case s.Profile >= V13 && text(in["uid"]) != "" && text(in["uid"]) != d.uid:
 		return fail(http.StatusBadRequest, "data source uid in the body does not match the one in the URL")
 	case number(in["version"]) != 0 && number(in["version"]) != d.version:
 		return fail(http.StatusConflict, "Datasource has already been updated by someone else. Please reload and try again")
@@ -189,10 +194,10 @@ func (s *Server) sourceID(c call) reply {
 	return ok(map[string]any{"id": d.id})
 }
 
-// sourceByNumber are the routes that 13 has switched off.
+// sourceByNumber are the routes that 12.4 and 13 have switched off.
 func (s *Server) sourceByNumber(c call) reply {
 	id, err := strconv.ParseInt(c.segments[1], 10, 64)
-	if err != nil || s.Profile >= V13 {
+	if err != nil || s.Profile >= V12 {
 		return fail(http.StatusNotFound, "Not found")
 	}
 	for uid, d := range c.me.org.sources {

@@ -18,9 +18,9 @@ type folder struct {
 	age                int // requests since it was written, for search
 }
 
-func (o *org) dto(f *folder) map[string]any {
+func (s *Server) dto(o *org, f *folder) map[string]any {
 	out := map[string]any{
-		"id": f.id, "uid": f.uid, "orgId": o.id, "title": f.title, "url": fmt.Sprintf("/dashboards/f/%s/%s", f.uid, slug(f.title)), "hasAcl": false,
+		"id": f.id, "uid": f.uid, "orgId": o.id, "title": f.title, "url": fmt.Sprintf("/dashboards/f/%s/%s", f.uid, s.slug(f.title)), "hasAcl": false,
 		"canSave": true, "canEdit": true, "canAdmin": true, "canDelete": true, "createdBy": f.createdBy, "created": f.created.Format(time.RFC3339),
 		"updatedBy": f.editor, "updated": f.updated.Format(time.RFC3339), "version": f.version,
 	}
@@ -28,7 +28,7 @@ func (o *org) dto(f *folder) map[string]any {
 		out["parentUid"] = p.uid
 		parents := []any{}
 		for ; p != nil; p = o.folders[p.parent] {
-			parents = append([]any{map[string]any{"uid": p.uid, "title": p.title, "url": fmt.Sprintf("/dashboards/f/%s/%s", p.uid, slug(p.title))}}, parents...)
+			parents = append([]any{map[string]any{"uid": p.uid, "title": p.title, "url": fmt.Sprintf("/dashboards/f/%s/%s", p.uid, s.slug(p.title))}}, parents...)
 		}
 		out["parents"] = parents
 	}
@@ -39,6 +39,14 @@ func folderMissing() reply { return failAs(http.StatusNotFound, "not-found", "fo
 
 func changed() reply {
 	return failAs(http.StatusPreconditionFailed, "version-mismatch", "the folder has been changed by someone else")
+}
+
+// old is the answer to a PUT with an old version.
+func (s *Server) old() reply {
+	if s.Profile == V12 {
+		return failAs(http.StatusPreconditionFailed, "version-mismatch", "The dashboard has been changed by someone else")
+	}
+	return changed()
 }
 
 func (s *Server) listFolders(c call) reply {
@@ -97,7 +105,10 @@ func (s *Server) createFolder(c call) reply {
 	if parent != "" && o.folders[parent] == nil {
 		return folderMissing()
 	}
-	if o.depth(parent) >= 4 {
+	switch depth := o.depth(parent); {
+	case s.Profile == V12 && depth >= 5:
+		return fail(http.StatusInternalServerError, "max folder depth exceeded")
+	case s.Profile != V12 && depth >= 4:
 		return fail(http.StatusBadRequest, "folder max depth exceeded, max depth is 4")
 	}
 	if uid != "" && (o.folders[uid] != nil || s.Profile == V11 && o.boards[uid] != nil) {
@@ -115,7 +126,7 @@ func (s *Server) createFolder(c call) reply {
 	}
 	f := &folder{id: o.lastID, uid: uid, title: title, parent: parent, version: 1, createdBy: c.me.name, editor: c.me.name, created: s.now, updated: s.now}
 	o.folders[uid] = f
-	return ok(o.dto(f))
+	return ok(s.dto(o, f))
 }
 
 func (o *org) depth(uid string) int {
@@ -140,7 +151,7 @@ func (s *Server) getFolder(c call) reply {
 	if f == nil {
 		return folderMissing()
 	}
-	return ok(c.me.org.dto(f))
+	return ok(s.dto(c.me.org, f))
 }
 
 func (s *Server) updateFolder(c call) reply {
@@ -153,13 +164,13 @@ func (s *Server) updateFolder(c call) reply {
 	case f == nil:
 		return folderMissing()
 	case !flag(in["overwrite"]) && number(in["version"]) != f.version:
-		return changed()
+		return s.old()
 	case text(in["title"]) == "":
 		return fail(http.StatusBadRequest, "folder title cannot be empty")
 	}
 	f.title, f.editor, f.updated, f.age = text(in["title"]), c.me.name, s.now, 0
 	f.version++
-	return ok(c.me.org.dto(f))
+	return ok(s.dto(c.me.org, f))
 }
 
 func (s *Server) moveFolder(c call) reply {
@@ -179,7 +190,7 @@ func (s *Server) moveFolder(c call) reply {
 	}
 	f.parent, f.editor, f.updated, f.age = parent, c.me.name, s.now, 0
 	f.version++
-	return ok(o.dto(f))
+	return ok(s.dto(o, f))
 }
 
 func (s *Server) deleteFolder(c call) reply {
@@ -199,6 +210,9 @@ func (s *Server) deleteFolder(c call) reply {
 	}
 	for _, r := range o.rules {
 		if inside[r.folder] && c.query.Get("forceDeleteRules") != "true" {
+			if s.Profile == V12 {
+				return failID(http.StatusBadRequest, "folder.not-empty", "Folder cannot be deleted: folder is not empty")
+			}
 			return fail(http.StatusBadRequest, "folder cannot be deleted: folder is not empty: contains alert rules")
 		}
 	}

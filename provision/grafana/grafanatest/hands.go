@@ -3,6 +3,8 @@ package grafanatest
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
+	"strconv"
 	"testing"
 )
 
@@ -47,6 +49,31 @@ func (s *Server) SaveInBrowser(t testing.TB, uid, by string, edit func(model map
 func (s *Server) SaveByAPI(t testing.TB, uid, by, note string, edit func(model map[string]any)) {
 	t.Helper()
 	s.change(t, uid, by, note, edit)
+}
+
+// SaveInV2 changes a dashboard as the editor of 12 and 13 does with dynamic layouts: it is stored in schema version 2. As classic
+// JSON it looks as before, but for the ids of its rows, which are new.
+func (s *Server) SaveInV2(t testing.TB, uid, by string, edit func(model map[string]any)) {
+	t.Helper()
+	s.change(t, uid, by, "", func(model map[string]any) {
+		edit(model)
+		panels, _ := model["panels"].([]any)
+		next := int64(0)
+		var rows []map[string]any
+		for i := 0; i < len(panels); i++ {
+			panel, _ := panels[i].(map[string]any)
+			if next = max(next, number(panel["id"])); panel["type"] == "row" {
+				rows = append(rows, panel)
+			}
+			nested, _ := panel["panels"].([]any)
+			panels = append(slices.Clip(panels), nested...)
+		}
+		for _, row := range rows {
+			next++
+			row["id"] = json.Number(strconv.FormatInt(next, 10))
+		}
+	})
+	s.with(func(o *org) { o.boards[uid].stored = "v2beta1" })
 }
 
 func (s *Server) change(t testing.TB, uid, by, note string, edit func(model map[string]any)) {

@@ -48,13 +48,20 @@ func (c call) is(method, pattern string) bool {
 	return true
 }
 
-func (s *Server) route(c call) reply {
-	handlers := []struct {
-		method, pattern string
-		role            Role
-		permission      string
-		do              func(call) reply
-	}{
+// handler answers one kind of request.
+type handler struct {
+	method, pattern string
+	role            Role
+	permission      string
+	do              func(call) reply
+}
+
+func (s *Server) handlers() []handler {
+	reader, editor := Admin, Editor // who may read data sources, and rules
+	if s.Profile == V12 {
+		reader, editor = Viewer, Viewer
+	}
+	return []handler{
 		{"GET", "org", Viewer, "", s.getOrg},
 		{"GET", "search", Viewer, "", s.search},
 		{"GET", "folders", Viewer, "", s.listFolders},
@@ -63,31 +70,37 @@ func (s *Server) route(c call) reply {
 		{"PUT", "folders/*", Editor, "folders:write", s.updateFolder},
 		{"DELETE", "folders/*", Editor, "folders:delete", s.deleteFolder},
 		{"POST", "folders/*/move", Editor, "folders:write", s.moveFolder},
-		{"POST", "dashboards/db", Editor, "dashboards:create", s.saveDashboard},
+		{"POST", "dashboards/db", Editor, "dashboards:create", s.saveDashboard}, // "dashboards:write" where there is one
 		{"GET", "dashboards/uid/*", Viewer, "", s.getDashboard},
 		{"DELETE", "dashboards/uid/*", Editor, "dashboards:delete", s.deleteDashboard},
 		{"GET", "dashboards/uid/*/versions", Editor, "dashboards:write", s.versions},
-		{"GET", "datasources", Admin, "datasources:read", s.listSources},
+		{"GET", "dashboards/uid/*/versions/*", Editor, "dashboards:write", s.getVersion},
+		{"GET", "apis/dashboard.grafana.app/v0alpha1/namespaces/*/dashboards/*", Viewer, "", s.resource},
+		{"GET", "access-control/user/permissions", Viewer, "", s.permissions},
+		{"GET", "datasources", reader, "datasources:read", s.listSources},
 		{"POST", "datasources", Admin, "datasources:create", s.createSource},
-		{"GET", "datasources/uid/*", Admin, "datasources:read", s.getSource},
+		{"GET", "datasources/uid/*", reader, "datasources:read", s.getSource},
 		{"PUT", "datasources/uid/*", Admin, "datasources:write", s.updateSource},
 		{"DELETE", "datasources/uid/*", Admin, "datasources:delete", s.deleteSource},
-		{"GET", "datasources/name/*", Admin, "datasources:read", s.sourceByName},
-		{"GET", "datasources/id/*", Admin, "datasources.id:read", s.sourceID},
-		{"GET", "datasources/*", Admin, "datasources:read", s.sourceByNumber},
+		{"GET", "datasources/name/*", reader, "datasources:read", s.sourceByName},
+		{"GET", "datasources/id/*", reader, "datasources.id:read", s.sourceID},
+		{"GET", "datasources/*", reader, "datasources:read", s.sourceByNumber},
 		{"PUT", "datasources/*", Admin, "datasources:write", s.sourceByNumber},
 		{"DELETE", "datasources/*", Admin, "datasources:delete", s.sourceByNumber},
 		{"POST", "annotations", Editor, "annotations:create", s.annotate},
 		{"GET", "annotations", Viewer, "", s.annotations},
-		{"GET", "v1/provisioning/alert-rules", Editor, "alert.provisioning:read", s.listRules},
+		{"GET", "v1/provisioning/alert-rules", editor, "alert.provisioning:read", s.listRules},
 		{"POST", "v1/provisioning/alert-rules", Editor, "alert.provisioning:write", s.createRule},
-		{"GET", "v1/provisioning/alert-rules/*", Editor, "alert.provisioning:read", s.getRule},
+		{"GET", "v1/provisioning/alert-rules/*", editor, "alert.provisioning:read", s.getRule},
 		{"PUT", "v1/provisioning/alert-rules/*", Editor, "alert.provisioning:write", s.updateRule},
 		{"DELETE", "v1/provisioning/alert-rules/*", Editor, "alert.provisioning:write", s.deleteRule},
-		{"GET", "v1/provisioning/folder/*/rule-groups/*", Editor, "alert.provisioning:read", s.getGroup},
+		{"GET", "v1/provisioning/folder/*/rule-groups/*", editor, "alert.provisioning:read", s.getGroup},
 		{"PUT", "v1/provisioning/folder/*/rule-groups/*", Editor, "alert.provisioning:write", s.putGroup},
 	}
-	for _, h := range handlers {
+}
+
+func (s *Server) route(c call) reply {
+	for _, h := range s.handlers() {
 		if !c.is(h.method, h.pattern) {
 			continue
 		}
@@ -104,6 +117,23 @@ func (s *Server) route(c call) reply {
 
 func (s *Server) getOrg(c call) reply {
 	return ok(map[string]any{"id": c.me.org.id, "name": c.me.org.name, "address": map[string]any{"address1": "", "address2": "", "city": "", "zipCode": "", "state": "", "country": ""}})
+}
+
+// permissions are the caller's own: each action with the scopes that it has it for.
+func (s *Server) permissions(c call) reply {
+	out := map[string]any{"dashboards:read": []any{"folders:*"}, "folders:read": []any{"folders:*"}}
+	for _, h := range s.handlers() {
+		if h.permission != "" && c.me.role >= h.role {
+			out[h.permission] = []any{"*"}
+		}
+	}
+	if c.me.role >= Editor { // they may write rules without the right to provision them
+		delete(out, "alert.provisioning:write")
+		for _, action := range []string{"create", "write", "delete"} {
+			out["alert.rules:"+action] = []any{"folders:*"}
+		}
+	}
+	return ok(out)
 }
 
 func (s *Server) annotate(c call) reply {
@@ -155,6 +185,10 @@ func failAs(status int, kind, text string) reply {
 	return reply{status: status, body: map[string]any{"status": kind, "message": text}}
 }
 
+func failID(status int, id, text string) reply {
+	return reply{status: status, body: map[string]any{"message": text, "messageId": id, "statusCode": status, "traceID": ""}}
+}
+
 func message(text string) map[string]any { return map[string]any{"message": text} }
 
 var uidForm = regexp.MustCompile(`^[a-zA-Z0-9_-]*$`)
@@ -189,10 +223,18 @@ func flag(v any) bool {
 	return b
 }
 
-var slugForm = regexp.MustCompile(`[^a-z0-9]+`)
+var (
+	slugForm = regexp.MustCompile(`[^a-z0-9]+`)
+	signForm = regexp.MustCompile(`[!-,./:-@\[-^` + "`" + `{-~]`)
+)
 
-func slug(title string) string {
-	return strings.Trim(slugForm.ReplaceAllString(strings.ToLower(title), "-"), "-")
+// slug is what a title is in an address; 12 writes a sign as its number.
+func (s *Server) slug(title string) string {
+	title = strings.ToLower(title)
+	if s.Profile == V12 {
+		title = signForm.ReplaceAllStringFunc(title, func(sign string) string { return fmt.Sprintf("%x", sign) })
+	}
+	return strings.Trim(slugForm.ReplaceAllString(title, "-"), "-")
 }
 
 // clone copies a JSON value through its text, so that nobody shares it.
