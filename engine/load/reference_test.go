@@ -66,7 +66,7 @@ func readReference(t *testing.T, name string) *referenceText {
 		t.Fatal(err)
 	}
 	r := &referenceText{
-		t: t, name: readme, markdown: string(text), rows: map[string]map[string]referenceRow{}, files: bundle(t), apart: fstest.MapFS{},
+		t: t, name: "README.md", markdown: string(text), rows: map[string]map[string]referenceRow{}, files: bundle(t), apart: fstest.MapFS{},
 		blocks: map[string]*hclsyntax.Block{}, all: map[string][]*hclsyntax.Block{}, void: "var.void", needs: "\nvariable \"void\" { default = null }\n",
 	}
 	if name == definitions {
@@ -476,7 +476,7 @@ func TestReferenceFunctions(t *testing.T) {
 	for _, r := range references(t) {
 		_, part, _ := strings.Cut(r.markdown, "\n### Expressions\n")
 		functions := pipelineFunctions(&loader{})
-		if r.name != readme {
+		if r.name != "README.md" {
 			_, part, _ = strings.Cut(r.markdown, "may use these functions:\n")
 			functions = constantFunctions()
 		}
