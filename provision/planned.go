@@ -57,10 +57,12 @@ func (w *World) leaving() (names []string) {
 
 // makePlanned makes the planned tables in the schema that comes first in the search path of tx, and hides what leaves behind
 // types, which no query can read. The caller rolls tx back: the live tables are neither touched nor locked.
-func (w *World) makePlanned(ctx context.Context, tx pgx.Tx) error {
+//
+// Native partitions do for a query where there can be no hypertables.
+func (w *World) makePlanned(ctx context.Context, tx pgx.Tx, hypertables bool) error {
 	caps := w.caps
-	if caps.Version == "" {
-		caps = timescale.Capabilities{Server: caps.Server} // the extension is not there yet: partitions do for a query
+	if !hypertables || caps.Version == "" {
+		caps = timescale.Capabilities{Server: caps.Server}
 	}
 	for _, t := range w.planned {
 		for _, sql := range timescale.CreateSQL(t, caps, w.now()) {
@@ -189,19 +191,27 @@ func (w *World) explain(ctx context.Context, p *plan.Plan) error {
 		return err
 	}
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
-	name := "cryptoviz_plan_" + strings.ToLower(rand.Text()[:10])
-	for _, sql := range []string{
-		"SET LOCAL lock_timeout = '2s'", "SET LOCAL statement_timeout = '15s'", "CREATE SCHEMA " + name,
-		"SELECT set_config('search_path', '" + name + ", ' || current_setting('search_path'), true)",
-	} {
-		if _, err := tx.Exec(ctx, sql); err != nil {
-			if refusal(err) == "" {
-				return err
-			}
-			return nil // this user may make no schema: the queries go unchecked
-		}
+	if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = '15s'"); err != nil {
+		return err
 	}
-	if err := w.makeAll(ctx, tx); err != nil {
+	name := "cryptoviz_plan_" + strings.ToLower(rand.Text()[:10])
+	err = timescale.Attempt(ctx, tx, func() error {
+		_, err := tx.Exec(ctx, "CREATE SCHEMA "+name)
+		return err
+	})
+	switch {
+	case err == nil:
+	case refusal(err) != "":
+		name = "pg_temp" // this user may make no schema
+	case w.caps.ReadOnly != "":
+		return nil // the queries go unchecked, as the plan says at its top
+	default:
+		return err
+	}
+	if _, err := tx.Exec(ctx, "SELECT set_config('search_path', '"+name+", ' || current_setting('search_path'), true)"); err != nil {
+		return err
+	}
+	if err := w.makeAll(ctx, tx, name != "pg_temp"); err != nil {
 		if refusal(err) == "" {
 			return err
 		}
@@ -226,7 +236,7 @@ func (w *World) explain(ctx context.Context, p *plan.Plan) error {
 }
 
 // makeAll makes the planned tables, and the engine's own where they are missing: rollups and dashboards read those too.
-func (w *World) makeAll(ctx context.Context, tx pgx.Tx) error {
+func (w *World) makeAll(ctx context.Context, tx pgx.Tx, hypertables bool) error {
 	var engine bool
 	if err := tx.QueryRow(ctx, "SELECT to_regclass('cryptoviz.meta') IS NOT NULL").Scan(&engine); err != nil {
 		return err
@@ -236,7 +246,7 @@ func (w *World) makeAll(ctx context.Context, tx pgx.Tx) error {
 			return err
 		}
 	}
-	return w.makePlanned(ctx, tx)
+	return w.makePlanned(ctx, tx, hypertables)
 }
 
 // askedOf lists the queries of the plan's rollups, dashboards and alerts.

@@ -156,6 +156,13 @@ func (w *World) removed(r *spec.Removed) plan.Resource {
 
 // lock takes the advisory lock: one apply at a time. The context ends when it is lost.
 func (w *World) lock(ctx context.Context) (held context.Context, release func(), err error) {
+	caps, err := w.catalog.Capabilities(ctx)
+	if err == nil {
+		err = caps.Writable()
+	}
+	if err != nil {
+		return nil, nil, err
+	}
 	return timescale.Lock(ctx, w.db)
 }
 

@@ -92,6 +92,9 @@ func (a *Aggregate) judgeCreate(ctx context.Context, c *plan.Change, caps Capabi
 	if answer.untried != "" {
 		c.Note("the aggregate could not be tried out: %s", answer.untried)
 	}
+	if answer.guessed {
+		c.Note("its query is not checked: the database is read-only here")
+	}
 	a.warnOfWindow(c)
 	if r := s.relations[a.Spec.From.Name]; r != nil && r.hyper != nil && r.hyper.chunks > 0 {
 		c.Find("CV-A10", "", "it reads %s: %s", a.Spec.From.Name, extent(r))

@@ -231,7 +231,7 @@ func TestAggregateWithItsTable(t *testing.T) {
 	b := &spec.Aggregate{Name: "weekly", From: table, Query: "SELECT time_bucket('7 days', bucket) AS bucket, max(high) AS high FROM daily GROUP BY 1", Refresh: &spec.Refresh{Start: 13 * day, Every: time.Hour}}
 	v := &spec.View{Name: "top", Query: "SELECT max(high) AS highest FROM weekly"}
 	w.p.Tables, w.p.Aggregates, w.p.Views = []*spec.Table{table}, []*spec.Aggregate{b, a}, []*spec.View{v}
-	make := func(ctx context.Context, tx pgx.Tx) error {
+	make := func(ctx context.Context, tx pgx.Tx, _ bool) error {
 		for _, sql := range []string{ticks, "SELECT create_hypertable('ticks', by_range('time', interval '1 day'), create_default_indexes => false)"} {
 			if _, err := tx.Exec(ctx, sql); err != nil {
 				return err
@@ -246,7 +246,7 @@ func TestAggregateWithItsTable(t *testing.T) {
 	w.catalog.Reset()
 	w.expect(w.plan(w.view(v)), plan.Create, []string{"query:  -> SQL (intent)"})
 	w.queries.Planned = nil
-	if err := pgx.BeginFunc(t.Context(), w.db, func(tx pgx.Tx) error { return make(t.Context(), tx) }); err != nil {
+	if err := pgx.BeginFunc(t.Context(), w.db, func(tx pgx.Tx) error { return make(t.Context(), tx, true) }); err != nil {
 		t.Fatal(err)
 	}
 	w.apply(w.aggregate(a))

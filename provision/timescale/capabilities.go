@@ -22,7 +22,9 @@ type Capabilities struct {
 	Columns   bool   // the names of the columnstore: TimescaleDB 2.18 and later; before, it was called compression
 	Schema    string // where the extension's functions are
 	Hidden    bool   // that schema is not in the search_path
+	ReadOnly  string // why the session can plan and not apply, and what apply needs; "" when it can
 
+	frozen   bool   // not even temporary objects can be made
 	settings string // the view of columnstore settings, "" before TimescaleDB 2.14.1
 }
 
@@ -54,7 +56,15 @@ func (c Capabilities) fn(name string) string {
 // errReadOnly means that nothing can be applied to this server.
 var errReadOnly = errors.New("the server takes no changes")
 
-// Detect reads the capabilities. A server that cannot be changed, or on which TimescaleDB is broken, is an error.
+// Writable is an error when the session can plan and not apply.
+func (c Capabilities) Writable() error {
+	if c.ReadOnly == "" {
+		return nil
+	}
+	return fmt.Errorf("%w: %s", errReadOnly, c.ReadOnly)
+}
+
+// Detect reads the capabilities. A server on which TimescaleDB is broken is an error.
 func Detect(ctx context.Context, db *pgxpool.Pool) (Capabilities, error) {
 	return detect(ctx, db)
 }
@@ -66,6 +76,7 @@ func detect(ctx context.Context, db interface {
 	var c Capabilities
 	var preloaded, standby, readOnly bool
 	var settings *string
+	var reader string
 	// The settings of the library tell whether it is preloaded; shared_preload_libraries itself is for privileged users only.
 	err := db.QueryRow(ctx, `SELECT split_part(current_setting('server_version'), ' ', 1), current_setting('server_version_num')::int,
 		coalesce((SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'), ''),
@@ -76,17 +87,23 @@ func detect(ctx context.Context, db interface {
 		coalesce((SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'timescaledb'), ''),
 		coalesce((SELECT n.nspname <> ALL (current_schemas(true)) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'timescaledb'), false),
 		coalesce(to_regclass('timescaledb_information.hypertable_columnstore_settings'), to_regclass('timescaledb_information.hypertable_compression_settings'))::text,
-		pg_is_in_recovery(), current_setting('default_transaction_read_only')::boolean`).
-		Scan(&c.Server, &c.Number, &c.Version, &c.Available, &c.Edition, &preloaded, &c.ByRange, &c.Columns, &c.Schema, &c.Hidden, &settings, &standby, &readOnly)
+		pg_is_in_recovery(), current_setting('default_transaction_read_only')::boolean,
+		coalesce((SELECT current_user::text FROM pg_class r JOIN pg_namespace n ON n.oid = r.relnamespace WHERE n.nspname = 'cryptoviz' AND r.relname = 'managed' AND NOT has_table_privilege(r.oid, 'INSERT')), '')`).
+		Scan(&c.Server, &c.Number, &c.Version, &c.Available, &c.Edition, &preloaded, &c.ByRange, &c.Columns, &c.Schema, &c.Hidden, &settings, &standby, &readOnly, &reader)
 	switch {
 	case err != nil:
 		return c, fmt.Errorf("read the database's capabilities: %w", err)
-	case standby:
-		return c, fmt.Errorf("%w: it is a standby (in recovery); let database.url name the primary, such as with target_session_attrs=read-write", errReadOnly)
-	case readOnly:
-		return c, fmt.Errorf("%w: transactions are read-only for this user (default_transaction_read_only = on); use a user that may change tables", errReadOnly)
 	case c.Version != "" && !preloaded:
 		return c, fmt.Errorf("TimescaleDB %s is installed in this database and the server does not load it: add timescaledb to shared_preload_libraries and restart the server", c.Version)
+	}
+	c.frozen = standby || readOnly
+	switch {
+	case standby:
+		c.ReadOnly = "it is a standby (in recovery); apply needs the primary, such as with target_session_attrs=read-write in database.url"
+	case readOnly:
+		c.ReadOnly = "transactions are read-only for this user (default_transaction_read_only = on); apply needs a user that may change tables"
+	case reader != "":
+		c.ReadOnly = reader + " may not write to cryptoviz.managed; apply needs the user that owns it"
 	}
 	if settings != nil {
 		c.settings = *settings

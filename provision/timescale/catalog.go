@@ -57,6 +57,9 @@ func (c *Catalog) Describe() plan.Read {
 	if s, loaded := cell.value.(*snapshot); loaded {
 		r.Text += fmt.Sprintf(", %s: %s, %s, %s", s.caps.Name(), english.Plural(s.count("r", "p"), "table", ""),
 			english.Plural(s.count("v", "m")-len(s.aggregates), "view", ""), english.Plural(len(s.aggregates), "aggregate", ""))
+		if s.caps.ReadOnly != "" {
+			r.Text += "; read-only: " + s.caps.ReadOnly + ". Whether the server would make the changes is not checked"
+		}
 	}
 	return r
 }

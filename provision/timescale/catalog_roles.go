@@ -18,6 +18,7 @@ type roleSnapshot struct {
 	super     bool // the session's user is a superuser
 	creates   bool // … or has CREATEROLE
 	passwords bool // … or may read them: pg_authid
+	readOnly  bool // … or plans only: see Capabilities
 	roles     map[string]*liveRole
 	relations map[string]*grantable // by schema and name, joined by a point
 	usage     map[string][]string   // of a schema: who has it; "" is PUBLIC
@@ -156,6 +157,19 @@ func (c *Catalog) readRoles(ctx context.Context) (*roleSnapshot, error) {
 		slices.SortFunc(l.grants, func(a, b liveGrant) int {
 			return cmp.Or(cmp.Compare(a.relation, b.relation), cmp.Compare(a.column, b.column), cmp.Compare(a.privilege, b.privilege), cmp.Compare(a.grantor, b.grantor))
 		})
+	}
+	caps, err := c.Capabilities(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if r.readOnly = caps.ReadOnly != ""; r.readOnly { // apply is another user's: what this one may not do says nothing
+		r.creates = true
+		for _, l := range r.roles {
+			l.mine = true
+		}
+		for _, g := range r.relations {
+			g.mine = true
+		}
 	}
 	if r.ledger, err = c.managed(ctx); err != nil {
 		return nil, err

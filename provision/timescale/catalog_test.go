@@ -2,6 +2,7 @@ package timescale
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -114,31 +115,87 @@ func TestTableInTheEngineSchema(t *testing.T) {
 	}
 }
 
-func TestServerThatTakesNoChanges(t *testing.T) {
+// A server, or a user, that takes no changes can be planned for: what a change would be is compared all the same.
+func planReadOnly(t *testing.T, w *tableWorld, theirs *pgxpool.Pool, why string) {
+	t.Helper()
+	them := &tableWorld{t: t, cat: NewCatalog(theirs), ledger: w.ledger}
+	them.cat.Pipeline = w.cat.Pipeline
+	caps, err := them.cat.Capabilities(t.Context())
+	if err != nil || !strings.Contains(caps.ReadOnly, why) {
+		t.Fatalf("%q %v, want %q", caps.ReadOnly, err, why)
+	}
+	if err := caps.Writable(); !errors.Is(err, errReadOnly) || !strings.Contains(err.Error(), why) {
+		t.Error(err)
+	}
+	if c := them.plan(them.table(sample("m", false))); c.Action != plan.None {
+		t.Errorf("as it is: %+v %q", c.Diffs, c.Notes)
+	}
+	s := sample("m", false)
+	s.Columns = slices.Insert(s.Columns, 1, &spec.Column{Name: "more", Type: spec.Double, Null: true})
+	s.Columns[len(s.Columns)-2].Default = "'b'"
+	s.Columns[len(s.Columns)-4].Type = "bigint"
+	c := them.plan(them.table(s))
+	if c.Action != plan.Update || len(c.Diffs) != 3 || c.Impossible() || !strings.Contains(strings.Join(c.Notes, " "), "not tried on the server") {
+		t.Errorf("changed: %s %+v %+v %q", c.Action, c.Diffs, c.Findings, c.Notes)
+	}
+	for _, d := range c.Diffs {
+		if d.Cause != plan.Intent {
+			t.Errorf("%s: %s", d.Name, d.Cause)
+		}
+	}
+	if c := them.plan(them.table(sample("another", false))); c.Action != plan.Create || c.Impossible() {
+		t.Errorf("new: %s %+v %q", c.Action, c.Findings, c.Notes)
+	}
+	if c := them.plan(them.removed("m")); c.Action != plan.Delete || c.Findings[0].Code != "CV-T29" || c.Findings[0].Loss == nil {
+		t.Errorf("removed: %s %+v %q", c.Action, c.Findings, c.Notes)
+	}
+	if text := them.cat.Describe().Text; !strings.Contains(text, "read-only: "+caps.ReadOnly) {
+		t.Error(text)
+	}
+}
+
+// readOnlyWorld has the engine's tables, a table and rows.
+func readOnlyWorld(t *testing.T, url string) *tableWorld {
+	w := newTableWorld(t, url)
+	w.apply(&Engine{Pipeline: w.cat.Pipeline, Catalog: w.cat})
+	w.apply(w.table(sample("m", false)))
+	w.fill("m")
+	for address, state := range w.ledger {
+		if err := (&Ledger{DB: w.cat.DB}).Put(t.Context(), address, state, "", ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return w
+}
+
+func TestPlanReadOnly(t *testing.T) {
 	t.Parallel()
-	url := testkit.Postgres(t)
+	url := testkit.Postgres(t) + "&search_path=public"
+	w := readOnlyWorld(t, url)
 	pool, err := pgxpool.New(t.Context(), url+"&default_transaction_read_only=on")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer pool.Close()
-	if _, err := NewCatalog(pool).Capabilities(t.Context()); err == nil || !strings.Contains(err.Error(), "default_transaction_read_only") {
-		t.Error(err)
-	}
+	planReadOnly(t, w, pool, "default_transaction_read_only")
+
+	const reader = "CREATE ROLE %[1]s LOGIN; GRANT USAGE ON SCHEMA public, cryptoviz TO %[1]s; GRANT SELECT ON ALL TABLES IN SCHEMA public, cryptoviz TO %[1]s"
+	theirs := w.as(reader)
+	planReadOnly(t, w, theirs.cat.DB, "may not write to cryptoviz.managed")
+	w.exec("REVOKE TEMPORARY ON DATABASE " + quote(w.text("SELECT current_database()")) + " FROM PUBLIC")
+	planReadOnly(t, w, theirs.cat.DB, "may not write to cryptoviz.managed")
 }
 
-// A standby answers queries, and the error says where to apply instead.
+// A standby can be planned for, and apply is told where to go instead.
 func TestStandby(t *testing.T) {
 	t.Parallel()
 	server := testkit.StartPostgres(t, nil)
-	pool, err := pgxpool.New(t.Context(), server.URL())
+	pool, err := pgxpool.New(t.Context(), server.URL()+"&search_path=public")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer pool.Close()
-	if _, err := NewCatalog(pool).Capabilities(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	w := readOnlyWorld(t, server.URL()+"&search_path=public")
 	var data string
 	if err := pool.QueryRow(t.Context(), "SHOW data_directory").Scan(&data); err != nil {
 		t.Fatal(err)
@@ -153,10 +210,7 @@ func TestStandby(t *testing.T) {
 		t.Fatal(err)
 	}
 	pool.Reset()
-	_, err = NewCatalog(pool).Capabilities(t.Context())
-	if err == nil || !strings.Contains(err.Error(), "standby") {
-		t.Error(err)
-	}
+	planReadOnly(t, w, pool, "standby")
 }
 
 // many makes n tables of the kinds that a pipeline has.

@@ -31,11 +31,6 @@ func (c *Catalog) session(ctx context.Context) (session, error) {
 	})
 }
 
-// grantTemporary is the remedy for a user who may make no temporary tables and views.
-func (c *Catalog) grantTemporary(user string) string {
-	return fmt.Sprintf("GRANT TEMPORARY ON DATABASE %s TO %s", quote(c.DB.Config().ConnConfig.Database), quote(user))
-}
-
 // liveView is a view as the database has it, or what the user sees of a continuous aggregate.
 type liveView struct {
 	oid      uint32
@@ -153,6 +148,7 @@ func (v *viewSnapshot) scanViews(rows pgx.Rows, s *snapshot, named nameSet) erro
 	var one liveView
 	var columns [][]string
 	_, err := pgx.ForEachRow(rows, []any{&one.oid, &one.schema, &one.name, &one.owner, &one.mine, &one.comment, &one.query, &one.options, &columns}, func() error {
+		one.mine = one.mine || s.caps.ReadOnly != ""
 		r := s.relations[one.name]
 		if r == nil || r.oid != one.oid {
 			return nil

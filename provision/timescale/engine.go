@@ -226,6 +226,10 @@ func (e *Engine) try(ctx context.Context, c *plan.Change, steps []string) error 
 	case err == nil:
 	case state == "55P03":
 		c.Note("not tried on the server: another session holds a lock")
+	case state == "25006":
+		c.Note("not tried on the server: %s", readOnlyServer)
+	case state == "42501" && e.caps.ReadOnly != "":
+		c.Note("not tried on the server: the server says %s", serverText(err))
 	case state == "42501":
 		c.Find("CV-T28", "", "%s", e.Catalog.lackingForEngine(ctx, err))
 	case refuses(state):

@@ -18,11 +18,15 @@ func (d *draft) refusedRight(ctx context.Context, before []string, steps []step,
 	case d.change.Action == plan.Create && before == nil && d.inEngineSchema(ctx):
 		return d.run(ctx, []string{createEngineSchema}, steps)
 	}
+	if d.live.caps.ReadOnly != "" {
+		return doubt("the server says " + serverText(err)), nil
+	}
 	d.change.Find("CV-T28", "", "%s", d.Catalog.lackingForTable(ctx, d.name(), err))
 	return "", nil
 }
 
-const createEngineSchema = "CREATE SCHEMA IF NOT EXISTS " + engineSchema
+// createEngineSchema asks for the right to make a schema only where it makes one.
+const createEngineSchema = "DO $$ BEGIN IF to_regnamespace('" + engineSchema + "') IS NULL THEN CREATE SCHEMA IF NOT EXISTS " + engineSchema + "; END IF; END $$"
 
 // inEngineSchema tells whether new tables come to be in the engine's schema, which the same apply makes: where the search_path
 // begins with it, as it does for a user of its name.
@@ -36,39 +40,38 @@ func (d *draft) inEngineSchema(ctx context.Context) (yes bool) {
 	return err == nil && yes
 }
 
-// lackingForTable explains why a table may not be made or changed, and names the statement that gives the right. The server's own
-// message names neither the user nor the way out.
+// lackingForTable explains why a table may not be made or changed, and names the statement that gives that right and no other. The
+// server's own message names neither the user nor the way out.
 func (c *Catalog) lackingForTable(ctx context.Context, table string, err error) string {
-	var user, schema, owner string
+	var user, schema, owner, name string
 	var creates, owns bool
 	failed := c.queryRow(ctx, `SELECT current_user::text, coalesce(current_schema()::text, ''), coalesce(has_schema_privilege(current_schema(), 'CREATE'), true),
-		coalesce(pg_get_userbyid(c.relowner)::text, ''), coalesce(pg_has_role(c.relowner, 'USAGE'), true)
-		FROM (SELECT to_regclass($1) AS oid) t LEFT JOIN pg_class c ON c.oid = t.oid`, quote(table)).Scan(&user, &schema, &creates, &owner, &owns)
+		coalesce(pg_get_userbyid(c.relowner)::text, ''), coalesce(pg_has_role(c.relowner, 'USAGE'), true), coalesce(c.relnamespace::regnamespace::text || '.' || quote_ident(c.relname), '')
+		FROM (SELECT to_regclass($1) AS oid) t LEFT JOIN pg_class c ON c.oid = t.oid`, quote(table)).Scan(&user, &schema, &creates, &owner, &owns, &name)
 	switch {
 	case failed != nil:
 	case !owns:
-		return fmt.Sprintf("%s is not the owner of %s, %s is (%s). Use that user, or let a superuser run GRANT %s TO %s", user, table, owner, serverText(err), quote(owner), quote(user))
+		return fmt.Sprintf("%s is not the owner of %s, %s is (%s). Let an administrator run ALTER TABLE %s OWNER TO %s", user, table, owner, serverText(err), name, quote(user))
 	case !creates:
-		return fmt.Sprintf("%s may not make tables and indexes in schema %s (%s). Let the schema's owner or a superuser run GRANT CREATE ON SCHEMA %s TO %s", user, schema, serverText(err), quote(schema), quote(user))
+		return fmt.Sprintf("%s may not make tables and indexes in schema %s (%s). Let the schema's owner run GRANT CREATE ON SCHEMA %s TO %s", user, schema, serverText(err), quote(schema), quote(user))
 	}
 	return err.Error()
 }
 
-// lackingForEngine is the same for the engine's own tables. CREATE SCHEMA IF NOT EXISTS wants the right to make one also where it is
-// there.
+// lackingForEngine is the same for the engine's own tables.
 func (c *Catalog) lackingForEngine(ctx context.Context, err error) string {
 	var user, database, owner string
-	var creates, owns bool
-	failed := c.queryRow(ctx, `SELECT current_user::text, current_database()::text, has_database_privilege(current_database(), 'CREATE'),
-		coalesce(pg_get_userbyid(n.nspowner)::text, ''), coalesce(pg_has_role(n.nspowner, 'USAGE'), true)
-		FROM (SELECT $1::text AS name) s LEFT JOIN pg_namespace n ON n.nspname = s.name`, engineSchema).Scan(&user, &database, &creates, &owner, &owns)
+	var there, creates bool
+	failed := c.queryRow(ctx, `SELECT current_user::text, current_database()::text, n.oid IS NOT NULL, coalesce(pg_get_userbyid(n.nspowner)::text, ''),
+		CASE WHEN n.oid IS NULL THEN has_database_privilege(current_database(), 'CREATE') ELSE has_schema_privilege(n.oid, 'CREATE') AND has_schema_privilege(n.oid, 'USAGE') END
+		FROM (SELECT $1::text AS name) s LEFT JOIN pg_namespace n ON n.nspname = s.name`, engineSchema).Scan(&user, &database, &there, &owner, &creates)
 	switch {
-	case failed != nil:
-	case !owns:
-		return fmt.Sprintf("schema %s belongs to %s, not to %s (%s). Use that user, or let a superuser run GRANT %s TO %s", engineSchema, owner, user, serverText(err), quote(owner), quote(user))
-	case !creates:
-		return fmt.Sprintf("%s may not make the schema %s in database %s (%s). Let the database's owner or a superuser run GRANT CREATE ON DATABASE %s TO %s",
-			user, engineSchema, database, serverText(err), quote(database), quote(user))
+	case failed != nil, creates:
+		return err.Error()
+	case there:
+		return fmt.Sprintf("%s may not make tables in schema %s, which belongs to %s (%s). Let its owner run GRANT USAGE, CREATE ON SCHEMA %s TO %s",
+			user, engineSchema, owner, serverText(err), engineSchema, quote(user))
 	}
-	return err.Error()
+	return fmt.Sprintf("%s may not make the schema %s in database %s (%s). Let an administrator run CREATE SCHEMA %s AUTHORIZATION %s",
+		user, engineSchema, database, serverText(err), engineSchema, quote(user))
 }

@@ -97,19 +97,16 @@ func (r *Role) judgeAdoption(c *plan.Change, l *liveRole) {
 	}
 }
 
-// remedy names the ways out of missing rights. A statement with a password is not for copying.
+// remedy names the statements that the user of database.url may not run.
 func (r *Role) remedy(steps []string) string {
-	text := fmt.Sprintf("Let a superuser run ALTER ROLE %s CREATEROLE", quote(r.known.user))
-	var open []string
-	for _, s := range steps {
-		if !strings.Contains(s, hiddenSecret) {
-			open = append(open, s)
+	out := make([]string, len(steps))
+	for i, s := range steps {
+		out[i] = strings.ReplaceAll(s, hiddenSecret, "'…'")
+		if strings.HasPrefix(s, "DO ") {
+			out[i] = "CREATE ROLE " + quote(r.Spec.Name)
 		}
 	}
-	if len(open) > 0 {
-		text += ", or these statements: " + strings.Join(open, "; ")
-	}
-	return text
+	return "Let an administrator run " + strings.Join(out, "; ")
 }
 
 // roleSteps makes and alters the role itself.

@@ -30,6 +30,10 @@ func (r *Role) try(ctx context.Context, c *plan.Change, steps []string) error {
 	case err == nil:
 	case state == "55P03" || state == "57014":
 		c.Note("not tried on the server: another session holds a lock on what it has privileges on")
+	case state == "25006":
+		c.Note("not tried on the server: %s", readOnlyServer)
+	case state == "42501" && r.known.readOnly:
+		c.Note("not tried on the server: %s: %s", at, serverText(err))
 	case c.Action != plan.Delete && missing(state): // this plan makes it
 	case drops && state == "42501":
 		c.Find("CV-R01", "", "%s: %s", at, serverText(err))

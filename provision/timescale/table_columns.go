@@ -77,7 +77,7 @@ func (d *draft) addStep(when phase, heavy bool, w *spec.Column) {
 func (d *draft) unevaluated(w *spec.Column, dry []string) {
 	if d.expr[declaredExpression(d.Spec, w)].open {
 		d.steps[len(d.steps)-1].dry = dry
-		d.note("column " + w.Name + ": plan does not evaluate its expression, since a function in it may change something")
+		d.note("plan does not evaluate the expression of column " + w.Name + ", since a function in it may change something")
 	}
 }
 

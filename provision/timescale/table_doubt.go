@@ -15,6 +15,8 @@ type doubt string
 const (
 	locked doubt = "another session holds a lock on it"
 	slow   doubt = "it is too large"
+	// readOnlyServer is a standby, or a user whose transactions are read-only.
+	readOnlyServer doubt = "it is read-only"
 )
 
 // doubts tells an error that leaves one question open from one that ends the planning of a table: the connection is gone, or what
@@ -28,6 +30,8 @@ func doubts(err error) (doubt, error) {
 		return locked, nil
 	case state == "57014":
 		return slow, nil
+	case state == "25006":
+		return readOnlyServer, nil
 	case state == "42501", len(state) == 5 && !slices.Contains([]string{"08", "42", "57"}, state[:2]):
 		return doubt("the server says " + serverText(err)), nil
 	}

@@ -2,6 +2,7 @@ package timescale
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -87,21 +88,70 @@ func (c *Catalog) expressions(ctx context.Context, t *spec.Table) (map[expressio
 		if err != nil {
 			return nil, err
 		}
-		return c.normalize(ctx, expressionsOf(t, r))
+		return c.normal(ctx, expressionsOf(t, r))
 	}
 	return cached(ctx, c, "expressions", func(ctx context.Context) (map[expression]normal, error) {
 		var all []expression
 		for _, t := range c.Pipeline.Tables {
 			all = append(all, expressionsOf(t, live.relations[t.Name])...)
 		}
-		return c.normalize(ctx, all)
+		return c.normal(ctx, all)
 	})
 }
+
+// normal returns how the server writes expressions. Where only their computation can be compared, those that are the same are written
+// as the last apply wrote one of them.
+func (c *Catalog) normal(ctx context.Context, all []expression) (map[expression]normal, error) {
+	temporary, err := c.temporary(ctx)
+	if err != nil || temporary {
+		return c.normalize(ctx, all, readNormal)
+	}
+	last, err := c.lastDefaults(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all = append(last, all...)
+	out, err := c.normalize(ctx, all, readPrinted)
+	if err != nil {
+		return nil, err
+	}
+	type printed struct {
+		typ, text string
+		generated bool
+	}
+	first := map[printed]string{}
+	for _, e := range all {
+		n := out[e]
+		p := printed{e.typ, n.text, e.columns != ""}
+		if _, known := first[p]; !known {
+			first[p] = e.text
+		}
+		n.text = first[p]
+		out[e] = n
+	}
+	return out, nil
+}
+
+// lastDefaults lists the defaults that the last apply set.
+func (c *Catalog) lastDefaults(ctx context.Context) (out []expression, err error) {
+	last, err := c.managed(ctx)
+	for _, address := range sortedKeys(last) {
+		for _, a := range last[address].Attrs {
+			if typ, text, is := strings.Cut(a.Value, " default "); is && strings.HasPrefix(a.Name, "column ") {
+				out = append(out, expression{typ: strings.TrimSuffix(typ, " not null"), text: text})
+			}
+		}
+	}
+	return out, err
+}
+
+// readExpressions adds how the server writes expressions.
+type readExpressions func(ctx context.Context, tx pgx.Tx, all []expression, out map[expression]normal) error
 
 // normalize asks the server how it writes expressions. It says so of a temporary table's defaults, in a transaction that is
 // rolled back. The cast to the column's type, which PostgreSQL adds or leaves out, is always written: 0.0 and
 // 0.0::double precision come out the same.
-func (c *Catalog) normalize(ctx context.Context, all []expression) (map[expression]normal, error) {
+func (c *Catalog) normalize(ctx context.Context, all []expression, read readExpressions) (map[expression]normal, error) {
 	out := map[expression]normal{}
 	seen := map[expression]bool{}
 	all = slices.DeleteFunc(slices.Clone(all), func(e expression) bool {
@@ -113,35 +163,26 @@ func (c *Catalog) normalize(ctx context.Context, all []expression) (map[expressi
 		return out, nil
 	}
 	slices.SortFunc(all, func(a, b expression) int { return strings.Compare(a.columns, b.columns) })
-	err := c.trial(ctx, func(tx pgx.Tx) error { return readNormal(ctx, tx, all, out) })
+	err := c.trial(ctx, func(tx pgx.Tx) error { return read(ctx, tx, all, out) })
 	switch state := sqlState(err); {
 	case err == nil:
 		return out, nil
-	case state == "42501":
-		return nil, fmt.Errorf("ask the server how it writes expressions: %w", c.lackingTemporary(ctx, err))
-	case !refuses(state):
+	case state == "25006" && len(all) == 1: // it would have effects
+		return map[expression]normal{all[0]: {text: all[0].text, open: true}}, nil
+	case !refuses(state) && state != "25006":
 		return nil, fmt.Errorf("ask the server how it writes expressions: %w", err)
 	case len(all) == 1:
 		return map[expression]normal{all[0]: {err: err}}, nil
 	}
 	out = map[expression]normal{}
 	for _, half := range [][]expression{all[:len(all)/2], all[len(all)/2:]} { // one of them is wrong: which?
-		some, err := c.normalize(ctx, half)
+		some, err := c.normalize(ctx, half, read)
 		if err != nil {
 			return nil, err
 		}
 		maps.Copy(out, some)
 	}
 	return out, nil
-}
-
-// lackingTemporary adds the remedy to a refusal when it is for want of temporary tables.
-func (c *Catalog) lackingTemporary(ctx context.Context, err error) error {
-	s, failed := c.session(ctx)
-	if failed != nil || s.temp {
-		return err
-	}
-	return fmt.Errorf("it takes temporary tables, and %s may make none (%w); %s", quote(s.user), err, c.grantTemporary(s.user))
 }
 
 // widest is how many columns a temporary table gets; PostgreSQL allows 1,600.
@@ -197,6 +238,57 @@ func readNormal(ctx context.Context, tx pgx.Tx, all []expression, out map[expres
 			out[all[i]] = n
 			return nil
 		})
+}
+
+// readPrinted is readNormal for who may not make temporary tables: the server shows expressions as it would compute them. What is
+// constant is computed, in declared and in live expressions alike.
+func readPrinted(ctx context.Context, tx pgx.Tx, all []expression, out map[expression]normal) error {
+	if _, err := tx.Exec(ctx, "SET TRANSACTION READ ONLY"); err != nil {
+		return err
+	}
+	if err := plainText(ctx, tx); err != nil {
+		return err
+	}
+	for start := 0; start < len(all); {
+		var list []string
+		end := start
+		for ; end < len(all) && all[end].columns == all[start].columns && end-start < widest; end++ {
+			list = append(list, "CAST(("+all[end].text+") AS "+all[end].typ+")")
+		}
+		from := ""
+		if all[start].columns != "" {
+			from = " FROM json_to_record('{}') AS t(" + all[start].columns + ")"
+		}
+		printed, err := printPlan(ctx, tx, "SELECT "+strings.Join(list, ", ")+from)
+		if err != nil {
+			return err
+		}
+		var plans []struct{ Plan struct{ Output []string } }
+		if err := json.Unmarshal([]byte(printed), &plans); err != nil || len(plans) != 1 || len(plans[0].Plan.Output) != len(list) {
+			return fmt.Errorf("read how the server computes expressions: %s", printed)
+		}
+		for i, text := range plans[0].Plan.Output {
+			out[all[start+i]] = normal{text: text, open: true}
+		}
+		start = end
+	}
+	return nil
+}
+
+// printPlan is how the server would run a query, with all expressions.
+func printPlan(ctx context.Context, tx pgx.Tx, sql string) (printed string, err error) {
+	err = tx.QueryRow(ctx, "EXPLAIN (VERBOSE, COSTS OFF, FORMAT JSON) "+sql, pgx.QueryExecModeExec).Scan(&printed)
+	return printed, err
+}
+
+// temporary tells whether planning may make temporary tables and views, which show how the server writes things.
+func (c *Catalog) temporary(ctx context.Context) (bool, error) {
+	caps, err := c.Capabilities(ctx)
+	if err != nil || caps.frozen {
+		return false, err
+	}
+	s, err := c.session(ctx)
+	return s.temp, err
 }
 
 // refuses tells whether an SQLSTATE is about the statement itself, and not about the connection, a lock or a privilege.

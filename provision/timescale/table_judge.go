@@ -414,6 +414,8 @@ func (d *draft) run(ctx context.Context, before []string, steps []step) (doubt, 
 		return locked, nil
 	case state == "57014":
 		return slow, nil
+	case state == "25006":
+		return readOnlyServer, nil
 	case state == "42501":
 		return d.refusedRight(ctx, before, steps, &statementError{at, err})
 	case state == "0A000" && d.live.caps.Edition == "apache":

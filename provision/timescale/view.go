@@ -147,7 +147,10 @@ func (v *View) Judge(ctx context.Context, c *plan.Change) error {
 		name = quote(l.schema, l.name)
 	}
 	var steps []string
-	if _, changed := c.Diff("query"); changed {
+	if _, changed := c.Diff("query"); changed && a.guessed {
+		steps = append(steps, "CREATE OR REPLACE VIEW "+name+" AS\n"+a.text)
+		c.Note("its query is not checked, and neither is what depends on it: the database is read-only here")
+	} else if changed {
 		options := ""
 		if l != nil && len(l.options) > 0 { // they would be taken off with the old query
 			options = " WITH (" + strings.Join(l.options, ", ") + ")"
@@ -227,6 +230,8 @@ func (v *View) judgeRefusal(ctx context.Context, c *plan.Change, r *objection, a
 		}
 		c.Steps = transaction(steps...)
 		c.Note("not checked: the same apply installs TimescaleDB first")
+	case caps.ReadOnly != "" && answers.unplanned != "":
+		c.Note("its query is not checked: what it depends on could not be tried out, since the database is read-only here")
 	case answers.unplanned != "" && r.code == "42P01":
 		c.Find("CV-V02", "query", "%s. The tables that this plan makes could not be tried out: %s", r, answers.unplanned)
 	default:

@@ -17,8 +17,8 @@ type Queries struct {
 	Pipeline *spec.Pipeline
 	Catalog  *Catalog
 	// Planned makes, in the schema that comes first in the search_path of tx, each table that the same plan will create or give
-	// other columns; hypertables as such. tx is rolled back afterwards. nil: no table will be other than it is.
-	Planned func(ctx context.Context, tx pgx.Tx) error
+	// other columns; hypertables as such if it may. tx is rolled back afterwards. nil: no table will be other than it is.
+	Planned func(ctx context.Context, tx pgx.Tx, hypertables bool) error
 
 	granting sync.Mutex // held while a role is changed
 
@@ -49,6 +49,7 @@ type answer struct {
 	refusal *objection
 	inPlace []string // of an aggregate whose query only got more columns: the statements that add them
 	untried string   // why the aggregate could not be tried out: others held a lock, for one
+	guessed bool     // the server could not be asked: text and columns are unknown
 }
 
 // answers is what the server made of all queries.
@@ -176,15 +177,20 @@ func (q *Queries) ask(ctx context.Context) (*answers, error) {
 	if len(all) == 0 {
 		return out, nil
 	}
-	if !v.temp {
-		return nil, fmt.Errorf("compare queries: it takes temporary views, and %s may make none; %s", quote(v.user), q.Catalog.grantTemporary(v.user))
-	}
-	if q.Planned == nil {
+	temporary, err := q.Catalog.temporary(ctx)
+	switch {
+	case err != nil:
+		return nil, err
+	case !temporary:
+		if err := q.askPrinted(ctx, all, out, v); err != nil {
+			return nil, fmt.Errorf("ask the server about queries: %w", err)
+		}
+	case q.Planned == nil:
 		if err := q.askAtOnce(ctx, all, out); err != nil && sqlState(err) == "" {
 			return nil, fmt.Errorf("ask the server about queries: %w", err)
 		}
 	}
-	if open := q.undecided(all, out, v, s); len(open) > 0 {
+	if open := q.undecided(all, out, v, s); temporary && len(open) > 0 {
 		t := &trial{q: q, s: s, v: v, open: open, out: out}
 		if err := q.Catalog.trial(ctx, func(tx pgx.Tx) error { return t.run(ctx, tx) }); err != nil {
 			return nil, fmt.Errorf("ask the server about queries: %w", err)
@@ -257,6 +263,53 @@ func (q *Queries) askAtOnce(ctx context.Context, all []*query, out *answers) err
 		}
 		return readAnswers(ctx, tx, views, names, func(name string, a *answer) { out.by[byName[name].name] = a })
 	})
+}
+
+// askPrinted compares queries for who may not make temporary views: those that the server would run in the same way, to columns of
+// the same names, are the same. A query over what is not there yet is another one.
+func (q *Queries) askPrinted(ctx context.Context, all []*query, out *answers, v *viewSnapshot) error {
+	return q.Catalog.trial(ctx, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "SET TRANSACTION READ ONLY"); err != nil {
+			return err
+		}
+		for _, x := range all {
+			out.by[x.name] = &answer{text: x.text, guessed: true}
+			l := v.views[x.name]
+			if l == nil {
+				continue
+			}
+			var same bool
+			err := Attempt(ctx, tx, func() (err error) {
+				same, err = sameQuery(ctx, tx, x.text, l.query)
+				return err
+			})
+			switch {
+			case err != nil && sqlState(err) == "":
+				return err
+			case same:
+				out.by[x.name] = &answer{text: l.query, columns: l.columns}
+			}
+		}
+		return nil
+	})
+}
+
+// sameQuery tells whether the server runs two queries in the same way, to columns of the same names.
+func sameQuery(ctx context.Context, tx pgx.Tx, a, b string) (bool, error) {
+	var printed, columns [2]string
+	for i, sql := range []string{a, b} {
+		d, err := tx.Conn().PgConn().Prepare(ctx, "", sql, nil)
+		if err != nil {
+			return false, err
+		}
+		for _, f := range d.Fields {
+			columns[i] += fmt.Sprintf("%q %d %d\n", f.Name, f.DataTypeOID, f.TypeModifier)
+		}
+		if printed[i], err = printPlan(ctx, tx, sql); err != nil {
+			return false, err
+		}
+	}
+	return printed[0] == printed[1] && columns[0] == columns[1], nil
 }
 
 // readAnswers makes temporary views and reads what the server made of them, in one request.

@@ -224,7 +224,7 @@ func TestViewsPlanTogether(t *testing.T) {
 	top := &spec.View{Name: "top", Query: "SELECT * FROM base JOIN coins ON coins.name = base.source"}
 	w.p.Views = []*spec.View{top, base} // the declared order does not matter
 	planned := 0
-	w.queries.Planned = func(ctx context.Context, tx pgx.Tx) error {
+	w.queries.Planned = func(ctx context.Context, tx pgx.Tx, _ bool) error {
 		planned++
 		if w.catalog.kept["snapshot"].value.(*snapshot).relations["coins"] != nil {
 			return nil
@@ -264,7 +264,7 @@ func TestViewsPlanTogether(t *testing.T) {
 	t.Log("a column more in a table that the plan changes")
 	top.Query = "SELECT * FROM coins"
 	w.apply(w.view(top))
-	w.queries.Planned = func(ctx context.Context, tx pgx.Tx) error {
+	w.queries.Planned = func(ctx context.Context, tx pgx.Tx, _ bool) error {
 		_, err := tx.Exec(ctx, "CREATE TABLE coins (name text PRIMARY KEY, title text, rank int)")
 		return err
 	}
@@ -292,11 +292,31 @@ func TestViewsPlanTogether(t *testing.T) {
 	boss.exec("ALTER VIEW third OWNER TO " + quote(boss.text("SELECT current_user::text")))
 	third.Description = "new"
 	w.expect(w.see(w.view(third)), plan.Update, []string{"description:  -> new (intent)"}, "CV-V07")
-	boss.exec("REVOKE TEMPORARY ON DATABASE " + quote(w.db.Config().ConnConfig.Database) + " FROM PUBLIC")
-	w.catalog.Reset()
-	if _, err := w.view(third).Read(t.Context()); err == nil || !strings.Contains(err.Error(), "GRANT TEMPORARY ON DATABASE") {
-		t.Errorf("without the right to make temporary views: %v", err)
+	fourth.Query = "SELECT title, rank FROM coins" // a column that the plan adds
+	w.queries.Planned = func(ctx context.Context, tx pgx.Tx, hypertables bool) error {
+		if hypertables {
+			t.Error("a hypertable cannot be temporary")
+		}
+		_, err := tx.Exec(ctx, "CREATE TABLE coins (name text PRIMARY KEY, title text, rank int)")
+		return err
 	}
+	w.catalog.Reset()
+	c = w.see(w.view(fourth))
+	w.expect(c, plan.Update, []string{"query: SQL -> SQL (intent)"})
+	if !strings.Contains(c.Diffs[0].New, "rank") || strings.Contains(strings.Join(c.Steps, " "), "pg_temp") {
+		t.Errorf("new query %q in %q", c.Diffs[0].New, c.Steps)
+	}
+	w.expect(w.see(w.view(third)), plan.Update, []string{"description:  -> new (intent)"}, "CV-V07")
+	w.queries.Planned, fourth.Query = nil, "SELECT title FROM coins"
+
+	t.Log("a user who may not even make temporary views")
+	boss.exec("REVOKE TEMPORARY ON DATABASE " + quote(w.db.Config().ConnConfig.Database) + " FROM PUBLIC")
+	fourth.Query = "SELECT  coins.title\nFROM coins -- written in another way"
+	w.catalog.Reset()
+	w.expect(w.see(w.view(fourth)), plan.None, nil)
+	fourth.Query = "SELECT title AS name FROM coins"
+	w.catalog.Reset()
+	w.expect(w.see(w.view(fourth)), plan.Update, []string{"query: SQL -> SQL (intent)"})
 }
 
 // as is the scene of another user.

@@ -25,7 +25,8 @@ type trial struct {
 	v      *viewSnapshot
 	open   []*query // what it is about, in order
 	out    *answers
-	shadow string // the schema; "" when the database's user may make none
+	shadow string // the schema
+	temp   bool   // it is that of temporary objects, since the database's user may make none: there are no aggregates in it
 }
 
 func (t *trial) run(ctx context.Context, tx pgx.Tx) error {
@@ -34,17 +35,23 @@ func (t *trial) run(ctx context.Context, tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, "CREATE SCHEMA "+shadow)
 		return err
 	})
-	switch {
-	case err == nil:
-		t.shadow = shadow
-		if _, err := tx.Exec(ctx, "SELECT set_config('search_path', '"+shadow+", ' || current_setting('search_path'), true)"); err != nil {
+	path := shadow
+	if sqlState(err) == "42501" {
+		t.temp, path = true, "pg_temp"
+		if _, err := tx.Exec(ctx, "CREATE TEMPORARY TABLE "+shadow+" () ON COMMIT DROP"); err != nil { // there is no schema before the first one
 			return err
 		}
-	case sqlState(err) == "":
+		err = tx.QueryRow(ctx, "SELECT nspname::text FROM pg_namespace WHERE oid = pg_my_temp_schema()").Scan(&shadow)
+	}
+	if err != nil {
+		return err
+	}
+	t.shadow = shadow
+	if _, err := tx.Exec(ctx, "SELECT set_config('search_path', '"+path+", ' || current_setting('search_path'), true)"); err != nil {
 		return err
 	}
 	if t.q.Planned != nil {
-		if err := Attempt(ctx, tx, func() error { return t.q.Planned(ctx, tx) }); err != nil {
+		if err := Attempt(ctx, tx, func() error { return t.q.Planned(ctx, tx, !t.temp) }); err != nil {
 			if sqlState(err) == "" {
 				return err
 			}
@@ -70,9 +77,6 @@ func (t *trial) run(ctx context.Context, tx pgx.Tx) error {
 
 // here is a query whose tables and views, also where it names their schema, are those of the trial.
 func (t *trial) here(sql string) string {
-	if t.shadow == "" {
-		return sql
-	}
 	return unqualified(sql, t.v.schema, t.q.names())
 }
 
@@ -88,6 +92,9 @@ func (t *trial) read(ctx context.Context, tx pgx.Tx, i int, x *query) (*answer, 
 	})
 	if errors.Is(err, errRollback) {
 		out.text = t.unshadow(out.text)
+		if l := t.v.views[x.name]; t.temp && l != nil && sameTokens(t.here(l.query), t.here(out.text)) { // temporary relations have no schema in a text
+			out.text = l.query
+		}
 		return out, nil
 	}
 	if out.refusal = refused(err); out.refusal == nil {
@@ -98,21 +105,23 @@ func (t *trial) read(ctx context.Context, tx pgx.Tx, i int, x *query) (*answer, 
 	return out, nil
 }
 
+func sameTokens(a, b string) bool {
+	return slices.EqualFunc(tokens(a), tokens(b), func(x, y token) bool { return x.kind == y.kind && x.text == y.text })
+}
+
 // make makes a view or an aggregate for those that read it, and hears what the server says to that.
 func (t *trial) make(ctx context.Context, tx pgx.Tx, x *query, a *answer) error {
 	name := quote(t.shadow, x.name)
-	switch {
-	case t.shadow == "" && t.v.kinds[x.name] != "":
-		return nil // not without locking what is there
-	case t.shadow == "":
-		name = quote(x.name)
-	}
 	if x.aggregate == nil {
 		err := Attempt(ctx, tx, func() error { return Single(ctx, tx, "CREATE VIEW "+name+" AS\n"+t.here(x.text)) })
 		return t.refuse(a, err)
 	}
 	if t.s.caps.Version == "" || t.s.caps.Edition != "community" {
 		return nil
+	}
+	if t.temp { // a view does for those that read it
+		a.untried = t.v.user + " may make no schema in this database, where it would be tried"
+		return t.refuse(a, Attempt(ctx, tx, func() error { return Single(ctx, tx, "CREATE VIEW "+name+" AS\n"+t.here(x.text)) }))
 	}
 	if l := t.v.views[x.name]; l != nil && t.s.aggregates[x.name] != nil {
 		if err := t.inPlace(ctx, tx, x, a, l); err != nil {
@@ -132,7 +141,7 @@ func (t *trial) make(ctx context.Context, tx pgx.Tx, x *query, a *answer) error 
 
 // inPlace finds out whether the server can add the new columns of an aggregate without making it anew.
 func (t *trial) inPlace(ctx context.Context, tx pgx.Tx, x *query, a *answer, l *liveView) error {
-	if t.shadow == "" || !atLeast(t.s.caps.Version, 2, 28) || !prefix(l.columns, a.columns) {
+	if !atLeast(t.s.caps.Version, 2, 28) || !prefix(l.columns, a.columns) {
 		return nil
 	}
 	var names []string
@@ -191,14 +200,14 @@ func (t *trial) refuse(a *answer, err error) error {
 
 // unshadow names live schemas where the server wrote the trial's.
 func (t *trial) unshadow(text string) string {
-	if t.shadow == "" || !strings.Contains(text, t.shadow) {
+	if !strings.Contains(text, t.shadow) && !t.temp {
 		return text
 	}
 	var out strings.Builder
 	at := 0
 	all := tokens(text)
 	for i, k := range all {
-		if k.text != t.shadow || i+2 >= len(all) {
+		if k.text != t.shadow && (!t.temp || k.text != "pg_temp") || i+2 >= len(all) {
 			continue
 		}
 		schema := t.v.schema

@@ -1,5 +1,9 @@
 -- The engine's own tables. Safe to run again; every change of it raises schema_version and comes with its migration.
-CREATE SCHEMA IF NOT EXISTS cryptoviz;
+DO $$ BEGIN
+  IF to_regnamespace('cryptoviz') IS NULL THEN -- the statement wants the right to make one also where it is there
+    CREATE SCHEMA IF NOT EXISTS cryptoviz;
+  END IF;
+END $$;
 
 -- Facts about this database: schema_version; mode: live, simulated or recorded, for good; salt: of the hashes of secrets in
 -- managed.
