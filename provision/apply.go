@@ -80,6 +80,10 @@ func (w *World) Apply(ctx context.Context, p plan.Plan, opt Options) ([]Result, 
 	if todo, err = run.recheck(ctx, todo); err != nil {
 		return run.results, err
 	}
+	before, err := w.states(ctx, dependent)
+	if err != nil {
+		return nil, context.Cause(ctx)
+	}
 	for _, level := range levels(todo) {
 		group := errgroup.Group{}
 		group.SetLimit(parallel)
@@ -93,6 +97,9 @@ func (w *World) Apply(ctx context.Context, p plan.Plan, opt Options) ([]Result, 
 	}
 	if ctx.Err() != nil {
 		return run.results, context.Cause(ctx)
+	}
+	if err := run.consequences(ctx, before); err != nil {
+		return run.results, cmp.Or(context.Cause(ctx), lost(err))
 	}
 	if slices.ContainsFunc(run.results, func(r Result) bool { return r.Outcome != Done }) {
 		return run.results, ErrIncomplete
@@ -265,7 +272,7 @@ func (a *applying) do(ctx context.Context, c plan.Change) error {
 	if c.Action == plan.Delete {
 		return lost(a.Ledger.Forget(mark, c.Address))
 	}
-	return lost(a.Ledger.Put(mark, c.Address, c.Record(), a.opt.By, a.opt.Version))
+	return lost(a.Ledger.Put(mark, c.Address, c.Recorded(), a.opt.By, a.opt.Version))
 }
 
 func (a *applying) forbidden(ctx context.Context, c plan.Change) string {

@@ -35,11 +35,18 @@ func small(t *testing.T, kafka *kgo.Client, hcl string) *world {
 }
 
 // says gives the world another pipeline. READER is the name of a role of this database.
-func (w *world) says(hcl string) {
+func (w *world) says(hcl string) { w.saysWith(hcl, nil) }
+
+// saysWith adds files.
+func (w *world) saysWith(hcl string, more map[string]string) {
 	w.t.Helper()
 	const head = "kafka {\n  brokers = [\"localhost:9092\"]\n}\ndatabase {\n  url        = \"postgres://x@x/x\"\n  on_missing = \"degrade\"\n}\n"
 	hcl = strings.ReplaceAll(hcl, "READER", "reader_of_"+w.db.Config().ConnConfig.Database)
-	w.p = mustLoad(w.t, fstest.MapFS{"pipeline.hcl": &fstest.MapFile{Data: []byte(head + hcl)}}, nil)
+	files := fstest.MapFS{"pipeline.hcl": &fstest.MapFile{Data: []byte(head + hcl)}}
+	for name, text := range more {
+		files[name] = &fstest.MapFile{Data: []byte(text)}
+	}
+	w.p = mustLoad(w.t, files, nil)
 }
 
 // done applies everything, and wants nothing left.

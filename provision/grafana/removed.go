@@ -12,8 +12,7 @@ import (
 type Removed struct {
 	Spec *spec.Removed
 	Org  *Org
-	// Last is the ledger: its entry has the uid, which a file or a block may have chosen. Without an entry nothing is deleted: the
-	// uid that the name makes may be somebody else's by now.
+	// Last is the ledger: its entry has the uid, which a file or a block may have chosen.
 	Last func(ctx context.Context) (map[string]plan.State, error)
 }
 
@@ -29,21 +28,23 @@ func (r *Removed) DependsOn() []string { return nil }
 // Want is nothing: it shall be deleted.
 func (r *Removed) Want() *plan.State { return nil }
 
-// uid finds out which object is meant; "" when the last apply set none.
+// uid finds out which object is meant: the one that the last apply set, else the one that the name makes.
 func (r *Removed) uid(ctx context.Context) (string, error) {
 	last, err := r.Last(ctx)
 	if err != nil {
 		return "", err
 	}
 	state := last[r.Address()]
-	uid, _ := state.Get("uid")
-	return uid.Value, nil
+	if uid, known := state.Get("uid"); known {
+		return uid.Value, nil
+	}
+	return uidOf(r.Spec.Name), nil
 }
 
 // Read is the live object.
 func (r *Removed) Read(ctx context.Context) (*plan.State, error) {
 	uid, err := r.uid(ctx)
-	if err != nil || uid == "" {
+	if err != nil {
 		return nil, err
 	}
 	return r.Org.object(ctx, r.Spec.Kind, uid)
@@ -91,18 +92,8 @@ func (o *Org) listRules(ctx context.Context, s *snapshot) error {
 // Judge tells what goes with it.
 func (r *Removed) Judge(ctx context.Context, c *plan.Change) error {
 	uid, err := r.uid(ctx)
-	if err != nil {
+	if err != nil || c.Action != plan.Delete {
 		return err
-	}
-	if uid == "" {
-		live, err := r.Org.object(ctx, r.Spec.Kind, uidOf(r.Spec.Name))
-		if live != nil {
-			c.Note("%s of uid %s stays: no apply has set it, as far as this database knows; delete it in Grafana", r.Spec.Kind, uidOf(r.Spec.Name))
-		}
-		return err
-	}
-	if c.Action != plan.Delete {
-		return nil
 	}
 	return r.judge(ctx, uid, c)
 }
@@ -110,7 +101,7 @@ func (r *Removed) Judge(ctx context.Context, c *plan.Change) error {
 // Apply deletes the object; one that is gone already is no error.
 func (r *Removed) Apply(ctx context.Context, c plan.Change) error {
 	uid, err := r.uid(ctx)
-	if err != nil || uid == "" {
+	if err != nil {
 		return err
 	}
 	s, err := r.Org.load(ctx)

@@ -38,9 +38,17 @@ type Code struct {
 	Choices []string // what the user can do
 }
 
+// anyCodes are findings about objects of every kind.
+var anyCodes = []Code{{
+	ID: "CV-F01", Class: Destroys, Title: "An object that cryptoviz did not create is deleted",
+	Text: "A removed block names an object that no apply has set, or one that was made after the object of the last apply was deleted. It may belong to others, " +
+		"with all its data. destroy never deletes such an object.",
+	Choices: []string{"drop the removed block: the object stays", "declare the object and apply: that adopts it, and a removed block deletes it later", "--allow CV-F01@KIND.NAME"},
+}}
+
 // Codes lists all codes, by system and number.
 func Codes() []Code {
-	return slices.Concat(kafkaCodes, tableCodes, viewCodes, roleCodes, queryCodes, grafanaCodes)
+	return slices.Concat(anyCodes, kafkaCodes, tableCodes, viewCodes, roleCodes, queryCodes, grafanaCodes)
 }
 
 // Explain returns a code; case does not matter.

@@ -72,6 +72,12 @@ func New(r Resource, last *State, ours bool, live *State) Change {
 	switch {
 	case c.Want == nil && live != nil:
 		c.Action = Delete
+		switch {
+		case !ours:
+			c.Find("CV-F01", "", "cryptoviz did not create it: the ledger of this database has no entry for it")
+		case recreated(last, live):
+			c.Find("CV-F01", "", "cryptoviz did not create it: the one that the last apply set is gone, and this is another one of its name")
+		}
 	case c.Want == nil:
 	case live == nil:
 		c.Action = Create
@@ -116,9 +122,13 @@ func (c *Change) noteSecrets() {
 	}
 }
 
-// Record is what goes into the ledger: the wanted state, and of a secret that is unset what the last apply had set.
-func (c *Change) Record() State {
-	out := State{ID: c.Want.ID}
+// Recorded is what goes into the ledger: the wanted state, and of a secret that is unset what the last apply had set. The object
+// of a change that may make another one has no ID yet.
+func (c *Change) Recorded() State {
+	out := State{}
+	if c.Live != nil && (c.Action == None || c.Action == Update) {
+		out.ID = c.Live.ID
+	}
 	for _, w := range c.Want.Attrs {
 		if w.Unset != "" {
 			last, known := c.Base().Get(w.Name)
@@ -132,10 +142,20 @@ func (c *Change) Record() State {
 }
 
 // another tells whether an object of Grafana is not the one that the last apply set: the file names another uid now.
-func another(last, live *State) bool {
+func another(last, is *State) bool {
 	was, known := last.Get("uid")
-	is, _ := live.Get("uid")
-	return known && was.Value != is.Value
+	uid, _ := is.Get("uid")
+	return known && was.Value != uid.Value
+}
+
+// recreated tells whether the object of the last apply was deleted since, and another one of its name was made.
+func recreated(last, live *State) bool {
+	return last != nil && live != nil && last.ID != "" && live.ID != "" && last.ID != live.ID
+}
+
+// DeletedOutside tells whether an object is to be created that the last apply had set.
+func (c Change) DeletedOutside() bool {
+	return c.Action == Create && c.Ours && !another(c.Last, c.Want)
 }
 
 // Base is what the last apply set on the live object: nil when that is to be adopted.
@@ -243,8 +263,8 @@ func (c Change) Marks() bool {
 	if c.Action != None || c.Want == nil {
 		return false
 	}
-	record := c.Record()
-	return !c.Ours || record.Fingerprint() != c.Last.Fingerprint()
+	record := c.Recorded()
+	return !c.Ours || recreated(c.Last, c.Live) || record.Fingerprint() != c.Last.Fingerprint()
 }
 
 // Kind is the first part of the address.

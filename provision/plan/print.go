@@ -203,6 +203,8 @@ func (o *printer) change(c Change) {
 func (c Change) headline() string {
 	will := words[c.Action]
 	switch {
+	case c.DeletedOutside():
+		will = "was deleted outside since the last apply, will be created again"
 	case c.onlyDrifted():
 		will = "was changed outside, will be set back"
 	case c.Drifted():

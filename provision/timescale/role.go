@@ -227,7 +227,7 @@ func (r *Role) Read(ctx context.Context) (*plan.State, error) {
 	if r.Spec == nil {
 		r.on = r.live.grantedTo(l)
 	}
-	s := &plan.State{}
+	s := &plan.State{ID: fmt.Sprint(l.oid)}
 	s.Set(plan.Attr{Name: "login", Value: strconv.FormatBool(l.login)})
 	if hash := r.liveHash(l); hash != "" {
 		s.Set(plan.Attr{Name: ownPassword, Value: hash, Secret: true})

@@ -95,7 +95,7 @@ func (v *View) Read(ctx context.Context) (*plan.State, error) {
 			return nil, err
 		}
 	}
-	out := &plan.State{}
+	out := &plan.State{ID: fmt.Sprint(l.oid)}
 	out.Set(plan.Attr{Name: "query", Value: l.query})
 	if l.comment != "" {
 		out.Set(plan.Attr{Name: "description", Value: l.comment})

@@ -161,7 +161,7 @@ func (w *scene) apply(r plan.Resource) plan.Change {
 func (w *scene) mark(r plan.Resource) {
 	if want := r.Want(); want != nil {
 		last := w.last[r.Address()]
-		record := (&plan.Change{Want: want, Last: &last}).Record()
+		record := (&plan.Change{Want: want, Last: &last}).Recorded()
 		w.last[r.Address()] = record
 		if w.ledger {
 			if err := (&Ledger{DB: w.db}).Put(w.t.Context(), r.Address(), record, "test", "test"); err != nil {
