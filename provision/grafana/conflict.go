@@ -254,8 +254,7 @@ func (j *judgement) conflict(ctx context.Context) error {
 		j.wording(who, nil)
 	default:
 		lost := append(both, theirs...)
-		c.Find("CV-G02", "", "%s: these edits of %s would be lost", who, some(j.edited(lost), 12)).Loss =
-			&plan.Loss{Unit: plan.Objects, Count: 1, Known: true, When: "at once"}
+		c.Find("CV-G02", "", "%s: these edits of %s would be lost", who, some(j.edited(lost), 12)).Loss = &plan.Loss{Unit: plan.Objects, Count: 1, Known: true, When: "at once"}
 		j.wording(who, names(lost))
 	}
 	return nil
@@ -292,7 +291,7 @@ func shorter(a, b string) bool {
 // ledger, all that differs there is theirs. What is no work, or is shown in full, as a title, is set back without consent.
 func (j *judgement) split() (ours, theirs, both []plan.Diff) {
 	for _, d := range j.c.Diffs {
-		work := d.Old != "" && (keyOf(d.Name) != "" || d.Name == "layout" || isDigest(d))
+		work := d.Old != "" && isDigest(d)
 		switch {
 		case work && (j.last == nil || d.Cause == plan.Both), keyOf(d.Name) != "" && d.Cause == plan.Reset && d.Applied != "":
 			both = append(both, d)
@@ -305,7 +304,7 @@ func (j *judgement) split() (ours, theirs, both []plan.Diff) {
 	return ours, theirs, both
 }
 
-// isDigest tells whether a value is too long to be shown.
+// isDigest reports whether a value is too long to be shown: a panel, a variable, the layout, a list of links.
 func isDigest(d plan.Diff) bool {
 	return strings.HasPrefix(d.OldRaw, "{") && d.Name != "time" && !strings.HasPrefix(d.Old, "{") ||
 		strings.HasPrefix(d.OldRaw, "[") && d.Name != "tags" && !strings.HasPrefix(d.Old, "[")

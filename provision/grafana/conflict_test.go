@@ -185,6 +185,11 @@ func TestAdoption(t *testing.T) {
 		foreign.srv.Put(t, "", "carol", []byte(strings.Replace(marketJSON, `"title": "Price"`, `"title": "Carol's"`, 1)))
 		c := of(t, foreign.plan(), "dashboard.market")
 		says(t, finding(t, c, "CV-G02").Text, "carol", "panel Price (id 7)")
+		readable := foreign.srv.Fail(grafanatest.Fault{Path: "/api/dashboards/uid/cv-market/versions", Status: 403})
+		if c = of(t, foreign.plan(), "dashboard.market"); strings.Contains(finding(t, c, "CV-G02").Text, "Anonymous") {
+			t.Errorf("%s", finding(t, c, "CV-G02").Text)
+		}
+		readable()
 		if err := foreign.carry(foreign.plan()); err != nil {
 			t.Fatal(err)
 		}

@@ -72,6 +72,7 @@ func drifts(t *testing.T) []struct {
 		{"refresh", "dashboard.market", save(func(m map[string]any) { m["refresh"] = "5m" }), []string{"refresh"}, ""},
 		{"refresh off", "dashboard.market", save(func(m map[string]any) { m["refresh"] = "" }), []string{"refresh"}, ""},
 		{"time", "dashboard.market", save(func(m map[string]any) { inside(m, "time")["from"] = "now-1h" }), []string{"time"}, ""},
+		{"links", "dashboard.market", save(func(m map[string]any) { m["links"] = append(listed(m, "links"), map[string]any{"title": "hers"}) }), []string{"links"}, "CV-G02"},
 		{"variable", "dashboard.market", save(func(m map[string]any) { listed(m, "templating", "list")[1].(map[string]any)["multi"] = false }), []string{"variable source"}, "CV-G02"},
 		{"order of variables", "dashboard.market", save(func(m map[string]any) { slices.Reverse(listed(m, "templating", "list")) }), []string{"variables"}, ""},
 		{"annotation", "dashboard.market", save(func(m map[string]any) { listed(m, "annotations", "list")[1].(map[string]any)["enable"] = false }), []string{"annotation Gaps"}, "CV-G02"},

@@ -47,6 +47,8 @@ func (e *Error) hint() string {
 		return "the service account needs the role Admin, or these permissions: an Editor cannot manage data sources"
 	case e.Status == http.StatusForbidden && !strings.Contains(e.Message, "read-only"):
 		return "the service account needs the role Editor at least, or these permissions"
+	case strings.Contains(e.Message, "max folder depth"):
+		return "this Grafana has a limit on folders in folders: give it a parent further up"
 	case e.Status == http.StatusTooManyRequests && e.wait > maxWait:
 		return fmt.Sprintf("it asks to wait %s: try again then", e.wait)
 	case e.temporary():

@@ -253,8 +253,7 @@ func (o *Org) judgeFolder(ctx context.Context, uid string, c *plan.Change) error
 	for _, h := range found {
 		names, exact = append(names, h.String()), append(exact, h.exact())
 	}
-	c.Find("CV-G04", "", "with it go %s", some(names, 12)).Loss =
-		&plan.Loss{Unit: plan.Objects, Count: int64(len(found)), Known: true, When: "at once"}
+	c.Find("CV-G04", "", "with it go %s", some(names, 12)).Loss = &plan.Loss{Unit: plan.Objects, Count: int64(len(found)), Known: true, When: "at once"}
 	c.Steps = append(c.Steps, "holding "+strings.Join(exact, ", "))
 	return nil
 }
