@@ -1,7 +1,9 @@
 package provision
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -61,7 +63,7 @@ func NewWorld(p *spec.Pipeline, c Clients) (*World, error) {
 	switch {
 	case p.Grafana == nil:
 	case p.Grafana.Auth.Reveal() == "":
-		w.leftOut = &leftOut{}
+		w.leftOut = &leftOut{why: cmp.Or(p.Grafana.Auth.Unset(), "its value is empty")}
 		w.Systems = append(w.Systems, w.leftOut)
 	default:
 		var err error
@@ -76,12 +78,13 @@ func NewWorld(p *spec.Pipeline, c Clients) (*World, error) {
 }
 
 // leftOut is Grafana without credentials.
-type leftOut struct{ rest string }
+type leftOut struct{ why, rest string }
 
 func (*leftOut) Reset() {}
 
 func (l *leftOut) Describe() plan.Read {
-	return plan.Read{System: "Grafana", LeftOut: true, Text: "left out: grafana.auth is empty; set GRAFANA_AUTH to a service-account token" + l.rest}
+	text := fmt.Sprintf("left out: grafana.auth has no value (%s); it takes a service-account token%s", l.why, l.rest)
+	return plan.Read{System: "Grafana", LeftOut: true, Text: text}
 }
 
 func (*leftOut) Unmanaged(context.Context) ([]string, error) { return nil, nil }

@@ -61,6 +61,9 @@ the pipeline. The data is kept: the next up goes on where this one stopped. Ctrl
 PostgreSQL is an installed one if there is one (with TimescaleDB if that is there), else the published binaries,
 downloaded once and checked. Both services listen on loopback only.
 
+In a second terminal the other commands use these services. With GRAFANA_URL and GRAFANA_AUTH, apply makes the
+dashboards in a Grafana of yours on this machine, and its data sources read this PostgreSQL.
+
 Without a network, --simulate plays every exchange from the samples beside its definition, through the same fetch code
 and a real socket; --recorded DIR plays recorded traffic. A state directory is live, simulated or recorded for good.`,
 		Example: `  cryptoviz up                              live market data

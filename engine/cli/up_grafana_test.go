@@ -22,8 +22,11 @@ func TestUpWithAGrafana(t *testing.T) {
 	srv := grafanatest.New(t, grafanatest.V12)
 	env := map[string]string{"GRAFANA_URL": srv.URL, "GRAFANA_AUTH": srv.Token, "GRAFANA_DB_HOST": "elsewhere:5432", "GRAFANA_DB_PASSWORD": "of-another"}
 	dir := stateFolder(t)
-	up := startUp(t, "--simulate", "--state", dir)
+	up := startUpIn(t, env, "--simulate", "--state", dir)
 	eventually(t, up, "a first row", func() bool { return strings.Contains(up.stderr.String(), "first row stored") })
+	if !strings.Contains(up.stderr.String(), "Grafana is not touched: cryptoviz apply --file ../../pipeline.hcl --state "+dir) || srv.Dashboard("cv-market-overview") != nil {
+		t.Errorf("up speaks to Grafana, or does not say what does:\n%s", up.stderr)
+	}
 	run := func(env map[string]string, args ...string) string {
 		t.Helper()
 		out, errs, code := commandIn(t.Context(), env, append(args, "--state", dir)...)
@@ -70,7 +73,7 @@ func TestUpWithAGrafana(t *testing.T) {
 		out, errs, code := commandIn(t.Context(), nil, append(args, "--state", dir)...)
 		head := strings.Split(out, "\n")
 		i := slices.IndexFunc(head, func(line string) bool {
-			return strings.HasPrefix(line, "      Grafana     left out: grafana.auth is empty")
+			return strings.HasPrefix(line, "      Grafana     left out: grafana.auth has no value (")
 		})
 		if code != 0 || i < 0 || i > 4 || !strings.Contains(out, "\nNo changes to Kafka and PostgreSQL. Grafana was left out.\n") || strings.Contains(out, "left pipeline.hcl") {
 			t.Errorf("%v without credentials: %d\n%s%s", args, code, out, errs)

@@ -76,11 +76,17 @@ func stateFolder(t *testing.T) string {
 
 func startUp(t *testing.T, args ...string) *started {
 	t.Helper()
+	return startUpIn(t, nil, args...)
+}
+
+// startUpIn starts one with variables of the environment.
+func startUpIn(t *testing.T, env map[string]string, args ...string) *started {
+	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
 	s := &started{stop: stop, done: make(chan int, 1), stderr: &buffer{}}
 	go func() {
 		s.done <- Main(ctx, append([]string{"--file", "../../pipeline.hcl", "up", "--listen", ""}, args...), World{
-			Stdin: strings.NewReader(""), Stdout: &buffer{}, Stderr: s.stderr, Version: "0.1.0", Getenv: func(string) (string, bool) { return "", false },
+			Stdin: strings.NewReader(""), Stdout: &buffer{}, Stderr: s.stderr, Version: "0.1.0", Getenv: func(name string) (string, bool) { value, is := env[name]; return value, is },
 		})
 	}()
 	t.Cleanup(func() { s.end(t) })
