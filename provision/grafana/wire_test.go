@@ -52,7 +52,9 @@ func TestFaults(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			srv := grafanatest.New(t, grafanatest.V13)
 			w := newWorld(t, srv).full()
-			w.p.Grafana.Timeout = 300 * time.Millisecond
+			if tt.fault.Delay > 0 {
+				w.p.Grafana.Timeout = 300 * time.Millisecond
+			}
 			w.org = grafana.NewOrg(newClient(t, w.p.Grafana), w.p).Quick()
 			tt.fault.Path = "/api/org"
 			tt.fault.Body = strings.ReplaceAll(tt.fault.Body, "TOKEN", srv.Token)
