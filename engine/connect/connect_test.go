@@ -317,6 +317,9 @@ func TestKafkaErrors(t *testing.T) {
 	for want, k := range map[string]spec.Kafka{
 		"kafka block names no brokers: set brokers or KAFKA_BROKERS":                            {},
 		`kafka sasl mechanism "gssapi" is not known: use plain, scram-sha-256 or scram-sha-512`: {Brokers: []string{"h:1"}, SASLMechanism: "gssapi", SASLPassword: spec.NewSecret("geheim")},
+		"kafka.sasl_password has no value: the environment variable KP is not set; set it (see .env.example)": {
+			Brokers: []string{"h:1"}, SASLMechanism: "plain", SASLPassword: spec.UnsetSecret("the environment variable KP is not set"),
+		},
 	} {
 		if _, err := connect.Kafka(k); err == nil || err.Error() != want {
 			t.Errorf("got %v, want %s", err, want)
