@@ -196,7 +196,7 @@ func (d *Decoder) piece(name string, raw []byte) Piece {
 // fault says why a record has no key: of the first ones of a reply in full.
 func (d *Decoder) fault(reason string, raw []byte) string {
 	if d.faults++; d.faults <= maxFaults {
-		return "decode.key: " + explainer{d.src.Definition, d.fields}.explain(reason, d.src.Definition.Decode.Key, raw, d.frame.key)
+		return "decode.key: " + explain(d.src.Definition, d.fields, reason, d.src.Definition.Decode.Key, raw, d.frame.key)
 	}
 	if d.lastFault.reason != reason {
 		text, at := d.src.Definition.Quote(d.src.Definition.Decode.Key)

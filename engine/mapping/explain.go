@@ -19,22 +19,17 @@ const (
 	maxReads = 3   // values that an expression met, in a message
 )
 
-// explainer says of an expression that failed how it is written, where, and what it met in the record.
-type explainer struct {
-	def    *spec.Definition
-	fields *htmlFields // nil: JSON
-}
-
-// explain adds it to a reason. raw is a record whose form is good.
-func (x explainer) explain(reason string, expr hcl.Expression, raw, key []byte) string {
-	text, at := x.def.Quote(expr)
+// explain adds to the reason why an expression failed how it is written, where, and what it met in the record. fields is nil
+// for JSON; raw is a record whose form is good.
+func explain(def *spec.Definition, fields *htmlFields, reason string, expr hcl.Expression, raw, key []byte) string {
+	text, at := def.Quote(expr)
 	out := []string{fmt.Sprintf("%s; %s (%s)", reason, text, at)}
 	var met []string
 	for _, tr := range expr.Variables() {
 		what := ""
 		switch tr.RootName() {
 		case "r":
-			what = x.met(raw, pathOf(tr))
+			what = found(fields, raw, pathOf(tr))
 		case "key":
 			what = fmt.Sprintf("key is %q", units.Clip(string(key)))
 		default:
@@ -51,10 +46,10 @@ func (x explainer) explain(reason string, expr hcl.Expression, raw, key []byte) 
 	return said
 }
 
-// met says what a path finds: its value, or how far it leads and what is there.
-func (x explainer) met(raw []byte, path spec.Path) string {
-	if x.fields != nil {
-		return x.fields.met(raw, path)
+// found says what a path finds: its value, or how far it leads and what is there.
+func found(fields *htmlFields, raw []byte, path spec.Path) string {
+	if fields != nil {
+		return fields.met(raw, path)
 	}
 	v, err := whole(raw)
 	if err != nil {

@@ -96,7 +96,7 @@ func (p *Program) poison(column string, expr hcl.Expression, err error, rec Reco
 	if column == "skip" {
 		kind = column
 	}
-	return &Error{Column: column, Kind: kind, Reason: explainer{p.src.Definition, p.fields}.explain(err.Error(), expr, rec.Value, p.frame.key)}
+	return &Error{Column: column, Kind: kind, Reason: explain(p.src.Definition, p.fields, err.Error(), expr, rec.Value, p.frame.key)}
 }
 
 // Columns lists the columns of a row, in the order of its fields.
