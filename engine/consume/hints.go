@@ -5,7 +5,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cryptoviz/cryptoviz/engine/mapping"
+	"github.com/cryptoviz/cryptoviz/engine/row"
 	"github.com/cryptoviz/cryptoviz/engine/store"
 )
 
@@ -20,7 +20,7 @@ type hints struct {
 const hintEvery = 30 * time.Second
 
 // slotEnded takes what a partition's program has seen in a slot.
-func (w *Worker) slotEnded(found []mapping.Hint, now time.Time) {
+func (w *Worker) slotEnded(found []row.Hint, now time.Time) {
 	w.hints.mu.Lock()
 	defer w.hints.mu.Unlock()
 	for _, h := range found {

@@ -10,8 +10,8 @@ import (
 	"github.com/cenkalti/backoff/v5"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/cryptoviz/cryptoviz/engine/mapping"
 	"github.com/cryptoviz/cryptoviz/engine/produce"
+	"github.com/cryptoviz/cryptoviz/engine/row"
 	"github.com/cryptoviz/cryptoviz/engine/store"
 	"github.com/cryptoviz/cryptoviz/engine/units"
 )
@@ -51,8 +51,8 @@ func (w *Worker) start(s *session, claimed store.Claimed, high int64) {
 	w.parts[fence.Partition] = p
 	w.mu.Unlock()
 	batches, free := make(chan *store.Batch), make(chan *store.Batch, 2)
-	free <- &store.Batch{Rows: &mapping.Rows{}}
-	free <- &store.Batch{Rows: &mapping.Rows{}}
+	free <- &store.Batch{Rows: &row.Rows{}}
+	free <- &store.Batch{Rows: &row.Rows{}}
 	p.done.Go(func() { w.mapBatches(p, claimed, batches, free) })
 	p.done.Go(func() {
 		if err := w.commitBatches(p, batches, free); err != nil {
@@ -123,7 +123,7 @@ func (w *Worker) mapBatches(p *part, claimed store.Claimed, out chan<- *store.Ba
 // mapper maps a partition's records.
 type mapper struct {
 	*Worker
-	program *mapping.Program
+	program *row.Program
 	slots   produce.Slots
 	slot    time.Time // of the record before
 	now     time.Time // of the batch
@@ -131,7 +131,7 @@ type mapper struct {
 
 // add maps one record into the batch.
 func (m *mapper) add(b *store.Batch, r *kgo.Record) {
-	rec := mapping.Record{Key: string(r.Key), Value: r.Value, Slot: m.slots.Of(r)}
+	rec := row.Record{Key: string(r.Key), Value: r.Value, Slot: m.slots.Of(r)}
 	if !rec.Slot.Equal(m.slot) {
 		if !m.slot.IsZero() {
 			m.slotEnded(m.program.Hints(), m.now)
@@ -172,7 +172,7 @@ func (m *mapper) add(b *store.Batch, r *kgo.Record) {
 	}
 	if err != nil {
 		kind := class
-		if e, ok := errors.AsType[*mapping.Error](err); ok {
+		if e, ok := errors.AsType[*row.Error](err); ok {
 			kind = e.Kind
 		}
 		b.Dead = append(b.Dead, store.DeadLetter{Offset: r.Offset, Key: rec.Key, Value: r.Value, Kind: kind, Reason: err.Error(), Class: class})

@@ -14,7 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/cryptoviz/cryptoviz/engine/clock"
-	"github.com/cryptoviz/cryptoviz/engine/mapping"
+	"github.com/cryptoviz/cryptoviz/engine/row"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/store"
 )
@@ -56,7 +56,7 @@ type Worker struct {
 	store   Store
 	opts    []kgo.Opt
 	opt     Options
-	program *mapping.Program
+	program *row.Program
 	target  *store.Target
 	log     *slog.Logger
 	timed   bool // rows have a time, and it is checked
@@ -76,7 +76,7 @@ type Worker struct {
 
 // New prepares a worker; clients are the options that reach the brokers.
 func New(src *spec.Source, st Store, clients []kgo.Opt, opt Options) (*Worker, error) {
-	program, err := mapping.Compile(src)
+	program, err := row.Compile(src)
 	if err != nil {
 		return nil, err
 	}

@@ -19,7 +19,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 	"github.com/dustin/go-humanize"
 
-	"github.com/cryptoviz/cryptoviz/engine/mapping"
+	"github.com/cryptoviz/cryptoviz/engine/decode"
 	"github.com/cryptoviz/cryptoviz/engine/rawjson"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/units"
@@ -31,7 +31,7 @@ type Poll struct {
 	opt       Options
 	target    *url.URL
 	client    *http.Client
-	decoder   *mapping.Decoder
+	decoder   *decode.Decoder
 	sent      sent
 	allowance *allowance
 	cost      int
@@ -54,7 +54,7 @@ func NewPoll(src *spec.Source, opt Options) (*Poll, error) {
 	if err != nil {
 		return nil, err
 	}
-	decoder, err := mapping.NewDecoder(src)
+	decoder, err := decode.NewDecoder(src)
 	if err != nil {
 		return nil, err
 	}
@@ -264,7 +264,7 @@ func emptyReply() *Error { return &Error{Reason: "the reply is empty", Temporary
 func (p *Poll) decode(resp *http.Response, body []byte) ([]Record, error) {
 	pieces, err := p.decoder.Decode(resp.Header.Get("Content-Type"), body)
 	p.said = ""
-	if said, ok := errors.AsType[*mapping.SourceError](err); ok && said.Effect == spec.EffectLog && len(pieces) > 0 {
+	if said, ok := errors.AsType[*decode.SourceError](err); ok && said.Effect == spec.EffectLog && len(pieces) > 0 {
 		p.complains(said)
 	} else if err != nil {
 		return nil, p.undecoded(resp, body, err)
@@ -284,7 +284,7 @@ func (p *Poll) decode(resp *http.Response, body []byte) ([]Record, error) {
 // Said is what the newest reply reports beside its records, such as a market that the source refuses; "" for nothing.
 func (p *Poll) Said() string { return p.said }
 
-func (p *Poll) complains(said *mapping.SourceError) {
+func (p *Poll) complains(said *decode.SourceError) {
 	p.said = p.sent.said(said).Reason
 	if said.Market != "" {
 		p.said = p.sent.quote(said.Market) + ": " + p.said
@@ -302,10 +302,10 @@ func validator(text string) string {
 
 // undecoded says why a reply gives no records.
 func (p *Poll) undecoded(resp *http.Response, body []byte, err error) *Error {
-	if said, ok := errors.AsType[*mapping.SourceError](err); ok {
+	if said, ok := errors.AsType[*decode.SourceError](err); ok {
 		return p.sent.said(said)
 	}
-	if shape, ok := errors.AsType[*mapping.ShapeError](err); ok {
+	if shape, ok := errors.AsType[*decode.ShapeError](err); ok {
 		return &Error{Reason: p.sent.line(shape.Reason)}
 	}
 	if len(bytes.TrimSpace(body)) == 0 {

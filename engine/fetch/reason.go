@@ -12,11 +12,11 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/cryptoviz/cryptoviz/engine/mapping"
+	"github.com/cryptoviz/cryptoviz/engine/decode"
 )
 
 // said is a failure that the source itself reports.
-func (s sent) said(e *mapping.SourceError) *Error {
+func (s sent) said(e *decode.SourceError) *Error {
 	return &Error{Reason: strings.TrimSpace("the source says: " + s.quote(e.Message)), Temporary: true}
 }
 

@@ -16,7 +16,7 @@ import (
 	"github.com/coder/websocket"
 	"github.com/dustin/go-humanize"
 
-	"github.com/cryptoviz/cryptoviz/engine/mapping"
+	"github.com/cryptoviz/cryptoviz/engine/decode"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/units"
 )
@@ -36,7 +36,7 @@ type Stream struct {
 	opt       Options
 	target    *url.URL
 	client    *http.Client
-	decoder   *mapping.Decoder
+	decoder   *decode.Decoder
 	sent      sent
 	allowance *allowance
 	standing  standing
@@ -51,7 +51,7 @@ func NewStream(src *spec.Source, opt Options) (*Stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	decoder, err := mapping.NewDecoder(src)
+	decoder, err := decode.NewDecoder(src)
 	if err != nil {
 		return nil, err
 	}
@@ -177,7 +177,7 @@ func (s *Stream) read(ctx context.Context, t *talk, emit func([]Record)) error {
 		}
 		frames++
 		pieces, err := s.decoder.Records(body)
-		if said, ok := errors.AsType[*mapping.SourceError](err); ok {
+		if said, ok := errors.AsType[*decode.SourceError](err); ok {
 			if e := s.said(said); e != nil {
 				return e
 			}
@@ -204,7 +204,7 @@ func (s *Stream) read(ctx context.Context, t *talk, emit func([]Record)) error {
 
 // said notes what the source reports. It ends the connection, with an error, only where the definition says so: most sources
 // refuse one market of many and go on, and those that mean it give no more records.
-func (s *Stream) said(said *mapping.SourceError) *Error {
+func (s *Stream) said(said *decode.SourceError) *Error {
 	e := s.sent.said(said)
 	if said.Effect == spec.EffectRetry {
 		s.standing.count(func(n *StreamStats) { n.Errors++ })

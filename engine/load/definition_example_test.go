@@ -13,8 +13,9 @@ import (
 	"testing/fstest"
 	"time"
 
+	"github.com/cryptoviz/cryptoviz/engine/decode"
 	"github.com/cryptoviz/cryptoviz/engine/load"
-	"github.com/cryptoviz/cryptoviz/engine/mapping"
+	"github.com/cryptoviz/cryptoviz/engine/row"
 	"github.com/cryptoviz/cryptoviz/engine/simulate"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
@@ -50,14 +51,14 @@ func desk(t *testing.T) (files fstest.MapFS, text string) {
 	return files, text
 }
 
-func mustLoad(t *testing.T, files fstest.MapFS) (*spec.Pipeline, *mapping.Decoder) {
+func mustLoad(t *testing.T, files fstest.MapFS) (*spec.Pipeline, *decode.Decoder) {
 	t.Helper()
 	p, d := load.Load(files, "pipeline.hcl", load.Options{})
 	var said bytes.Buffer
 	if err := d.Write(&said, false, 80); err != nil || d.HasErrors() {
 		t.Fatalf("%v %s", err, &said)
 	}
-	decoder, err := mapping.NewDecoder(p.Sources[0])
+	decoder, err := decode.NewDecoder(p.Sources[0])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,13 +73,13 @@ func rows(t *testing.T, files fstest.MapFS, reply string) (out []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	program, err := mapping.Compile(p.Sources[0])
+	program, err := row.Compile(p.Sources[0])
 	if err != nil {
 		t.Fatal(err)
 	}
-	var all mapping.Rows
+	var all row.Rows
 	for i, piece := range pieces {
-		if err := program.Append(&all, mapping.Record{Key: piece.Key, Value: piece.Value, Slot: time.Unix(1790856000, 0)}, int32(i)); err != nil {
+		if err := program.Append(&all, row.Record{Key: piece.Key, Value: piece.Value, Slot: time.Unix(1790856000, 0)}, int32(i)); err != nil {
 			t.Errorf("%s: %v", piece.Value, err)
 		}
 	}

@@ -14,8 +14,9 @@ import (
 
 	"github.com/coder/websocket"
 
+	"github.com/cryptoviz/cryptoviz/engine/decode"
 	"github.com/cryptoviz/cryptoviz/engine/load"
-	"github.com/cryptoviz/cryptoviz/engine/mapping"
+	"github.com/cryptoviz/cryptoviz/engine/row"
 	"github.com/cryptoviz/cryptoviz/engine/simulate"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
@@ -92,18 +93,18 @@ type client struct {
 	t    testing.TB
 	src  *spec.Source
 	url  string
-	dec  *mapping.Decoder
-	prog *mapping.Program
+	dec  *decode.Decoder
+	prog *row.Program
 	conn *websocket.Conn
 }
 
 func connect(t testing.TB, s *simulate.Server, src *spec.Source) *client {
 	t.Helper()
-	dec, err := mapping.NewDecoder(src)
+	dec, err := decode.NewDecoder(src)
 	if err != nil {
 		t.Fatal(err)
 	}
-	prog, err := mapping.Compile(src)
+	prog, err := row.Compile(src)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,31 +165,31 @@ func (c *client) get() []byte {
 	return body
 }
 
-// row is a mapped record.
-type row map[string]any
+// storedRow is a mapped record.
+type storedRow map[string]any
 
-func (r row) market() string {
+func (r storedRow) market() string {
 	b, _ := r["base"].(string)
 	q, _ := r["quote"].(string)
 	return b + "/" + q
 }
 
-func (c *client) rows(body []byte, slot time.Time) []row {
+func (c *client) rows(body []byte, slot time.Time) []storedRow {
 	c.t.Helper()
 	pieces, err := c.dec.Records(body)
 	if err != nil {
 		c.t.Fatalf("%s: %v\n%s", c.src.Name, err, body)
 	}
-	var out []row
+	var out []storedRow
 	for _, p := range pieces {
-		var rows mapping.Rows
-		if err := c.prog.Append(&rows, mapping.Record{Key: p.Key, Value: p.Value, Slot: slot}, 0); err != nil {
+		var rows row.Rows
+		if err := c.prog.Append(&rows, row.Record{Key: p.Key, Value: p.Value, Slot: slot}, 0); err != nil {
 			c.t.Fatalf("%s: %v\n%s", c.src.Name, err, p.Value)
 		}
 		if rows.Len() == 0 {
 			continue
 		}
-		r, at := row{}, 2
+		r, at := storedRow{}, 2
 		for _, name := range c.prog.Columns() {
 			n := int(int32(binary.BigEndian.Uint32(rows.Data[at:])))
 			at += 4
@@ -214,9 +215,9 @@ func (c *client) rows(body []byte, slot time.Time) []row {
 }
 
 // round collects rows until each market came once: a poll's reply, or a stream's frames.
-func (c *client) round(slot time.Time, markets int) map[string]row {
+func (c *client) round(slot time.Time, markets int) map[string]storedRow {
 	c.t.Helper()
-	out := map[string]row{}
+	out := map[string]storedRow{}
 	for begun := time.Now(); time.Since(begun) < testkit.Patience; {
 		var body []byte
 		if c.conn != nil {
@@ -236,14 +237,14 @@ func (c *client) round(slot time.Time, markets int) map[string]row {
 }
 
 // near checks that a row is of the engine's day, as far as its clock has come: what is played was recorded at other times.
-func near(t testing.TB, name string, r row, now time.Time) {
+func near(t testing.TB, name string, r storedRow, now time.Time) {
 	t.Helper()
 	if at := r["time"].(time.Time); at.After(now) || now.Sub(at) > 24*time.Hour {
 		t.Errorf("%s %s: time %s, now %s", name, r.market(), at, now)
 	}
 }
 
-func sensible(t testing.TB, name string, r row) {
+func sensible(t testing.TB, name string, r storedRow) {
 	t.Helper()
 	f := func(c string) float64 { v, _ := r[c].(float64); return v }
 	if f("price") <= 0 || f("bid") > f("price") || f("ask") < f("price") || f("low_24h") > f("price") || f("high_24h") < f("price") {

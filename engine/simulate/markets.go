@@ -8,8 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cryptoviz/cryptoviz/engine/decode"
 	"github.com/cryptoviz/cryptoviz/engine/expr"
-	"github.com/cryptoviz/cryptoviz/engine/mapping"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
 
@@ -147,7 +147,7 @@ func rename(text []byte, from, to string) []byte {
 
 // chunks cuts a reply into what comes before its records, each record with its name, and what follows. ok is false when
 // the records are no list or keyed object, or lie apart.
-func chunks(body []byte, pieces []mapping.Piece, keyed bool) (head []byte, parts [][]byte, tail []byte, ok bool) {
+func chunks(body []byte, pieces []decode.Piece, keyed bool) (head []byte, parts [][]byte, tail []byte, ok bool) {
 	end := -1
 	for _, p := range pieces {
 		from := cap(body) - cap(p.Value)

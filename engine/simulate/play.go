@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cryptoviz/cryptoviz/engine/mapping"
+	"github.com/cryptoviz/cryptoviz/engine/decode"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
 
@@ -122,7 +122,7 @@ func (p *play) poll(m *maker, body []byte, log *slog.Logger) error {
 	return err
 }
 
-func keysOf(pieces []mapping.Piece) []string {
+func keysOf(pieces []decode.Piece) []string {
 	out := make([]string, len(pieces))
 	for i, p := range pieces {
 		out[i] = p.Key

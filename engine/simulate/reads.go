@@ -10,7 +10,8 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 
-	"github.com/cryptoviz/cryptoviz/engine/mapping"
+	"github.com/cryptoviz/cryptoviz/engine/decode"
+	"github.com/cryptoviz/cryptoviz/engine/row"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
 
@@ -98,15 +99,15 @@ func pathOf(tr hcl.Traversal) spec.Path {
 // reader maps records as a worker would, to learn which of them become rows and whose they are.
 type reader struct {
 	src  *spec.Source
-	prog *mapping.Program
-	rows mapping.Rows
+	prog *row.Program
+	rows row.Rows
 }
 
 // market tells the first column of the table's key that the record itself fills (the asset), and all of them (the market).
 // A record that gives no row is known by its Kafka key alone; the error says why it gives none.
-func (r *reader) market(p mapping.Piece) (asset, market string, row bool, err error) {
+func (r *reader) market(p decode.Piece) (asset, market string, mapped bool, err error) {
 	r.rows.Reset()
-	err = r.prog.Append(&r.rows, mapping.Record{Key: p.Key, Value: p.Value, Slot: time.Unix(1_700_000_000, 0)}, 0)
+	err = r.prog.Append(&r.rows, row.Record{Key: p.Key, Value: p.Value, Slot: time.Unix(1_700_000_000, 0)}, 0)
 	if err != nil || r.rows.Len() == 0 {
 		return p.Key, p.Key, false, err
 	}

@@ -43,7 +43,7 @@ func TestShipped(t *testing.T) {
 			if src.Name == "fear_greed" {
 				markets = 1
 			}
-			play := func(at time.Time, seed uint64) map[string]row {
+			play := func(at time.Time, seed uint64) map[string]storedRow {
 				slow := clock.Fast(at, 1e-6) // stands still
 				s := serve(t, p, simulate.Options{Seed: seed, Clock: slow})
 				rows := connect(t, s, src).round(at.Truncate(time.Microsecond), markets)

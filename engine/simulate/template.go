@@ -11,9 +11,10 @@ import (
 	"github.com/PuerkitoBio/goquery"
 	"golang.org/x/net/html"
 
+	"github.com/cryptoviz/cryptoviz/engine/decode"
 	"github.com/cryptoviz/cryptoviz/engine/expr"
-	"github.com/cryptoviz/cryptoviz/engine/mapping"
 	"github.com/cryptoviz/cryptoviz/engine/rawjson"
+	"github.com/cryptoviz/cryptoviz/engine/row"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
 
@@ -87,7 +88,7 @@ func cut(body []byte, marks []mark, groups []record) *template {
 type maker struct {
 	src     *spec.Source
 	seed    uint64
-	dec     *mapping.Decoder
+	dec     *decode.Decoder
 	reader  reader
 	reads   []read
 	scales  map[string]float64 // by key; absent: 1
@@ -102,16 +103,16 @@ type maker struct {
 }
 
 func newMaker(src *spec.Source, seed uint64, prices bool, poison func(key string, err error)) (*maker, error) {
-	dec, err := mapping.NewDecoder(src)
+	dec, err := decode.NewDecoder(src)
 	if err != nil {
 		return nil, err
 	}
-	prog, err := mapping.Compile(src)
+	prog, err := row.Compile(src)
 	if err != nil {
 		return nil, err
 	}
 	m := &maker{
-		src: src, seed: seed, dec: dec, reader: reader{src: src, prog: prog}, reads: reads(src), market: mapping.MarketOf(src),
+		src: src, seed: seed, dec: dec, reader: reader{src: src, prog: prog}, reads: reads(src), market: expr.MarketOf(src),
 		scales: map[string]float64{}, prices: prices, poison: poison,
 	}
 	for _, r := range m.reads {

@@ -16,7 +16,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/cryptoviz/cryptoviz/engine/mapping"
+	"github.com/cryptoviz/cryptoviz/engine/row"
 	"github.com/cryptoviz/cryptoviz/engine/store"
 )
 
@@ -202,7 +202,7 @@ func TestCommitEmptyAndHuge(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, store.Options{})
 	fence := b.claim(0, 100)
-	empty := &store.Batch{Rows: &mapping.Rows{}, Position: store.Position{First: 0, Next: 4}}
+	empty := &store.Batch{Rows: &row.Rows{}, Position: store.Position{First: 0, Next: 4}}
 	b.commit(fence, empty)
 	b.has(map[string]string{position: "4", rows: "0"})
 	huge := b.batch(4, many(1, time.Now())...)

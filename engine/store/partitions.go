@@ -10,7 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/cryptoviz/cryptoviz/engine/mapping"
+	"github.com/cryptoviz/cryptoviz/engine/row"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/store/partition"
 )
@@ -19,7 +19,7 @@ import (
 const ddlPatience = 5 * time.Minute
 
 // ensurePartitions makes the native partitions that a batch needs.
-func (s *Store) ensurePartitions(ctx context.Context, table *spec.Table, rows *mapping.Rows) error {
+func (s *Store) ensurePartitions(ctx context.Context, table *spec.Table, rows *row.Rows) error {
 	if table.Hypertable == nil {
 		return fmt.Errorf("table %s is partitioned, and pipeline.hcl gives it no hypertable block", table.Name)
 	}

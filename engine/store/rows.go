@@ -21,7 +21,7 @@ type fault uint8
 
 const (
 	table  fault = iota // the table, the server or its operator: all rows wait
-	row                 // one row: a dead letter
+	oneRow              // one row: a dead letter
 	either              // the row when others of its batch are taken, else the table
 )
 
@@ -38,7 +38,7 @@ func blames(err error) fault {
 	}
 	switch pg.ClassOf(err) {
 	case pg.BadData, pg.Raised:
-		return row
+		return oneRow
 	case pg.MissingObject, pg.NoPrivilege, pg.Rejected, pg.Other: // of the table, or of what its triggers do for some rows
 		return either
 	default:

@@ -17,7 +17,7 @@ func TestWhoIsAtFault(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	names, n := []string{table: "table", row: "row", either: "either"}, 0
+	names, n := []string{table: "table", oneRow: "row", either: "either"}, 0
 	for lines := bufio.NewScanner(f); lines.Scan(); {
 		s := strings.Split(lines.Text(), "\t")
 		if len(s) != 4 {

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cryptoviz/cryptoviz/engine/mapping"
+	"github.com/cryptoviz/cryptoviz/engine/row"
 	"github.com/cryptoviz/cryptoviz/engine/store"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
 )
@@ -40,7 +40,7 @@ func TestOneSampleCountsOnceOnTimescale(t *testing.T) {
 }
 
 func samplesCountOnce(t *testing.T, h *hours, runs int) {
-	h.program, _ = mapping.Compile(h.src)
+	h.program, _ = row.Compile(h.src)
 	h.target = store.NewTarget(h.src.Topic.Name, h.src.Table, h.program.Columns())
 	first := h.now
 	for run := range runs {
@@ -145,7 +145,7 @@ func (w *samplesRun) claim() {
 func (w *samplesRun) store() {
 	for w.next < len(w.topic) {
 		n := min(1+w.rand.IntN(9), len(w.topic)-w.next)
-		var records []mapping.Record
+		var records []row.Record
 		fresh := 0
 		for _, d := range w.topic[w.next : w.next+n] {
 			records = append(records, record(d.market, d.at, fmt.Sprint(d.price)))

@@ -11,7 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/cryptoviz/cryptoviz/engine/load"
-	"github.com/cryptoviz/cryptoviz/engine/mapping"
+	"github.com/cryptoviz/cryptoviz/engine/row"
 	"github.com/cryptoviz/cryptoviz/engine/store"
 	"github.com/cryptoviz/cryptoviz/engine/store/schema"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
@@ -21,7 +21,7 @@ import (
 // worker lets these hours take records, as the shipped source's.
 func (h *hours) worker() store.Fence {
 	h.t.Helper()
-	h.program, _ = mapping.Compile(h.src)
+	h.program, _ = row.Compile(h.src)
 	h.target = store.NewTarget(h.src.Topic.Name, h.src.Table, h.program.Columns())
 	return h.claim(0, 1<<40)
 }
@@ -96,7 +96,7 @@ func TestRepeatsAreCountedInTheirSlots(t *testing.T) {
 	for _, at := range []time.Time{day, next, next.Add(time.Minute)} {
 		h.exec(fmt.Sprintf("INSERT INTO cryptoviz.slot (source, slot, state, lease_until) VALUES ('binance', '%s', 'ok', now())", at.Format(time.RFC3339)))
 	}
-	in := func(slot time.Time, r mapping.Record) mapping.Record {
+	in := func(slot time.Time, r row.Record) row.Record {
 		r.Slot = slot
 		return r
 	}
@@ -162,7 +162,7 @@ func TestLateRowsGoWhateverIsKept(t *testing.T) {
 func TestEmptyTargetIsFilledAgain(t *testing.T) {
 	h := newHours(t, "days")
 	fence := h.worker()
-	records := []mapping.Record{record("BTCUSDT", h.day.AddDate(0, 0, -1), "1"), record("BTCUSDT", h.day, "2")}
+	records := []row.Record{record("BTCUSDT", h.day.AddDate(0, 0, -1), "1"), record("BTCUSDT", h.day, "2")}
 	h.commit(fence, h.batch(0, records...))
 	rollAll := func() {
 		for _, day := range []time.Time{h.day.AddDate(0, 0, -1), h.day} {
@@ -282,10 +282,10 @@ row {
 	base := []string{`"x"`, `1.5`, `0.1`, `"2026-01-01T00:00:00.000001Z"`, `true`, `9007199254740993`, `-1`, `"2026-03-04T23:59:59.999999Z"`}
 	others := []string{`"` + long + `"`, `1.05`, `0.10000000000000002`, `"2026-01-01T00:00:00Z"`, `false`, `9007199254740992`, `0`, `"2026-03-04T23:59:59.999Z"`}
 	written := []string{`"x"`, `1.500`, `1e-1`, `"2026-01-01T05:45:00.000001+05:45"`, `"true"`, `"9007199254740993"`, `-1.0`, `"2026-03-05T00:59:59.999999+01:00"`}
-	value := func(v []string) mapping.Record {
-		return mapping.Record{Key: "k", Slot: h.now, Value: fmt.Appendf(nil, `{"a":%s,"b":%s,"c":%s,"d":%s,"e":%s,"f":%s,"g":%s,"at":%s}`, v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7])}
+	value := func(v []string) row.Record {
+		return row.Record{Key: "k", Slot: h.now, Value: fmt.Appendf(nil, `{"a":%s,"b":%s,"c":%s,"d":%s,"e":%s,"f":%s,"g":%s,"at":%s}`, v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7])}
 	}
-	records := []mapping.Record{value(base)}
+	records := []row.Record{value(base)}
 	for i := range base {
 		v := append([]string{}, base...)
 		v[i] = others[i]

@@ -14,8 +14,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/cryptoviz/cryptoviz/engine/load"
-	"github.com/cryptoviz/cryptoviz/engine/mapping"
 	"github.com/cryptoviz/cryptoviz/engine/pg"
+	"github.com/cryptoviz/cryptoviz/engine/row"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/store"
 	"github.com/cryptoviz/cryptoviz/engine/store/schema"
@@ -32,7 +32,7 @@ type bench struct {
 	src *spec.Source
 	*store.Store
 	target  *store.Target
-	program *mapping.Program
+	program *row.Program
 }
 
 var topicID = [16]byte{1, 2, 3}
@@ -44,7 +44,7 @@ func newBench(t testing.TB, opt store.Options) *bench {
 		t.Fatal(d.Diags)
 	}
 	b := &bench{t: t, src: p.Sources[0], url: testkit.Postgres(t)}
-	b.program, _ = mapping.Compile(b.src)
+	b.program, _ = row.Compile(b.src)
 	b.target = store.NewTarget(b.src.Topic.Name, b.src.Table, b.program.Columns())
 	pool, err := pgxpool.New(t.Context(), b.url)
 	if err != nil {
@@ -106,14 +106,14 @@ const (
 	position = "SELECT next_offset FROM cryptoviz.position"
 )
 
-func record(market string, at time.Time, price string) mapping.Record {
-	return mapping.Record{Key: market, Slot: at.Truncate(time.Minute), Value: fmt.Appendf(nil, `{"symbol":%q,"closeTime":%d,"lastPrice":%q,"bidPrice":"1","askPrice":"2","highPrice":"3","lowPrice":"0.5","volume":"10","quoteVolume":"20","priceChangePercent":"0.1","count":3}`, market, at.UnixMilli(), price)}
+func record(market string, at time.Time, price string) row.Record {
+	return row.Record{Key: market, Slot: at.Truncate(time.Minute), Value: fmt.Appendf(nil, `{"symbol":%q,"closeTime":%d,"lastPrice":%q,"bidPrice":"1","askPrice":"2","highPrice":"3","lowPrice":"0.5","volume":"10","quoteVolume":"20","priceChangePercent":"0.1","count":3}`, market, at.UnixMilli(), price)}
 }
 
 // batch holds these records at offsets from first on.
-func (b *bench) batch(first int64, records ...mapping.Record) *store.Batch {
+func (b *bench) batch(first int64, records ...row.Record) *store.Batch {
 	b.t.Helper()
-	out := &store.Batch{Rows: &mapping.Rows{}, Position: store.Position{First: first, Next: first + int64(len(records))}}
+	out := &store.Batch{Rows: &row.Rows{}, Position: store.Position{First: first, Next: first + int64(len(records))}}
 	for i, r := range records {
 		if err := b.program.Append(out.Rows, r, int32(i)); err != nil {
 			b.t.Fatal(err)
@@ -125,7 +125,7 @@ func (b *bench) batch(first int64, records ...mapping.Record) *store.Batch {
 }
 
 // many are n records at times of their own.
-func many(n int, from time.Time) (out []mapping.Record) {
+func many(n int, from time.Time) (out []row.Record) {
 	for i := range n {
 		out = append(out, record("BTCUSDT", from.Add(time.Duration(i)*time.Millisecond), "1"))
 	}

@@ -6,7 +6,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgtype"
 
-	"github.com/cryptoviz/cryptoviz/engine/mapping"
+	"github.com/cryptoviz/cryptoviz/engine/row"
 )
 
 // ErrFenced means that another owner has taken this partition: nothing was stored; give the partition back.
@@ -61,9 +61,9 @@ const (
 // Batch is what one Commit stores in one transaction.
 type Batch struct {
 	Position Position
-	Rows     *mapping.Rows
+	Rows     *row.Rows
 	Offsets  []int64 // offset of record i; Rows.Source[i] indexes it
-	Records  []mapping.Record
+	Records  []row.Record
 	Dead     []DeadLetter
 	Gaps     []Gap
 	Stored   int64 // set by Commit: rows that were new, neither there already nor refused

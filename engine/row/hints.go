@@ -1,4 +1,4 @@
-package mapping
+package row
 
 import (
 	"fmt"
@@ -23,7 +23,7 @@ type tried struct {
 // note remembers of a column that has no value whether its paths lead anywhere.
 func (p *Program) note(i int) {
 	for _, slot := range p.columns[i].reads {
-		if p.frame.values[slot].Kind != rawjson.Missing {
+		if p.frame.Values[slot].Kind != rawjson.Missing {
 			p.tried.led[i] = true
 			return
 		}

@@ -1,11 +1,12 @@
-package mapping_test
+package row_test
 
 import (
 	"errors"
 	"strings"
 	"testing"
 
-	"github.com/cryptoviz/cryptoviz/engine/mapping"
+	"github.com/cryptoviz/cryptoviz/engine/decode"
+	"github.com/cryptoviz/cryptoviz/engine/row"
 )
 
 // TestComputedMembers: a member whose name is computed, and is not there, is as missing as one that is written out; the
@@ -38,11 +39,11 @@ func TestComputedMembers(t *testing.T) {
 		{`try(r[key].x.y, 1)`, `{}`, nil}, // as try(r.k.x.y, 1): missing is no error
 	} {
 		src, _, prog := inline(t, "poll { url = \"https://example.com\" }\ndecode \"json\" {}\nrow {\n time = slot\n base = \"X\"\n price = "+c.expr+"\n}\n")
-		got, err := cell(t, src, prog, mapping.Piece{Key: "k", Value: []byte(c.record)}, "price")
+		got, err := cell(t, src, prog, decode.Piece{Key: "k", Value: []byte(c.record)}, "price")
 		if err != nil || got != c.want {
 			t.Errorf("%s of %s is %v, %v; want %v", c.expr, c.record, got, err, c.want)
 		}
-		compare(t, src, prog, mapping.Record{Key: "k", Value: []byte(c.record), Slot: noon})
+		compare(t, src, prog, row.Record{Key: "k", Value: []byte(c.record), Slot: noon})
 	}
 }
 
@@ -91,7 +92,7 @@ row {
 
 // TestExpressionThatFails: the dead letter names the expression, what it met, and what is there; its kind is without values.
 func TestExpressionThatFails(t *testing.T) {
-	for _, c := range []struct{ row, record, want, kind string }{
+	for _, c := range []struct{ row, record, want, Kind string }{
 		{
 			"time = from_unix_ms(r.tm)\n base = \"X\"", `{"ts":1790856000000,"last":1}`,
 			`column time: the value is missing; from_unix_ms(r.tm) (desk.hcl:4); r has no "tm", it has ts, last (did you mean "ts"?)`, "column time",
@@ -104,15 +105,15 @@ func TestExpressionThatFails(t *testing.T) {
 		{"time = slot\n base = \"X\"\n skip = r.n", `{"n":3}`, `column skip: not true or false; r.n (desk.hcl:6); r.n is 3`, "skip"},
 	} {
 		src, _, prog := inline(t, "poll { url = \"https://example.com\" }\ndecode \"json\" {}\nrow {\n "+c.row+"\n}\n")
-		_, err := cell(t, src, prog, mapping.Piece{Key: "k", Value: []byte(c.record)}, "base")
-		var e *mapping.Error
-		if err == nil || !strings.Contains(err.Error(), c.want) || !errors.As(err, &e) || e.Kind != c.kind {
+		_, err := cell(t, src, prog, decode.Piece{Key: "k", Value: []byte(c.record)}, "base")
+		var e *row.Error
+		if err == nil || !strings.Contains(err.Error(), c.want) || !errors.As(err, &e) || e.Kind != c.Kind {
 			t.Errorf("%s of %s: %v\nwant %s", c.row, c.record, err, c.want)
 		}
 	}
 	long := `{"` + strings.Repeat("x", 300) + `":1,"s":"` + strings.Repeat("é", 3000) + `"` + strings.Repeat(`,"`+strings.Repeat("y", 90)+`":1`, 50) + `}`
 	src, _, prog := inline(t, "poll { url = \"https://example.com\" }\ndecode \"json\" {}\nrow {\n time = slot\n base = r.q\n price = r.s\n}\n")
-	if _, err := cell(t, src, prog, mapping.Piece{Key: "k", Value: []byte(long)}, "base"); err == nil || len(err.Error()) > 520 || !strings.HasSuffix(err.Error(), "…") {
+	if _, err := cell(t, src, prog, decode.Piece{Key: "k", Value: []byte(long)}, "base"); err == nil || len(err.Error()) > 520 || !strings.HasSuffix(err.Error(), "…") {
 		t.Errorf("%v", err)
 	}
 }

@@ -1,4 +1,4 @@
-package mapping
+package decode
 
 import (
 	"bytes"

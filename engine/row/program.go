@@ -1,12 +1,12 @@
-package mapping
+package row
 
 import (
 	"encoding/binary"
 	"fmt"
 
 	"github.com/hashicorp/hcl/v2"
-	"github.com/zclconf/go-cty/cty"
 
+	"github.com/cryptoviz/cryptoviz/engine/expr"
 	"github.com/cryptoviz/cryptoviz/engine/rawjson"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
@@ -30,12 +30,12 @@ func (e *Error) Error() string {
 type Program struct {
 	src     *spec.Source
 	tree    *rawjson.Tree
-	fields  *htmlFields // nil: JSON
+	fields  *expr.HTMLFields // nil: JSON
 	columns []column
-	skip    eval
+	skip    expr.Eval
 	time    int // index of the hypertable's time column, -1 for none
 	names   []string
-	frame   frame
+	frame   expr.Frame
 	tried   tried
 }
 
@@ -44,7 +44,7 @@ type column struct {
 	expr    hcl.Expression
 	typ     spec.ColumnType
 	notNull bool
-	eval    eval
+	eval    expr.Eval
 	reads   []int // slots of the paths in r that it reads; none: of what may not be null, or reads more than paths
 }
 
@@ -54,7 +54,7 @@ func Compile(src *spec.Source) (*Program, error) {
 		return nil, fmt.Errorf("compile source %s: it has no definition or table", src.Name)
 	}
 	p := &Program{src: src, tree: &rawjson.Tree{}, time: -1}
-	c := &compiler{tree: p.tree, consts: constants(src)}
+	c := &expr.Compiler{Tree: p.tree, Consts: expr.Constants(src)}
 	for _, tc := range src.Table.Columns {
 		expr := src.Definition.Row.Columns[tc.Name]
 		if expr == nil {
@@ -63,40 +63,36 @@ func Compile(src *spec.Source) (*Program, error) {
 		if src.Table.Hypertable != nil && src.Table.Hypertable.Time == tc.Name {
 			p.time = len(p.columns)
 		}
-		p.columns = append(p.columns, column{tc.Name, expr, tc.Type, !tc.Null, c.compile(expr), c.reads(expr, tc.Null)})
+		p.columns = append(p.columns, column{tc.Name, expr, tc.Type, !tc.Null, c.Compile(expr), c.Reads(expr, tc.Null)})
 		p.names = append(p.names, tc.Name)
 	}
 	if len(p.columns) == 0 {
 		return nil, fmt.Errorf("compile source %s: its row block fills no column of table %s", src.Name, src.Table.Name)
 	}
 	if src.Definition.Row.Skip != nil {
-		p.skip = c.compile(src.Definition.Row.Skip)
+		p.skip = c.Compile(src.Definition.Row.Skip)
 	}
 	if src.Definition.Decode.Format == "html" {
-		p.fields = newHTMLFields(src.Definition.Decode.Fields, p.tree)
+		p.fields = expr.NewHTMLFields(src.Definition.Decode.Fields, p.tree)
 	}
-	p.frame.values, p.tried.led = make([]rawjson.Value, p.tree.Len()), make([]bool, len(p.columns))
+	p.frame.Values, p.tried.led = make([]rawjson.Value, p.tree.Len()), make([]bool, len(p.columns))
 	return p, nil
-}
-
-func constants(src *spec.Source) map[string]cty.Value {
-	return map[string]cty.Value{"param": src.Definition.Params, "source": cty.StringVal(src.Name)}
 }
 
 // Clone returns a program with scratch memory of its own.
 func (p *Program) Clone() *Program {
 	c := *p
-	c.frame, c.tried = frame{values: make([]rawjson.Value, p.tree.Len())}, tried{led: make([]bool, len(p.columns))}
+	c.frame, c.tried = expr.Frame{Values: make([]rawjson.Value, p.tree.Len())}, tried{led: make([]bool, len(p.columns))}
 	return &c
 }
 
 // poison says which expression failed, what it met, and what is there.
-func (p *Program) poison(column string, expr hcl.Expression, err error, rec Record) error {
+func (p *Program) poison(column string, e hcl.Expression, err error, rec Record) error {
 	kind := "column " + column
 	if column == "skip" {
 		kind = column
 	}
-	return &Error{Column: column, Kind: kind, Reason: explain(p.src.Definition, p.fields, err.Error(), expr, rec.Value, p.frame.key)}
+	return &Error{Column: column, Kind: kind, Reason: expr.Explain(p.src.Definition, p.fields, err.Error(), e, rec.Value, p.frame.Key)}
 }
 
 // Columns lists the columns of a row, in the order of its fields.
@@ -106,19 +102,19 @@ func (p *Program) Columns() []string { return p.names }
 // *Error, and rows stay as they were.
 func (p *Program) Append(rows *Rows, rec Record, index int32) error {
 	f := &p.frame
-	f.slot, f.key, f.keyless = rec.Slot, append(f.key[:0], rec.Key...), rec.Fault != ""
+	f.Slot, f.Key, f.Keyless = rec.Slot, append(f.Key[:0], rec.Key...), rec.Fault != ""
 	if p.fields != nil {
-		if err := p.fields.read(rec.Value, f.values); err != nil {
+		if err := p.fields.Read(rec.Value, f.Values); err != nil {
 			return &Error{Kind: "form", Reason: err.Error()}
 		}
-	} else if err := p.tree.Scan(rec.Value, f.values); err != nil {
+	} else if err := p.tree.Scan(rec.Value, f.Values); err != nil {
 		return &Error{Kind: "form", Reason: err.Error()}
 	}
 	if p.skip != nil {
 		v, err := p.skip(f)
 		skip := false
 		if err == nil {
-			skip, _, err = truth(v)
+			skip, _, err = expr.Truth(v)
 		}
 		if err != nil {
 			return p.poison("skip", p.src.Definition.Row.Skip, err, rec)
@@ -144,7 +140,7 @@ func (p *Program) Append(rows *Rows, rec Record, index int32) error {
 		}
 		if err == nil && data[before] == 0xff { // null
 			if c.notNull {
-				err = errMissing
+				err = expr.ErrMissing
 			} else if !p.tried.led[i] {
 				p.note(i)
 			}

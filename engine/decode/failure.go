@@ -1,4 +1,4 @@
-package mapping
+package decode
 
 import (
 	"fmt"
@@ -6,6 +6,7 @@ import (
 
 	"github.com/zclconf/go-cty/cty"
 
+	"github.com/cryptoviz/cryptoviz/engine/expr"
 	"github.com/cryptoviz/cryptoviz/engine/rawjson"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
@@ -23,20 +24,20 @@ func (e *SourceError) Error() string { return "the source says: " + e.Message }
 // failure is a compiled on_error block, or decode.error, which has no when.
 type failure struct {
 	name               string
-	when, text, market *slowExpr
+	when, text, market *expr.Interpreted
 	effect             string
 }
 
 func newFailures(body *rawjson.Tree, dec spec.Decode) (out []failure) {
 	for _, on := range dec.OnError {
-		f := failure{name: "decode.on_error", when: newSlow(body, on.When, "body"), text: newSlow(body, on.Text, "body"), effect: on.Effect}
+		f := failure{name: "decode.on_error", when: expr.Interpret(body, on.When, "body"), text: expr.Interpret(body, on.Text, "body"), effect: on.Effect}
 		if on.Market != nil {
-			f.market = newSlow(body, on.Market, "body")
+			f.market = expr.Interpret(body, on.Market, "body")
 		}
 		out = append(out, f)
 	}
 	if dec.Error != nil {
-		out = append(out, failure{name: "decode.error", text: newSlow(body, dec.Error, "body")})
+		out = append(out, failure{name: "decode.error", text: expr.Interpret(body, dec.Error, "body")})
 	}
 	return out
 }
@@ -48,7 +49,7 @@ func (d *Decoder) failure() (*SourceError, error) {
 			return nil, err
 		}
 		if f.when != nil {
-			v, err := f.when.value(d.values, d.vars())
+			v, err := f.when.Value(d.values, d.vars())
 			if err != nil {
 				return nil, &ShapeError{f.name + ".when: " + err.Error()}
 			}
@@ -73,25 +74,25 @@ func (d *Decoder) failure() (*SourceError, error) {
 }
 
 // said is an expression's text; "" when there is none.
-func (d *Decoder) said(e *slowExpr) (string, error) {
+func (d *Decoder) said(e *expr.Interpreted) (string, error) {
 	if e == nil {
 		return "", nil
 	}
-	v, err := e.value(d.values, d.vars())
+	v, err := e.Value(d.values, d.vars())
 	if err != nil {
 		return "", err
 	}
-	msg, err := fromCty(v)
+	msg, err := expr.FromCty(v)
 	switch {
 	case isEmpty(v): // as {"error": []}, which reports nothing
 		return "", nil
-	case err != nil || !msg.missing() && msg.kind != text && msg.kind != number:
-		name, at := d.src.Definition.Quote(e.expr)
+	case err != nil || !msg.Missing() && msg.Kind != expr.Text && msg.Kind != expr.Number:
+		name, at := d.src.Definition.Quote(e.Expr)
 		return "", fmt.Errorf("%s (%s) gives %s, not a text: write CONDITION ? \"text\" : null", name, at, ctyName(v))
-	case msg.missing():
+	case msg.Missing():
 		return "", nil
 	}
-	raw, err := textOf(msg)
+	raw, err := expr.TextOf(msg)
 	return string(raw), err
 }
 

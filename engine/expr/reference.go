@@ -1,4 +1,4 @@
-package mapping
+package expr
 
 import (
 	"errors"
@@ -11,7 +11,6 @@ import (
 	"github.com/zclconf/go-cty/cty"
 	ctyjson "github.com/zclconf/go-cty/cty/json"
 
-	"github.com/cryptoviz/cryptoviz/engine/expr"
 	"github.com/cryptoviz/cryptoviz/engine/rawjson"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/units"
@@ -104,7 +103,7 @@ func toCty(v rawjson.Value) (cty.Value, error) {
 		return cty.BoolVal(v.Kind == rawjson.True), nil
 	case rawjson.String:
 		if v.Escaped && !utf8.Valid(v.Raw) {
-			return cty.NilVal, errNotUTF8
+			return cty.NilVal, ErrNotUTF8
 		}
 		return cty.StringVal(string(v.Text(nil))), nil
 	case rawjson.Number:
@@ -143,4 +142,4 @@ func nullOperand(d *hcl.Diagnostic) bool {
 	return strings.Contains(d.Detail, "argument must not be null") || strings.Contains(d.Detail, "value is null")
 }
 
-var rowFunctions = expr.RowFunctions()
+var rowFunctions = RowFunctions()

@@ -1,4 +1,4 @@
-package mapping_test
+package row_test
 
 import (
 	"fmt"
@@ -8,14 +8,15 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cryptoviz/cryptoviz/engine/mapping"
+	"github.com/cryptoviz/cryptoviz/engine/decode"
+	"github.com/cryptoviz/cryptoviz/engine/row"
 )
 
 // timed compiles a definition whose time is an expression.
 func timed(t testing.TB, expr string) func(value string) (time.Time, error) {
 	src, _, prog := inline(t, "poll { url = \"https://example.com\" }\ndecode \"json\" {}\nrow {\n time = "+expr+"\n base = \"X\"\n}\n")
 	return func(value string) (time.Time, error) {
-		got, err := cell(t, src, prog, mapping.Piece{Key: "k", Value: []byte(`{"t":` + value + `}`)}, "time")
+		got, err := cell(t, src, prog, decode.Piece{Key: "k", Value: []byte(`{"t":` + value + `}`)}, "time")
 		at, _ := got.(time.Time)
 		return at, err
 	}
@@ -133,7 +134,7 @@ func FuzzUnix(f *testing.F) {
 	for _, e := range exprs {
 		src, _, prog := inline(f, "poll { url = \"https://example.com\" }\ndecode \"json\" {}\nrow {\n time = "+e+"\n base = \"X\"\n}\n")
 		compares = append(compares, func(t *testing.T, value string) {
-			compare(t, src, prog, mapping.Record{Key: "k", Value: fmt.Appendf(nil, `{"t":%s}`, value), Slot: noon})
+			compare(t, src, prog, row.Record{Key: "k", Value: fmt.Appendf(nil, `{"t":%s}`, value), Slot: noon})
 		})
 	}
 	f.Fuzz(func(t *testing.T, which uint8, value string) {

@@ -1,12 +1,13 @@
-package mapping_test
+package row_test
 
 import (
 	"bytes"
 	"testing"
 	"testing/fstest"
 
+	"github.com/cryptoviz/cryptoviz/engine/decode"
 	"github.com/cryptoviz/cryptoviz/engine/load"
-	"github.com/cryptoviz/cryptoviz/engine/mapping"
+	"github.com/cryptoviz/cryptoviz/engine/row"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
 
@@ -36,7 +37,7 @@ table "prices" {
 `
 
 // inline is a source whose definition stands in the test; the table has time, base, quote and price.
-func inline(t testing.TB, definition string) (*spec.Source, *mapping.Decoder, *mapping.Program) {
+func inline(t testing.TB, definition string) (*spec.Source, *decode.Decoder, *row.Program) {
 	t.Helper()
 	p, d := load.Load(fstest.MapFS{"pipeline.hcl": {Data: []byte(inlinePipeline)}, "desk.hcl": {Data: []byte(definition)}}, "pipeline.hcl", load.Options{})
 	if d.HasErrors() {
@@ -44,11 +45,11 @@ func inline(t testing.TB, definition string) (*spec.Source, *mapping.Decoder, *m
 		_ = d.Write(&said, false, 80)
 		t.Fatal(&said)
 	}
-	dec, err := mapping.NewDecoder(p.Sources[0])
+	dec, err := decode.NewDecoder(p.Sources[0])
 	if err != nil {
 		t.Fatal(err)
 	}
-	prog, err := mapping.Compile(p.Sources[0])
+	prog, err := row.Compile(p.Sources[0])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,10 +57,10 @@ func inline(t testing.TB, definition string) (*spec.Source, *mapping.Decoder, *m
 }
 
 // cell maps one record and returns a column of its row; the error is the dead letter.
-func cell(t testing.TB, src *spec.Source, prog *mapping.Program, p mapping.Piece, column string) (any, error) {
+func cell(t testing.TB, src *spec.Source, prog *row.Program, p decode.Piece, column string) (any, error) {
 	t.Helper()
-	var rows mapping.Rows
-	if err := prog.Append(&rows, mapping.Record{Key: p.Key, Value: p.Value, Fault: p.Fault, Slot: noon}, 0); err != nil {
+	var rows row.Rows
+	if err := prog.Append(&rows, row.Record{Key: p.Key, Value: p.Value, Fault: p.Fault, Slot: noon}, 0); err != nil {
 		return nil, err
 	}
 	if rows.Len() == 0 {

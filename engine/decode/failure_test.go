@@ -1,12 +1,12 @@
-package mapping_test
+package decode_test
 
 import (
 	"errors"
 	"testing"
 	"testing/fstest"
 
+	"github.com/cryptoviz/cryptoviz/engine/decode"
 	"github.com/cryptoviz/cryptoviz/engine/load"
-	"github.com/cryptoviz/cryptoviz/engine/mapping"
 )
 
 // TestOnError: the first block whose when is true counts, then error; what it says of one market leaves the others alone.
@@ -54,28 +54,28 @@ row { time = slot }`)},
 	if diags.HasErrors() {
 		t.Fatal(diags.Diags)
 	}
-	dec, err := mapping.NewDecoder(p.Sources[0])
+	dec, err := decode.NewDecoder(p.Sources[0])
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
 		body    string
 		records int
-		want    *mapping.SourceError
+		want    *decode.SourceError
 	}{
 		{`{"data":[{"m":"A"},{"m":"B"}]}`, 2, nil},
 		{`{"hello":1}`, 0, nil},
-		{`{"refused":"GONE","why":"unknown"}`, 0, &mapping.SourceError{Message: "unknown", Market: "GONE", Effect: "log"}},
-		{`{"refused":"GONE","why":"unknown","data":[{"m":"A"}]}`, 1, &mapping.SourceError{Message: "unknown", Market: "GONE", Effect: "log"}},
-		{`{"refused":"GONE","why":"unknown","data":7}`, 0, &mapping.SourceError{Message: "unknown", Market: "GONE", Effect: "log"}},
-		{`{"refused":["x"]}`, 0, &mapping.SourceError{Message: "(no text)", Effect: "log"}},
-		{`{"code":1,"problem":"not this","data":[{"m":"A"}]}`, 1, &mapping.SourceError{Message: "code 1", Effect: "log"}},
-		{`{"code":2,"why":"login","data":[{"m":"A"}]}`, 0, &mapping.SourceError{Message: "2: login", Effect: "retry"}},
-		{`{"code":3,"problem":"down","data":[{"m":"A"}]}`, 0, &mapping.SourceError{Message: "down"}},
+		{`{"refused":"GONE","why":"unknown"}`, 0, &decode.SourceError{Message: "unknown", Market: "GONE", Effect: "log"}},
+		{`{"refused":"GONE","why":"unknown","data":[{"m":"A"}]}`, 1, &decode.SourceError{Message: "unknown", Market: "GONE", Effect: "log"}},
+		{`{"refused":"GONE","why":"unknown","data":7}`, 0, &decode.SourceError{Message: "unknown", Market: "GONE", Effect: "log"}},
+		{`{"refused":["x"]}`, 0, &decode.SourceError{Message: "(no text)", Effect: "log"}},
+		{`{"code":1,"problem":"not this","data":[{"m":"A"}]}`, 1, &decode.SourceError{Message: "code 1", Effect: "log"}},
+		{`{"code":2,"why":"login","data":[{"m":"A"}]}`, 0, &decode.SourceError{Message: "2: login", Effect: "retry"}},
+		{`{"code":3,"problem":"down","data":[{"m":"A"}]}`, 0, &decode.SourceError{Message: "down"}},
 		{`{"problem":"","data":[{"m":"A"}]}`, 1, nil},
 	} {
 		pieces, err := dec.Records([]byte(c.body))
-		said, ok := errors.AsType[*mapping.SourceError](err)
+		said, ok := errors.AsType[*decode.SourceError](err)
 		if len(pieces) != c.records || ok != (c.want != nil) || ok && *said != *c.want || !ok && err != nil {
 			t.Errorf("%s: %d records, %#v; want %d, %#v", c.body, len(pieces), err, c.records, c.want)
 		}

@@ -1,4 +1,4 @@
-package mapping
+package expr
 
 import (
 	"bytes"
@@ -13,16 +13,18 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
 
-var errMissing = errors.New("the value is missing")
+// ErrMissing is a value that is needed and not there.
+var ErrMissing = errors.New("the value is missing")
 
-// htmlFields reads the declared fields out of one element's HTML.
-type htmlFields struct {
+// HTMLFields reads the declared fields out of one element's HTML.
+type HTMLFields struct {
 	fields []spec.HTMLField
 	slots  []int
 }
 
-func newHTMLFields(fields []spec.HTMLField, tree *rawjson.Tree) *htmlFields {
-	h := &htmlFields{fields: fields}
+// NewHTMLFields gives each field a slot in tree.
+func NewHTMLFields(fields []spec.HTMLField, tree *rawjson.Tree) *HTMLFields {
+	h := &HTMLFields{fields: fields}
 	for _, f := range fields {
 		h.slots = append(h.slots, tree.Add([]any{f.Name}))
 	}
@@ -53,7 +55,7 @@ func element(src []byte) (*goquery.Selection, error) {
 	return nil, errors.New("not an HTML element")
 }
 
-func (h *htmlFields) read(src []byte, out []rawjson.Value) error {
+func (h *HTMLFields) Read(src []byte, out []rawjson.Value) error {
 	clear(out)
 	root, err := element(src)
 	if err != nil {

@@ -1,4 +1,4 @@
-package mapping_test
+package row_test
 
 import (
 	"strings"

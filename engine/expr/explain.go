@@ -1,8 +1,9 @@
-package mapping
+package expr
 
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -19,9 +20,9 @@ const (
 	maxReads = 3   // values that an expression met, in a message
 )
 
-// explain adds to the reason why an expression failed how it is written, where, and what it met in the record. fields is nil
+// Explain adds to the reason why an expression failed how it is written, where, and what it met in the record. fields is nil
 // for JSON; raw is a record whose form is good.
-func explain(def *spec.Definition, fields *htmlFields, reason string, expr hcl.Expression, raw, key []byte) string {
+func Explain(def *spec.Definition, fields *HTMLFields, reason string, expr hcl.Expression, raw, key []byte) string {
 	text, at := def.Quote(expr)
 	out := []string{fmt.Sprintf("%s; %s (%s)", reason, text, at)}
 	var met []string
@@ -47,7 +48,7 @@ func explain(def *spec.Definition, fields *htmlFields, reason string, expr hcl.E
 }
 
 // found says what a path finds: its value, or how far it leads and what is there.
-func found(fields *htmlFields, raw []byte, path spec.Path) string {
+func found(fields *HTMLFields, raw []byte, path spec.Path) string {
 	if fields != nil {
 		return fields.met(raw, path)
 	}
@@ -58,11 +59,11 @@ func found(fields *htmlFields, raw []byte, path spec.Path) string {
 	for i, step := range path {
 		next := member(v, step)
 		if next.Kind == rawjson.Missing {
-			return lacks(dotted("r", path[:i]), step, v)
+			return lacks(Dotted("r", path[:i]), step, v)
 		}
 		v = next
 	}
-	return dotted("r", path) + " is " + describe(v)
+	return Dotted("r", path) + " is " + describe(v)
 }
 
 func whole(raw []byte) (rawjson.Value, error) {
@@ -109,11 +110,11 @@ func lacks(parent string, step any, v rawjson.Value) string {
 		return fmt.Sprintf("%s has no %q: it is %s", parent, units.Clip(name), describe(v))
 	}
 	there, _ := names(v)
-	return missing(parent, name, there)
+	return notThere(parent, name, there)
 }
 
-// missing says that a name is not there, what is, and which of these is nearest.
-func missing(parent, name string, there []string) string {
+// notThere says that a name is not there, what is, and which of these is nearest.
+func notThere(parent, name string, there []string) string {
 	out := fmt.Sprintf("%s has no %q, it has %s", parent, units.Clip(name), list(there))
 	if near := diag.Nearest(name, there); near != "" {
 		out += fmt.Sprintf(" (did you mean %q?)", near)
@@ -146,9 +147,9 @@ func describe(v rawjson.Value) string {
 }
 
 // met says what a field holds.
-func (h *htmlFields) met(src []byte, path spec.Path) string {
+func (h *HTMLFields) met(src []byte, path spec.Path) string {
 	values := make([]rawjson.Value, 1+slices.Max(append([]int{0}, h.slots...)))
-	if err := h.read(src, values); err != nil {
+	if err := h.Read(src, values); err != nil {
 		return err.Error()
 	}
 	var there []string
@@ -166,4 +167,22 @@ func (h *htmlFields) met(src []byte, path spec.Path) string {
 		return "r has " + list(there)
 	}
 	return fmt.Sprintf("r has no %q in this element, it has %s", fmt.Sprint(path[0]), list(there))
+}
+
+// KindName names what a reply has in some place.
+func KindName(k rawjson.Kind) string {
+	return [...]string{"nothing", "null", "false", "true", "a number", "a text", "an object", "a list"}[k]
+}
+
+// Dotted writes a path as the language does.
+func Dotted(root string, p spec.Path) string {
+	for _, step := range p {
+		switch step := step.(type) {
+		case string:
+			root += "." + step
+		case int:
+			root += "[" + strconv.Itoa(step) + "]"
+		}
+	}
+	return root
 }

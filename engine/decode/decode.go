@@ -1,10 +1,9 @@
-package mapping
+package decode
 
 import (
 	"bytes"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/PuerkitoBio/goquery"
@@ -12,6 +11,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 	"golang.org/x/net/html"
 
+	"github.com/cryptoviz/cryptoviz/engine/expr"
 	"github.com/cryptoviz/cryptoviz/engine/rawjson"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
@@ -44,12 +44,12 @@ type Decoder struct {
 	body     rawjson.Tree
 	values   []rawjson.Value
 	records  int
-	when     *slowExpr
+	when     *expr.Interpreted
 	failures []failure
-	key      eval
+	key      expr.Eval
 	record   rawjson.Tree
-	frame    frame
-	fields   *htmlFields
+	frame    expr.Frame
+	fields   *expr.HTMLFields
 	match    goquery.Matcher
 
 	faults    int // keys that failed in this reply
@@ -58,16 +58,16 @@ type Decoder struct {
 
 // NewDecoder compiles a source's decode block.
 func NewDecoder(src *spec.Source) (*Decoder, error) {
-	d, dec := &Decoder{src: src, consts: constants(src)}, src.Definition.Decode
+	d, dec := &Decoder{src: src, consts: expr.Constants(src)}, src.Definition.Decode
 	if dec.Key != nil {
-		c := &compiler{tree: &d.record, consts: d.consts}
-		d.key = c.compile(dec.Key)
+		c := &expr.Compiler{Tree: &d.record, Consts: d.consts}
+		d.key = c.Compile(dec.Key)
 	}
 	switch dec.Format {
 	case "json":
 		d.records = d.body.Add(dec.Records)
 		if dec.When != nil {
-			d.when = newSlow(&d.body, dec.When, "body")
+			d.when = expr.Interpret(&d.body, dec.When, "body")
 		}
 		d.failures = newFailures(&d.body, dec)
 	case "html":
@@ -76,12 +76,12 @@ func NewDecoder(src *spec.Source) (*Decoder, error) {
 			return nil, fmt.Errorf("compile source %s: selector %q: %w", src.Name, dec.Select, err)
 		}
 		d.match = match
-		d.fields = newHTMLFields(dec.Fields, &d.record)
+		d.fields = expr.NewHTMLFields(dec.Fields, &d.record)
 	default:
 		return nil, fmt.Errorf("compile source %s: format %q is not known", src.Name, dec.Format)
 	}
 	d.values = make([]rawjson.Value, d.body.Len())
-	d.frame.values = make([]rawjson.Value, d.record.Len())
+	d.frame.Values = make([]rawjson.Value, d.record.Len())
 	return d, nil
 }
 
@@ -125,12 +125,12 @@ func (d *Decoder) Decode(contentType string, body []byte) ([]Piece, error) {
 // wanted cuts a scanned reply, if it counts.
 func (d *Decoder) wanted() ([]Piece, error) {
 	if d.when != nil {
-		v, err := d.when.value(d.values, d.vars())
+		v, err := d.when.Value(d.values, d.vars())
 		if err != nil {
 			return nil, &ShapeError{"decode.when: " + err.Error()}
 		}
 		if v, _ = v.Unmark(); !v.IsNull() && v.Type() != cty.Bool {
-			text, at := d.src.Definition.Quote(d.when.expr)
+			text, at := d.src.Definition.Quote(d.when.Expr)
 			return nil, &ShapeError{fmt.Sprintf("decode.when: %s (%s) is neither true nor false", text, at)}
 		}
 		if !isTrue(v) {
@@ -156,18 +156,18 @@ func (d *Decoder) wanted() ([]Piece, error) {
 	if dec.Keyed {
 		want = "an object with a member for each market"
 	}
-	return nil, &ShapeError{fmt.Sprintf("the reply has %s at %s, not %s: has the API changed?", kindName(at.Kind), dotted("body", dec.Records), want)}
+	return nil, &ShapeError{fmt.Sprintf("the reply has %s at %s, not %s: has the API changed?", expr.KindName(at.Kind), expr.Dotted("body", dec.Records), want)}
 }
 
 // readable tells whether what the expressions read is small enough to become values of the language.
-func (d *Decoder) readable(exprs ...*slowExpr) error {
+func (d *Decoder) readable(exprs ...*expr.Interpreted) error {
 	for _, e := range exprs {
 		if e == nil {
 			continue
 		}
-		for i, slot := range e.slots {
+		for i, slot := range e.Slots {
 			if bytes.Count(d.values[slot].Raw, []byte{','}) > maxRead {
-				return &ShapeError{fmt.Sprintf("%s has more than %d elements: too many for an expression", dotted("body", e.paths[i]), maxRead)}
+				return &ShapeError{fmt.Sprintf("%s has more than %d elements: too many for an expression", expr.Dotted("body", e.Paths[i]), maxRead)}
 			}
 		}
 	}
@@ -196,7 +196,7 @@ func (d *Decoder) piece(name string, raw []byte) Piece {
 // fault says why a record has no key: of the first ones of a reply in full.
 func (d *Decoder) fault(reason string, raw []byte) string {
 	if d.faults++; d.faults <= maxFaults {
-		return "decode.key: " + explain(d.src.Definition, d.fields, reason, d.src.Definition.Decode.Key, raw, d.frame.key)
+		return "decode.key: " + expr.Explain(d.src.Definition, d.fields, reason, d.src.Definition.Decode.Key, raw, d.frame.Key)
 	}
 	if d.lastFault.reason != reason {
 		text, at := d.src.Definition.Quote(d.src.Definition.Decode.Key)
@@ -206,22 +206,22 @@ func (d *Decoder) fault(reason string, raw []byte) string {
 }
 
 func (d *Decoder) keyOf(name string, raw []byte) (string, error) {
-	d.frame.key = append(d.frame.key[:0], name...)
+	d.frame.Key = append(d.frame.Key[:0], name...)
 	if d.fields != nil {
-		if err := d.fields.read(raw, d.frame.values); err != nil {
+		if err := d.fields.Read(raw, d.frame.Values); err != nil {
 			return "", err
 		}
-	} else if err := d.record.Scan(raw, d.frame.values); err != nil {
+	} else if err := d.record.Scan(raw, d.frame.Values); err != nil {
 		return "", err
 	}
 	v, err := d.key(&d.frame)
 	if err != nil {
 		return "", err
 	}
-	if v.missing() {
-		return "", errMissing
+	if v.Missing() {
+		return "", expr.ErrMissing
 	}
-	text, err := textOf(v)
+	text, err := expr.TextOf(v)
 	return string(text), err
 }
 
@@ -266,21 +266,4 @@ func (r *impatient) Read(p []byte) (int, error) {
 		return 0, errors.New("the page takes too long to read: elements that are never closed")
 	}
 	return r.page.Read(p)
-}
-
-func kindName(k rawjson.Kind) string {
-	return [...]string{"nothing", "null", "false", "true", "a number", "a text", "an object", "a list"}[k]
-}
-
-// dotted writes a path as the language does.
-func dotted(root string, p spec.Path) string {
-	for _, step := range p {
-		switch step := step.(type) {
-		case string:
-			root += "." + step
-		case int:
-			root += "[" + strconv.Itoa(step) + "]"
-		}
-	}
-	return root
 }

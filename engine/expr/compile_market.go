@@ -1,4 +1,4 @@
-package mapping
+package expr
 
 import (
 	"maps"
@@ -8,7 +8,6 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 
-	"github.com/cryptoviz/cryptoviz/engine/expr"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
 
@@ -19,7 +18,7 @@ type market struct{ base, quote []byte }
 const maxMarkets = 20_000
 
 // marketPart compiles market(x, lists…).base and .quote.
-func (c *compiler) marketPart(e *hclsyntax.RelativeTraversalExpr) eval {
+func (c *Compiler) marketPart(e *hclsyntax.RelativeTraversalExpr) Eval {
 	call, ok := e.Source.(*hclsyntax.FunctionCallExpr)
 	if !ok || call.Name != "market" || len(call.Args) == 0 || call.ExpandFinal || len(e.Traversal) != 1 {
 		return nil
@@ -32,15 +31,15 @@ func (c *compiler) marketPart(e *hclsyntax.RelativeTraversalExpr) eval {
 	if markets == nil {
 		return nil
 	}
-	symbol, base := c.compile(call.Args[0]), part.Name == "base"
-	return func(f *frame) (value, error) {
+	symbol, base := c.Compile(call.Args[0]), part.Name == "base"
+	return func(f *Frame) (Value, error) {
 		v, err := symbol(f)
-		if err != nil || v.missing() {
-			return value{}, err
+		if err != nil || v.Missing() {
+			return Value{}, err
 		}
-		raw, err := textOf(v)
+		raw, err := TextOf(v)
 		if err != nil {
-			return value{}, err
+			return Value{}, err
 		}
 		for len(f.markets) <= number {
 			f.markets = append(f.markets, nil)
@@ -49,7 +48,7 @@ func (c *compiler) marketPart(e *hclsyntax.RelativeTraversalExpr) eval {
 		if !known {
 			p, err := markets.Split(string(raw))
 			if err != nil {
-				return value{}, err
+				return Value{}, err
 			}
 			if m = (market{[]byte(p.Base), []byte(p.Quote)}); f.markets[number] == nil || len(f.markets[number]) >= maxMarkets {
 				f.markets[number] = map[string]market{}
@@ -57,26 +56,26 @@ func (c *compiler) marketPart(e *hclsyntax.RelativeTraversalExpr) eval {
 			f.markets[number][string(raw)] = m
 		}
 		if base {
-			return value{kind: text, raw: m.base}, nil
+			return Value{Kind: Text, Raw: m.base}, nil
 		}
-		return value{kind: text, raw: m.quote}, nil
+		return Value{Kind: Text, Raw: m.quote}, nil
 	}
 }
 
 // markets reads constant lists; calls with the same ones share a number, and so what they remember. nil: HCL reads them.
-func (c *compiler) markets(lists []hclsyntax.Expression) (*expr.Markets, int) {
+func (c *Compiler) markets(lists []hclsyntax.Expression) (*Markets, int) {
 	var values []cty.Value
 	for _, list := range lists {
 		if c.dynamic(list) {
 			return nil, 0
 		}
-		v, err := evaluate(list, c.consts)
+		v, err := evaluate(list, c.Consts)
 		if err != nil {
 			return nil, 0
 		}
 		values = append(values, v)
 	}
-	markets, err := expr.MarketsOf(values)
+	markets, err := MarketsOf(values)
 	if err != nil {
 		return nil, 0
 	}
@@ -91,9 +90,9 @@ func (c *compiler) markets(lists []hclsyntax.Expression) (*expr.Markets, int) {
 
 // MarketOf returns how a source's row block reads a name of a market, by its first market() call; without one, by the
 // separator in it.
-func MarketOf(src *spec.Source) func(name string) (expr.Pair, error) {
-	c := &compiler{consts: constants(src)}
-	markets, _ := expr.NewMarkets()
+func MarketOf(src *spec.Source) func(name string) (Pair, error) {
+	c := &Compiler{Consts: Constants(src)}
+	markets, _ := NewMarkets()
 	var symbol hclsyntax.Expression
 	for _, column := range slices.Sorted(maps.Keys(src.Definition.Row.Columns)) {
 		node, ok := src.Definition.Row.Columns[column].(hclsyntax.Expression)
@@ -109,9 +108,9 @@ func MarketOf(src *spec.Source) func(name string) (expr.Pair, error) {
 			return nil
 		})
 	}
-	return func(name string) (expr.Pair, error) {
+	return func(name string) (Pair, error) {
 		if symbol != nil { // such as lookup(param.markets, key, key)
-			vars := maps.Clone(c.consts)
+			vars := maps.Clone(c.Consts)
 			vars["key"] = cty.StringVal(name)
 			if v, err := evaluate(symbol, vars); err == nil && v.IsKnown() && !v.IsNull() && v.Type() == cty.String {
 				name = v.AsString()

@@ -1,4 +1,4 @@
-package mapping_test
+package row_test
 
 import (
 	"bytes"
@@ -16,9 +16,10 @@ import (
 	"github.com/zclconf/go-cty/cty"
 	ctyjson "github.com/zclconf/go-cty/cty/json"
 
+	"github.com/cryptoviz/cryptoviz/engine/decode"
 	"github.com/cryptoviz/cryptoviz/engine/expr"
 	"github.com/cryptoviz/cryptoviz/engine/load"
-	"github.com/cryptoviz/cryptoviz/engine/mapping"
+	"github.com/cryptoviz/cryptoviz/engine/row"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/units"
 )
@@ -92,22 +93,22 @@ func TestFixtures(t *testing.T) {
 	t.Parallel()
 	for _, src := range shipped(t).Sources {
 		t.Run(src.Name, func(t *testing.T) {
-			dec, err := mapping.NewDecoder(src)
+			dec, err := decode.NewDecoder(src)
 			if err != nil {
 				t.Fatal(err)
 			}
-			prog, err := mapping.Compile(src)
+			prog, err := row.Compile(src)
 			if err != nil {
 				t.Fatal(err)
 			}
-			var rows mapping.Rows
+			var rows row.Rows
 			for _, body := range fixture(t, src.Name) {
 				pieces, err := dec.Records(body)
 				if err != nil {
 					t.Fatal(err)
 				}
 				for i, p := range pieces {
-					if err := prog.Append(&rows, mapping.Record{Key: p.Key, Value: p.Value, Slot: noon}, int32(i)); err != nil {
+					if err := prog.Append(&rows, row.Record{Key: p.Key, Value: p.Value, Slot: noon}, int32(i)); err != nil {
 						t.Fatalf("%s: %v", p.Key, err)
 					}
 				}
@@ -147,7 +148,7 @@ func TestFixtures(t *testing.T) {
 }
 
 // reference evaluates a row with HCL alone, over the whole record; ok is false where it would be poison.
-func reference(src *spec.Source, rec mapping.Record) (row map[string]cty.Value, skip, ok bool) {
+func reference(src *spec.Source, rec row.Record) (row map[string]cty.Value, skip, ok bool) {
 	ty, err := ctyjson.ImpliedType(rec.Value)
 	if err != nil {
 		return nil, false, false
@@ -230,10 +231,10 @@ func fill(v cty.Value, path hcl.Traversal) cty.Value {
 }
 
 // compare maps one record both ways.
-func compare(t *testing.T, src *spec.Source, prog *mapping.Program, rec mapping.Record) {
+func compare(t *testing.T, src *spec.Source, prog *row.Program, rec row.Record) {
 	t.Helper()
 	want, skip, ok := reference(src, rec)
-	var rows mapping.Rows
+	var rows row.Rows
 	err := prog.Append(&rows, rec, 0)
 	if !ok {
 		if err == nil {
@@ -248,7 +249,7 @@ func compare(t *testing.T, src *spec.Source, prog *mapping.Program, rec mapping.
 		return
 	}
 	if err != nil { // HCL has a value; it must be one that the column cannot take
-		var poison *mapping.Error
+		var poison *row.Error
 		if !errors.As(err, &poison) || fits(src.Table.Column(poison.Column), want[poison.Column]) {
 			t.Fatalf("%s: %q: HCL gives %#v, the compiled program %v", src.Name, rec.Value, want[poison.Column], err)
 		}
@@ -330,16 +331,16 @@ func fits(c *spec.Column, v cty.Value) bool {
 func FuzzRow(f *testing.F) {
 	p := shipped(f)
 	var sources []*spec.Source
-	var programs []*mapping.Program
+	var programs []*row.Program
 	for _, src := range p.Sources {
 		if src.Definition.Decode.Format != "json" {
 			continue
 		}
-		prog, err := mapping.Compile(src)
+		prog, err := row.Compile(src)
 		if err != nil {
 			f.Fatal(err)
 		}
-		dec, err := mapping.NewDecoder(src)
+		dec, err := decode.NewDecoder(src)
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -364,7 +365,7 @@ func FuzzRow(f *testing.F) {
 		if strings.ContainsRune(key, 0) || !plainJSON(raw) {
 			return
 		}
-		compare(t, sources[i], programs[i], mapping.Record{Key: key, Value: raw, Slot: noon})
+		compare(t, sources[i], programs[i], row.Record{Key: key, Value: raw, Slot: noon})
 	})
 }
 
@@ -421,7 +422,7 @@ func duplicateNames(raw []byte) bool {
 func TestPoison(t *testing.T) {
 	t.Parallel()
 	p := shipped(t)
-	prog, err := mapping.Compile(p.Sources[0])
+	prog, err := row.Compile(p.Sources[0])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -436,8 +437,8 @@ func TestPoison(t *testing.T) {
 		`not json`: "not JSON at byte 0", ``: "not JSON", `{"symbol":"BTCUSDT"`: "cut short",
 		`{"symbol":"BTC\u0000/USDT","lastPrice":"1","closeTime":1790855999123}`: `market "BTC\x00/USDT" has something in it`,
 	} {
-		rows := mapping.Rows{Data: []byte("kept"), Ends: []int{4}, Times: []int64{1}, Source: []int32{0}}
-		err := prog.Append(&rows, mapping.Record{Key: "BTCUSDT", Value: []byte(raw), Slot: noon}, 1)
+		rows := row.Rows{Data: []byte("kept"), Ends: []int{4}, Times: []int64{1}, Source: []int32{0}}
+		err := prog.Append(&rows, row.Record{Key: "BTCUSDT", Value: []byte(raw), Slot: noon}, 1)
 		if want == "" {
 			if err != nil || rows.Len() != 2 || rows.Times[1] != 1790855999123000 {
 				t.Errorf("%s: %v, %d rows, %v", raw, err, rows.Len(), rows.Times)
@@ -473,7 +474,7 @@ func TestDecoderRefuses(t *testing.T) {
 			if src.Name != c.source {
 				continue
 			}
-			dec, err := mapping.NewDecoder(src)
+			dec, err := decode.NewDecoder(src)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -484,14 +485,14 @@ func TestDecoderRefuses(t *testing.T) {
 	}
 }
 
-func binanceRecord(t testing.TB) (*mapping.Program, mapping.Record, *spec.Source) {
+func binanceRecord(t testing.TB) (*row.Program, row.Record, *spec.Source) {
 	t.Helper()
 	src := shipped(t).Sources[0]
-	prog, err := mapping.Compile(src)
+	prog, err := row.Compile(src)
 	if err != nil {
 		t.Fatal(err)
 	}
-	dec, err := mapping.NewDecoder(src)
+	dec, err := decode.NewDecoder(src)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -499,13 +500,13 @@ func binanceRecord(t testing.TB) (*mapping.Program, mapping.Record, *spec.Source
 	if err != nil {
 		t.Fatal(err)
 	}
-	return prog, mapping.Record{Key: pieces[0].Key, Value: pieces[0].Value, Slot: noon}, src
+	return prog, row.Record{Key: pieces[0].Key, Value: pieces[0].Value, Slot: noon}, src
 }
 
 func TestAppendDoesNotAllocate(t *testing.T) {
 	// Alone: it counts what the process allocates.
 	prog, rec, _ := binanceRecord(t)
-	var rows mapping.Rows
+	var rows row.Rows
 	n := testing.AllocsPerRun(1000, func() {
 		rows.Reset()
 		if err := prog.Append(&rows, rec, 0); err != nil {
@@ -520,7 +521,7 @@ func TestAppendDoesNotAllocate(t *testing.T) {
 func BenchmarkMapping(b *testing.B) {
 	prog, rec, src := binanceRecord(b)
 	b.Run("compiled", func(b *testing.B) {
-		var rows mapping.Rows
+		var rows row.Rows
 		b.SetBytes(int64(len(rec.Value)))
 		b.ReportAllocs()
 		for b.Loop() {

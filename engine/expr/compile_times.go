@@ -1,4 +1,4 @@
-package mapping
+package expr
 
 import (
 	"math/big"
@@ -9,13 +9,11 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
-
-	"github.com/cryptoviz/cryptoviz/engine/expr"
 )
 
 // fromUnix compiles from_unix() and the like. They read digits: a factor that is a power of ten moves the point, and any
 // other arithmetic is left to HCL, which computes with 512 bits where compiled expressions take a float64.
-func (c *compiler) fromUnix(e *hclsyntax.FunctionCallExpr, shift int) eval {
+func (c *Compiler) fromUnix(e *hclsyntax.FunctionCallExpr, shift int) Eval {
 	if len(e.Args) != 1 {
 		return nil
 	}
@@ -23,30 +21,30 @@ func (c *compiler) fromUnix(e *hclsyntax.FunctionCallExpr, shift int) eval {
 	if computes(arg) {
 		return c.slow(e)
 	}
-	unix := c.compile(arg)
+	unix := c.Compile(arg)
 	shift += moved
-	return func(f *frame) (value, error) {
+	return func(f *Frame) (Value, error) {
 		v, err := unix(f)
 		switch {
-		case err != nil, v.kind == null:
-			return value{}, err
-		case v.missing() && moved == 0 && arg == e.Args[0]:
-			return value{}, nil
+		case err != nil, v.Kind == Null:
+			return Value{}, err
+		case v.Missing() && moved == 0 && arg == e.Args[0]:
+			return Value{}, nil
 		}
-		digits := view(v.raw)
+		digits := view(v.Raw)
 		switch {
-		case v.kind != number && v.kind != text:
-			return value{}, errNotNumber
-		case v.raw == nil:
-			digits = strconv.FormatFloat(v.f, 'f', -1, 64)
+		case v.Kind != Number && v.Kind != Text:
+			return Value{}, ErrNotNumber
+		case v.Raw == nil:
+			digits = strconv.FormatFloat(v.Computed, 'f', -1, 64)
 		}
-		us, err := expr.UnixMicros(digits, shift)
-		return value{kind: instant, us: us}, err
+		us, err := UnixMicros(digits, shift)
+		return Value{Kind: Instant, us: us}, err
 	}
 }
 
 // movedPoint takes factors off that are powers of ten, and tells by how many digits they move the point.
-func (c *compiler) movedPoint(expr hclsyntax.Expression) (hclsyntax.Expression, int) {
+func (c *Compiler) movedPoint(expr hclsyntax.Expression) (hclsyntax.Expression, int) {
 	switch e := expr.(type) {
 	case *hclsyntax.ParenthesesExpr:
 		if inner, moved := c.movedPoint(e.Expression); moved != 0 {
@@ -72,11 +70,11 @@ func (c *compiler) movedPoint(expr hclsyntax.Expression) (hclsyntax.Expression, 
 }
 
 // powerOfTen reads a constant such as 1000 or 0.001.
-func (c *compiler) powerOfTen(expr hclsyntax.Expression) (exponent int, ok bool) {
+func (c *Compiler) powerOfTen(expr hclsyntax.Expression) (exponent int, ok bool) {
 	if c.dynamic(expr) {
 		return 0, false
 	}
-	v, err := evaluate(expr, c.consts)
+	v, err := evaluate(expr, c.Consts)
 	if err != nil || v.Type() != cty.Number || !v.IsKnown() || v.IsNull() {
 		return 0, false
 	}
