@@ -192,7 +192,7 @@ func (c *Cluster) sendReplicas(ctx context.Context, s step) error {
 		return answer{resp.ThrottleMillis, err}
 	})
 	if err != nil {
-		return denied(err, "move the replicas of", errors.New("grant it with kafka-acls --add --allow-principal User:NAME --operation Alter --cluster"))
+		return denied(err, "move the replicas of", errGrantMoves)
 	}
 	return c.copied(ctx, s)
 }
@@ -224,6 +224,8 @@ func (c *Cluster) copied(ctx context.Context, s step) error {
 	}
 	return err
 }
+
+var errGrantMoves = errors.New("grant it with kafka-acls --add --allow-principal User:NAME --operation Alter --cluster")
 
 // denied adds the remedy where a right is missing.
 func denied(err error, what string, remedy error) error {

@@ -26,6 +26,8 @@ func Block(ctx context.Context, c *Cluster, name string) (string, error) {
 		return "", err
 	case t == nil:
 		return "", fmt.Errorf("topic %s does not exist", name)
+	case t.unread:
+		return "", fmt.Errorf("this Kafka user may not read the config of topic %s: %w", name, grant("DescribeConfigs", name))
 	case reserved(t):
 		return "", fmt.Errorf("topic %s belongs to Kafka itself", name)
 	}

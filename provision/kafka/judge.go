@@ -23,6 +23,9 @@ func (t *Topic) Judge(ctx context.Context, c *plan.Change) error {
 		c.Find("CV-K12", "", "%s belongs to Kafka itself, or to the schema registry", t.name)
 		return nil
 	}
+	if live != nil && live.unread {
+		c.Note("%s: its config is not compared: this Kafka user may not read it; %v", t.Address(), grant("DescribeConfigs", t.name))
+	}
 	switch c.Action {
 	case plan.Create:
 		return t.judgeCreate(ctx, c)
@@ -33,6 +36,11 @@ func (t *Topic) Judge(ctx context.Context, c *plan.Change) error {
 	default:
 		return nil
 	}
+}
+
+// unchecked says that a change was not asked about: planning needs no right to change anything, and apply does.
+func unchecked(c *plan.Change, what string, remedy error) {
+	c.Note("not checked by Kafka: this Kafka user may not %s; for apply, %v", what, remedy)
 }
 
 func (t *Topic) judgeCreate(ctx context.Context, c *plan.Change) error {
@@ -47,7 +55,7 @@ func (t *Topic) judgeCreate(ctx context.Context, c *plan.Change) error {
 	switch err := refusals.create[t.name]; {
 	case err == nil, errors.Is(err, kerr.TopicAlreadyExists): // somebody was faster
 	case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.ClusterAuthorizationFailed):
-		return fmt.Errorf("this Kafka user may not create it: %w", grant("Create", t.name))
+		unchecked(c, "create it", grant("Create", t.name))
 	case errors.Is(err, kerr.InvalidReplicationFactor):
 		c.Find("CV-K02", replicationAttr, "replication = %d: %v", t.spec.Replication, err)
 		return nil
@@ -91,7 +99,7 @@ func (t *Topic) judgeUpdate(ctx context.Context, c *plan.Change, live *topic) er
 	switch err := refusals.config[t.name]; {
 	case err == nil:
 	case errors.Is(err, kerr.TopicAuthorizationFailed):
-		return fmt.Errorf("this Kafka user may not change its config: %w", grant("AlterConfigs", t.name))
+		unchecked(c, "change its config", grant("AlterConfigs", t.name))
 	default:
 		if err := t.refuse(c, err); err != nil {
 			return err
@@ -175,11 +183,12 @@ func (t *Topic) judgePartitions(c *plan.Change, refused error) error {
 	switch want := int(t.spec.Partitions); {
 	case want < have:
 		c.Find("CV-K01", partitionsAttr, "Kafka cannot take partitions away: keep %d, or use a topic of another name", have)
-	case errors.Is(refused, kerr.TopicAuthorizationFailed):
-		return fmt.Errorf("this Kafka user may not add partitions: %w", grant("Alter", t.name))
-	case refused != nil:
+	case refused != nil && !errors.Is(refused, kerr.TopicAuthorizationFailed):
 		return t.refuse(c, refused)
 	default:
+		if refused != nil {
+			unchecked(c, "add partitions", grant("Alter", t.name))
+		}
 		c.Find("CV-K03", partitionsAttr, "keys move to other partitions, so the order of a key's records breaks once; it cannot be undone")
 	}
 	return nil
@@ -197,7 +206,7 @@ func (t *Topic) judgeReplication(ctx context.Context, c *plan.Change, live *topi
 		c.Find("CV-K02", replicationAttr, "replication = %d, and %s up", t.spec.Replication, map[bool]string{true: "1 broker is", false: fmt.Sprintf("%d brokers are", brokers)}[brokers == 1])
 		return nil
 	case !may:
-		return errors.New("this Kafka user may not move replicas: grant it with kafka-acls --add --allow-principal User:NAME --operation Alter --cluster")
+		unchecked(c, "move replicas", errGrantMoves)
 	}
 	moves, err := t.cluster.planned(ctx, t.name)
 	if err != nil {
@@ -234,14 +243,14 @@ func (t *Topic) judgeInsync(c *plan.Change, least string, replicas int64) {
 		if _, changed := c.Diff(minInsync); !changed {
 			attr = replicationAttr
 		}
-		c.Find("CV-K09", attr, "writes stop: they need %s in sync, and a partition has %d", counted(int(n), "replica"), replicas)
+		c.Find("CV-K09", attr, "it asks for %s in sync, and a partition has %d: all of them must be, so writes stop when one of its brokers fails", counted(int(n), "replica"), replicas)
 	}
 }
 
 func (t *Topic) judgeDelete(ctx context.Context, c *plan.Change, live *topic) error {
 	const mayDelete = 1 << 6 // Kafka's number of the operation
 	if live.operations > 0 && live.operations&mayDelete == 0 {
-		return fmt.Errorf("this Kafka user may not delete it: %w", grant("Delete", t.name))
+		unchecked(c, "delete it", grant("Delete", t.name))
 	}
 	holdings, _, err := t.cluster.holds(ctx, t.name)
 	if err != nil {

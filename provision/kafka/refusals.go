@@ -56,7 +56,7 @@ func (c *Cluster) validated(ctx context.Context) (*refusals, error) {
 		if int(t.spec.Partitions) > len(live.partitions) {
 			more = append(more, t)
 		}
-		if len(t.differing(live)) > 0 {
+		if !live.unread && len(t.differing(live)) > 0 {
 			differ = append(differ, t)
 		}
 	}

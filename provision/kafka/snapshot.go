@@ -32,7 +32,8 @@ type topic struct {
 	operations int32 // bits of what this user may do; not above 0: unknown
 	partitions []partition
 	config     map[string]setting // by Kafka's names; nil: not read
-	denied     error              // this user may not see its config
+	unread     bool               // config is empty: this user may not read it
+	denied     error              // why its config could not be read
 }
 
 type partition struct {
@@ -177,7 +178,7 @@ func (c *Cluster) configure(ctx context.Context, s *snapshot, names []string) er
 				delete(s.topics, t.name)
 				s.named[t.name] = true
 			case errors.Is(err, kerr.TopicAuthorizationFailed):
-				t.denied = fmt.Errorf("this Kafka user may not read the config of topic %s: %w", t.name, grant("DescribeConfigs", t.name))
+				t.config, t.unread = map[string]setting{}, true
 			case err != nil:
 				t.denied = fmt.Errorf("read the config of topic %s: %w", t.name, err)
 			default:

@@ -62,6 +62,13 @@ func (t *topic) state(want *plan.State) *plan.State {
 		replication += " to " + strconv.Itoa(high)
 	}
 	s.Set(plan.Attr{Name: replicationAttr, Value: replication})
+	if t.unread && want != nil { // taken to be as declared, and said
+		for _, a := range want.Attrs {
+			if _, there := s.Get(a.Name); !there {
+				s.Set(a)
+			}
+		}
+	}
 	var keys []string
 	for key, value := range t.config {
 		if _, wanted := want.Get(attrOf(key)); wanted || value.own() {

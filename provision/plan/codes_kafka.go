@@ -51,9 +51,10 @@ var kafkaCodes = []Code{
 		Choices: []string{"keep the policy", "a topic of another name with the new policy", "--allow CV-K08@topic.NAME"},
 	},
 	{
-		ID: "CV-K09", Class: Risky, Title: "Writes will stop",
-		Text: "min.insync.replicas is how many replicas must have a record before it counts as written. With fewer replicas than that nothing " +
-			"can be written with acks=all, as cryptoviz does. Kafka accepts the setting all the same.",
+		ID: "CV-K09", Class: Risky, Title: "Every replica must be in sync",
+		Text: "min.insync.replicas is how many replicas must have a record before it counts as written with acks=all, as cryptoviz writes. Kafka " +
+			"accepts more than there are, and then the smaller number counts: all replicas. Writes go on, and stop as soon as one of a " +
+			"partition's brokers fails. Seen with Kafka 3.9 to 4.2; much older brokers refuse all writes.",
 		Choices: []string{"more replicas", "a lower min.insync.replicas: one less than replication lets one broker fail"},
 	},
 	{

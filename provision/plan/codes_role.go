@@ -4,8 +4,8 @@ package plan
 var roleCodes = []Code{
 	{
 		ID: "CV-R01", Class: Impossible, Title: "No right to make or alter roles",
-		Text:    "Making, altering and dropping roles needs CREATEROLE, from PostgreSQL 16 on with the ADMIN option on the role. The user of database.url has it not.",
-		Choices: []string{"a superuser runs ALTER ROLE … CREATEROLE for that user", "a superuser makes the role, and apply gives it its grants", "apply with a user that has the right"},
+		Text:    "Making, altering and dropping roles needs CREATEROLE, from PostgreSQL 16 on with the ADMIN option on the role. The user of database.url does not have it.",
+		Choices: []string{"an administrator makes or alters the role with the statements that the plan shows, and apply gives it its grants", "apply with a user that has the right"},
 	},
 	{
 		ID: "CV-R02", Class: Impossible, Title: "No right to grant",
