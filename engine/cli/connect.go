@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -103,7 +104,7 @@ func (e *env) database(ctx context.Context, p *spec.Pipeline) (*pgxpool.Pool, er
 	if err := pool.Ping(ctx); err != nil {
 		pool.Close()
 		if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
-			return nil, fmt.Errorf("the database %s answers and refuses the connection: %s. %s", connect.Redact(p.Database.URL), pg.Message, refusal(pg.Code))
+			return nil, fmt.Errorf("the database %s answers and refuses the connection: %s. %s", connect.Redact(p.Database.URL), pg.Message, refusal(pg))
 		}
 		remedy := "Start it, or set DATABASE_URL; cryptoviz up brings its own"
 		if e.idle {
@@ -111,15 +112,24 @@ func (e *env) database(ctx context.Context, p *spec.Pipeline) (*pgxpool.Pool, er
 		}
 		return nil, fmt.Errorf("the database %s does not answer: %s. %s", connect.Redact(p.Database.URL), plainly(err), remedy)
 	}
+	if cfg.ConnConfig.DefaultQueryExecMode == pgx.QueryExecModeCacheStatement {
+		if pooled, err := connect.Pooled(ctx, pool); err == nil && pooled {
+			e.note("Note: a pooler in transaction mode stands before the database. Add default_query_exec_mode=exec to database.url, " +
+				"unless it keeps prepared statements (PgBouncer's max_prepared_statements).")
+		}
+	}
 	return pool, nil
 }
 
 // refusal is what helps when a database answers and lets nobody in.
-func refusal(code string) string {
+func refusal(err *pgconn.PgError) string {
 	switch {
-	case strings.HasPrefix(code, "28"):
+	case strings.HasPrefix(err.Code, "28"):
 		return "Give the right user and password in DATABASE_URL"
-	case code == "3D000":
+	case strings.Contains(err.Message, "unsupported startup parameter"):
+		return "It is a pooler: set ignore_startup_parameters = lock_timeout, idle_in_transaction_session_timeout in pgbouncer.ini, " +
+			"and these two for the role instead (ALTER ROLE … SET)"
+	case err.Code == "3D000":
 		return "Create that database, or name another one in DATABASE_URL"
 	}
 	return "Try again, or see the server's log"

@@ -2,6 +2,7 @@
 package connect
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
@@ -64,10 +66,16 @@ func Postgres(d spec.Database) (*pgxpool.Config, error) {
 	}
 	params := cfg.ConnConfig.RuntimeParams
 	params["timezone"] = "UTC"
-	// The usual path begins with "$user": for a user named cryptoviz that is the engine's own schema, and his tables would be
-	// where no dashboard looks.
 	if _, given := params["search_path"]; !given && !strings.Contains(params["options"], "search_path") {
-		params["search_path"] = "public"
+		after := cfg.ConnConfig.AfterConnect
+		cfg.ConnConfig.AfterConnect = func(ctx context.Context, conn *pgconn.PgConn) error {
+			if after != nil {
+				if err := after(ctx, conn); err != nil {
+					return err
+				}
+			}
+			return conn.Exec(ctx, publicPath).Close()
+		}
 	}
 	for name, value := range map[string]string{
 		"application_name":                    "cryptoviz",
@@ -90,6 +98,11 @@ func Postgres(d spec.Database) (*pgxpool.Config, error) {
 	cfg.ConnConfig.DialFunc = dialer().DialContext
 	return cfg, nil
 }
+
+// publicPath sets the search_path to public where nobody chose another: not the role, nor the database (ALTER ROLE … IN DATABASE …
+// SET search_path). PostgreSQL's own begins with "$user": for a user named cryptoviz that is the engine's schema, and his tables would
+// be where no dashboard looks.
+const publicPath = `SELECT set_config('search_path', 'public', false) WHERE current_setting('search_path') = '"$user", public'`
 
 // leastConns is how many connections a pool may have. pgx's own default is four: workers that wait for a locked table would
 // take them all, and the slot ledger, which is asked each minute for every source, would get none.

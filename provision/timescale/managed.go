@@ -1,6 +1,7 @@
 package timescale
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -12,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/cryptoviz/cryptoviz/engine/connect"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
@@ -111,13 +113,20 @@ const lockKey int64 = 0x6372_7970_746f_0001
 // errLocked means that another apply is under way.
 var errLocked = errors.New("another apply is under way")
 
+// errPooled means that no session would hold the lock.
+var errPooled = errors.New("a pooler in transaction mode stands before the database, and the lock of apply needs a session of its own: " +
+	"run this command with a DATABASE_URL that names the server itself, or a pooler in session mode; run may go on through this one")
+
 // ErrLockLost means that PostgreSQL ended the session that held the lock, so that another apply may have begun.
 var ErrLockLost = errors.New("the lock of apply was lost, since PostgreSQL or something on the way ended its session: another apply may have begun, so this one stopped; apply again")
 
 // Lock takes the lock of apply: a session's advisory lock, which dies with its connection, so that a killed apply leaves none.
 // The context that comes with it ends when the lock is lost, with ErrLockLost as its cause. When another process holds the lock,
-// the error tells which. A pooler in transaction mode does not keep sessions: apply past it.
+// the error tells which. A pooler in transaction mode does not keep sessions: apply goes past it.
 func Lock(ctx context.Context, pool *pgxpool.Pool) (held context.Context, release func(), err error) {
+	if pooled, err := connect.Pooled(ctx, pool); err != nil || pooled {
+		return nil, nil, cmp.Or(err, errPooled)
+	}
 	acquired, err := pool.Acquire(ctx)
 	if err != nil {
 		return nil, nil, fmt.Errorf("lock the database for apply: %w", err)
