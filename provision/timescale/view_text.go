@@ -136,6 +136,50 @@ func unqualified(sql, schema string, names []string) string {
 	return string(out)
 }
 
+// qualified writes the schema before these names where a query reads them, as the server does for what is not temporary. The query
+// is as the server writes it: columns have the name or the alias of their relation before them, or there is one relation only.
+func qualified(sql string, names []string, schema func(name string) string) string {
+	var out strings.Builder
+	at, all := 0, tokens(sql)
+	word := func(i int) string {
+		if i < 0 || i >= len(all) || all[i].kind == 'q' {
+			return ""
+		}
+		return strings.ToLower(all[i].text)
+	}
+	from := []bool{false} // for each open bracket: whether FROM was the last clause
+	for i, k := range all {
+		last := &from[len(from)-1]
+		switch word(i) {
+		case "(":
+			from = append(from, *last)
+		case ")":
+			from = from[:max(1, len(from)-1)]
+		case "from":
+			*last = true
+		case "select", "where", "group", "having", "window", "order", "union", "intersect", "except", "limit", "offset", "fetch":
+			*last = false
+		}
+		if !*last || k.kind != 'w' && k.kind != 'q' || !slices.Contains(names, k.text) || word(i+1) == "." ||
+			!slices.Contains([]string{"from", "join", ",", "(", "only"}, word(i-1)) || isWith(all, k.text) {
+			continue
+		}
+		out.WriteString(sql[at:k.start] + schema(k.text) + ".")
+		at = k.start
+	}
+	return out.String() + sql[at:]
+}
+
+// isWith tells whether a query has a part of that name, WITH name AS (…).
+func isWith(all []token, name string) bool {
+	for i := range all[:max(0, len(all)-2)] {
+		if all[i].text == name && strings.EqualFold(all[i+1].text, "as") && all[i+2].text == "(" {
+			return true
+		}
+	}
+	return false
+}
+
 // mentions returns those of the names that a query may read, in the order of names.
 func mentions(sql string, names []string) (out []string) {
 	all := tokens(sql)

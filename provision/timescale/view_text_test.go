@@ -95,3 +95,20 @@ func TestUnqualified(t *testing.T) {
 		}
 	}
 }
+
+func TestQualified(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"SELECT a.n,\n    b.a\n   FROM (a\n     JOIN b ON ((a.n = b.n)))":                                         "SELECT a.n,\n    b.a\n   FROM (m.a\n     JOIN m.b ON ((a.n = b.n)))",
+		"SELECT a,\n    b\n   FROM other":                                                                         "SELECT a,\n    b\n   FROM other",
+		"SELECT a\n   FROM a x,\n    b\n  WHERE (EXISTS ( SELECT 1 FROM b b_1 WHERE (b_1.n = x.n)))\n ORDER BY a": "SELECT a\n   FROM m.a x,\n    m.b\n  WHERE (EXISTS ( SELECT 1 FROM m.b b_1 WHERE (b_1.n = x.n)))\n ORDER BY a",
+		"SELECT n FROM m.a UNION SELECT n FROM ONLY b":                                                            "SELECT n FROM m.a UNION SELECT n FROM ONLY m.b",
+		"WITH a AS ( SELECT 1 AS n FROM b) SELECT n FROM a":                                                       "WITH a AS ( SELECT 1 AS n FROM m.b) SELECT n FROM a",
+		"SELECT EXTRACT(epoch FROM a.time) AS e, 'FROM a' AS t FROM \"a\"":                                        "SELECT EXTRACT(epoch FROM a.time) AS e, 'FROM a' AS t FROM m.\"a\"",
+		"SELECT count(*) AS count FROM ( SELECT a.n FROM a LIMIT 5) a":                                            "SELECT count(*) AS count FROM ( SELECT a.n FROM m.a LIMIT 5) a",
+	} {
+		if got := qualified(text, []string{"a", "b"}, func(string) string { return "m" }); got != want {
+			t.Errorf("%q\n got %q\nwant %q", text, got, want)
+		}
+	}
+}

@@ -92,9 +92,6 @@ func (t *trial) read(ctx context.Context, tx pgx.Tx, i int, x *query) (*answer, 
 	})
 	if errors.Is(err, errRollback) {
 		out.text = t.unshadow(out.text)
-		if l := t.v.views[x.name]; t.temp && l != nil && sameTokens(t.here(l.query), t.here(out.text)) { // temporary relations have no schema in a text
-			out.text = l.query
-		}
 		return out, nil
 	}
 	if out.refusal = refused(err); out.refusal == nil {
@@ -103,10 +100,6 @@ func (t *trial) read(ctx context.Context, tx pgx.Tx, i int, x *query) (*answer, 
 	out.refusal.text = cmp.Or(ReadsLeaving(t.q.Pipeline, err), out.refusal.text)
 	out.refusal.where = t.q.where(x.at, x.text, out.refusal.position-lead)
 	return out, nil
-}
-
-func sameTokens(a, b string) bool {
-	return slices.EqualFunc(tokens(a), tokens(b), func(x, y token) bool { return x.kind == y.kind && x.text == y.text })
 }
 
 // make makes a view or an aggregate for those that read it, and hears what the server says to that.
@@ -198,24 +191,29 @@ func (t *trial) refuse(a *answer, err error) error {
 	return nil
 }
 
-// unshadow names live schemas where the server wrote the trial's.
+// unshadow names live schemas where the server wrote the trial's, or none: temporary relations have none in a text.
 func (t *trial) unshadow(text string) string {
-	if !strings.Contains(text, t.shadow) && !t.temp {
+	schema := func(name string) string {
+		if r := t.s.relations[name]; r != nil {
+			return ident(r.schema)
+		}
+		return ident(t.v.schema)
+	}
+	if t.temp {
+		return qualified(text, t.q.names(), schema)
+	}
+	if !strings.Contains(text, t.shadow) {
 		return text
 	}
 	var out strings.Builder
 	at := 0
 	all := tokens(text)
 	for i, k := range all {
-		if k.text != t.shadow && (!t.temp || k.text != "pg_temp") || i+2 >= len(all) {
+		if k.text != t.shadow || i+2 >= len(all) {
 			continue
 		}
-		schema := t.v.schema
-		if r := t.s.relations[all[i+2].text]; r != nil {
-			schema = r.schema
-		}
 		out.WriteString(text[at:k.start])
-		out.WriteString(ident(schema))
+		out.WriteString(schema(all[i+2].text))
 		at = k.end
 	}
 	return out.String() + text[at:]
