@@ -123,7 +123,7 @@ func TestFolderWithAnotherOfTheSameTitle(t *testing.T) {
 	found := w.plan()
 	g.Put(t, "cv-crypto", "bob", []byte(`{"uid":"two","title":"Copy","panels":[]}`))
 	r := outcomes(w.apply(found, "CV-G04@folder.crypto"))["folder.crypto"]
-	if r.Outcome != provision.Failed || !strings.Contains(r.Reason, `holds something new, dashboard "Copy" (uid "two")`) || g.Dashboard("two") == nil {
+	if r.Outcome != provision.Failed || !strings.Contains(r.Reason, `contains something new, dashboard "Copy" (uid "two")`) || g.Dashboard("two") == nil {
 		t.Errorf("%+v", r)
 	}
 }

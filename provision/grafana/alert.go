@@ -74,7 +74,7 @@ func (a *Alert) fresh(ctx context.Context) (*plan.State, error) {
 	return a.Org.ruleState(live, a.rule()), nil
 }
 
-// Judge tells what cannot be done, and lists the requests.
+// Judge finds what cannot be done, and lists the requests.
 func (a *Alert) Judge(ctx context.Context, c *plan.Change) error {
 	s, err := a.Org.load(ctx)
 	if err != nil {
@@ -194,7 +194,7 @@ func (a *Alert) write(ctx context.Context, live *rule, c plan.Change) error {
 	return call(ctx, http.MethodPut, path, nil, group, nil, locked(live)...)
 }
 
-// made tells whether the rule is as it is wanted but for its interval: a first try was interrupted.
+// made reports whether the rule is as it is wanted but for its interval: a first try was interrupted.
 func (a *Alert) made(ctx context.Context) bool {
 	live, err := a.fresh(ctx)
 	if err != nil || live == nil {
@@ -204,7 +204,7 @@ func (a *Alert) made(ctx context.Context) bool {
 	return !slices.ContainsFunc(diffs, func(d plan.Diff) bool { return d.Name != "every" })
 }
 
-// bodyChanges tells whether more than the interval changes, which is the group's.
+// bodyChanges reports whether more than the interval changes, which is the group's.
 func bodyChanges(c plan.Change) bool {
 	return slices.ContainsFunc(c.Diffs, func(d plan.Diff) bool { return d.Name != "every" })
 }

@@ -25,7 +25,7 @@ import (
 type Imported struct {
 	Address string            // of the block
 	HCL     string            // the block
-	Files   map[string][]byte // files beside pipeline.hcl that it names
+	Files   map[string][]byte // files next to pipeline.hcl that it names
 }
 
 var blockName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,47}$`)
@@ -209,7 +209,7 @@ func (o *Org) sourceBlock(ctx context.Context, s *snapshot, uid string, state *p
 	w.text("database", x.Database)
 	w.text("user", x.User)
 	if live.Secrets["password"] {
-		w.remark("its password stays as it is in Grafana, which tells it to nobody")
+		w.remark("Grafana does not reveal its password; it is left unchanged")
 	}
 	w.text("sslmode", x.SSLMode)
 	w.text("min_interval", units.FormatDuration(x.MinInterval))

@@ -15,7 +15,7 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
-// Judge tells apart what the file changes and what people changed in Grafana since the last apply. What both changed, and what
+// Judge separates what the file changes and what people changed in Grafana since the last apply. What both changed, and what
 // only people changed where the file changes nothing, is overwritten with consent only; where the file changes other places,
 // both are kept.
 func (d *Dashboard) Judge(ctx context.Context, c *plan.Change) error {
@@ -61,7 +61,7 @@ func (d *Dashboard) Judge(ctx context.Context, c *plan.Change) error {
 	return nil
 }
 
-// renamedUID tells of a dashboard or data source that lives under another uid now.
+// renamedUID finds a dashboard or data source that lives under another uid now.
 func renamedUID(c *plan.Change, what, uid string) {
 	if was, known := c.Last.Get("uid"); known && was.Value != uid {
 		c.Find("CV-G11", "uid", "the uid changed from %s: the %s of that uid stays, unmanaged, and what links to it stays with it", was.Value, what)
@@ -123,7 +123,7 @@ type judgement struct {
 }
 
 // compare finds the differences again, with what the last apply had set piece by piece: fields that left a panel's file go,
-// fields that nobody declared are nobody's difference, and the causes are exact.
+// fields that are not declared are no difference, and the causes are exact.
 func (j *judgement) compare() {
 	c := j.c
 	c.Diffs, c.Extra = plan.Compare(j.last, c.Live, c.Want)
@@ -213,7 +213,7 @@ func (c *Client) history(ctx context.Context, uid string) ([]edition, error) {
 	return page.Versions, err
 }
 
-// ours tells whether the newest version is one that we saved, and nothing was changed since.
+// ours reports whether the newest version is one that we saved, and nothing was changed since.
 func (j *judgement) ours(versions []edition) bool {
 	if len(versions) == 0 || versions[0].Version != j.live.meta.Version {
 		return false
@@ -260,7 +260,7 @@ func (j *judgement) conflict(ctx context.Context) error {
 	return nil
 }
 
-// untouched is a dashboard that is as we saved it: nothing in it is anybody else's, and a longer refresh is Grafana's minimum.
+// untouched is a dashboard that is as we saved it: nothing in it is another user's, and a longer refresh is Grafana's minimum.
 func (j *judgement) untouched() {
 	c := j.c
 	for i := range c.Diffs {
@@ -275,7 +275,7 @@ func (j *judgement) untouched() {
 	j.wording("", nil)
 }
 
-// asked tells whether the last apply had asked for this refresh already.
+// asked reports whether the last apply had asked for this refresh already.
 func (j *judgement) asked(refresh string) bool {
 	was, known := j.last.Get("refresh")
 	return !known || was.Value == refresh
@@ -362,7 +362,7 @@ func editors(versions []edition, last string) []string {
 	return out
 }
 
-// who tells who saved the dashboard last, and since which version of ours.
+// who names who saved the dashboard last, and since which version of ours.
 func (j *judgement) who(versions []edition) string {
 	meta, own := j.live.meta, ""
 	by := strings.Join(editors(versions, meta.UpdatedBy), ", before by ")

@@ -35,7 +35,7 @@ type boardMeta struct {
 
 func (m boardMeta) provisioned() bool { return m.Provisioned || m.External != "" }
 
-// v2 tells whether a dashboard was last saved in schema version 2, which the classic JSON of a file cannot say. 12.4 answers it
+// v2 reports whether a dashboard was last saved in schema version 2, which the classic JSON of a file cannot say. 12.4 answers it
 // as classic JSON, and only the resource says how it is stored; 11 has no such resource.
 func (c *Client) v2(ctx context.Context, s *snapshot, uid string, live *board) (bool, error) {
 	_, elements := live.model.raw["elements"]
@@ -123,7 +123,7 @@ func (d *Dashboard) model() (*model, error) {
 func (d *Dashboard) Want() *plan.State {
 	m, err := d.model()
 	if err != nil {
-		return &plan.State{Attrs: []plan.Attr{{Name: "uid", Value: d.Spec.UID}}} // Read tells why
+		return &plan.State{Attrs: []plan.Attr{{Name: "uid", Value: d.Spec.UID}}} // Read says why
 	}
 	return m.state(d.Spec.UID, d.Org.folderName(folderUID(d.Spec.Folder)), m)
 }
@@ -164,7 +164,7 @@ func (d *Dashboard) fresh(ctx context.Context) (*plan.State, error) {
 	return d.state(live), err
 }
 
-// A version that we save has a message. With the fingerprint of its content it tells later whether anybody changed it; a version
+// A version that we save has a message. With the fingerprint of its content it shows later whether it was changed; a version
 // that keeps edits of others says whose.
 const (
 	mark = "cryptoviz apply "
@@ -282,7 +282,7 @@ func moment(s string) string {
 	return at.UTC().Format("2006-01-02 15:04 UTC")
 }
 
-// compose is the dashboard to save: live with the differences of c over it. What nobody declares stays; without a live one it
+// compose is the dashboard to save: live with the differences of c over it. What is not declared stays; without a live one it
 // is the file.
 func (d *Dashboard) compose(live *board, c plan.Change) map[string]any {
 	if live == nil {

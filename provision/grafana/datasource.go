@@ -100,7 +100,7 @@ func (d *DataSource) Want() *plan.State {
 	return s
 }
 
-// present stands for a secret that is set: Grafana never tells its value.
+// present stands for a secret that is set: Grafana never reveals its value.
 const present = "set"
 
 func (s *source) state() *plan.State {
@@ -157,7 +157,7 @@ func (d *DataSource) fresh(ctx context.Context) (*plan.State, error) {
 	return live.state(), err
 }
 
-// Judge compares the password with the ledger, and tells what cannot be done.
+// Judge compares the password with the ledger, and finds what cannot be done.
 func (d *DataSource) Judge(ctx context.Context, c *plan.Change) error {
 	s, err := d.Org.load(ctx)
 	if err != nil {
@@ -206,14 +206,14 @@ func (d *DataSource) password(c *plan.Change, readOnly bool) {
 	set := diff.Old == present
 	switch {
 	case set && readOnly:
-		c.Note("its password is not compared: Grafana tells none")
+		c.Note("its password is not compared: Grafana does not reveal it")
 	case set && known && diff.New != "" && was.Value == diff.New:
 	case set && !known && diff.New != "":
-		c.Note("the password is set: Grafana does not tell whether it has this one")
+		c.Note("the password is set: Grafana does not say whether it has this one")
 		return
 	default:
 		for i := range c.Diffs {
-			if c.Diffs[i].Name == "password" { // "set" is not what somebody changed it to
+			if c.Diffs[i].Name == "password" { // "set" is not what it was changed to
 				c.Diffs[i].Cause, c.Diffs[i].Applied = plan.Intent, ""
 				if known && set == (was.Value == "") {
 					c.Diffs[i].Cause = plan.Drift
@@ -311,7 +311,7 @@ func (d *DataSource) Apply(ctx context.Context, c plan.Change) error {
 	switch err = d.hide(clean(err)); {
 	case err == nil:
 		return nil
-	case secret && c.Action == plan.Update: // nobody can tell afterwards whether it was set
+	case secret && c.Action == plan.Update: // whether it was set cannot be read
 		return err
 	}
 	return d.Org.settled(ctx, d, c.Address, err)

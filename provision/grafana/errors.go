@@ -19,7 +19,7 @@ type Error struct {
 	page bool          // HTML instead of JSON
 }
 
-// Error tells what was answered, and what to do about it.
+// Error says what was answered, and what to do about it.
 func (e *Error) Error() string {
 	out := fmt.Sprintf("Grafana answers %d to %s %s", e.Status, e.Method, e.Path)
 	if e.Message != "" {
@@ -57,7 +57,7 @@ func (e *Error) hint() string {
 	return ""
 }
 
-// temporary tells whether the same request may succeed a little later.
+// temporary reports whether the same request may succeed a little later.
 func (e *Error) temporary() bool {
 	switch e.Status {
 	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
@@ -74,13 +74,13 @@ func status(err error) int {
 	return 0
 }
 
-// missing tells whether Grafana has no such object. A web page is no such answer.
+// missing reports whether Grafana has no such object. A web page is no such answer.
 func missing(err error) bool {
 	e, ok := errors.AsType[*Error](err)
 	return ok && e.Status == http.StatusNotFound && !e.page
 }
 
-// conflict tells whether the object changed underneath: older versions answer 412, newer ones 409.
+// conflict reports whether the object changed underneath: older versions answer 412, newer ones 409.
 func conflict(err error) bool {
 	s := status(err)
 	return s == http.StatusConflict || s == http.StatusPreconditionFailed

@@ -84,7 +84,7 @@ func (f *Folder) Read(ctx context.Context) (*plan.State, error) {
 	return f.Org.object(ctx, "folder", f.uid())
 }
 
-// Judge tells what a move means, and lists the requests.
+// Judge finds what a move means, and lists the requests.
 func (f *Folder) Judge(ctx context.Context, c *plan.Change) error {
 	s, err := f.Org.load(ctx)
 	if err != nil {
@@ -189,7 +189,7 @@ func (o *Org) settled(ctx context.Context, r object, address string, failure err
 	for _, d := range diffs {
 		names = append(names, fmt.Sprintf("%s is %s", d.Name, or(d.Old, "none")))
 	}
-	return fmt.Errorf("%s was changed by somebody else in the meantime (%s): plan again (%w)", address, some(names, 6), failure)
+	return fmt.Errorf("%s was changed by another user in the meantime (%s): plan again (%w)", address, some(names, 6), failure)
 }
 
 func or(s, other string) string {
@@ -274,7 +274,7 @@ func (o *Org) removeFolder(ctx context.Context, uid string, c plan.Change) error
 	planned := strings.Join(c.Steps, "\n")
 	for _, h := range found {
 		if !strings.Contains(planned, h.exact()) {
-			return fmt.Errorf("%s holds something new, %s: plan again", c.Address, h.exact())
+			return fmt.Errorf("%s contains something new, %s: plan again", c.Address, h.exact())
 		}
 	}
 	lib, err := o.client.library(ctx)

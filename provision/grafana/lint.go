@@ -15,7 +15,7 @@ import (
 func Lint(d *spec.Dashboard) []string {
 	raw, err := decode(d.JSON)
 	if err != nil {
-		return []string{fmt.Sprintf("%s is no dashboard JSON: %v", d.File, err)}
+		return []string{fmt.Sprintf("%s is not a dashboard JSON file: %v", d.File, err)}
 	}
 	if _, v2 := raw["elements"]; v2 {
 		return []string{d.File + " is an export in schema version 2 (it has elements and a layout): export it as classic JSON"}

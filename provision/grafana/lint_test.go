@@ -18,7 +18,7 @@ func TestLint(t *testing.T) {
 	}
 	tests := []struct{ name, json, want string }{
 		{"fine", query("SELECT time, $__timeGroup(time, '1h') FROM t WHERE $__timeFilter(time) ORDER BY 1", "time_series"), ""},
-		{"no JSON", `{`, "is no dashboard JSON"},
+		{"no JSON", `{`, "is not a dashboard JSON file"},
 		{"version 2", `{"title": "X", "elements": {}, "layout": {}}`, "schema version 2"},
 		{"export", `{"title": "X", "schemaVersion": 41, "__inputs": []}`, "holds __inputs"},
 		{"export variable", panel(`{"id": 1, "type": "stat", "datasource": {"uid": "${DS_MAIN}"}}`), "holds ${DS_MAIN}"},

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// expansion is what Grafana puts into a query besides the text of its author.
+// expansion is what Grafana adds to the text of a query.
 type expansion struct {
 	from, to  time.Time
 	interval  time.Duration    // $__interval

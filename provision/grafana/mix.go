@@ -57,7 +57,7 @@ func (m mixing) keys() map[string]any {
 // piece is one part as it is to be saved, nil when it is to go.
 func (m mixing) piece(w, l *part) map[string]any {
 	switch {
-	case w == nil: // nobody declares it: it stays, unless the last apply had made it
+	case w == nil: // it is not declared: it stays, unless the last apply had made it
 		if d, differs := m.c.Diff(l.name); differs && d.Cause == plan.Reset {
 			return nil
 		}
@@ -90,7 +90,7 @@ func (m mixing) piece(w, l *part) map[string]any {
 	return out
 }
 
-// list are all variables, or all annotations: those of the file in its order, then those that nobody declares.
+// list are all variables, or all annotations: those of the file in its order, then those that are not declared.
 func (m mixing) list(kind string) []any {
 	var out []any
 	for _, p := range m.ordered(kind) {
@@ -145,7 +145,7 @@ func (m mixing) panels() []any {
 	return out
 }
 
-// restructured tells whether a panel's row is to be as in the file.
+// restructured reports whether a panel's row is to be as in the file.
 func (m mixing) restructured(w *part) bool {
 	if _, differs := m.c.Diff("layout"); differs {
 		return true

@@ -164,7 +164,7 @@ func (m *model) part(key string) *part {
 func file(d *spec.Dashboard) (*model, error) {
 	raw, err := decode(d.JSON)
 	if err != nil {
-		return nil, fmt.Errorf("%s is no dashboard JSON: %w", d.File, err)
+		return nil, fmt.Errorf("%s is not a dashboard JSON file: %w", d.File, err)
 	}
 	raw["uid"], raw["title"] = d.UID, strings.TrimSpace(text(raw["title"]))
 	identify(raw)

@@ -50,7 +50,7 @@ func (o *Org) Annotate(ctx context.Context, text string, tags []string) error {
 	return o.client.Annotate(ctx, text, tags)
 }
 
-// Describe tells what was read.
+// Describe says what was read.
 func (o *Org) Describe() plan.Read {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -103,39 +103,16 @@ type snapshot struct {
 	searched   bool
 }
 
-// cells are objects by uid, read at most once each.
-type cells[T any] struct {
-	mu   sync.Mutex
-	have map[string]*cell[T]
-}
-
-type cell[T any] struct {
-	once  sync.Once
-	value *T // nil: there is none
-	err   error
-}
+// cells are objects by uid, read at most once each; nil is an object that is not there.
+type cells[T any] struct{ read sync.Map }
 
 func (c *cells[T]) get(uid string, read func() (*T, error)) (*T, error) {
-	c.mu.Lock()
-	if c.have == nil {
-		c.have = map[string]*cell[T]{}
-	}
-	x := c.have[uid]
-	if x == nil {
-		x = &cell[T]{}
-		c.have[uid] = x
-	}
-	c.mu.Unlock()
-	x.once.Do(func() { x.value, x.err = read() })
-	return x.value, x.err
+	once, _ := c.read.LoadOrStore(uid, sync.OnceValues(read))
+	return once.(func() (*T, error))()
 }
 
 // forget makes the next get read an object again: it was changed.
-func (c *cells[T]) forget(uid string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.have, uid)
-}
+func (c *cells[T]) forget(uid string) { c.read.Delete(uid) }
 
 // load reads all that the pipeline declares.
 func (o *Org) load(ctx context.Context) (*snapshot, error) {

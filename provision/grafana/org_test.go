@@ -142,7 +142,7 @@ func TestBrokenFile(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, grafanatest.New(t, grafanatest.V13)).full()
 	w.p.Dashboards[0].JSON = []byte(`{"uid": 1`)
-	if _, err := w.try(); err == nil || !strings.Contains(err.Error(), "dashboards/market.json is no dashboard JSON") {
+	if _, err := w.try(); err == nil || !strings.Contains(err.Error(), "dashboards/market.json is not a dashboard JSON file") {
 		t.Errorf("%v", err)
 	}
 }

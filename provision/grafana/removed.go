@@ -25,7 +25,7 @@ func (r *Removed) Where() string { return where(r.Spec.Range) }
 // DependsOn is nothing.
 func (r *Removed) DependsOn() []string { return nil }
 
-// Want is nothing: it shall be deleted.
+// Want is nothing: it is to be deleted.
 func (r *Removed) Want() *plan.State { return nil }
 
 // uid finds out which object is meant: the one that the last apply set, else the one that the name makes.
@@ -89,7 +89,7 @@ func (o *Org) listRules(ctx context.Context, s *snapshot) error {
 	return s.rulesErr
 }
 
-// Judge tells what goes with it.
+// Judge finds what goes with it.
 func (r *Removed) Judge(ctx context.Context, c *plan.Change) error {
 	uid, err := r.uid(ctx)
 	if err != nil || c.Action != plan.Delete {
@@ -124,7 +124,7 @@ func (r *Removed) Apply(ctx context.Context, c plan.Change) error {
 	}
 }
 
-// judge tells what goes with the object of a uid.
+// judge finds what goes with the object of a uid.
 func (r *Removed) judge(ctx context.Context, uid string, c *plan.Change) error {
 	o := r.Org
 	s, err := o.load(ctx)
@@ -157,13 +157,13 @@ func (r *Removed) judge(ctx context.Context, uid string, c *plan.Change) error {
 			c.Find("CV-G01", "", "%s is provisioned by another way (%s) than this API", c.Address, p)
 			return nil
 		}
-		c.Find("CV-G07", "", "nobody is told any more")
+		c.Find("CV-G07", "", "notifications stop")
 		c.Steps = []string{"DELETE /api/v1/provisioning/alert-rules/" + uid}
 	}
 	return nil
 }
 
-// removableBoard tells a dashboard that is as we saved it from one that holds other people's work.
+// removableBoard separates a dashboard that is as we saved it from one with the work of other people.
 func (o *Org) removableBoard(ctx context.Context, s *snapshot, uid string, c *plan.Change) error {
 	live, err := o.board(ctx, s, uid)
 	if err != nil || live == nil {

@@ -160,7 +160,7 @@ func TestOthersChangedInTheMeantime(t *testing.T) {
 				continue
 			}
 			err := r.Apply(context.Background(), of(t, changes, r.Address()))
-			if err == nil || !strings.Contains(err.Error(), "somebody else") {
+			if err == nil || !strings.Contains(err.Error(), "another user") {
 				t.Errorf("%s: %v", r.Address(), err)
 			}
 		}

@@ -93,7 +93,7 @@ func AlertSQL(a *spec.Alert) Query {
 	return q
 }
 
-// reads tells whether a query goes to the dashboard's own PostgreSQL data source.
+// reads reports whether a query goes to the dashboard's own PostgreSQL data source.
 func reads(own, outer any, d *spec.Dashboard) bool {
 	ref := own
 	if ref == nil {

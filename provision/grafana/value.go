@@ -80,7 +80,7 @@ func digest(v any) string {
 
 func same(a, b any) bool { return encode(a) == encode(b) }
 
-// empty tells whether a value says no more than its absence does: Grafana's editor drops such keys, or adds them.
+// empty reports whether a value says no more than its absence does: Grafana's editor drops such keys, or adds them.
 func empty(v any) bool {
 	switch v := v.(type) {
 	case nil:
@@ -130,10 +130,10 @@ func project(live, want any) any {
 	return live
 }
 
-// covers tells whether a live value has all that is wanted.
+// covers reports whether a live value has all that is wanted.
 func covers(live, want any) bool { return same(project(live, want), want) }
 
-// merge puts what is wanted over what is live. Keys that nobody declares stay; keys that the last apply had set and that are
+// merge puts what is wanted over what is live. Keys that are not declared stay; keys that the last apply had set and that are
 // wanted no more go.
 func merge(live, want, last any) any {
 	switch want := want.(type) {

@@ -36,7 +36,7 @@ var grafanaCodes = []Code{
 	},
 	{
 		ID: "CV-G07", Class: Risky, Title: "Alert rule is deleted",
-		Text:    "Nobody is told any more, and a firing alert ends without being resolved.",
+		Text:    "Notifications stop, and a firing alert never sends \"resolved\".",
 		Choices: []string{"pause it in Grafana instead", "take the removed block out: the rule stays, unmanaged"},
 	},
 	{
