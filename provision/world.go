@@ -209,7 +209,8 @@ func (w *World) Destroying(ctx context.Context, targets []string) (*World, error
 			continue
 		}
 		_, ours := last[address]
-		if address == plan.EngineAddress && w.leftOut != nil && slices.ContainsFunc(slices.Collect(maps.Keys(last)), inGrafana) {
+		if address == plan.EngineAddress && w.leftOut != nil &&
+			slices.ContainsFunc(slices.Collect(maps.Keys(last)), inGrafana) {
 			w.leftOut.rest = ". The engine's tables stay: they know what apply made there"
 			out.Resources = append(out.Resources, r)
 			continue

@@ -13,8 +13,8 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
-// While an up runs, plan and apply bring its data to a Grafana of the user's own. Without credentials they say in their first
-// lines that Grafana is left out, and never that all of pipeline.hcl is there.
+// While an up runs, plan and apply bring its data to a Grafana of the user's own. Without credentials they say in
+// their first lines that Grafana is left out, and never that all of pipeline.hcl is there.
 func TestUpWithAGrafana(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a PostgreSQL of its own")

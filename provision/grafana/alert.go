@@ -99,7 +99,8 @@ func (a *Alert) Judge(ctx context.Context, c *plan.Change) error {
 			c.Note("the folder has an alert rule %q already, with the uid %s", a.Spec.Title, text(r["uid"]))
 			continue
 		}
-		c.Find("CV-G08", "title", "the folder has an alert rule %q already, with the uid %s: give one of them another title", a.Spec.Title, text(r["uid"]))
+		c.Find("CV-G08", "title", "the folder has an alert rule %q already, with the uid %s: give one of them another title",
+			a.Spec.Title, text(r["uid"]))
 	}
 	if live == nil {
 		c.Steps = append(c.Steps, "POST /"+strings.Join(ruleRoute, "/")+" "+encode(a.rule()))
@@ -144,8 +145,8 @@ func (a *Alert) regroup(c *plan.Change, now int64) {
 	}
 }
 
-// locked is the header of a write: a rule that was made in the editor stays editable there, one that we made is locked. Grafana
-// refuses to mix the two.
+// locked is the header of a write: a rule that was made in the editor stays editable there, one that we made is
+// locked. Grafana refuses to mix the two.
 func locked(live *rule) []string {
 	if live != nil && text(live.body["provenance"]) == "" {
 		return []string{"X-Disable-Provenance", "true"}

@@ -30,8 +30,8 @@ type Imported struct {
 
 var blockName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,47}$`)
 
-// Block is the block that declares an object as it is, so that the plan after it is empty. name is its uid, or the name under
-// which Unmanaged lists it.
+// Block is the block that declares an object as it is, so that the plan after it is empty. name is its uid, or the
+// name under which Unmanaged lists it.
 func Block(ctx context.Context, o *Org, kind, name string) (Imported, error) {
 	s, err := o.load(ctx)
 	if err != nil {
@@ -279,8 +279,8 @@ func fileText(raw map[string]any, uid string) ([]byte, error) {
 	return buf.Bytes(), err
 }
 
-// Pull is the file of a declared dashboard as it is in Grafana now: what people changed there is taken into the file by writing
-// it.
+// Pull is the file of a declared dashboard as it is in Grafana now: what people changed there is taken into the file
+// by writing it.
 func Pull(ctx context.Context, o *Org, d *spec.Dashboard) ([]byte, error) {
 	s, err := o.load(ctx)
 	if err != nil {

@@ -23,7 +23,8 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
 
-// Client speaks to one Grafana. All calls go through one transport: the library's, and the few that the library has not.
+// Client speaks to one Grafana. All calls go through one transport: the library's, and the few that the library has
+// not.
 type Client struct {
 	base  *url.URL
 	wire  *wire
@@ -151,8 +152,8 @@ func clean(err error) error {
 	return err
 }
 
-// version reads the server's version: its text, and its first number. Both are empty where the server hides it, and nothing
-// here depends on them but the refusal of versions before 11.
+// version reads the server's version: its text, and its first number. Both are empty where the server hides it, and
+// nothing here depends on them but the refusal of versions before 11.
 func (c *Client) version(ctx context.Context) (text string, major int, err error) {
 	lib, err := c.library(ctx)
 	if err != nil {

@@ -15,9 +15,9 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
-// Judge separates what the file changes and what people changed in Grafana since the last apply. What both changed, and what
-// only people changed where the file changes nothing, is overwritten with consent only; where the file changes other places,
-// both are kept.
+// Judge separates what the file changes and what people changed in Grafana since the last apply. What both changed,
+// and what only people changed where the file changes nothing, is overwritten with consent only; where the file
+// changes other places, both are kept.
 func (d *Dashboard) Judge(ctx context.Context, c *plan.Change) error {
 	m, err := d.model()
 	if err != nil {
@@ -51,7 +51,8 @@ func (d *Dashboard) Judge(ctx context.Context, c *plan.Change) error {
 	if v2, err := d.Org.client.v2(ctx, s, d.Spec.UID, live); err != nil {
 		return err
 	} else if v2 {
-		c.Find("CV-G14", "", "%s was saved in the layout of schema version 2, by %s, %s", c.Address, live.meta.UpdatedBy, moment(live.meta.Updated))
+		c.Find("CV-G14", "", "%s was saved in the layout of schema version 2, by %s, %s",
+			c.Address, live.meta.UpdatedBy, moment(live.meta.Updated))
 		return nil
 	}
 	if err := j.conflict(ctx); err != nil {
@@ -122,8 +123,8 @@ type judgement struct {
 	last *plan.State // with today's names
 }
 
-// compare finds the differences again, with what the last apply had set piece by piece: fields that left a panel's file go,
-// fields that are not declared are no difference, and the causes are exact.
+// compare finds the differences again, with what the last apply had set piece by piece: fields that left a panel's
+// file go, fields that are not declared are no difference, and the causes are exact.
 func (j *judgement) compare() {
 	c := j.c
 	c.Diffs, c.Extra = plan.Compare(j.last, c.Live, c.Want)
@@ -171,7 +172,8 @@ func (j *judgement) cause(d plan.Diff) plan.Diff {
 	return d
 }
 
-// moved are the keys of the panels that have another place in one layout than in another; what only one of them has is left out.
+// moved are the keys of the panels that have another place in one layout than in another; what only one of them has
+// is left out.
 func moved(a, b any) (keys []string) {
 	from, _ := a.(map[string]any)
 	to, _ := b.(map[string]any)
@@ -204,12 +206,15 @@ func (c *Client) history(ctx context.Context, uid string) ([]edition, error) {
 	if json.Unmarshal(in, &page) != nil && json.Unmarshal(in, &page.Versions) != nil {
 		return nil, fmt.Errorf("the answer about the versions of dashboard %s is of another form than expected", uid)
 	}
-	i := slices.IndexFunc(page.Versions, func(v edition) bool { return v.Version == 1 || strings.HasPrefix(v.Message, mark) })
+	i := slices.IndexFunc(page.Versions, func(v edition) bool {
+		return v.Version == 1 || strings.HasPrefix(v.Message, mark)
+	})
 	if i < 0 || strings.HasPrefix(page.Versions[i].Message, mark) {
 		return page.Versions, nil
 	}
 	// In the list of 12.4, version 1 is an "Initial save", whatever it was saved with.
-	err = c.call(ctx, http.MethodGet, []string{"api", "dashboards", "uid", uid, "versions", "1"}, nil, nil, &page.Versions[i])
+	path := []string{"api", "dashboards", "uid", uid, "versions", "1"}
+	err = c.call(ctx, http.MethodGet, path, nil, nil, &page.Versions[i])
 	return page.Versions, err
 }
 
@@ -241,12 +246,16 @@ func (j *judgement) conflict(ctx context.Context) error {
 	who := j.who(versions)
 	switch {
 	case len(theirs)+len(both) == 0:
-		if back := slices.DeleteFunc(slices.Clone(c.Diffs), func(d plan.Diff) bool { return d.Cause == plan.Intent || d.Name == "folder" }); len(back) > 0 {
+		back := slices.DeleteFunc(slices.Clone(c.Diffs), func(d plan.Diff) bool {
+			return d.Cause == plan.Intent || d.Name == "folder"
+		})
+		if len(back) > 0 {
 			c.Note("%s; apply sets back %s", who, some(names(back), 8))
 		}
 		j.wording(who, nil)
 	case len(both) == 0 && len(ours) > 0:
-		c.Find("CV-G03", "", "%s: %s: these edits are kept, and the file's changes are made in the other places", who, some(j.edited(theirs), 8))
+		c.Find("CV-G03", "", "%s: %s: these edits are kept, and the file's changes are made in the other places",
+			who, some(j.edited(theirs), 8))
 		for _, d := range theirs {
 			c.Note("kept %s as it is in Grafana: %s", d.Name, some(j.edits(d), 6))
 		}
@@ -254,13 +263,15 @@ func (j *judgement) conflict(ctx context.Context) error {
 		j.wording(who, nil)
 	default:
 		lost := append(both, theirs...)
-		c.Find("CV-G02", "", "%s: these edits of %s would be lost", who, some(j.edited(lost), 12)).Loss = &plan.Loss{Unit: plan.Objects, Count: 1, Known: true, When: "at once"}
+		f := c.Find("CV-G02", "", "%s: these edits of %s would be lost", who, some(j.edited(lost), 12))
+		f.Loss = &plan.Loss{Unit: plan.Objects, Count: 1, Known: true, When: "at once"}
 		j.wording(who, names(lost))
 	}
 	return nil
 }
 
-// untouched is a dashboard that is as we saved it: nothing in it is another user's, and a longer refresh is Grafana's minimum.
+// untouched is a dashboard that is as we saved it: nothing in it is another user's, and a longer refresh is Grafana's
+// minimum.
 func (j *judgement) untouched() {
 	c := j.c
 	for i := range c.Diffs {
@@ -287,8 +298,9 @@ func shorter(a, b string) bool {
 	return errA == nil && errB == nil && x < y
 }
 
-// split sorts the differences: ours, those of people in what the file does not touch, and those that both touched. Without the
-// ledger, all that differs there is theirs. What is no work, or is shown in full, as a title, is set back without consent.
+// split sorts the differences: ours, those of people in what the file does not touch, and those that both touched.
+// Without the ledger, all that differs there is theirs. What is no work, or is shown in full, as a title, is set back
+// without consent.
 func (j *judgement) split() (ours, theirs, both []plan.Diff) {
 	for _, d := range j.c.Diffs {
 		work := d.Old != "" && isDigest(d)
@@ -337,8 +349,8 @@ func names(diffs []plan.Diff) (out []string) {
 	return out
 }
 
-// editors are those whose work a dashboard may hold: who saved it since our last version, and whose edits that version kept.
-// last is who saved the newest version, should the history not be readable.
+// editors are those whose work a dashboard may hold: who saved it since our last version, and whose edits that
+// version kept. last is who saved the newest version, should the history not be readable.
 func editors(versions []edition, last string) []string {
 	var out []string
 	add := func(name string) {

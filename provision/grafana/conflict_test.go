@@ -159,7 +159,8 @@ func TestADroppedPanelWithoutEditsJustGoes(t *testing.T) {
 	}
 }
 
-// The ledger is lost: what we saved last is known by the message of its version; what somebody else made is not overwritten.
+// The ledger is lost: what we saved last is known by the message of its version; what somebody else made is not
+// overwritten.
 func TestAdoption(t *testing.T) {
 	t.Parallel()
 	eachProfile(t, func(t *testing.T, srv *grafanatest.Server) {
@@ -313,8 +314,8 @@ func TestRefreshBelowTheMinimum(t *testing.T) {
 	})
 }
 
-// Panels that people moved are work of theirs: named, kept where the file changes other places, and set back with consent only.
-// The file's own panels that come and go are no move of anybody's.
+// Panels that people moved are work of theirs: named, kept where the file changes other places, and set back with
+// consent only. The file's own panels that come and go are no move of anybody's.
 func TestMovedPanels(t *testing.T) {
 	t.Parallel()
 	eachProfile(t, func(t *testing.T, srv *grafanatest.Server) {

@@ -35,8 +35,8 @@ type boardMeta struct {
 
 func (m boardMeta) provisioned() bool { return m.Provisioned || m.External != "" }
 
-// v2 reports whether a dashboard was last saved in schema version 2, which the classic JSON of a file cannot say. 12.4 answers it
-// as classic JSON, and only the resource says how it is stored; 11 has no such resource.
+// v2 reports whether a dashboard was last saved in schema version 2, which the classic JSON of a file cannot say.
+// 12.4 answers it as classic JSON, and only the resource says how it is stored; 11 has no such resource.
 func (c *Client) v2(ctx context.Context, s *snapshot, uid string, live *board) (bool, error) {
 	_, elements := live.model.raw["elements"]
 	if elements || strings.HasPrefix(live.meta.APIVersion, "v2") {
@@ -164,8 +164,8 @@ func (d *Dashboard) fresh(ctx context.Context) (*plan.State, error) {
 	return d.state(live), err
 }
 
-// A version that we save has a message. With the fingerprint of its content it shows later whether it was changed; a version
-// that keeps edits of others says whose.
+// A version that we save has a message. With the fingerprint of its content it shows later whether it was changed; a
+// version that keeps edits of others says whose.
 const (
 	mark = "cryptoviz apply "
 	kept = ", kept edits of "
@@ -282,8 +282,8 @@ func moment(s string) string {
 	return at.UTC().Format("2006-01-02 15:04 UTC")
 }
 
-// compose is the dashboard to save: live with the differences of c over it. What is not declared stays; without a live one it
-// is the file.
+// compose is the dashboard to save: live with the differences of c over it. What is not declared stays; without a
+// live one it is the file.
 func (d *Dashboard) compose(live *board, c plan.Change) map[string]any {
 	if live == nil {
 		out := without(d.file.raw, serverKeys...)

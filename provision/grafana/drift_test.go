@@ -47,8 +47,8 @@ func listed(m map[string]any, path ...string) []any {
 	return list
 }
 
-// drifts are changes made outside, each with the attributes that must show it: those that the conformance suite of package
-// provision does not make.
+// drifts are changes made outside, each with the attributes that must show it: those that the conformance suite of
+// package provision does not make.
 func drifts(t *testing.T) []struct {
 	name, address string
 	hand          func(s *grafanatest.Server)

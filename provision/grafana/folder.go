@@ -167,8 +167,8 @@ type object interface {
 	fresh(ctx context.Context) (*plan.State, error)
 }
 
-// settled judges a write that failed: an answer may be lost, or the same write may have been made before. If the object is as
-// it is wanted, all is well; if it changed underneath, the error says so.
+// settled judges a write that failed: an answer may be lost, or the same write may have been made before. If the
+// object is as it is wanted, all is well; if it changed underneath, the error says so.
 func (o *Org) settled(ctx context.Context, r object, address string, failure error) error {
 	if s := status(failure); !conflict(failure) && s != 0 && s < 500 || ctx.Err() != nil {
 		return failure
@@ -189,7 +189,8 @@ func (o *Org) settled(ctx context.Context, r object, address string, failure err
 	for _, d := range diffs {
 		names = append(names, fmt.Sprintf("%s is %s", d.Name, or(d.Old, "none")))
 	}
-	return fmt.Errorf("%s was changed by another user in the meantime (%s): plan again (%w)", address, some(names, 6), failure)
+	return fmt.Errorf("%s was changed by another user in the meantime (%s): plan again (%w)",
+		address, some(names, 6), failure)
 }
 
 func or(s, other string) string {
@@ -253,7 +254,8 @@ func (o *Org) judgeFolder(ctx context.Context, uid string, c *plan.Change) error
 	for _, h := range found {
 		names, exact = append(names, h.String()), append(exact, h.exact())
 	}
-	c.Find("CV-G04", "", "with it go %s", some(names, 12)).Loss = &plan.Loss{Unit: plan.Objects, Count: int64(len(found)), Known: true, When: "at once"}
+	f := c.Find("CV-G04", "", "with it go %s", some(names, 12))
+	f.Loss = &plan.Loss{Unit: plan.Objects, Count: int64(len(found)), Known: true, When: "at once"}
 	c.Steps = append(c.Steps, "holding "+strings.Join(exact, ", "))
 	return nil
 }

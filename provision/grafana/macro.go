@@ -46,7 +46,8 @@ func (x expansion) macros(sql string) (string, error) {
 		for i := range args {
 			args[i] = strings.Trim(args[i], " ")
 		}
-		// Grafana takes $__timeGroup(…) for $__timeGroupAlias(…) when a comma follows its first occurrence with this very text.
+		// Grafana takes $__timeGroup(…) for $__timeGroupAlias(…) when a comma follows its first occurrence with this
+		// very text.
 		if name == "__timeGroup" && strings.HasPrefix(sql[strings.Index(sql, call)+len(call):], ",") {
 			name = "__timeGroupAlias"
 		}
@@ -123,7 +124,8 @@ func (x expansion) group(name, column string, args []string) (string, error) {
 
 var longForm = regexp.MustCompile(`^(\d+)([dwMy])$`)
 
-// groupWidth reads a macro's interval: Go's durations, and d, w, M and y. Months and years vary; 30 and 365 days stand for them.
+// groupWidth reads a macro's interval: Go's durations, and d, w, M and y. Months and years vary; 30 and 365 days
+// stand for them.
 func groupWidth(s string) (time.Duration, error) {
 	if m := longForm.FindStringSubmatch(s); m != nil {
 		n, err := strconv.Atoi(m[1])
@@ -199,7 +201,8 @@ func inUnit(d time.Duration) string {
 	return fmt.Sprintf("%dms", d.Milliseconds())
 }
 
-// stripComments takes SQL comments out, as Grafana does since 13; quotes, names in quotes and dollar quotes are left alone.
+// stripComments takes SQL comments out, as Grafana does since 13; quotes, names in quotes and dollar quotes are left
+// alone.
 func stripComments(sql string) string {
 	var out strings.Builder
 	for i := 0; i < len(sql); {

@@ -10,7 +10,8 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
-// mixing puts a dashboard together: each piece that differs in the plan comes from the file, the rest stays as it is live.
+// mixing puts a dashboard together: each piece that differs in the plan comes from the file, the rest stays as it is
+// live.
 type mixing struct {
 	want, live *model
 	c          plan.Change

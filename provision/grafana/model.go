@@ -105,7 +105,8 @@ func without(m map[string]any, keys ...string) map[string]any {
 	return out
 }
 
-// panel is compared without its place, which is one attribute of the whole dashboard, and without the version of its plugin.
+// panel is compared without its place, which is one attribute of the whole dashboard, and without the version of its
+// plugin.
 func panel(raw map[string]any) *part {
 	raw = without(raw, "panels")
 	body := without(raw, "gridPos", "pluginVersion", "id")
@@ -120,8 +121,8 @@ func panel(raw map[string]any) *part {
 	return &part{kind: "panel", key: fmt.Sprintf("panel %d", id), name: fmt.Sprintf("panel %s (id %d)", title, id), raw: raw, body: body}
 }
 
-// variable is compared without its options, which the editor fills in, and without what it stands at where that is found by a
-// query. An editor that stores a query as an object means the same text.
+// variable is compared without its options, which the editor fills in, and without what it stands at where that is
+// found by a query. An editor that stores a query as an object means the same text.
 func variable(raw map[string]any) *part {
 	body := without(raw, "options")
 	switch text(raw["type"]) {
@@ -174,8 +175,8 @@ func file(d *spec.Dashboard) (*model, error) {
 	return take(raw), nil
 }
 
-// withRowsOf is the model with the ids of the file's rows, where a row of the same title has another: a save in schema version 2
-// makes new ones, and a row is nothing but its title.
+// withRowsOf is the model with the ids of the file's rows, where a row of the same title has another: a save in
+// schema version 2 makes new ones, and a row is nothing but its title.
 func (m *model) withRowsOf(file *model) *model {
 	isRow := func(p *part) bool { return p.kind == "panel" && p.raw["type"] == "row" }
 	ids := map[int64]any{}

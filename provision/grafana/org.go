@@ -21,8 +21,8 @@ import (
 // parallel is how many requests are under way at once.
 const parallel = 8
 
-// Org is what the pipeline's resources share of one Grafana: each declared object, read once, by its uid and never by search,
-// which lags behind from Grafana 12 on. It is read on first use, and again after Reset.
+// Org is what the pipeline's resources share of one Grafana: each declared object, read once, by its uid and never by
+// search, which lags behind from Grafana 12 on. It is read on first use, and again after Reset.
 type Org struct {
 	client *Client
 	p      *spec.Pipeline
@@ -211,8 +211,8 @@ func nameOf(uid string) string {
 	return strings.ReplaceAll(strings.TrimPrefix(uid, "cv-"), "-", "_")
 }
 
-// named is an object as the block is called that makes its uid, also when that block is gone or renamed: what the last apply
-// set has the name of then.
+// named is an object as the block is called that makes its uid, also when that block is gone or renamed: what the
+// last apply set has the name of then.
 func named(kind, uid string) string {
 	if strings.HasPrefix(uid, "cv-") {
 		return kind + "." + nameOf(uid)
@@ -250,8 +250,8 @@ func (o *Org) sourceName(uid string) string {
 	return named("datasource", uid)
 }
 
-// Unmanaged lists what is there and not declared. Search is good enough for that: what it does not show yet, the next plan
-// does.
+// Unmanaged lists what is there and not declared. Search is good enough for that: what it does not show yet, the next
+// plan does.
 func (o *Org) Unmanaged(ctx context.Context) ([]string, error) {
 	s, err := o.load(ctx)
 	if err != nil {
@@ -314,7 +314,8 @@ func (o *Org) survey(ctx context.Context, s *snapshot) error {
 	return err
 }
 
-// noAccess forgives a list that these credentials may not see, or that this Grafana has not: the pipeline declares nothing in it.
+// noAccess forgives a list that these credentials may not see, or that this Grafana has not: the pipeline declares
+// nothing in it.
 func noAccess(err error) error {
 	if s := status(err); s == http.StatusForbidden || s == http.StatusNotFound {
 		return nil

@@ -108,7 +108,8 @@ func TestSearchPages(t *testing.T) {
 	}
 }
 
-// A Grafana without alerting, or a token that may not see some lists, is fine for a pipeline that declares nothing there.
+// A Grafana without alerting, or a token that may not see some lists, is fine for a pipeline that declares nothing
+// there.
 func TestListsThatNobodyNeeds(t *testing.T) {
 	t.Parallel()
 	srv := grafanatest.New(t, grafanatest.V13)

@@ -183,6 +183,7 @@ func (o *Org) removableBoard(ctx context.Context, s *snapshot, uid string, c *pl
 		c.Find("CV-G05", "", "its links and its history go with it")
 		return nil
 	}
-	c.Find("CV-G02", "", "it is not as the last apply saved it: %s", j.who(versions)).Loss = &plan.Loss{Unit: plan.Objects, Count: 1, Known: true, When: "at once"}
+	f := c.Find("CV-G02", "", "it is not as the last apply saved it: %s", j.who(versions))
+	f.Loss = &plan.Loss{Unit: plan.Objects, Count: 1, Known: true, When: "at once"}
 	return nil
 }

@@ -52,8 +52,8 @@ func TestRemoved(t *testing.T) {
 	})
 }
 
-// A file that chose its uid later leaves the first dashboard behind, as CV-G11 says. A removed block takes the one that the last
-// apply set, and the other is somebody else's by now.
+// A file that chose its uid later leaves the first dashboard behind, as CV-G11 says. A removed block takes the one
+// that the last apply set, and the other is somebody else's by now.
 func TestRemovedTakesOnlyWhatWasSet(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, grafanatest.New(t, grafanatest.V13)).full()

@@ -124,7 +124,8 @@ func TestSchemaVersion2(t *testing.T) {
 	}
 }
 
-// Saved as classic JSON again, the rows keep the ids that schema version 2 gave them: they are the file's rows all the same.
+// Saved as classic JSON again, the rows keep the ids that schema version 2 gave them: they are the file's rows all
+// the same.
 func TestRowsAreNotWrittenTwice(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, grafanatest.New(t, grafanatest.V12)).full()
@@ -145,7 +146,8 @@ func TestRowsAreNotWrittenTwice(t *testing.T) {
 	}
 }
 
-// Another data source or rule than the one that was read is not overwritten; a rule that was made in the editor stays editable.
+// Another data source or rule than the one that was read is not overwritten; a rule that was made in the editor stays
+// editable.
 func TestOthersChangedInTheMeantime(t *testing.T) {
 	t.Parallel()
 	eachProfile(t, func(t *testing.T, srv *grafanatest.Server) {
@@ -196,7 +198,8 @@ func TestNoFalseDifference(t *testing.T) {
 	})
 }
 
-// When the answer to a new password is lost, nobody knows whether it was set: that is an error, and the next apply sets it.
+// When the answer to a new password is lost, nobody knows whether it was set: that is an error, and the next apply
+// sets it.
 func TestPasswordWhoseAnswerIsLost(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, grafanatest.New(t, grafanatest.V13)).full()

@@ -9,7 +9,8 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
-// rights are the actions that the credentials may do, each with its scopes; nil when the answer is of another kind than expected.
+// rights are the actions that the credentials may do, each with its scopes; nil when the answer is of another kind
+// than expected.
 func (c *Client) rights(ctx context.Context) (map[string][]string, error) {
 	var out map[string][]string
 	err := c.call(ctx, http.MethodGet, []string{"api", "access-control", "user", "permissions"}, nil, nil, &out)
@@ -39,6 +40,7 @@ func (s *snapshot) foresee(c *plan.Change) {
 		accepted = []string{c.Kind() + "s:" + verb}
 	}
 	if !slices.ContainsFunc(accepted, func(action string) bool { return s.rights[action] != nil }) {
-		c.Find("CV-G15", "", "grafana.auth lacks the permission %s, which the role %s has", strings.Join(accepted, " or "), role)
+		c.Find("CV-G15", "", "grafana.auth lacks the permission %s, which the role %s has",
+			strings.Join(accepted, " or "), role)
 	}
 }

@@ -240,8 +240,8 @@ func TestShippedDashboard(t *testing.T) {
 	}
 }
 
-// A variable is a list, and each value quoted, when it may stand at several or stands at All. A single text is put in as it is by the
-// PostgreSQL plugin of 12.4, also where it could be All: the query has the quotes.
+// A variable is a list, and each value quoted, when it may stand at several or stands at All. A single text is put in
+// as it is by the PostgreSQL plugin of 12.4, also where it could be All: the query has the quotes.
 func TestVariablesInSQL(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ variable, sql, want string }{

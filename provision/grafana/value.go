@@ -97,8 +97,8 @@ func empty(v any) bool {
 	return false
 }
 
-// project cuts a live value down to what the wanted one speaks of: a key that is not declared is no difference, and an empty
-// value is the same as none. Lists of the same length are cut element by element.
+// project cuts a live value down to what the wanted one speaks of: a key that is not declared is no difference, and
+// an empty value is the same as none. Lists of the same length are cut element by element.
 func project(live, want any) any {
 	if empty(live) && empty(want) {
 		return want
@@ -133,8 +133,8 @@ func project(live, want any) any {
 // covers reports whether a live value has all that is wanted.
 func covers(live, want any) bool { return same(project(live, want), want) }
 
-// merge puts what is wanted over what is live. Keys that are not declared stay; keys that the last apply had set and that are
-// wanted no more go.
+// merge puts what is wanted over what is live. Keys that are not declared stay; keys that the last apply had set and
+// that are wanted no more go.
 func merge(live, want, last any) any {
 	switch want := want.(type) {
 	case map[string]any:

@@ -29,8 +29,8 @@ const (
 	maxWait = 30 * time.Second
 )
 
-// wire sends requests: with credentials, a limit on time and size, and a few repetitions where repeating is harmless. An
-// answer that is no success is an *Error.
+// wire sends requests: with credentials, a limit on time and size, and a few repetitions where repeating is harmless.
+// An answer that is no success is an *Error.
 type wire struct {
 	pool    http.RoundTripper
 	host    string // for messages

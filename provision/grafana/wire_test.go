@@ -128,8 +128,8 @@ func TestOneUnreadableObject(t *testing.T) {
 	says(t, failed["alert.stale"], "alert.provisioning:read", "role Editor")
 }
 
-// What apply would be refused, plan says: a Viewer of 12.4 reads all of it. Where Grafana does not say what the credentials may do,
-// the answer to the write has to do.
+// What apply would be refused, plan says: a Viewer of 12.4 reads all of it. Where Grafana does not say what the
+// credentials may do, the answer to the write has to do.
 func TestRoles(t *testing.T) {
 	t.Parallel()
 	for role, refused := range map[grafanatest.Role][]string{

@@ -148,7 +148,8 @@ func (s *Server) createRule(c call) reply {
 	}
 	if uid != "" && o.rules[uid] != nil {
 		if s.Profile == V12 {
-			return failID(http.StatusConflict, "alerting.alert-rule.conflict", "Conflicting alert rule found: rule UID under the same organisation should be unique")
+			return failID(http.StatusConflict, "alerting.alert-rule.conflict",
+				"Conflicting alert rule found: rule UID under the same organisation should be unique")
 		}
 		return fail(http.StatusConflict, "a conflicting alert rule is found: rule UID under the same organisation should be unique")
 	}

@@ -77,8 +77,8 @@ func fill(t *testing.T, srv *grafanatest.Server) caller {
 	return c
 }
 
-// Every kind of answer is decoded with the models of Grafana's official client; a field that they do not know is a mistake here,
-// but for those that the models lack.
+// Every kind of answer is decoded with the models of Grafana's official client; a field that they do not know is a
+// mistake here, but for those that the models lack.
 func TestAnswersAreOfTheOfficialModels(t *testing.T) {
 	lacking := []string{"slug", "id"} // of a saved and of a deleted dashboard
 	for _, p := range grafanatest.Profiles() {

@@ -83,7 +83,9 @@ func (s *Server) saveDashboard(c call) reply {
 		return *r
 	}
 	b := s.store(o, old, uid, folder, model, c.me.name, text(in["message"]))
-	out := map[string]any{"status": "success", "id": b.id, "uid": b.uid, "url": s.url(b), "slug": s.slug(text(b.model["title"])), "version": b.version}
+	out := map[string]any{
+		"status": "success", "id": b.id, "uid": b.uid, "url": s.url(b), "slug": s.slug(text(b.model["title"])), "version": b.version,
+	}
 	if b.folder != "" {
 		out["folderUid"] = b.folder
 	}
@@ -299,7 +301,9 @@ func (s *Server) getVersion(c call) reply {
 func (s *Server) resource(c call) reply {
 	b := c.me.org.boards[c.segments[6]]
 	if b == nil || s.Profile == V11 {
-		return reply{status: http.StatusNotFound, body: map[string]any{"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404, "message": "not found"}}
+		return reply{status: http.StatusNotFound, body: map[string]any{
+			"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404, "message": "not found",
+		}}
 	}
 	last := b.history[len(b.history)-1]
 	notes := map[string]any{"grafana.app/createdBy": b.createdBy, "grafana.app/updatedBy": b.editor, "grafana.app/message": last.message}

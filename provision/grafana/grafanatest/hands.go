@@ -10,8 +10,8 @@ import (
 
 // What people and other tools do to a Grafana, without the API of this program. All of it happens in org 1.
 
-// SaveInBrowser changes a dashboard as its editor does: it edits the model, and the browser adds the defaults of everything,
-// moves the model to its own schema version and saves.
+// SaveInBrowser changes a dashboard as its editor does: it edits the model, and the browser adds the defaults of
+// everything, moves the model to its own schema version and saves.
 func (s *Server) SaveInBrowser(t testing.TB, uid, by string, edit func(model map[string]any)) {
 	t.Helper()
 	s.change(t, uid, by, "", func(model map[string]any) {
@@ -51,8 +51,8 @@ func (s *Server) SaveByAPI(t testing.TB, uid, by, note string, edit func(model m
 	s.change(t, uid, by, note, edit)
 }
 
-// SaveInV2 changes a dashboard as the editor of 12 and 13 does with dynamic layouts: it is stored in schema version 2. As classic
-// JSON it looks as before, but for the ids of its rows, which are new.
+// SaveInV2 changes a dashboard as the editor of 12 and 13 does with dynamic layouts: it is stored in schema version
+// 2. As classic JSON it looks as before, but for the ids of its rows, which are new.
 func (s *Server) SaveInV2(t testing.TB, uid, by string, edit func(model map[string]any)) {
 	t.Helper()
 	s.change(t, uid, by, "", func(model map[string]any) {

@@ -1,15 +1,16 @@
-// Package grafanatest is a Grafana for tests: a contract server in memory, which speaks as much of the HTTP API as package
-// grafana uses, in three profiles: V11, V12 and V13.
+// Package grafanatest is a Grafana for tests: a contract server in memory, which speaks as much of the HTTP API as
+// package grafana uses, in three profiles: V11, V12 and V13.
 //
-// What it is made from: Grafana's own documentation and error texts for 11.6, 12.4 and 13.2 (routes, bodies, status codes,
-// limits, which version answers a conflict with 409 and which with 412, the search that lags behind from 12 on, the numeric
-// routes that 13 no longer has). A test decodes every kind of reply with the models of Grafana's official OpenAPI client, so
-// names and types of fields are theirs. V12 was put right by what a real Grafana 12.4.0 answered (sqlite, open source).
+// What it is made from: Grafana's own documentation and error texts for 11.6, 12.4 and 13.2 (routes, bodies, status
+// codes, limits, which version answers a conflict with 409 and which with 412, the search that lags behind from 12
+// on, the numeric routes that 13 no longer has). A test decodes every kind of reply with the models of Grafana's
+// official OpenAPI client, so names and types of fields are theirs. V12 was put right by what a real Grafana 12.4.0
+// answered (sqlite, open source).
 //
-// What it is not: no server of 11 and 13 was run. Their texts of 401 and 403, of a folder whose title is taken (11) and of a
-// data source whose name is taken are written from memory; nothing here evaluates a rule, opens a data source or checks a
-// permission finer than Viewer, Editor and Admin. It is no proof that a real Grafana behaves so, only that this program keeps
-// the contract as it is written down.
+// What it is not: no server of 11 and 13 was run. Their texts of 401 and 403, of a folder whose title is taken (11)
+// and of a data source whose name is taken are written from memory; nothing here evaluates a rule, opens a data
+// source or checks a permission finer than Viewer, Editor and Admin. It is no proof that a real Grafana behaves so,
+// only that this program keeps the contract as it is written down.
 package grafanatest
 
 import (
