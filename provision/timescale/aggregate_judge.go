@@ -37,6 +37,9 @@ func (a *Aggregate) Judge(ctx context.Context, c *plan.Change) error {
 	case c.Want == nil: // and there is none
 		return nil
 	case !aggregatesOn(caps):
+		if l != nil {
+			c.Note("aggregate.%s: what it holds can be read, and %s does not refresh it", a.name(), caps.Name())
+		}
 		a.judgeMissing(c, caps)
 		return nil
 	case c.Action == plan.Create:

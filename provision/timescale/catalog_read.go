@@ -44,6 +44,7 @@ type liveColumn struct {
 	notNull   bool
 	expr      string // of the default, or of GENERATED
 	generated bool
+	virtual   bool // … when it is read, and stored nowhere: PostgreSQL 18
 	identity  bool
 	comment   string
 }
@@ -247,11 +248,11 @@ func readColumns(ctx context.Context, tx pgx.Tx, byOID map[uint32]*relation, oid
 	var c liveColumn
 	return forEach(ctx, tx, `SELECT a.attrelid, a.attnum, a.attname::text, format_type(a.atttypid, a.atttypmod), a.attnotnull,
 		coalesce(CASE WHEN a.attgenerated = '' THEN pg_get_expr(e.adbin, 0) WHEN a.attrelid = ANY($2::bigint[]::oid[]) THEN pg_get_expr(e.adbin, e.adrelid) END, ''),
-		a.attgenerated <> '', a.attidentity <> '', coalesce(d.description, '')
+		a.attgenerated <> '', a.attgenerated = 'v', a.attidentity <> '', coalesce(d.description, '')
 		FROM pg_attribute a LEFT JOIN pg_attrdef e ON e.adrelid = a.attrelid AND e.adnum = a.attnum
 		LEFT JOIN pg_description d ON d.objoid = a.attrelid AND d.classoid = 'pg_class'::regclass AND d.objsubid = a.attnum
 		WHERE a.attrelid = ANY($1::bigint[]::oid[]) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attrelid, a.attnum`, []any{oids, whole},
-		[]any{&oid, &c.num, &c.name, &c.typ, &c.notNull, &c.expr, &c.generated, &c.identity, &c.comment}, func() error {
+		[]any{&oid, &c.num, &c.name, &c.typ, &c.notNull, &c.expr, &c.generated, &c.virtual, &c.identity, &c.comment}, func() error {
 			if short := typeNames[c.typ]; short != "" {
 				c.typ = short
 			}

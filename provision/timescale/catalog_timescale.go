@@ -133,7 +133,8 @@ func (s *snapshot) aggregatesFrom() string {
 		return "timescaledb_information.continuous_aggregates a"
 	}
 	return `(SELECT h.schema_name AS hypertable_schema, h.table_name AS hypertable_name, c.user_view_schema AS view_schema, c.user_view_name AS view_name,
-		pg_get_userbyid(v.relowner) AS view_owner, c.materialized_only, m.compressed_hypertable_id IS NOT NULL AS compression_enabled,
+		pg_get_userbyid(v.relowner) AS view_owner, c.materialized_only, EXISTS (SELECT FROM _timescaledb_catalog.compression_settings k JOIN pg_class r ON r.oid = k.relid JOIN pg_namespace p ON p.oid = r.relnamespace
+			WHERE p.nspname = m.schema_name AND r.relname = m.table_name) AS compression_enabled,
 		m.schema_name AS materialization_hypertable_schema, m.table_name AS materialization_hypertable_name,
 		(SELECT pg_get_viewdef(d.oid) FROM pg_class d JOIN pg_namespace o ON o.oid = d.relnamespace WHERE o.nspname = c.direct_view_schema AND d.relname = c.direct_view_name) AS view_definition
 		FROM _timescaledb_catalog.continuous_agg c JOIN _timescaledb_catalog.hypertable h ON h.id = c.raw_hypertable_id JOIN _timescaledb_catalog.hypertable m ON m.id = c.mat_hypertable_id

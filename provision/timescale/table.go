@@ -98,6 +98,13 @@ func (t *Table) Want() *plan.State {
 			}
 		}
 	}
+	if t.degraded() && t.rel != nil && t.rel.hyper != nil { // of the time before it was the Apache edition: nothing can change it
+		for _, a := range t.state(t.rel, nil).Attrs {
+			if a.Name == "retention" || strings.HasPrefix(a.Name, "columnstore") {
+				s.Set(a)
+			}
+		}
+	}
 	for _, c := range t.Spec.Columns {
 		put(ColumnAttr(c.Name), columnValue(string(c.Type), !c.Null, t.written(declaredExpression(t.Spec, c)), c.Generated != "", false))
 		if c.Description != "" {
@@ -242,6 +249,9 @@ func (t *Table) state(r *relation, renames map[string]string) *plan.State {
 	}
 	for _, c := range r.columns {
 		name, value := c.name, columnValue(c.typ, c.notNull, t.written(liveExpression(r, c)), c.generated, c.identity)
+		if c.virtual {
+			value += " virtual"
+		}
 		if to := renames[c.name]; to != "" {
 			name, value = to, "named "+c.name+": "+value
 		}

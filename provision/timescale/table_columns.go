@@ -157,7 +157,7 @@ func (d *draft) changeColumn(ctx context.Context, w *spec.Column, l *liveColumn)
 		d.step(alteringColumns, false, "%sDROP IDENTITY IF EXISTS", alter)
 	}
 	switch {
-	case w.Generated != "" && (!l.generated || differs || l.typ != string(w.Type)):
+	case w.Generated != "" && (!l.generated || l.virtual || differs || l.typ != string(w.Type)):
 		return d.generate(ctx, w, l)
 	case w.Generated == "" && l.generated:
 		d.step(alteringColumns, false, "%sDROP EXPRESSION IF EXISTS", alter)
@@ -267,7 +267,7 @@ func (d *draft) generate(ctx context.Context, w *spec.Column, l *liveColumn) err
 		d.change.Find("CV-T12", attr, "TimescaleDB changes no generated column while the columnstore is on")
 		return nil
 	}
-	if l.generated && l.typ == string(w.Type) && w.Null != l.notNull && d.live.caps.Number >= 170000 && len(d.retyped) == 0 {
+	if l.generated && !l.virtual && l.typ == string(w.Type) && w.Null != l.notNull && d.live.caps.Number >= 170000 && len(d.retyped) == 0 {
 		d.step(generating, true, "ALTER TABLE %s ALTER COLUMN %s SET EXPRESSION AS (%s)", d.table(), quote(w.Name), w.Generated)
 		d.unevaluated(w, []string{})
 		return nil

@@ -66,3 +66,51 @@ func TestPlanHasNoEffects(t *testing.T) {
 		t.Errorf("row security: the sequence went from %s to %s", before, after)
 	}
 }
+
+// A database that is opened with the Apache edition has what the Community edition made, and can do nothing with it.
+func TestTableOfAnotherEdition(t *testing.T) {
+	t.Parallel()
+	w := newTableWorld(t, timescaleURL(t))
+	s := sample("m", true)
+	w.apply(w.table(s))
+	w.fill("m")
+	w.exec("SELECT compress_chunk(c) FROM show_chunks('m') c LIMIT 1")
+	r := w.table(s)
+	w.cat.Reset()
+	live, err := r.Read(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	apache := *r.live
+	apache.caps.Edition, r.live = "apache", &apache
+	last := w.ledger[r.Address()]
+	c := plan.New(r, &last, true, live)
+	if err := r.Judge(t.Context(), &c); err != nil {
+		t.Fatal(err)
+	}
+	notes := strings.Join(c.Notes, "\n")
+	if c.Action != plan.None || !strings.Contains(notes, "can neither read nor write") || !strings.Contains(notes, "its policies (retention, columnstore) stay") {
+		t.Errorf("%s %+v %q", c.Action, c.Diffs, c.Notes)
+	}
+}
+
+// A generated column that is not stored is another one than was declared.
+func TestTableVirtualColumn(t *testing.T) {
+	t.Parallel()
+	w := newTableWorld(t, testkit.Postgres(t))
+	caps, err := w.cat.Capabilities(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if caps.Number < 180000 {
+		t.Skip("PostgreSQL 18 has virtual columns")
+	}
+	s := sample("m", false)
+	w.apply(w.table(s))
+	w.exec("ALTER TABLE m DROP COLUMN twice; ALTER TABLE m ADD COLUMN twice double precision GENERATED ALWAYS AS (price * 2) VIRTUAL; COMMENT ON COLUMN m.twice IS 'Of price.'")
+	w.fill("m")
+	w.expect(w.apply(w.table(s)), "column twice drift", "CV-T32")
+	if kind := w.text("SELECT attgenerated::text FROM pg_attribute WHERE attrelid = 'm'::regclass AND attname = 'twice'"); kind != "s" {
+		t.Errorf("it is %q", kind)
+	}
+}

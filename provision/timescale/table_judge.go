@@ -70,7 +70,7 @@ func (t *Table) Judge(ctx context.Context, c *plan.Change) error {
 		if c.Want != nil {
 			d.features()
 		}
-		return nil
+		return d.leftover(ctx)
 	case plan.Delete:
 		err = d.dropTable(ctx)
 	case plan.Create:
@@ -81,7 +81,9 @@ func (t *Table) Judge(ctx context.Context, c *plan.Change) error {
 		}
 	case plan.Update, plan.Replace:
 		d.features()
-		err = d.update(ctx)
+		if err = d.leftover(ctx); err == nil {
+			err = d.update(ctx)
+		}
 	}
 	if err != nil {
 		return err

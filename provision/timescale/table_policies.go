@@ -42,6 +42,31 @@ func (d *draft) features() {
 	}
 }
 
+// leftover tells what a table has of the time before the server had the Apache edition.
+func (d *draft) leftover(ctx context.Context) error {
+	if d.live.caps.Edition != "apache" || d.rel == nil || d.rel.hyper == nil {
+		return nil
+	}
+	in, err := d.stored(ctx)
+	if err != nil {
+		return err
+	}
+	if in.chunks > 0 {
+		d.change.Note("table.%s: %d of %d chunks are in the columnstore, which the Apache edition (timescaledb.license = apache) can neither read nor write", d.name(), in.chunks, in.all)
+	}
+	var policies []string
+	if d.rel.hyper.retention != nil {
+		policies = append(policies, "retention")
+	}
+	if d.rel.hyper.conversion != nil {
+		policies = append(policies, "columnstore")
+	}
+	if len(policies) > 0 {
+		d.change.Note("table.%s: its policies (%s) stay, and the Apache edition does not run them", d.name(), strings.Join(policies, ", "))
+	}
+	return nil
+}
+
 // retentionAgainstOthers compares the wanted retention with what needs the rows longer.
 func (d *draft) retentionAgainstOthers() {
 	h := d.Spec.Hypertable
