@@ -6,6 +6,7 @@ package testkit
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"maps"
 	"net/url"
@@ -24,8 +25,9 @@ import (
 )
 
 // Postgres returns the URL of a fresh, empty database on a real PostgreSQL; it is dropped when the test ends.
-// The server is the one in CRYPTOVIZ_TEST_POSTGRES (a superuser's URL), or a private one that the test binary starts once,
-// from an installed PostgreSQL or the published binaries. It ends with the test binary.
+// The server is the one in CRYPTOVIZ_TEST_POSTGRES (a superuser's URL, or a text such as "host=/tmp user=me"), or a private one that
+// the test binary starts once, from the bin folder in CRYPTOVIZ_TEST_POSTGRES_BIN, an installed PostgreSQL or the published binaries.
+// It ends with the test binary. The URL has a parameter, so that more can be added with &.
 func Postgres(t testing.TB) string {
 	t.Helper()
 	admin := os.Getenv("CRYPTOVIZ_TEST_POSTGRES")
@@ -39,12 +41,36 @@ func Postgres(t testing.TB) string {
 	name := "t_" + strings.ToLower(rand.Text()[:12])
 	execute(t, admin, "CREATE DATABASE "+name)
 	t.Cleanup(func() { execute(t, admin, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)") })
-	u, err := url.Parse(admin)
+	out, err := databaseURL(admin, name)
 	if err != nil {
-		t.Fatalf("read CRYPTOVIZ_TEST_POSTGRES: not a URL")
+		t.Fatalf("read CRYPTOVIZ_TEST_POSTGRES: %v", err)
+	}
+	return out
+}
+
+// databaseURL is the URL of another database of a server.
+func databaseURL(admin, name string) (string, error) {
+	cfg, err := pgx.ParseConfig(admin)
+	if err != nil {
+		return "", errors.New("it is neither a URL nor a list of settings") // pgx's text may have the password
+	}
+	u := &url.URL{Scheme: "postgres", User: url.UserPassword(cfg.User, cfg.Password)}
+	if strings.HasPrefix(admin, "postgres://") || strings.HasPrefix(admin, "postgresql://") {
+		if u, err = url.Parse(admin); err != nil {
+			return "", errors.New("it is not a URL")
+		}
+	} else {
+		more := url.Values{"host": {cfg.Host}, "port": {strconv.Itoa(int(cfg.Port))}}
+		if cfg.TLSConfig == nil {
+			more.Set("sslmode", "disable")
+		}
+		u.RawQuery = more.Encode()
 	}
 	u.Path = "/" + name
-	return u.String()
+	if u.RawQuery == "" {
+		u.RawQuery = "connect_timeout=30"
+	}
+	return u.String(), nil
 }
 
 func noPostgres(t testing.TB, err error) {
@@ -131,7 +157,7 @@ func (s *PostgresServer) start() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
 	defer cancel()
 	var err error
-	if s.pg, err = embedded.StartPostgres(ctx, s.state, embedded.PostgresOptions{Settings: s.settings}); err != nil {
+	if s.pg, err = embedded.StartPostgres(ctx, s.state, embedded.PostgresOptions{Settings: s.settings, Binaries: os.Getenv("CRYPTOVIZ_TEST_POSTGRES_BIN")}); err != nil {
 		return err
 	}
 	if err := promote(ctx, s.pg.SuperuserURL()); err != nil {
