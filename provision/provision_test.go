@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"slices"
 	"strings"
@@ -258,13 +259,14 @@ func TestShorterKeepRaw(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer st.Close()
+	raw := store.Raw{Pool: st.Pool(), Log: slog.New(slog.DiscardHandler)}
 	rolled := func(dropped bool) {
 		t.Helper()
-		out, err := st.RollupDay(t.Context(), r, day, time.Now(), false)
+		out, err := raw.RollupDay(t.Context(), r, day, time.Now(), false)
 		if err != nil || out.Dropped != dropped {
 			t.Errorf("%+v %v", out, err)
 		}
-		due, err := st.RollupDue(t.Context(), r, time.Now())
+		due, err := raw.RollupDue(t.Context(), r, time.Now())
 		if err != nil || len(due) > 0 {
 			t.Errorf("due: %v %v", due, err)
 		}

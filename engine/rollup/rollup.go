@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/robfig/cron/v3"
 
 	"github.com/cryptoviz/cryptoviz/engine/clock"
@@ -20,16 +21,10 @@ type Gate interface {
 	PassedMidnight(ctx context.Context, day time.Time) (bool, error)
 }
 
-// Result is what a run did with one day.
-type Result = store.RolledDay
-
-// ErrUnfinished means that the day is not over yet, UTC.
-var ErrUnfinished = store.ErrUnfinished
-
 // Runner runs one rollup: by its schedule, or a day by hand. Any number of instances may run the same one.
 type Runner struct {
 	r        *spec.Rollup
-	store    *store.Store
+	raw      store.Raw
 	gate     Gate
 	clock    clock.Clock
 	log      *slog.Logger
@@ -50,7 +45,7 @@ const (
 )
 
 // New prepares a rollup. The schedule is read as UTC.
-func New(r *spec.Rollup, st *store.Store, gate Gate, clk clock.Clock, log *slog.Logger) (*Runner, error) {
+func New(r *spec.Rollup, pool *pgxpool.Pool, gate Gate, clk clock.Clock, log *slog.Logger) (*Runner, error) {
 	schedule, err := cron.ParseStandard("TZ=UTC " + r.Schedule)
 	if err != nil {
 		return nil, fmt.Errorf("read the schedule of rollup %s: %w", r.Name, err)
@@ -58,21 +53,21 @@ func New(r *spec.Rollup, st *store.Store, gate Gate, clk clock.Clock, log *slog.
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Runner{r: r, store: st, gate: gate, clock: clk, log: log.With("rollup", r.Name), schedule: schedule}, nil
+	return &Runner{r: r, raw: store.Raw{Pool: pool, Log: log}, gate: gate, clock: clk, log: log.With("rollup", r.Name), schedule: schedule}, nil
 }
 
 // Due lists the finished days that there is work with, oldest first.
 func (r *Runner) Due(ctx context.Context) ([]time.Time, error) {
-	return r.store.RollupDue(ctx, r.r, r.clock.Now())
+	return r.raw.RollupDue(ctx, r.r, r.clock.Now())
 }
 
 // Day rolls up one UTC day now, without waiting for the workers. Errors: ErrUnfinished, *store.RollupError, the database's.
-func (r *Runner) Day(ctx context.Context, day time.Time, dryRun bool) (Result, error) {
-	return r.store.RollupDay(ctx, r.r, day, r.clock.Now(), dryRun)
+func (r *Runner) Day(ctx context.Context, day time.Time, dryRun bool) (store.RolledDay, error) {
+	return r.raw.RollupDay(ctx, r.r, day, r.clock.Now(), dryRun)
 }
 
 // DayWhenFree is Day, but waits for sessions that are in the way, and names them in the log.
-func (r *Runner) DayWhenFree(ctx context.Context, day time.Time, dryRun bool) (Result, error) {
+func (r *Runner) DayWhenFree(ctx context.Context, day time.Time, dryRun bool) (store.RolledDay, error) {
 	for pause := tryFirst; ; pause = min(2*pause, tryLast) {
 		res, err := r.Day(ctx, day, dryRun)
 		if ctx.Err() != nil || !pg.Is(err, pg.LockBusy, pg.Conflict) {
@@ -165,7 +160,7 @@ func (r *Runner) tellFailed(ctx context.Context, day time.Time, a *attempt, err 
 	}
 }
 
-func (r *Runner) tell(ctx context.Context, res Result) {
+func (r *Runner) tell(ctx context.Context, res store.RolledDay) {
 	day := res.Day.Format(time.DateOnly)
 	switch {
 	case res.Rejected:

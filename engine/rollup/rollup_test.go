@@ -132,7 +132,7 @@ func (g *rig) sample(days ...time.Time) {
 
 func (g *rig) runner(clk clock.Clock) *rollup.Runner {
 	g.t.Helper()
-	r, err := rollup.New(g.r, g.st, &g.gate, clk, slog.New(slog.NewTextHandler(&g.log, nil)))
+	r, err := rollup.New(g.r, g.st.Pool(), &g.gate, clk, slog.New(slog.NewTextHandler(&g.log, nil)))
 	if err != nil {
 		g.t.Fatal(err)
 	}
@@ -419,7 +419,7 @@ func TestDayByHand(t *testing.T) {
 	if err != nil || !dry.DryRun || dry.RawRows != 1 || g.text(days) != "" {
 		t.Errorf("%+v %v", dry, err)
 	}
-	if _, err := r.Day(t.Context(), day.Add(oneDay), false); !errors.Is(err, rollup.ErrUnfinished) {
+	if _, err := r.Day(t.Context(), day.Add(oneDay), false); !errors.Is(err, store.ErrUnfinished) {
 		t.Errorf("today: %v", err)
 	}
 	if res, err := r.Day(t.Context(), day, false); err != nil || res.DryRun || !res.Dropped || res.HourlyRows != 1 {

@@ -171,7 +171,7 @@ func (e *Engine) addWorkers(clients []kgo.Opt) error {
 
 // Rollup prepares one rollup, for the schedule or for a day by hand.
 func (e *Engine) Rollup(r *spec.Rollup) (*rollup.Runner, error) {
-	return rollup.New(r, e.store, newGate(e.p, r, e.store, e.admin), e.opt.Clock, e.log)
+	return rollup.New(r, e.store.Pool(), newGate(e.p, r, e.store, e.admin), e.opt.Clock, e.log)
 }
 
 // addSchedule makes one job a source.
@@ -311,13 +311,13 @@ func (e *Engine) keepPartitions(ctx context.Context) error {
 			if t.Hypertable == nil {
 				continue
 			}
-			native, err := e.store.Partitioned(ctx, t.Name)
+			native, err := store.Partitioned(ctx, e.store.Pool(), t.Name)
 			failed = errors.Join(failed, err)
 			if native {
 				need = append(need, partition.Ahead(t, e.opt.Clock.Now())...)
 			}
 		}
-		if err := errors.Join(failed, e.store.CreatePartitions(ctx, need)); err != nil && ctx.Err() == nil {
+		if err := errors.Join(failed, store.CreatePartitions(ctx, e.store.Pool(), need)); err != nil && ctx.Err() == nil {
 			e.log.Warn("partitions could not be made ahead", "error", err.Error())
 		}
 		if err := e.opt.Clock.Sleep(ctx, time.Hour); err != nil {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // blockers looks, over a connection of its own, who a session waits for.
@@ -17,7 +18,7 @@ type blockers struct {
 }
 
 // watchBlockers looks each second, until stop.
-func (s *Store) watchBlockers(ctx context.Context, pid uint32) *blockers {
+func watchBlockers(ctx context.Context, pool *pgxpool.Pool, pid uint32) *blockers {
 	ctx, cancel := context.WithCancel(ctx)
 	b, done := &blockers{}, make(chan struct{})
 	b.stop = func() { cancel(); <-done }
@@ -29,7 +30,7 @@ func (s *Store) watchBlockers(ctx context.Context, pid uint32) *blockers {
 				return
 			case <-time.After(pause):
 			}
-			if said, err := s.blocking(ctx, pid); err == nil && said != "" {
+			if said, err := blocking(ctx, pool, pid); err == nil && said != "" {
 				b.last.Store(&said)
 			}
 		}
@@ -47,8 +48,8 @@ func (b *blockers) text() string {
 
 // blocking names the sessions that a session waits for, those that have waited longest first. What the server hides from the
 // role is left out.
-func (s *Store) blocking(ctx context.Context, pid uint32) (string, error) {
-	rows, err := s.pool.Query(ctx, `SELECT pid, coalesce(application_name, ''), coalesce(usename::text, ''), coalesce(state, ''), xact_start, query_start
+func blocking(ctx context.Context, pool *pgxpool.Pool, pid uint32) (string, error) {
+	rows, err := pool.Query(ctx, `SELECT pid, coalesce(application_name, ''), coalesce(usename::text, ''), coalesce(state, ''), xact_start, query_start
 		FROM pg_catalog.pg_stat_activity WHERE pid = ANY(pg_catalog.pg_blocking_pids($1)) ORDER BY xact_start NULLS LAST, pid LIMIT 3`, int32(pid)) //nolint:gosec // a pid
 	if err != nil {
 		return "", err

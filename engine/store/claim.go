@@ -49,7 +49,7 @@ func (s *Store) Claim(ctx context.Context, l Log) (Claimed, error) {
 
 func (s *Store) claim(ctx context.Context, l Log) (out Claimed, err error) {
 	out = Claimed{Fence: Fence{Source: l.Source, Partition: l.Partition, TopicID: l.TopicID, Epoch: 1}, Next: l.Start}
-	err = s.inTx(ctx, func(tx pgx.Tx) error {
+	err = inTx(ctx, s.pool, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '3s'"); err != nil {
 			return err
 		}

@@ -53,7 +53,7 @@ func (s *Store) Maintain(ctx context.Context, keep spec.Keep, now time.Time) (ou
 func (s *Store) alone(ctx context.Context, f func(pgx.Tx) error) error {
 	ctx, cancel := context.WithTimeout(ctx, ddlPatience)
 	defer cancel()
-	err := s.inTx(ctx, func(tx pgx.Tx) error {
+	err := inTx(ctx, s.pool, func(tx pgx.Tx) error {
 		var mine bool
 		if err := settle(ctx, tx, "10s"); err != nil {
 			return err

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/cryptoviz/cryptoviz/engine/row"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
@@ -30,12 +31,12 @@ func (s *Store) ensurePartitions(ctx context.Context, table *spec.Table, rows *r
 			need = append(need, p)
 		}
 	}
-	return s.CreatePartitions(ctx, need)
+	return CreatePartitions(ctx, s.pool, need)
 }
 
 // CreatePartitions makes partitions where nothing covers their ranges yet, one instance at a time. Each table has a
 // transaction of its own, so that what stands in the way of one does not hold the others.
-func (s *Store) CreatePartitions(ctx context.Context, need []partition.Partition) error {
+func CreatePartitions(ctx context.Context, pool *pgxpool.Pool, need []partition.Partition) error {
 	var failed error
 	for len(need) > 0 {
 		table := need[0].Table
@@ -47,16 +48,16 @@ func (s *Store) CreatePartitions(ctx context.Context, need []partition.Partition
 				others = append(others, p)
 			}
 		}
-		failed = errors.Join(failed, s.createPartitionsOf(ctx, table, own))
+		failed = errors.Join(failed, createPartitionsOf(ctx, pool, table, own))
 		need = others
 	}
 	return failed
 }
 
-func (s *Store) createPartitionsOf(ctx context.Context, table string, need []partition.Partition) error {
+func createPartitionsOf(ctx context.Context, pool *pgxpool.Pool, table string, need []partition.Partition) error {
 	ctx, cancel := context.WithTimeout(ctx, ddlPatience)
 	defer cancel()
-	return s.inTx(ctx, func(tx pgx.Tx) error {
+	return inTx(ctx, pool, func(tx pgx.Tx) error {
 		if err := settle(ctx, tx, "10s"); err != nil {
 			return err
 		}
@@ -158,10 +159,10 @@ func freeName(ctx context.Context, tx pgx.Tx, p, gap partition.Partition) (strin
 }
 
 // Partitioned tells whether the table is natively partitioned, that is: not a hypertable, not a plain table.
-func (s *Store) Partitioned(ctx context.Context, table string) (bool, error) {
+func Partitioned(ctx context.Context, pool *pgxpool.Pool, table string) (bool, error) {
 	ctx, cancel := short(ctx)
 	defer cancel()
 	var yes bool
-	err := s.pool.QueryRow(ctx, "SELECT coalesce((SELECT relkind = 'p' FROM pg_class WHERE oid = to_regclass($1)), false)", ident(table)).Scan(&yes)
+	err := pool.QueryRow(ctx, "SELECT coalesce((SELECT relkind = 'p' FROM pg_class WHERE oid = to_regclass($1)), false)", ident(table)).Scan(&yes)
 	return yes, err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
@@ -49,6 +51,12 @@ var ErrUnfinished = errors.New("the day is not over yet (UTC)")
 
 const oneDay = 24 * time.Hour
 
+// Raw is the database whose raw rows are rolled up.
+type Raw struct {
+	Pool *pgxpool.Pool
+	Log  *slog.Logger
+}
+
 // RollupDay rolls up the UTC day that holds `day`, in one transaction: all of it or nothing.
 //
 // A day whose raw rows were never dropped is whole: its hours are replaced. Rows that come after the drop are merged into
@@ -56,7 +64,7 @@ const oneDay = 24 * time.Hour
 // day before it was dropped are removed.
 // The raw rows go, in the same transaction, once the day has ended keep_raw ago. Errors: ErrUnfinished, *RollupError, and
 // any other is the database's: try again.
-func (s *Store) RollupDay(ctx context.Context, r *spec.Rollup, day, now time.Time, dryRun bool) (RolledDay, error) {
+func (s Raw) RollupDay(ctx context.Context, r *spec.Rollup, day, now time.Time, dryRun bool) (RolledDay, error) {
 	day = day.UTC().Truncate(oneDay)
 	if now.Before(day.Add(oneDay)) {
 		return RolledDay{}, fmt.Errorf("roll up %s: %w", day.Format(time.DateOnly), ErrUnfinished)
@@ -87,7 +95,7 @@ func (s *Store) RollupDay(ctx context.Context, r *spec.Rollup, day, now time.Tim
 		}
 	}
 	if run.raw.heldBy != "" {
-		s.log.InfoContext(ctx, "raw rows were deleted, since a session that reads them keeps the partition from being dropped", "day", day.Format(time.DateOnly), "held_by", run.raw.heldBy)
+		s.Log.InfoContext(ctx, "raw rows were deleted, since a session that reads them keeps the partition from being dropped", "day", day.Format(time.DateOnly), "held_by", run.raw.heldBy)
 	}
 	out.Took = time.Since(began)
 	if out.Dropped && !dryRun {
@@ -98,7 +106,7 @@ func (s *Store) RollupDay(ctx context.Context, r *spec.Rollup, day, now time.Tim
 
 // rollupRun is one try at one day.
 type rollupRun struct {
-	s             *Store
+	s             Raw
 	r             *spec.Rollup
 	day, end, now time.Time
 	began         time.Time
@@ -123,9 +131,9 @@ var (
 const turns = 5
 
 func (u *rollupRun) transact(ctx context.Context) (out RolledDay, err error) {
-	err = u.s.inTx(ctx, func(tx pgx.Tx) error {
+	err = inTx(ctx, u.s.Pool, func(tx pgx.Tx) error {
 		u.tx = tx
-		u.waited = u.s.watchBlockers(ctx, tx.Conn().PgConn().PID())
+		u.waited = watchBlockers(ctx, u.s.Pool, tx.Conn().PgConn().PID())
 		defer u.waited.stop()
 		if out, err = u.run(ctx); err == nil && u.dry {
 			return errDryRun
@@ -172,7 +180,7 @@ func (u *rollupRun) run(ctx context.Context) (RolledDay, error) {
 	// The last run of a day drops it, and so does each one after that: what is merged must not stay. Only what was counted and
 	// aggregated under the lock goes.
 	if out.Dropped = u.ledger.dropped || !u.now.Before(u.end.Add(u.r.KeepRaw)); out.Dropped {
-		if err := u.remember(ctx); err != nil {
+		if err := RememberSamples(ctx, u.tx, u.r, u.raw.name, u.raw.column, u.day); err != nil {
 			return out, err
 		}
 		if err := u.raw.drop(ctx, u.tx, u.day, u.end, out.RawRows); err != nil {
@@ -180,6 +188,15 @@ func (u *rollupRun) run(ctx context.Context) (RolledDay, error) {
 		}
 	}
 	return out, u.writeLedger(ctx, out)
+}
+
+// dropCounted removes the day's raw rows that were counted before they were dropped once.
+func (u *rollupRun) dropCounted(ctx context.Context) (int64, error) {
+	n, again, err := DropCounted(ctx, u.tx, u.r, u.raw.name, u.raw.column, u.day)
+	if again && !u.dry {
+		u.s.Log.WarnContext(ctx, "the rollup's target is empty: what was counted before is counted again", "rollup", u.r.Name, "table", u.r.Into.Name)
+	}
+	return n, err
 }
 
 // prepare takes the day for this run and locks its rows. Unlike the aggregate, none of it takes long: a connection that died

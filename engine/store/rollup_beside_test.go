@@ -33,7 +33,7 @@ func TestRollupsAtOnce(t *testing.T) {
 			if i%2 == 1 {
 				s = other
 			}
-			out, err := s.RollupDay(t.Context(), h.r, h.day, h.now, false)
+			out, err := rawOf(s).RollupDay(t.Context(), h.r, h.day, h.now, false)
 			if err != nil {
 				t.Error(err)
 			}
@@ -60,7 +60,7 @@ func TestRollupAfterAnother(t *testing.T) {
 	var all sync.WaitGroup
 	for range 2 {
 		all.Go(func() {
-			if _, err := h.RollupDay(t.Context(), h.r, h.day, h.now, false); err != nil {
+			if _, err := rawOf(h).RollupDay(t.Context(), h.r, h.day, h.now, false); err != nil {
 				t.Error(err)
 			}
 		})
@@ -93,7 +93,7 @@ func TestRollupBesideWriters(t *testing.T) {
 			}
 			rolled := 0
 			for began := time.Now(); ctx.Err() == nil && (rolled < 5 || time.Since(began) < 800*time.Millisecond); {
-				if out, err := h.RollupDay(t.Context(), h.r, h.day, h.now, false); err != nil {
+				if out, err := rawOf(h).RollupDay(t.Context(), h.r, h.day, h.now, false); err != nil {
 					t.Error(err)
 				} else if out.RawRows > 0 {
 					rolled++
@@ -129,7 +129,7 @@ func (h *hours) write(w, i int) {
 			h.t.Error(err)
 			return
 		}
-		if err := h.CreatePartitions(h.t.Context(), partition.Between(h.r.From, at, at)); err != nil {
+		if err := store.CreatePartitions(h.t.Context(), h.Pool(), partition.Between(h.r.From, at, at)); err != nil {
 			h.t.Error(err)
 			return
 		}
@@ -265,7 +265,7 @@ func TestRollupSaysWhoIsInTheWay(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	_, err := h.RollupDay(t.Context(), h.r, h.day, h.now, false)
+	_, err := rawOf(h).RollupDay(t.Context(), h.r, h.day, h.now, false)
 	if !pg.Is(err, pg.LockBusy) || !strings.Contains(err.Error(), fmt.Sprintf("pid %d, application loader, user cryptoviz, idle in transaction, in a transaction since 20", pid)) {
 		t.Errorf("it says %v", err)
 	}

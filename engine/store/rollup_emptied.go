@@ -12,29 +12,29 @@ import (
 
 // dropEmptied drops the empty partitions and chunks of days whose raw rows are not kept any more. It waits for other users of
 // the table a moment only; what stays is dropped after another day.
-func (s *Store) dropEmptied(ctx context.Context, r *spec.Rollup, now time.Time) {
+func (s Raw) dropEmptied(ctx context.Context, r *spec.Rollup, now time.Time) {
 	ctx, cancel := context.WithTimeout(ctx, ddlPatience)
 	defer cancel()
 	until := now.Add(-r.KeepRaw).UTC().Truncate(oneDay)
 	var dropped []string
 	empty, err := s.emptied(ctx, r, until)
 	if err == nil && len(empty) > 0 {
-		err = s.inTx(ctx, func(tx pgx.Tx) error {
+		err = inTx(ctx, s.Pool, func(tx pgx.Tx) error {
 			dropped, err = dropEmpty(ctx, tx, r, empty)
 			return err
 		})
 	}
 	switch {
 	case err != nil && ctx.Err() == nil:
-		s.log.InfoContext(ctx, "empty partitions stay for now", "table", r.From.Name, "error", err.Error())
+		s.Log.InfoContext(ctx, "empty partitions stay for now", "table", r.From.Name, "error", err.Error())
 	case err == nil && len(dropped) > 0:
-		s.log.DebugContext(ctx, "empty partitions dropped", "table", r.From.Name, "partitions", dropped)
+		s.Log.DebugContext(ctx, "empty partitions dropped", "table", r.From.Name, "partitions", dropped)
 	}
 }
 
 // emptied names the pieces that ended by a time and hold no row. It keeps no lock.
-func (s *Store) emptied(ctx context.Context, r *spec.Rollup, until time.Time) (names []string, err error) {
-	err = s.inTx(ctx, func(tx pgx.Tx) error {
+func (s Raw) emptied(ctx context.Context, r *spec.Rollup, until time.Time) (names []string, err error) {
+	err = inTx(ctx, s.Pool, func(tx pgx.Tx) error {
 		t, err := begin(ctx, tx, r.From, "2s")
 		if err != nil {
 			return err

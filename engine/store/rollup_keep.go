@@ -13,9 +13,9 @@ import (
 
 // applied is a rollup that keeps raw rows at least as long as apply was told last. A shorter keep_raw deletes days at once: it
 // counts when apply has heard it, too, which tells what goes and wants consent (CV-T39).
-func (s *Store) applied(ctx context.Context, r *spec.Rollup) (*spec.Rollup, error) {
+func (s Raw) applied(ctx context.Context, r *spec.Rollup) (*spec.Rollup, error) {
 	var text string
-	err := s.pool.QueryRow(ctx, `SELECT a->>'value' FROM cryptoviz.managed, jsonb_array_elements(state->'attrs') AS a
+	err := s.Pool.QueryRow(ctx, `SELECT a->>'value' FROM cryptoviz.managed, jsonb_array_elements(state->'attrs') AS a
 		WHERE address = 'table.' || $1 AND a->>'name' = 'keep_raw'`, r.From.Name).Scan(&text)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return r, nil

@@ -248,17 +248,17 @@ func settle(ctx context.Context, tx pgx.Tx, lockTimeout string) error {
 
 // RollupDue lists the finished days that a rollup has work with, oldest first: days with raw rows that were not rolled up,
 // late rows, and days whose raw rows need not be kept any more.
-func (s *Store) RollupDue(ctx context.Context, r *spec.Rollup, now time.Time) (due []time.Time, err error) {
+func (s Raw) RollupDue(ctx context.Context, r *spec.Rollup, now time.Time) (due []time.Time, err error) {
 	today := now.UTC().Truncate(oneDay)
 	if r, err = s.applied(ctx, r); err != nil {
 		return nil, err
 	}
-	err = s.inTx(ctx, func(tx pgx.Tx) error {
+	err = inTx(ctx, s.Pool, func(tx pgx.Tx) error {
 		t, err := begin(ctx, tx, r.From, "10s")
 		if err != nil {
 			return err
 		}
-		days, err := t.days(ctx, tx, today)
+		days, err := days(ctx, tx, &t, today)
 		if err != nil {
 			return err
 		}
@@ -308,7 +308,7 @@ func (s *Store) RollupDue(ctx context.Context, r *spec.Rollup, now time.Time) (d
 }
 
 // days lists the days before today that have raw rows.
-func (t *rawTable) days(ctx context.Context, tx pgx.Tx, today time.Time) ([]time.Time, error) {
+func days(ctx context.Context, tx pgx.Tx, t *rawTable, today time.Time) ([]time.Time, error) {
 	if err := t.read(ctx, tx); err != nil {
 		return nil, err
 	}

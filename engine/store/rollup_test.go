@@ -3,6 +3,7 @@ package store_test
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"slices"
 	"strings"
@@ -98,7 +99,7 @@ func (h *hours) fill(market string, from time.Time, n int) {
 
 func (h *hours) roll(day time.Time, dry bool) store.RolledDay {
 	h.t.Helper()
-	out, err := h.RollupDay(h.t.Context(), h.r, day, h.now, dry)
+	out, err := rawOf(h).RollupDay(h.t.Context(), h.r, day, h.now, dry)
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -173,7 +174,7 @@ func TestRollupMergesLateRows(t *testing.T) {
 			h.right()
 			h.now = h.now.Add(24 * time.Hour)
 			if h.native { // they are gone: a worker makes them again
-				if err := h.CreatePartitions(t.Context(), partition.Between(h.r.From, h.day, h.day.Add(4*time.Hour))); err != nil {
+				if err := store.CreatePartitions(t.Context(), h.Pool(), partition.Between(h.r.From, h.day, h.day.Add(4*time.Hour))); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -245,7 +246,7 @@ func TestRollupKeepsRaw(t *testing.T) {
 // due fails unless these days are due, in this order.
 func (h *hours) due(want ...time.Time) {
 	h.t.Helper()
-	got, err := h.RollupDue(h.t.Context(), h.r, h.now)
+	got, err := rawOf(h).RollupDue(h.t.Context(), h.r, h.now)
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -307,7 +308,7 @@ func TestRollupRefusesAnUnfinishedDay(t *testing.T) {
 	h.now = h.day.Add(24*time.Hour - time.Nanosecond)
 	h.due()
 	for _, day := range []time.Time{h.day, h.day.Add(24 * time.Hour)} {
-		if _, err := h.RollupDay(t.Context(), h.r, day, h.now, false); !errors.Is(err, store.ErrUnfinished) || !strings.Contains(err.Error(), day.Format(time.DateOnly)) {
+		if _, err := rawOf(h).RollupDay(t.Context(), h.r, day, h.now, false); !errors.Is(err, store.ErrUnfinished) || !strings.Contains(err.Error(), day.Format(time.DateOnly)) {
 			t.Error(err)
 		}
 	}
@@ -334,7 +335,7 @@ func TestRollupIsAllOrNothing(t *testing.T) {
 			h := newHours(t, layout)
 			h.fill("BTC", h.day, 1440)
 			h.exec("CREATE FUNCTION crash() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END'; CREATE TRIGGER crash " + trigger + " EXECUTE FUNCTION crash()")
-			_, err := h.RollupDay(t.Context(), h.r, h.day, h.now, false)
+			_, err := rawOf(h).RollupDay(t.Context(), h.r, h.day, h.now, false)
 			if _, final := errors.AsType[*store.RollupError](err); err == nil || final {
 				t.Errorf("got %v", err)
 			}
@@ -383,7 +384,7 @@ func TestRollupOfABrokenQuery(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h.r.Query = c.query
 			for _, dry := range []bool{true, false} {
-				_, err := h.RollupDay(t.Context(), h.r, h.day, h.now, dry)
+				_, err := rawOf(h).RollupDay(t.Context(), h.r, h.day, h.now, dry)
 				wrong, ok := errors.AsType[*store.RollupError](err)
 				if !ok || wrong.Day != h.day || !strings.HasPrefix(err.Error(), "roll up 2026-03-04: sql/rollup_hourly.sql") || !strings.Contains(err.Error(), c.want) {
 					t.Errorf("got %v", err)
@@ -406,7 +407,7 @@ func TestRollupNeverShrinksAnHour(t *testing.T) {
 	h.roll(h.day, false)
 	h.exec("DELETE FROM raw_crypto_data WHERE time < '2026-03-04 00:10+00'")
 	h.now = h.now.Add(48 * time.Hour)
-	_, err := h.RollupDay(t.Context(), h.r, h.day, h.now, false)
+	_, err := rawOf(h).RollupDay(t.Context(), h.r, h.day, h.now, false)
 	if _, final := errors.AsType[*store.RollupError](err); !final || !strings.Contains(err.Error(), "1 stored rows of crypto_data_hourly hold more samples than their raw rows") {
 		t.Error(err)
 	}
@@ -433,7 +434,7 @@ func TestRollupWithoutTables(t *testing.T) {
 	} {
 		tx := strings.Fields(sql)
 		h.exec(sql)
-		if _, err := h.RollupDay(t.Context(), h.r, h.day, h.now, false); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := rawOf(h).RollupDay(t.Context(), h.r, h.day, h.now, false); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", sql, err)
 		}
 		switch {
@@ -525,4 +526,9 @@ func BenchmarkRollup(b *testing.B) {
 	b.ReportMetric(bare.Seconds()/float64(b.N), "bare-s")
 	b.ReportMetric(whole.Seconds()/float64(b.N), "rollup-s")
 	b.ReportMetric(whole.Seconds()/bare.Seconds(), "x")
+}
+
+// rawOf is the database of a store, for its rollups.
+func rawOf(s interface{ Pool() *pgxpool.Pool }) store.Raw {
+	return store.Raw{Pool: s.Pool(), Log: slog.New(slog.DiscardHandler)}
 }

@@ -187,49 +187,48 @@ func sampleKey(table *spec.Table, alias string) string {
 	return "ARRAY[" + strings.Join(parts, ", ") + "]::text[]"
 }
 
-// dropCounted removes the day's raw rows that were counted before they were dropped once. What is remembered means nothing any
-// more once the target is empty: it was made again, to be filled again.
-func (u *rollupRun) dropCounted(ctx context.Context) (n int64, err error) {
-	tag, err := u.tx.Exec(ctx, "DELETE FROM cryptoviz.rolled_sample WHERE table_name = $1 AND NOT EXISTS (SELECT FROM "+ident(u.r.Into.Name)+")", u.r.From.Name)
+// DropCounted removes the raw rows of a day, in the table and the time column that are given quoted, that were counted before they
+// were dropped once. What is remembered means nothing any more once the target is empty, since it was made again, to be filled
+// again: then it is forgotten, and again is true.
+func DropCounted(ctx context.Context, tx pgx.Tx, r *spec.Rollup, raw, column string, day time.Time) (n int64, again bool, err error) {
+	tag, err := tx.Exec(ctx, "DELETE FROM cryptoviz.rolled_sample WHERE table_name = $1 AND NOT EXISTS (SELECT FROM "+ident(r.Into.Name)+")", r.From.Name)
 	if err != nil {
-		return 0, fmt.Errorf("read the samples of dropped days: %w", err)
+		return 0, again, fmt.Errorf("read the samples of dropped days: %w", err)
 	}
-	if tag.RowsAffected() > 0 && !u.dry {
-		u.s.log.WarnContext(ctx, "the rollup's target is empty: what was counted before is counted again", "rollup", u.r.Name, "table", u.r.Into.Name)
-	}
+	again = tag.RowsAffected() > 0
 	var some bool
-	if err := u.tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM cryptoviz.rolled_sample WHERE table_name = $1 AND day = $2)", u.r.From.Name, u.day).Scan(&some); err != nil || !some {
-		return 0, err
+	if err := tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM cryptoviz.rolled_sample WHERE table_name = $1 AND day = $2)", r.From.Name, day).Scan(&some); err != nil || !some {
+		return 0, again, err
 	}
-	if err := hashJoins(ctx, u.tx.Conn(), true); err != nil {
-		return 0, err
+	if err := hashJoins(ctx, tx.Conn(), true); err != nil {
+		return 0, again, err
 	}
-	tag, err = u.tx.Exec(ctx, "DELETE FROM "+u.raw.name+" AS t USING "+samples("r.table_name = $3 AND r.day = $4")+" AS m WHERE t."+u.raw.column+" >= $1 AND t."+u.raw.column+" < $2 AND m.key = "+
-		sampleKey(u.r.From, "t")+" AND m.us = "+sampleTime("t."+u.raw.column), u.day, u.end, u.r.From.Name, u.day)
+	tag, err = tx.Exec(ctx, "DELETE FROM "+raw+" AS t USING "+samples("r.table_name = $3 AND r.day = $4")+" AS m WHERE t."+column+" >= $1 AND t."+column+" < $2 AND m.key = "+
+		sampleKey(r.From, "t")+" AND m.us = "+sampleTime("t."+column), day, day.Add(oneDay), r.From.Name, day)
 	if err != nil {
-		return 0, fmt.Errorf("drop what was counted before from %s: %w", u.r.From.Name, err)
+		return 0, again, fmt.Errorf("drop what was counted before from %s: %w", r.From.Name, err)
 	}
-	if err := hashJoins(ctx, u.tx.Conn(), false); err != nil {
-		return 0, err
+	if err := hashJoins(ctx, tx.Conn(), false); err != nil {
+		return 0, again, err
 	}
 	if n = tag.RowsAffected(); n > 0 {
-		_, err = u.tx.Exec(ctx, "UPDATE cryptoviz.rollup_day SET repeats = repeats + $3 WHERE rollup = $1 AND day = $2", u.r.Name, u.day, n)
+		_, err = tx.Exec(ctx, "UPDATE cryptoviz.rollup_day SET repeats = repeats + $3 WHERE rollup = $1 AND day = $2", r.Name, day, n)
 	}
-	return n, err
+	return n, again, err
 }
 
-// remember keeps which samples the day's raw rows are, before they are dropped.
-func (u *rollupRun) remember(ctx context.Context) error {
-	_, err := u.tx.Exec(ctx, `INSERT INTO cryptoviz.rolled_sample AS m (table_name, day, key, ms, us)
+// RememberSamples keeps which samples the raw rows of a day are, before they are dropped.
+func RememberSamples(ctx context.Context, tx pgx.Tx, r *spec.Rollup, raw, column string, day time.Time) error {
+	_, err := tx.Exec(ctx, `INSERT INTO cryptoviz.rolled_sample AS m (table_name, day, key, ms, us)
 		SELECT $3, $4, key, coalesce(array_agg((us / 1000)::integer) FILTER (WHERE us % 1000 = 0), '{}'), coalesce(array_agg(us) FILTER (WHERE us % 1000 <> 0), '{}')
-		FROM (SELECT `+sampleKey(u.r.From, "t")+" AS key, "+sampleTime("t."+u.raw.column)+" AS us FROM "+u.raw.name+" AS t WHERE t."+u.raw.column+" >= $1 AND t."+u.raw.column+` < $2) AS s GROUP BY key
-		ON CONFLICT (table_name, day, key) DO UPDATE SET ms = m.ms || excluded.ms, us = m.us || excluded.us`, u.day, u.end, u.r.From.Name, u.day)
+		FROM (SELECT `+sampleKey(r.From, "t")+" AS key, "+sampleTime("t."+column)+" AS us FROM "+raw+" AS t WHERE t."+column+" >= $1 AND t."+column+` < $2) AS s GROUP BY key
+		ON CONFLICT (table_name, day, key) DO UPDATE SET ms = m.ms || excluded.ms, us = m.us || excluded.us`, day, day.Add(oneDay), r.From.Name, day)
 	if err == nil {
-		_, err = u.tx.Exec(ctx, `INSERT INTO cryptoviz.rolled_table AS t (table_name, into_table, until) VALUES ($1, $2, $3)
-			ON CONFLICT (table_name) DO UPDATE SET into_table = excluded.into_table, until = greatest(t.until, excluded.until), version = t.version + 1`, u.r.From.Name, u.r.Into.Name, u.end)
+		_, err = tx.Exec(ctx, `INSERT INTO cryptoviz.rolled_table AS t (table_name, into_table, until) VALUES ($1, $2, $3)
+			ON CONFLICT (table_name) DO UPDATE SET into_table = excluded.into_table, until = greatest(t.until, excluded.until), version = t.version + 1`, r.From.Name, r.Into.Name, day.Add(oneDay))
 	}
 	if err != nil {
-		return fmt.Errorf("remember the samples of the day in %s: %w", u.r.From.Name, err)
+		return fmt.Errorf("remember the samples of the day in %s: %w", r.From.Name, err)
 	}
 	return nil
 }

@@ -87,8 +87,8 @@ func (s *Store) Mode(ctx context.Context) (string, error) {
 
 // inTx runs f in one transaction. Each statement of it must see what was committed before it, whatever the database's
 // default is: a snapshot from before the locks would miss rows. A default of read-only is left alone: somebody set it.
-func (s *Store) inTx(ctx context.Context, f func(pgx.Tx) error) error {
-	return pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, f)
+func inTx(ctx context.Context, pool *pgxpool.Pool, f func(pgx.Tx) error) error {
+	return pgx.BeginTxFunc(ctx, pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, f)
 }
 
 // short bounds what is answered at once, so that a dead connection does not hold its caller for ever.
