@@ -16,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/cryptoviz/cryptoviz/engine/load"
+	"github.com/cryptoviz/cryptoviz/engine/rollup"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/store"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
@@ -259,14 +260,14 @@ func TestShorterKeepRaw(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer st.Close()
-	raw := store.Raw{Pool: st.Pool(), Log: slog.New(slog.DiscardHandler)}
+	raw := rollup.Raw{Pool: st.Pool(), Log: slog.New(slog.DiscardHandler)}
 	rolled := func(dropped bool) {
 		t.Helper()
-		out, err := raw.RollupDay(t.Context(), r, day, time.Now(), false)
+		out, err := raw.Day(t.Context(), r, day, time.Now(), false)
 		if err != nil || out.Dropped != dropped {
 			t.Errorf("%+v %v", out, err)
 		}
-		due, err := raw.RollupDue(t.Context(), r, time.Now())
+		due, err := raw.Due(t.Context(), r, time.Now())
 		if err != nil || len(due) > 0 {
 			t.Errorf("due: %v %v", due, err)
 		}

@@ -11,7 +11,7 @@ import (
 
 	"github.com/cryptoviz/cryptoviz/engine/clock"
 	"github.com/cryptoviz/cryptoviz/engine/embedded"
-	"github.com/cryptoviz/cryptoviz/engine/store"
+	"github.com/cryptoviz/cryptoviz/engine/rollup"
 	"github.com/cryptoviz/cryptoviz/engine/run"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/units"
@@ -144,7 +144,7 @@ type rolledDay struct {
 	Took       float64 `json:"took_seconds"`
 }
 
-func sayRolled(res store.RolledDay) string {
+func sayRolled(res rollup.Result) string {
 	day := res.Day.Format(time.DateOnly)
 	switch {
 	case res.RawRows == 0 && res.Repeats > 0:

@@ -13,7 +13,6 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/clock"
 	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
-	"github.com/cryptoviz/cryptoviz/engine/store"
 )
 
 // Gate tells whether every record of a day has been stored.
@@ -24,7 +23,7 @@ type Gate interface {
 // Runner runs one rollup: by its schedule, or a day by hand. Any number of instances may run the same one.
 type Runner struct {
 	r        *spec.Rollup
-	raw      store.Raw
+	raw      Raw
 	gate     Gate
 	clock    clock.Clock
 	log      *slog.Logger
@@ -53,21 +52,21 @@ func New(r *spec.Rollup, pool *pgxpool.Pool, gate Gate, clk clock.Clock, log *sl
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Runner{r: r, raw: store.Raw{Pool: pool, Log: log}, gate: gate, clock: clk, log: log.With("rollup", r.Name), schedule: schedule}, nil
+	return &Runner{r: r, raw: Raw{Pool: pool, Log: log}, gate: gate, clock: clk, log: log.With("rollup", r.Name), schedule: schedule}, nil
 }
 
 // Due lists the finished days that there is work with, oldest first.
 func (r *Runner) Due(ctx context.Context) ([]time.Time, error) {
-	return r.raw.RollupDue(ctx, r.r, r.clock.Now())
+	return r.raw.Due(ctx, r.r, r.clock.Now())
 }
 
 // Day rolls up one UTC day now, without waiting for the workers. Errors: ErrUnfinished, *store.RollupError, the database's.
-func (r *Runner) Day(ctx context.Context, day time.Time, dryRun bool) (store.RolledDay, error) {
-	return r.raw.RollupDay(ctx, r.r, day, r.clock.Now(), dryRun)
+func (r *Runner) Day(ctx context.Context, day time.Time, dryRun bool) (Result, error) {
+	return r.raw.Day(ctx, r.r, day, r.clock.Now(), dryRun)
 }
 
 // DayWhenFree is Day, but waits for sessions that are in the way, and names them in the log.
-func (r *Runner) DayWhenFree(ctx context.Context, day time.Time, dryRun bool) (store.RolledDay, error) {
+func (r *Runner) DayWhenFree(ctx context.Context, day time.Time, dryRun bool) (Result, error) {
 	for pause := tryFirst; ; pause = min(2*pause, tryLast) {
 		res, err := r.Day(ctx, day, dryRun)
 		if ctx.Err() != nil || !pg.Is(err, pg.LockBusy, pg.Conflict) {
@@ -146,7 +145,7 @@ func (r *Runner) pass(ctx context.Context, open attempts) {
 
 // tellFailed says why a day is not rolled up, and when it is tried again. The same reason is said again after a while only.
 func (r *Runner) tellFailed(ctx context.Context, day time.Time, a *attempt, err error) {
-	_, faulty := errors.AsType[*store.RollupError](err)
+	_, faulty := errors.AsType[*Error](err)
 	a.failed(faulty)
 	if time.Since(a.said) < sayAgain && a.pause < tryFaulty {
 		return
@@ -160,7 +159,7 @@ func (r *Runner) tellFailed(ctx context.Context, day time.Time, a *attempt, err 
 	}
 }
 
-func (r *Runner) tell(ctx context.Context, res store.RolledDay) {
+func (r *Runner) tell(ctx context.Context, res Result) {
 	day := res.Day.Format(time.DateOnly)
 	switch {
 	case res.Rejected:

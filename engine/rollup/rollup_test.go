@@ -19,9 +19,9 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/clock"
 	"github.com/cryptoviz/cryptoviz/engine/load"
 	"github.com/cryptoviz/cryptoviz/engine/rollup"
+	"github.com/cryptoviz/cryptoviz/engine/schema"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/store"
-	"github.com/cryptoviz/cryptoviz/engine/store/schema"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
 	"github.com/cryptoviz/cryptoviz/provision/timescale"
 )
@@ -419,7 +419,7 @@ func TestDayByHand(t *testing.T) {
 	if err != nil || !dry.DryRun || dry.RawRows != 1 || g.text(days) != "" {
 		t.Errorf("%+v %v", dry, err)
 	}
-	if _, err := r.Day(t.Context(), day.Add(oneDay), false); !errors.Is(err, store.ErrUnfinished) {
+	if _, err := r.Day(t.Context(), day.Add(oneDay), false); !errors.Is(err, rollup.ErrUnfinished) {
 		t.Errorf("today: %v", err)
 	}
 	if res, err := r.Day(t.Context(), day, false); err != nil || res.DryRun || !res.Dropped || res.HourlyRows != 1 {

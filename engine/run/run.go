@@ -21,13 +21,13 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/consume"
 	"github.com/cryptoviz/cryptoviz/engine/fetch"
 	"github.com/cryptoviz/cryptoviz/engine/maintain"
+	"github.com/cryptoviz/cryptoviz/engine/partition"
 	"github.com/cryptoviz/cryptoviz/engine/produce"
 	"github.com/cryptoviz/cryptoviz/engine/rollup"
 	"github.com/cryptoviz/cryptoviz/engine/schedule"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/status"
 	"github.com/cryptoviz/cryptoviz/engine/store"
-	"github.com/cryptoviz/cryptoviz/engine/store/partition"
 )
 
 // Stages chooses what this process does.
@@ -311,13 +311,13 @@ func (e *Engine) keepPartitions(ctx context.Context) error {
 			if t.Hypertable == nil {
 				continue
 			}
-			native, err := store.Partitioned(ctx, e.store.Pool(), t.Name)
+			native, err := partition.IsNative(ctx, e.store.Pool(), t.Name)
 			failed = errors.Join(failed, err)
 			if native {
 				need = append(need, partition.Ahead(t, e.opt.Clock.Now())...)
 			}
 		}
-		if err := errors.Join(failed, store.CreatePartitions(ctx, e.store.Pool(), need)); err != nil && ctx.Err() == nil {
+		if err := errors.Join(failed, partition.Create(ctx, e.store.Pool(), need)); err != nil && ctx.Err() == nil {
 			e.log.Warn("partitions could not be made ahead", "error", err.Error())
 		}
 		if err := e.opt.Clock.Sleep(ctx, time.Hour); err != nil {

@@ -28,7 +28,7 @@ type Log struct {
 // An earlier owner that stands still inside a transaction (a paused process, a lost machine) is cut off: the group has
 // given its partition away, and what it stored is rolled back.
 func (s *Store) Claim(ctx context.Context, l Log) (Claimed, error) {
-	ctx, cancel := short(ctx)
+	ctx, cancel := pg.Short(ctx)
 	defer cancel()
 	out, err := s.claim(ctx, l)
 	if pg.Is(err, pg.LockBusy) {
@@ -49,7 +49,7 @@ func (s *Store) Claim(ctx context.Context, l Log) (Claimed, error) {
 
 func (s *Store) claim(ctx context.Context, l Log) (out Claimed, err error) {
 	out = Claimed{Fence: Fence{Source: l.Source, Partition: l.Partition, TopicID: l.TopicID, Epoch: 1}, Next: l.Start}
-	err = inTx(ctx, s.pool, func(tx pgx.Tx) error {
+	err = pg.InTx(ctx, s.pool, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '3s'"); err != nil {
 			return err
 		}

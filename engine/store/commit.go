@@ -50,7 +50,7 @@ func key(table *spec.Table) string {
 	if len(table.PrimaryKey) == 0 {
 		return ""
 	}
-	return " (" + idents(table.PrimaryKey) + ")"
+	return " (" + pg.Idents(table.PrimaryKey) + ")"
 }
 
 var (

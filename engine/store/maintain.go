@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cryptoviz/cryptoviz/engine/partition"
 	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
@@ -51,11 +52,11 @@ func (s *Store) Maintain(ctx context.Context, keep spec.Keep, now time.Time) (ou
 
 // alone runs f in a transaction, unless another instance maintains the tables.
 func (s *Store) alone(ctx context.Context, f func(pgx.Tx) error) error {
-	ctx, cancel := context.WithTimeout(ctx, ddlPatience)
+	ctx, cancel := context.WithTimeout(ctx, partition.Patience)
 	defer cancel()
-	err := inTx(ctx, s.pool, func(tx pgx.Tx) error {
+	err := pg.InTx(ctx, s.pool, func(tx pgx.Tx) error {
 		var mine bool
-		if err := settle(ctx, tx, "10s"); err != nil {
+		if err := partition.Settle(ctx, tx, "10s"); err != nil {
 			return err
 		}
 		if err := tx.QueryRow(ctx, "SELECT pg_try_advisory_xact_lock(hashtext('cryptoviz.maintain'))").Scan(&mine); err != nil || !mine {

@@ -11,6 +11,8 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 	"github.com/jackc/pgx/v5"
+
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 )
 
 // Member is a number that no other instance on the database has while this one lives. A session's advisory lock holds it: when
@@ -66,7 +68,7 @@ func (m *Member) Name() string { return fmt.Sprintf("n%d", m.number.Load()) }
 
 // connect opens the session.
 func (m *Member) connect(ctx context.Context) error {
-	ctx, cancel := short(ctx)
+	ctx, cancel := pg.Short(ctx)
 	defer cancel()
 	conn, err := pgx.ConnectConfig(ctx, m.s.pool.Config().ConnConfig)
 	if err != nil {
@@ -120,7 +122,7 @@ func (m *Member) take(ctx context.Context, below int32) (int32, error) {
 }
 
 func (m *Member) lock(ctx context.Context, n int32) (got bool, err error) {
-	ctx, cancel := short(ctx)
+	ctx, cancel := pg.Short(ctx)
 	defer cancel()
 	err = m.conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1, $2)", memberLocks, n).Scan(&got)
 	return got, err
@@ -154,7 +156,7 @@ func (m *Member) again(ctx context.Context) error {
 		m.pid, m.began = pid, began
 		return err
 	}
-	query, cancel := short(ctx)
+	query, cancel := pg.Short(ctx)
 	defer cancel()
 	if _, err := m.conn.Exec(query, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND backend_start = $2", pid, began); err != nil {
 		return err

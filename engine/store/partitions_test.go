@@ -6,9 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cryptoviz/cryptoviz/engine/partition"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/store"
-	"github.com/cryptoviz/cryptoviz/engine/store/partition"
 )
 
 // chunked is the table with another chunk_interval.
@@ -71,7 +71,7 @@ func TestPartitionsAfterChunkIntervalWasChanged(t *testing.T) {
 			b.target = store.NewTarget(b.src.Topic.Name, b.src.Table, b.program.Columns())
 			b.commit(b.claim(0, 100), b.batch(0, many(3, day.Add(c.at))...))
 			b.has(map[string]string{rows: "3", position: "3", ranges: c.want})
-			if err := store.CreatePartitions(t.Context(), b.Pool(), partition.Between(b.src.Table, day, day)); err != nil {
+			if err := partition.Create(t.Context(), b.Pool(), partition.Between(b.src.Table, day, day)); err != nil {
 				t.Error(err)
 			}
 			b.has(map[string]string{ranges: c.want})
@@ -91,7 +91,7 @@ func TestPartitionNamesThatAreTaken(t *testing.T) {
 	if day.Name != p.Name {
 		t.Fatal(day.Name, p.Name)
 	}
-	if err := store.CreatePartitions(t.Context(), b.Pool(), []partition.Partition{p}); err != nil {
+	if err := partition.Create(t.Context(), b.Pool(), []partition.Partition{p}); err != nil {
 		t.Fatal(err)
 	}
 	b.has(map[string]string{ranges: fmt.Sprintf("FROM ('%[1]s 00') TO ('%[2]s 00'), FROM ('%[2]s 00') TO ('%[3]s 00')", p.From.Format(time.DateOnly), day.To.Format(time.DateOnly), p.To.Format(time.DateOnly))})
@@ -106,7 +106,7 @@ func TestPartitionsOfEachTableAlone(t *testing.T) {
 	now := time.Now()
 	other := partition.Of(b.src.Table, now)
 	other.Table = "plain"
-	err := store.CreatePartitions(t.Context(), b.Pool(), []partition.Partition{other, partition.Of(b.src.Table, now), other})
+	err := partition.Create(t.Context(), b.Pool(), []partition.Partition{other, partition.Of(b.src.Table, now), other})
 	if err == nil || strings.Count(err.Error(), "plain is not partitioned") != 1 {
 		t.Error(err)
 	}
@@ -119,7 +119,7 @@ func TestPartitionsBesideADefaultOne(t *testing.T) {
 	b := newBench(t, store.Options{})
 	b.bare()
 	b.exec("CREATE TABLE rest PARTITION OF raw_crypto_data DEFAULT")
-	if err := store.CreatePartitions(t.Context(), b.Pool(), []partition.Partition{partition.Of(b.src.Table, time.Now())}); err != nil {
+	if err := partition.Create(t.Context(), b.Pool(), []partition.Partition{partition.Of(b.src.Table, time.Now())}); err != nil {
 		t.Error(err)
 	}
 	b.has(map[string]string{"SELECT count(*) FROM pg_inherits WHERE inhparent = 'raw_crypto_data'::regclass": "2"})

@@ -13,9 +13,10 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cryptoviz/cryptoviz/engine/partition"
 	"github.com/cryptoviz/cryptoviz/engine/pg"
+	"github.com/cryptoviz/cryptoviz/engine/rollup"
 	"github.com/cryptoviz/cryptoviz/engine/store"
-	"github.com/cryptoviz/cryptoviz/engine/store/partition"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
 )
 
@@ -33,7 +34,7 @@ func TestRollupsAtOnce(t *testing.T) {
 			if i%2 == 1 {
 				s = other
 			}
-			out, err := rawOf(s).RollupDay(t.Context(), h.r, h.day, h.now, false)
+			out, err := rawOf(s).Day(t.Context(), h.r, h.day, h.now, false)
 			if err != nil {
 				t.Error(err)
 			}
@@ -60,7 +61,7 @@ func TestRollupAfterAnother(t *testing.T) {
 	var all sync.WaitGroup
 	for range 2 {
 		all.Go(func() {
-			if _, err := rawOf(h).RollupDay(t.Context(), h.r, h.day, h.now, false); err != nil {
+			if _, err := rawOf(h).Day(t.Context(), h.r, h.day, h.now, false); err != nil {
 				t.Error(err)
 			}
 		})
@@ -93,7 +94,7 @@ func TestRollupBesideWriters(t *testing.T) {
 			}
 			rolled := 0
 			for began := time.Now(); ctx.Err() == nil && (rolled < 5 || time.Since(began) < 800*time.Millisecond); {
-				if out, err := rawOf(h).RollupDay(t.Context(), h.r, h.day, h.now, false); err != nil {
+				if out, err := rawOf(h).Day(t.Context(), h.r, h.day, h.now, false); err != nil {
 					t.Error(err)
 				} else if out.RawRows > 0 {
 					rolled++
@@ -129,7 +130,7 @@ func (h *hours) write(w, i int) {
 			h.t.Error(err)
 			return
 		}
-		if err := store.CreatePartitions(h.t.Context(), h.Pool(), partition.Between(h.r.From, at, at)); err != nil {
+		if err := partition.Create(h.t.Context(), h.Pool(), partition.Between(h.r.From, at, at)); err != nil {
 			h.t.Error(err)
 			return
 		}
@@ -159,7 +160,7 @@ func (h *hours) waitsForOpen() {
 	if _, err := tx.Exec(t.Context(), "INSERT INTO raw_crypto_data (time, source, base, quote, price) VALUES ($1, 'binance', 'ETH', 'USDT', 5)", h.day); err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan store.RolledDay, 1)
+	done := make(chan rollup.Result, 1)
 	go func() { done <- h.roll(h.day, false) }()
 	h.waitsFor("wait_event_type = 'Lock'")
 	if err := tx.Commit(t.Context()); err != nil {
@@ -220,7 +221,7 @@ func TestRollupBesideAReader(t *testing.T) {
 		t.Run(layout, func(t *testing.T) {
 			h := newHours(t, layout)
 			var log bytes.Buffer
-			h.Store = h.open(store.Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
+			h.log = slog.New(slog.NewTextHandler(&log, nil))
 			h.fill("BTC", h.day, 100)
 			reader, pid := h.session("dump")
 			var n int
@@ -265,7 +266,7 @@ func TestRollupSaysWhoIsInTheWay(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	_, err := rawOf(h).RollupDay(t.Context(), h.r, h.day, h.now, false)
+	_, err := rawOf(h).Day(t.Context(), h.r, h.day, h.now, false)
 	if !pg.Is(err, pg.LockBusy) || !strings.Contains(err.Error(), fmt.Sprintf("pid %d, application loader, user cryptoviz, idle in transaction, in a transaction since 20", pid)) {
 		t.Errorf("it says %v", err)
 	}

@@ -13,10 +13,11 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/cryptoviz/cryptoviz/engine/load"
+	"github.com/cryptoviz/cryptoviz/engine/partition"
+	"github.com/cryptoviz/cryptoviz/engine/rollup"
+	"github.com/cryptoviz/cryptoviz/engine/schema"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/store"
-	"github.com/cryptoviz/cryptoviz/engine/store/partition"
-	"github.com/cryptoviz/cryptoviz/engine/store/schema"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
 	"github.com/cryptoviz/cryptoviz/provision/timescale"
 )
@@ -28,7 +29,8 @@ type hours struct {
 	day time.Time // a day that is over
 	now time.Time // soon after it
 
-	native bool // partitions of PostgreSQL, which somebody must make
+	log    *slog.Logger // of the rollup; nil: nobody reads it
+	native bool         // partitions of PostgreSQL, which somebody must make
 }
 
 // layouts are the ways a raw table can lie in plain PostgreSQL.
@@ -97,9 +99,9 @@ func (h *hours) fill(market string, from time.Time, n int) {
 		RETURNING *) INSERT INTO keep SELECT * FROM made`, market, from.Format(time.RFC3339Nano), from.Add(time.Duration(n-1)*time.Minute).Format(time.RFC3339Nano)))
 }
 
-func (h *hours) roll(day time.Time, dry bool) store.RolledDay {
+func (h *hours) roll(day time.Time, dry bool) rollup.Result {
 	h.t.Helper()
-	out, err := rawOf(h).RollupDay(h.t.Context(), h.r, day, h.now, dry)
+	out, err := rawOf(h).Day(h.t.Context(), h.r, day, h.now, dry)
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -174,7 +176,7 @@ func TestRollupMergesLateRows(t *testing.T) {
 			h.right()
 			h.now = h.now.Add(24 * time.Hour)
 			if h.native { // they are gone: a worker makes them again
-				if err := store.CreatePartitions(t.Context(), h.Pool(), partition.Between(h.r.From, h.day, h.day.Add(4*time.Hour))); err != nil {
+				if err := partition.Create(t.Context(), h.Pool(), partition.Between(h.r.From, h.day, h.day.Add(4*time.Hour))); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -246,7 +248,7 @@ func TestRollupKeepsRaw(t *testing.T) {
 // due fails unless these days are due, in this order.
 func (h *hours) due(want ...time.Time) {
 	h.t.Helper()
-	got, err := rawOf(h).RollupDue(h.t.Context(), h.r, h.now)
+	got, err := rawOf(h).Due(h.t.Context(), h.r, h.now)
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -308,7 +310,7 @@ func TestRollupRefusesAnUnfinishedDay(t *testing.T) {
 	h.now = h.day.Add(24*time.Hour - time.Nanosecond)
 	h.due()
 	for _, day := range []time.Time{h.day, h.day.Add(24 * time.Hour)} {
-		if _, err := rawOf(h).RollupDay(t.Context(), h.r, day, h.now, false); !errors.Is(err, store.ErrUnfinished) || !strings.Contains(err.Error(), day.Format(time.DateOnly)) {
+		if _, err := rawOf(h).Day(t.Context(), h.r, day, h.now, false); !errors.Is(err, rollup.ErrUnfinished) || !strings.Contains(err.Error(), day.Format(time.DateOnly)) {
 			t.Error(err)
 		}
 	}
@@ -335,8 +337,8 @@ func TestRollupIsAllOrNothing(t *testing.T) {
 			h := newHours(t, layout)
 			h.fill("BTC", h.day, 1440)
 			h.exec("CREATE FUNCTION crash() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END'; CREATE TRIGGER crash " + trigger + " EXECUTE FUNCTION crash()")
-			_, err := rawOf(h).RollupDay(t.Context(), h.r, h.day, h.now, false)
-			if _, final := errors.AsType[*store.RollupError](err); err == nil || final {
+			_, err := rawOf(h).Day(t.Context(), h.r, h.day, h.now, false)
+			if _, final := errors.AsType[*rollup.Error](err); err == nil || final {
 				t.Errorf("got %v", err)
 			}
 			h.has(map[string]string{raw: "1440", sampled: "", ledger: ""})
@@ -384,8 +386,8 @@ func TestRollupOfABrokenQuery(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h.r.Query = c.query
 			for _, dry := range []bool{true, false} {
-				_, err := rawOf(h).RollupDay(t.Context(), h.r, h.day, h.now, dry)
-				wrong, ok := errors.AsType[*store.RollupError](err)
+				_, err := rawOf(h).Day(t.Context(), h.r, h.day, h.now, dry)
+				wrong, ok := errors.AsType[*rollup.Error](err)
 				if !ok || wrong.Day != h.day || !strings.HasPrefix(err.Error(), "roll up 2026-03-04: sql/rollup_hourly.sql") || !strings.Contains(err.Error(), c.want) {
 					t.Errorf("got %v", err)
 				}
@@ -407,8 +409,8 @@ func TestRollupNeverShrinksAnHour(t *testing.T) {
 	h.roll(h.day, false)
 	h.exec("DELETE FROM raw_crypto_data WHERE time < '2026-03-04 00:10+00'")
 	h.now = h.now.Add(48 * time.Hour)
-	_, err := rawOf(h).RollupDay(t.Context(), h.r, h.day, h.now, false)
-	if _, final := errors.AsType[*store.RollupError](err); !final || !strings.Contains(err.Error(), "1 stored rows of crypto_data_hourly hold more samples than their raw rows") {
+	_, err := rawOf(h).Day(t.Context(), h.r, h.day, h.now, false)
+	if _, final := errors.AsType[*rollup.Error](err); !final || !strings.Contains(err.Error(), "1 stored rows of crypto_data_hourly hold more samples than their raw rows") {
 		t.Error(err)
 	}
 	h.has(map[string]string{raw: "110", sampled: "120"})
@@ -434,7 +436,7 @@ func TestRollupWithoutTables(t *testing.T) {
 	} {
 		tx := strings.Fields(sql)
 		h.exec(sql)
-		if _, err := rawOf(h).RollupDay(t.Context(), h.r, h.day, h.now, false); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := rawOf(h).Day(t.Context(), h.r, h.day, h.now, false); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", sql, err)
 		}
 		switch {
@@ -529,6 +531,10 @@ func BenchmarkRollup(b *testing.B) {
 }
 
 // rawOf is the database of a store, for its rollups.
-func rawOf(s interface{ Pool() *pgxpool.Pool }) store.Raw {
-	return store.Raw{Pool: s.Pool(), Log: slog.New(slog.DiscardHandler)}
+func rawOf(s interface{ Pool() *pgxpool.Pool }) rollup.Raw {
+	out := rollup.Raw{Pool: s.Pool(), Log: slog.New(slog.DiscardHandler)}
+	if h, ok := s.(*hours); ok && h.log != nil {
+		out.Log = h.log
+	}
+	return out
 }

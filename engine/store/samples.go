@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
 
@@ -134,16 +135,16 @@ func repeatsSQL(table *spec.Table) string {
 	}
 	var same []string
 	for _, c := range table.PrimaryKey {
-		same = append(same, "t."+ident(c)+" = n."+ident(c))
+		same = append(same, "t."+pg.Ident(c)+" = n."+pg.Ident(c))
 	}
-	return "WITH n AS (SELECT *, row_number() OVER (PARTITION BY " + idents(table.PrimaryKey) + " ORDER BY cryptoviz_n) AS cryptoviz_nth FROM " + numbered + " AS s), " +
-		"gone AS (DELETE FROM pg_temp.cryptoviz_stage AS s USING n WHERE s.ctid = n.cryptoviz_at AND (n.cryptoviz_nth > 1 OR EXISTS (SELECT FROM " + ident(table.Name) +
+	return "WITH n AS (SELECT *, row_number() OVER (PARTITION BY " + pg.Idents(table.PrimaryKey) + " ORDER BY cryptoviz_n) AS cryptoviz_nth FROM " + numbered + " AS s), " +
+		"gone AS (DELETE FROM pg_temp.cryptoviz_stage AS s USING n WHERE s.ctid = n.cryptoviz_at AND (n.cryptoviz_nth > 1 OR EXISTS (SELECT FROM " + pg.Ident(table.Name) +
 		" AS t WHERE " + strings.Join(same, " AND ") + ")) RETURNING n.cryptoviz_n) SELECT cryptoviz_n FROM gone"
 }
 
 // rolledSQL removes from the stage the rows that are in a dropped day, while the rollup's target has rows at all.
 func rolledSQL(table *spec.Table, into string) string {
-	at := "n." + ident(table.Hypertable.Time)
+	at := "n." + pg.Ident(table.Hypertable.Time)
 	return "WITH n AS (SELECT n.cryptoviz_at, n.cryptoviz_n, " + sampleDay(at) + " AS day, " + sampleKey(table, "n") + " AS key, " + sampleTime(at) + " AS us FROM " + numbered + " AS n), " +
 		"m AS " + samples("r.table_name = $1 AND r.day = ANY(ARRAY(SELECT DISTINCT day FROM n)) AND r.key IN (SELECT key FROM n) AND EXISTS (SELECT FROM "+into+")") + ", " +
 		"gone AS (DELETE FROM pg_temp.cryptoviz_stage AS s USING n JOIN m USING (day, key, us) WHERE s.ctid = n.cryptoviz_at RETURNING n.cryptoviz_n) SELECT cryptoviz_n FROM gone"
@@ -169,7 +170,7 @@ func sampleKey(table *spec.Table, alias string) string {
 		if name == table.Hypertable.Time {
 			continue
 		}
-		v := alias + "." + ident(name)
+		v := alias + "." + pg.Ident(name)
 		switch table.Column(name).Type {
 		case spec.Text: // a long one must fit an index
 			v = "CASE WHEN octet_length(" + v + ") > 200 THEN 'sha256:' || encode(sha256(convert_to(" + v + ", 'UTF8')), 'hex') ELSE " + v + " END"
@@ -191,7 +192,7 @@ func sampleKey(table *spec.Table, alias string) string {
 // were dropped once. What is remembered means nothing any more once the target is empty, since it was made again, to be filled
 // again: then it is forgotten, and again is true.
 func DropCounted(ctx context.Context, tx pgx.Tx, r *spec.Rollup, raw, column string, day time.Time) (n int64, again bool, err error) {
-	tag, err := tx.Exec(ctx, "DELETE FROM cryptoviz.rolled_sample WHERE table_name = $1 AND NOT EXISTS (SELECT FROM "+ident(r.Into.Name)+")", r.From.Name)
+	tag, err := tx.Exec(ctx, "DELETE FROM cryptoviz.rolled_sample WHERE table_name = $1 AND NOT EXISTS (SELECT FROM "+pg.Ident(r.Into.Name)+")", r.From.Name)
 	if err != nil {
 		return 0, again, fmt.Errorf("read the samples of dropped days: %w", err)
 	}

@@ -167,12 +167,12 @@ func (w *samplesRun) store() {
 }
 
 func (w *samplesRun) roll(dry bool) {
-	days, err := rawOf(w).RollupDue(w.t.Context(), w.r, w.now)
+	days, err := rawOf(w).Due(w.t.Context(), w.r, w.now)
 	if err != nil {
 		w.t.Errorf("due: %v", err)
 	}
 	for _, day := range days {
-		out, err := rawOf(w).RollupDay(w.t.Context(), w.r, day, w.now, dry)
+		out, err := rawOf(w).Day(w.t.Context(), w.r, day, w.now, dry)
 		if err != nil {
 			w.t.Errorf("roll up %s: %v", day.Format(time.DateOnly), err)
 		}

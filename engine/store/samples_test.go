@@ -12,8 +12,8 @@ import (
 
 	"github.com/cryptoviz/cryptoviz/engine/load"
 	"github.com/cryptoviz/cryptoviz/engine/row"
+	"github.com/cryptoviz/cryptoviz/engine/schema"
 	"github.com/cryptoviz/cryptoviz/engine/store"
-	"github.com/cryptoviz/cryptoviz/engine/store/schema"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
 	"github.com/cryptoviz/cryptoviz/provision/timescale"
 )
@@ -45,7 +45,7 @@ func TestRepeatWhileTheRollupRuns(t *testing.T) {
 				}
 				rolled, stored := make(chan error, 1), make(chan error, 1)
 				go func() {
-					_, err := rawOf(h).RollupDay(t.Context(), h.r, h.day, h.now, false)
+					_, err := rawOf(h).Day(t.Context(), h.r, h.day, h.now, false)
 					rolled <- err
 				}()
 				h.waiting("advisory")
@@ -307,7 +307,7 @@ row {
 	}
 	h.exec("CREATE TABLE IF NOT EXISTS back PARTITION OF raw FOR VALUES FROM ('2026-03-04 00:00+00') TO ('2026-03-05 00:00+00')")
 	h.exec("INSERT INTO raw VALUES ('2026-03-04 23:59:59.999999+00', 'x', 1.50, 0.1, '2026-01-01 00:00:00.000001+00', true, 9007199254740993, -1)")
-	out, err := rawOf(abroad).RollupDay(t.Context(), h.r, h.day, h.now, false)
+	out, err := rawOf(abroad).Day(t.Context(), h.r, h.day, h.now, false)
 	if err != nil || out.Repeats != 1 {
 		t.Errorf("%+v, %v", out, err)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/engine/schedule"
 )
 
@@ -130,7 +131,7 @@ func (s Ledger) Settle(ctx context.Context, source string, after, before time.Ti
 		return 0, fmt.Errorf("enter missed slots: %w", err)
 	}
 	var skipped, failed int
-	err := inTx(ctx, s.pool, func(tx pgx.Tx) error {
+	err := pg.InTx(ctx, s.pool, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, `INSERT INTO cryptoviz.slot (source, slot, state, reason, owner, lease_until, took)
 			SELECT $1, at, 'skipped', $5, $6, clock_timestamp(), interval '0'
 			FROM generate_series($2::timestamptz + $4::interval, $3::timestamptz - $4::interval, $4::interval) AS at

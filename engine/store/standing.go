@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 )
 
 // Standing is how far one partition of a source is stored.
@@ -18,7 +20,7 @@ type Standing struct {
 
 // Positions returns the standing of each partition of the sources.
 func (s *Store) Positions(ctx context.Context, sources []string) ([]Standing, error) {
-	ctx, cancel := short(ctx)
+	ctx, cancel := pg.Short(ctx)
 	defer cancel()
 	rows, err := s.pool.Query(ctx, "SELECT source, partition, next_offset, last_slot FROM cryptoviz.position WHERE source = ANY($1)", sources)
 	if err != nil {
@@ -43,7 +45,7 @@ func (s *Store) Positions(ctx context.Context, sources []string) ([]Standing, er
 
 // SlotsRunning counts the slots before a time that some instance is still working on, under a lease that holds.
 func (s *Store) SlotsRunning(ctx context.Context, sources []string, before time.Time) (int, error) {
-	ctx, cancel := short(ctx)
+	ctx, cancel := pg.Short(ctx)
 	defer cancel()
 	var n int
 	err := s.pool.QueryRow(ctx, "SELECT count(*) FROM cryptoviz.slot WHERE source = ANY($1) AND slot < $2 AND state = 'running' AND lease_until > clock_timestamp()",

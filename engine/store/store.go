@@ -14,7 +14,7 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/clock"
 	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/engine/schedule"
-	"github.com/cryptoviz/cryptoviz/engine/store/schema"
+	"github.com/cryptoviz/cryptoviz/engine/schema"
 )
 
 // Store is the engine's access to the database. Safe for any number of goroutines.
@@ -85,13 +85,4 @@ func (s *Store) Mode(ctx context.Context) (string, error) {
 	return mode, err
 }
 
-// inTx runs f in one transaction. Each statement of it must see what was committed before it, whatever the database's
-// default is: a snapshot from before the locks would miss rows. A default of read-only is left alone: somebody set it.
-func inTx(ctx context.Context, pool *pgxpool.Pool, f func(pgx.Tx) error) error {
-	return pgx.BeginTxFunc(ctx, pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, f)
-}
-
-// short bounds what is answered at once, so that a dead connection does not hold its caller for ever.
-func short(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(ctx, 30*time.Second)
-}
+const oneDay = 24 * time.Hour

@@ -1,4 +1,4 @@
-package store
+package rollup
 
 import (
 	"context"
@@ -14,14 +14,15 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/cryptoviz/cryptoviz/engine/partition"
 	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
-	"github.com/cryptoviz/cryptoviz/engine/store/partition"
+	"github.com/cryptoviz/cryptoviz/engine/store"
 	"github.com/cryptoviz/cryptoviz/engine/units"
 )
 
-// RolledDay is what one run of a rollup did with one day.
-type RolledDay struct {
+// Result is what one run of a rollup did with one day.
+type Result struct {
 	Day        time.Time     // midnight, UTC
 	RawRows    int64         // raw rows of the day that were there
 	HourlyRows int64         // rows of the target that were written
@@ -33,23 +34,21 @@ type RolledDay struct {
 	Took       time.Duration // real time
 }
 
-// RollupError is a fault of the rollup's query, its merge or the day's data: another try gives the same. Nothing was changed.
-type RollupError struct {
+// Error is a fault of the rollup's query, its merge or the day's data: another try gives the same. Nothing was changed.
+type Error struct {
 	Day   time.Time
 	Where string // file, or file:line, of the query
 	Err   error
 }
 
-func (e *RollupError) Error() string {
+func (e *Error) Error() string {
 	return fmt.Sprintf("roll up %s: %s: %v", e.Day.Format(time.DateOnly), e.Where, e.Err)
 }
 
-func (e *RollupError) Unwrap() error { return e.Err }
+func (e *Error) Unwrap() error { return e.Err }
 
 // ErrUnfinished means that the day is not over yet, UTC.
 var ErrUnfinished = errors.New("the day is not over yet (UTC)")
-
-const oneDay = 24 * time.Hour
 
 // Raw is the database whose raw rows are rolled up.
 type Raw struct {
@@ -57,20 +56,20 @@ type Raw struct {
 	Log  *slog.Logger
 }
 
-// RollupDay rolls up the UTC day that holds `day`, in one transaction: all of it or nothing.
+// Day rolls up the UTC day that holds `day`, in one transaction: all of it or nothing.
 //
 // A day whose raw rows were never dropped is whole: its hours are replaced. Rows that come after the drop are merged into
 // the stored hours, or with late = "reject" stay raw, are counted in the ledger and reported as LateRows. Rows that were in the
 // day before it was dropped are removed.
 // The raw rows go, in the same transaction, once the day has ended keep_raw ago. Errors: ErrUnfinished, *RollupError, and
 // any other is the database's: try again.
-func (s Raw) RollupDay(ctx context.Context, r *spec.Rollup, day, now time.Time, dryRun bool) (RolledDay, error) {
+func (s Raw) Day(ctx context.Context, r *spec.Rollup, day, now time.Time, dryRun bool) (Result, error) {
 	day = day.UTC().Truncate(oneDay)
 	if now.Before(day.Add(oneDay)) {
-		return RolledDay{}, fmt.Errorf("roll up %s: %w", day.Format(time.DateOnly), ErrUnfinished)
+		return Result{}, fmt.Errorf("roll up %s: %w", day.Format(time.DateOnly), ErrUnfinished)
 	}
 	began := time.Now()
-	var out RolledDay
+	var out Result
 	r, err := s.applied(ctx, r)
 	if err != nil {
 		return out, fmt.Errorf("roll up %s: %w", day.Format(time.DateOnly), err)
@@ -88,14 +87,14 @@ func (s Raw) RollupDay(ctx context.Context, r *spec.Rollup, day, now time.Time, 
 			if by := run.waited.text(); by != "" && pg.Is(err, pg.LockBusy) {
 				err = fmt.Errorf("another session is in the way: %s: %w", by, err)
 			}
-			if _, known := errors.AsType[*RollupError](err); !known {
+			if _, known := errors.AsType[*Error](err); !known {
 				err = fmt.Errorf("roll up %s: %w", day.Format(time.DateOnly), err)
 			}
-			return RolledDay{}, err
+			return Result{}, err
 		}
 	}
-	if run.raw.heldBy != "" {
-		s.Log.InfoContext(ctx, "raw rows were deleted, since a session that reads them keeps the partition from being dropped", "day", day.Format(time.DateOnly), "held_by", run.raw.heldBy)
+	if run.raw.HeldBy != "" {
+		s.Log.InfoContext(ctx, "raw rows were deleted, since a session that reads them keeps the partition from being dropped", "day", day.Format(time.DateOnly), "held_by", run.raw.HeldBy)
 	}
 	out.Took = time.Since(began)
 	if out.Dropped && !dryRun {
@@ -114,7 +113,7 @@ type rollupRun struct {
 
 	tx      pgx.Tx
 	waited  *blockers
-	raw     rawTable
+	raw     partition.Table
 	columns []string // of the query, in its order
 	ledger  struct {
 		found, dropped    bool
@@ -130,8 +129,8 @@ var (
 // turns is how often another run of the day is waited for at once.
 const turns = 5
 
-func (u *rollupRun) transact(ctx context.Context) (out RolledDay, err error) {
-	err = inTx(ctx, u.s.Pool, func(tx pgx.Tx) error {
+func (u *rollupRun) transact(ctx context.Context) (out Result, err error) {
+	err = pg.InTx(ctx, u.s.Pool, func(tx pgx.Tx) error {
 		u.tx = tx
 		u.waited = watchBlockers(ctx, u.s.Pool, tx.Conn().PgConn().PID())
 		defer u.waited.stop()
@@ -146,8 +145,8 @@ func (u *rollupRun) transact(ctx context.Context) (out RolledDay, err error) {
 	return out, err
 }
 
-func (u *rollupRun) run(ctx context.Context) (RolledDay, error) {
-	out := RolledDay{Day: u.day, DryRun: u.dry}
+func (u *rollupRun) run(ctx context.Context) (Result, error) {
+	out := Result{Day: u.day, DryRun: u.dry}
 	idle, err := u.prepare(ctx)
 	if err != nil || idle {
 		return out, err
@@ -155,13 +154,13 @@ func (u *rollupRun) run(ctx context.Context) (RolledDay, error) {
 	if out.Repeats, err = u.dropCounted(ctx); err != nil {
 		return out, err
 	}
-	if out.RawRows, err = u.raw.count(ctx, u.tx, u.day, u.end); err != nil {
+	if out.RawRows, err = u.raw.Count(ctx, u.tx, u.day, u.end); err != nil {
 		return out, fmt.Errorf("count the day in %s: %w", u.r.From.Name, err)
 	}
 	switch {
 	case out.RawRows == 0 && out.Repeats > 0 && u.ledger.dropped:
 		out.Dropped = true
-		return out, u.raw.drop(ctx, u.tx, u.day, u.end, 0)
+		return out, u.raw.Drop(ctx, u.tx, u.day, u.end, 0)
 	case out.RawRows == 0 && (!u.ledger.found || u.ledger.dropped):
 		return out, nil // nothing to do, and nothing to note
 	case u.ledger.dropped && u.r.Late == "reject":
@@ -180,10 +179,10 @@ func (u *rollupRun) run(ctx context.Context) (RolledDay, error) {
 	// The last run of a day drops it, and so does each one after that: what is merged must not stay. Only what was counted and
 	// aggregated under the lock goes.
 	if out.Dropped = u.ledger.dropped || !u.now.Before(u.end.Add(u.r.KeepRaw)); out.Dropped {
-		if err := RememberSamples(ctx, u.tx, u.r, u.raw.name, u.raw.column, u.day); err != nil {
+		if err := store.RememberSamples(ctx, u.tx, u.r, u.raw.Name, u.raw.Column, u.day); err != nil {
 			return out, err
 		}
-		if err := u.raw.drop(ctx, u.tx, u.day, u.end, out.RawRows); err != nil {
+		if err := u.raw.Drop(ctx, u.tx, u.day, u.end, out.RawRows); err != nil {
 			return out, fmt.Errorf("drop the day in %s: %w", u.r.From.Name, err)
 		}
 	}
@@ -192,7 +191,7 @@ func (u *rollupRun) run(ctx context.Context) (RolledDay, error) {
 
 // dropCounted removes the day's raw rows that were counted before they were dropped once.
 func (u *rollupRun) dropCounted(ctx context.Context) (int64, error) {
-	n, again, err := DropCounted(ctx, u.tx, u.r, u.raw.name, u.raw.column, u.day)
+	n, again, err := store.DropCounted(ctx, u.tx, u.r, u.raw.Name, u.raw.Column, u.day)
 	if again && !u.dry {
 		u.s.Log.WarnContext(ctx, "the rollup's target is empty: what was counted before is counted again", "rollup", u.r.Name, "table", u.r.Into.Name)
 	}
@@ -202,15 +201,15 @@ func (u *rollupRun) dropCounted(ctx context.Context) (int64, error) {
 // prepare takes the day for this run and locks its rows. Unlike the aggregate, none of it takes long: a connection that died
 // without a word is noticed here. Idle: the day has no rows, and nothing is made or noted for it.
 func (u *rollupRun) prepare(ctx context.Context) (idle bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, ddlPatience)
+	ctx, cancel := context.WithTimeout(ctx, partition.Patience)
 	defer cancel()
 	if err := u.takeTurn(ctx); err != nil {
 		return false, err
 	}
-	if u.raw, err = findRaw(ctx, u.tx, u.r.From); err != nil {
+	if u.raw, err = partition.Find(ctx, u.tx, u.r.From); err != nil {
 		return false, err
 	}
-	u.raw.blockers = u.waited.text
+	u.raw.Blockers = u.waited.text
 	if err := u.check(ctx); err != nil {
 		return false, err
 	}
@@ -219,14 +218,14 @@ func (u *rollupRun) prepare(ctx context.Context) (idle bool, err error) {
 	}
 	if !u.ledger.found || u.ledger.dropped {
 		var full bool
-		if full, err = u.raw.full(ctx, u.tx, u.day, u.end); err != nil || !full {
+		if full, err = u.raw.Full(ctx, u.tx, u.day, u.end); err != nil || !full {
 			return err == nil, err
 		}
 	}
 	if err := u.partitions(ctx); err != nil {
 		return false, err
 	}
-	if err := u.raw.lock(ctx, u.tx, u.day, u.end); err != nil {
+	if err := u.raw.Lock(ctx, u.tx, u.day, u.end); err != nil {
 		return false, fmt.Errorf("lock the day in %s: %w", u.r.From.Name, err)
 	}
 	return false, nil
@@ -235,9 +234,9 @@ func (u *rollupRun) prepare(ctx context.Context) (idle bool, err error) {
 // takeTurn lets one run a day go on at a time, over all instances: the next one then sees what this one did. errTurn: try
 // again. The waits are short, so that a dead connection is not waited on, and do not depend on the session's lock_timeout.
 func (u *rollupRun) takeTurn(ctx context.Context) error {
-	ctx, cancel := short(ctx)
+	ctx, cancel := pg.Short(ctx)
 	defer cancel()
-	if err := settle(ctx, u.tx, "2s"); err != nil {
+	if err := partition.Settle(ctx, u.tx, "2s"); err != nil {
 		return err
 	}
 	_, err := u.tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", "cryptoviz.rollup "+u.r.Name+" "+u.day.Format(time.DateOnly))
@@ -252,7 +251,7 @@ func (u *rollupRun) takeTurn(ctx context.Context) error {
 
 // aggregate runs the user's query into a temporary table, verifies it and merges it into the target. CREATE TABLE AS may run
 // in parallel, INSERT … SELECT never does.
-func (u *rollupRun) aggregate(ctx context.Context, out *RolledDay) error {
+func (u *rollupRun) aggregate(ctx context.Context, out *Result) error {
 	const before = "SELECT * FROM (\n"
 	sql := "CREATE TEMP TABLE cryptoviz_rollup ON COMMIT DROP AS " + before + u.query() + "\n) AS q"
 	args := [][]byte{[]byte(u.day.Format("2006-01-02 15:04:05Z")), []byte(u.end.Format("2006-01-02 15:04:05Z"))}
@@ -261,7 +260,7 @@ func (u *rollupRun) aggregate(ctx context.Context, out *RolledDay) error {
 	}
 	count := "NULL::bigint"
 	if u.r.Merge.Count != "" {
-		count = "coalesce(sum(" + ident(u.r.Merge.Count) + "), 0)::bigint"
+		count = "coalesce(sum(" + pg.Ident(u.r.Merge.Count) + "), 0)::bigint"
 	}
 	var staged int64
 	var samples *int64
@@ -356,15 +355,15 @@ func (u *rollupRun) partitions(ctx context.Context) error {
 	if u.r.Into.Hypertable == nil {
 		return nil
 	}
-	_, native, err := findNative(ctx, u.tx, u.r.Into.Name)
+	_, native, err := partition.FindNative(ctx, u.tx, u.r.Into.Name)
 	if err != nil || !native {
 		return err
 	}
-	return createPartitions(ctx, u.tx, u.r.Into.Name, partition.Between(u.r.Into, u.day, u.end.Add(-time.Microsecond)))
+	return partition.CreateIn(ctx, u.tx, u.r.Into.Name, partition.Between(u.r.Into, u.day, u.end.Add(-time.Microsecond)))
 }
 
 func (u *rollupRun) failf(format string, args ...any) error {
-	return &RollupError{Day: u.day, Where: u.r.QueryAt, Err: fmt.Errorf(format, args...)}
+	return &Error{Day: u.day, Where: u.r.QueryAt, Err: fmt.Errorf(format, args...)}
 }
 
 // fault makes a *RollupError of what the server says against the query or its values; before is where the query starts in
@@ -396,15 +395,5 @@ func (u *rollupRun) fault(err error, before int) error {
 	if said.Hint != "" {
 		text += ". " + said.Hint
 	}
-	return &RollupError{Day: u.day, Where: where, Err: fmt.Errorf("%s (SQLSTATE %s)", text, said.Code)}
-}
-
-func ident(parts ...string) string { return pgx.Identifier(parts).Sanitize() }
-
-func idents(names []string) string {
-	quoted := make([]string, len(names))
-	for i, n := range names {
-		quoted[i] = ident(n)
-	}
-	return strings.Join(quoted, ", ")
+	return &Error{Day: u.day, Where: where, Err: fmt.Errorf("%s (SQLSTATE %s)", text, said.Code)}
 }

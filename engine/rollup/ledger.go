@@ -1,4 +1,4 @@
-package store
+package rollup
 
 import (
 	"context"
@@ -31,7 +31,7 @@ func (u *rollupRun) readLedger(ctx context.Context) error {
 	return nil
 }
 
-func (u *rollupRun) writeLedger(ctx context.Context, out RolledDay) error {
+func (u *rollupRun) writeLedger(ctx context.Context, out Result) error {
 	raw := max(u.ledger.raw, out.RawRows)
 	if u.ledger.dropped {
 		raw = u.ledger.raw + out.RawRows

@@ -1,5 +1,6 @@
-// Package partition names the native range partitions of a table on plain PostgreSQL. A leaf: provisioning makes the first
-// ones, the store makes the next ones, and both must agree.
+// Package partition knows how a table is split by time: it lists, locks, creates and drops the chunks of a hypertable and the
+// native range partitions of plain PostgreSQL. Provisioning makes the first partitions, the store makes the next ones, and the
+// rollup drops them: all three must agree.
 package partition
 
 import (

@@ -1,4 +1,4 @@
-package store
+package rollup
 
 import (
 	"context"
@@ -7,19 +7,21 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cryptoviz/cryptoviz/engine/partition"
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
 
 // dropEmptied drops the empty partitions and chunks of days whose raw rows are not kept any more. It waits for other users of
 // the table a moment only; what stays is dropped after another day.
 func (s Raw) dropEmptied(ctx context.Context, r *spec.Rollup, now time.Time) {
-	ctx, cancel := context.WithTimeout(ctx, ddlPatience)
+	ctx, cancel := context.WithTimeout(ctx, partition.Patience)
 	defer cancel()
 	until := now.Add(-r.KeepRaw).UTC().Truncate(oneDay)
 	var dropped []string
 	empty, err := s.emptied(ctx, r, until)
 	if err == nil && len(empty) > 0 {
-		err = inTx(ctx, s.Pool, func(tx pgx.Tx) error {
+		err = pg.InTx(ctx, s.Pool, func(tx pgx.Tx) error {
 			dropped, err = dropEmpty(ctx, tx, r, empty)
 			return err
 		})
@@ -34,24 +36,24 @@ func (s Raw) dropEmptied(ctx context.Context, r *spec.Rollup, now time.Time) {
 
 // emptied names the pieces that ended by a time and hold no row. It keeps no lock.
 func (s Raw) emptied(ctx context.Context, r *spec.Rollup, until time.Time) (names []string, err error) {
-	err = inTx(ctx, s.Pool, func(tx pgx.Tx) error {
-		t, err := begin(ctx, tx, r.From, "2s")
+	err = pg.InTx(ctx, s.Pool, func(tx pgx.Tx) error {
+		t, err := partition.Begin(ctx, tx, r.From, "2s")
 		if err != nil {
 			return err
 		}
-		if err := t.read(ctx, tx); err != nil {
+		if err := t.Read(ctx, tx); err != nil {
 			return err
 		}
-		for _, p := range t.pieces {
-			if p.to.IsZero() || p.to.After(until) {
+		for _, p := range t.Pieces {
+			if p.To.IsZero() || p.To.After(until) {
 				continue
 			}
-			full, err := p.full(ctx, tx)
+			full, err := p.Full(ctx, tx)
 			if err != nil {
 				return err
 			}
 			if !full {
-				names = append(names, p.name)
+				names = append(names, p.Name)
 			}
 		}
 		return nil
@@ -61,45 +63,40 @@ func (s Raw) emptied(ctx context.Context, r *spec.Rollup, until time.Time) (name
 
 // dropEmpty drops pieces, unless they are gone or hold rows meanwhile.
 func dropEmpty(ctx context.Context, tx pgx.Tx, r *spec.Rollup, names []string) (dropped []string, err error) {
-	t, err := begin(ctx, tx, r.From, "2s")
+	t, err := partition.Begin(ctx, tx, r.From, "2s")
 	if err != nil {
 		return nil, err
 	}
-	if t.kind == nativeTable {
-		if _, err := tx.Exec(ctx, "LOCK TABLE ONLY "+t.name+" IN ACCESS EXCLUSIVE MODE"); err != nil {
+	if t.Kind == partition.Native {
+		if _, err := tx.Exec(ctx, "LOCK TABLE ONLY "+t.Name+" IN ACCESS EXCLUSIVE MODE"); err != nil {
 			return nil, err
 		}
 	}
-	if err := t.read(ctx, tx); err != nil {
+	if err := t.Read(ctx, tx); err != nil {
 		return nil, err
 	}
-	for _, p := range t.pieces {
-		if !slices.Contains(names, p.name) {
+	for _, p := range t.Pieces {
+		if !slices.Contains(names, p.Name) {
 			continue
 		}
-		if _, err := tx.Exec(ctx, "LOCK TABLE "+p.name+" IN ACCESS EXCLUSIVE MODE"); err != nil {
+		if _, err := tx.Exec(ctx, "LOCK TABLE "+p.Name+" IN ACCESS EXCLUSIVE MODE"); err != nil {
 			return nil, err
 		}
-		full, err := p.full(ctx, tx)
+		full, err := p.Full(ctx, tx)
 		switch {
 		case err != nil:
 			return nil, err
 		case full:
 			continue
-		case t.kind == hypertable:
-			err = t.dropChunks(ctx, tx, p.from, p.to, 1)
+		case t.Kind == partition.Hypertable:
+			err = t.DropChunks(ctx, tx, p.From, p.To, 1)
 		default:
-			_, err = tx.Exec(ctx, "DROP TABLE "+p.name)
+			_, err = tx.Exec(ctx, "DROP TABLE "+p.Name)
 		}
 		if err != nil {
 			return nil, err
 		}
-		dropped = append(dropped, p.name)
+		dropped = append(dropped, p.Name)
 	}
 	return dropped, nil
-}
-
-func (p piece) full(ctx context.Context, tx pgx.Tx) (yes bool, err error) {
-	err = tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM "+p.name+")", pgx.QueryExecModeExec).Scan(&yes)
-	return yes, err
 }
