@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/cryptoviz/cryptoviz/provision/plan"
+	"github.com/cryptoviz/cryptoviz/provision/timescale"
 )
 
 // states reads all objects of one kind of system that are in the ledger or were just made.
@@ -57,26 +58,27 @@ func carried(last plan.State, before, after *plan.State) *plan.State {
 }
 
 // consequences writes down what the changes of this apply did to other objects, and which objects it made.
-func (a *applying) consequences(ctx context.Context, before map[string]*plan.State) error {
+func (run *applying) consequences(ctx context.Context, before map[string]*plan.State) error {
 	made := map[string]bool{}
-	for address, o := range a.outcome {
-		if c := a.changes[address]; o == Done && c.Changes() {
+	for address, o := range run.outcome {
+		if c := run.changes[address]; o == Done && c.Changes() {
 			made[address] = true
 		}
 	}
-	touched := slices.ContainsFunc(a.Resources, func(r plan.Resource) bool { return made[r.Address()] && dependent(r.Address()) })
-	after, err := a.states(ctx, func(address string) bool {
-		return made[address] && a.changes[address].Action != plan.Delete || touched && dependent(address)
+	touched := slices.ContainsFunc(run.Resources, func(r plan.Resource) bool { return made[r.Address()] && dependent(r.Address()) })
+	after, err := run.states(ctx, func(address string) bool {
+		return made[address] && run.changes[address].Action != plan.Delete || touched && dependent(address)
 	})
 	if err != nil || len(after) == 0 {
 		return err
 	}
-	rows, err := a.Ledger.All(ctx)
+	rows, err := run.Ledger.Entries(ctx)
 	if err != nil {
 		return err
 	}
 	for address, is := range after {
-		row, managed := rows[address]
+		entry, managed := rows[address]
+		row := entry.State
 		if !managed {
 			continue
 		}
@@ -94,9 +96,9 @@ func (a *applying) consequences(ctx context.Context, before map[string]*plan.Sta
 		}
 		switch {
 		case next == nil:
-			err = a.Ledger.Forget(ctx, address)
+			err = run.Ledger.Forget(ctx, address)
 		case next.ID != row.ID || next.Fingerprint() != row.Fingerprint():
-			err = a.Ledger.Put(ctx, address, *next, a.opt.By, a.opt.Version)
+			err = run.Ledger.Put(ctx, address, timescale.Entry{State: *next, Server: entry.Server}, run.opt.By, run.opt.Version)
 		}
 		if err != nil {
 			return err

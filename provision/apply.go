@@ -19,12 +19,13 @@ import (
 // parallel is how many objects are read, judged or applied at once.
 const parallel = 8
 
-// ledgerTime is how long one write of our mark may take.
+// ledgerTime is how long one write into the ledger may take.
 const ledgerTime = 10 * time.Second
 
 // Options of Apply.
 type Options struct {
-	Allow    plan.Consents // destroying findings that the user agreed to
+	Allow    plan.Consents // what the user agreed to lose
+	Moved    []string      // systems that are another server on purpose: "Kafka", "Grafana"
 	By       string        // who applies: goes into the ledger
 	Version  string        // of cryptoviz
 	Progress func(Event)   // one at a time; nil: none
@@ -45,40 +46,71 @@ type Outcome string
 const (
 	Done    Outcome = "done"
 	Failed  Outcome = "failed"
-	Refused Outcome = "refused" // the object, or pipeline.hcl, moved since the plan
+	Refused Outcome = "refused" // the object, or pipeline.hcl, changed since the plan
 	Skipped Outcome = "skipped" // impossible, not consented to, interrupted, or what it depends on did not succeed
+	Left    Outcome = "left"    // a change that was not in the plan
 )
 
-// Result is one line of the report.
+// Result is one line of the report. A change that was made in part has two: what was made, and what was not.
 type Result struct {
-	Address string
-	Outcome Outcome
-	Reason  string      // for all but Done
-	Since   []plan.Diff // refused: what moved since the plan
-	Took    time.Duration
+	Address  string
+	Outcome  Outcome
+	Reason   string       // for all but Done, and for what was not recorded
+	Since    []plan.Since // refused: what changed since the plan
+	Recorded bool         // done: the ledger has it, too
+	Took     time.Duration
 }
+
+// made tells whether the change is there now.
+func (r Result) made() bool { return r.Outcome == Done }
+
+// complete tells whether nothing is left to be done or said.
+func (r Result) complete() bool { return r.Outcome == Left || r.Outcome == Done && r.Recorded }
 
 // ErrIncomplete means that some changes were not made; the report says which and why.
 var ErrIncomplete = errors.New("not everything was applied")
 
-// Apply carries out a plan under the advisory lock. Every object is read again before: one that moved since the plan is
-// refused, and so is what depends on it; the rest goes on. Interrupted at any point, the next Apply does the rest.
+// Apply makes what a plan that was just shown says. It is the agreement that was never written down.
 func (w *World) Apply(ctx context.Context, p plan.Plan, opt Options) ([]Result, error) {
+	return w.ApplyAgreed(ctx, plan.Agree(p), opt)
+}
+
+// ApplyAgreed does what was agreed to, under the advisory lock. It plans again from pipeline.hcl and the servers, and makes the
+// changes that this second plan finds, each only if the agreement covers it: one that changed since is refused, and so is what
+// depends on it; the others go on. Nothing that the agreement says is ever executed. Interrupted at any point, the next apply
+// continues.
+func (w *World) ApplyAgreed(ctx context.Context, a plan.Agreement, opt Options) ([]Result, error) {
 	ctx, release, err := w.lock(ctx)
 	if err != nil {
 		return nil, lost(err)
 	}
 	defer release()
-	run := &applying{World: w, opt: opt, outcome: map[string]Outcome{}, byAddress: map[string]plan.Resource{}, changes: map[string]plan.Change{}}
+	for _, s := range w.Systems {
+		s.Reset()
+	}
+	fresh, err := w.Plan(ctx)
+	if err != nil {
+		return nil, cmp.Or(context.Cause(ctx), err)
+	}
+	if w.refused != nil {
+		return nil, w.refused // the ledger takes nothing either
+	}
+	if err := CheckServers(a, fresh, opt.Moved); err != nil {
+		return nil, err
+	}
+	run := &applying{
+		World: w, opt: opt, outcome: map[string]Outcome{}, byAddress: map[string]plan.Resource{}, changes: map[string]plan.Change{},
+		kept: map[string]Result{}, servers: fresh.Servers,
+	}
 	for _, r := range w.Resources {
 		run.byAddress[r.Address()] = r
 	}
-	todo := slices.DeleteFunc(slices.Clone(p.Changes), func(c plan.Change) bool { return !c.Changes() && !c.Marks() })
+	todo := run.compare(ctx, a, fresh)
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
 	for _, c := range todo {
 		run.changes[c.Address] = c
-	}
-	if todo, err = run.recheck(ctx, todo); err != nil {
-		return run.results, err
 	}
 	before, err := w.states(ctx, dependent)
 	if err != nil {
@@ -101,97 +133,140 @@ func (w *World) Apply(ctx context.Context, p plan.Plan, opt Options) ([]Result, 
 	if err := run.consequences(ctx, before); err != nil {
 		return run.results, cmp.Or(context.Cause(ctx), lost(err))
 	}
-	if slices.ContainsFunc(run.results, func(r Result) bool { return r.Outcome != Done }) {
+	if err := w.Ledger.FillIn(ctx, fresh.Servers); err != nil {
+		return run.results, lost(err)
+	}
+	if slices.ContainsFunc(run.results, func(r Result) bool { return !r.complete() }) {
 		return run.results, ErrIncomplete
 	}
 	return run.results, nil
 }
 
+// CheckServers refuses an agreement of other servers, and servers that are not those of the last apply, unless they moved on
+// purpose.
+func CheckServers(a plan.Agreement, fresh plan.Plan, moved []string) error {
+	var list []string
+	for _, m := range a.Servers.Moved(fresh.Servers) {
+		list = append(list, m.String())
+	}
+	if len(list) > 0 {
+		return fmt.Errorf("the plan was made on other servers: %s. Nothing was changed; plan again on these", strings.Join(list, "; "))
+	}
+	var systems []string
+	for _, m := range fresh.Moved {
+		if !slices.Contains(moved, m.System) {
+			list, systems = append(list, m.String()), append(systems, "--moved "+strings.ToLower(m.System))
+		}
+	}
+	if len(list) > 0 {
+		return fmt.Errorf("this is not where the last apply was: %s. Nothing was changed. If it moved on purpose: cryptoviz apply %s",
+			strings.Join(list, "; "), strings.Join(systems, " "))
+	}
+	return nil
+}
+
 type applying struct {
 	*World
 	opt       Options
+	servers   plan.Servers
 	byAddress map[string]plan.Resource
 	changes   map[string]plan.Change
+	kept      map[string]Result // of a change that is made in part: what is left as it is
 
 	mu      sync.Mutex
 	outcome map[string]Outcome
 	results []Result
 }
 
-// recheck reads what the plan touches again, refuses what moved, and leaves out what cannot be read.
-func (a *applying) recheck(ctx context.Context, todo []plan.Change) ([]plan.Change, error) {
-	for _, s := range a.Systems {
-		s.Reset()
+// compare takes from the fresh plan what the agreement covers. What it does not is refused; what was not agreed to is left alone.
+func (run *applying) compare(ctx context.Context, a plan.Agreement, fresh plan.Plan) (todo []plan.Change) {
+	consents := slices.Concat(a.Consents, run.opt.Allow).AsShown(a.Plan().Changes)
+	agreed := map[string]plan.Agreed{}
+	for _, x := range a.Changes {
+		agreed[x.Address] = x
 	}
-	if err := a.prepare(ctx); err != nil {
-		return nil, cmp.Or(context.Cause(ctx), lost(err))
-	}
-	results := make([]Result, len(todo))
-	group := errgroup.Group{}
-	group.SetLimit(parallel)
-	for i, c := range todo {
-		results[i].Address = c.Address
-		r := a.byAddress[c.Address]
-		if r == nil {
-			results[i].Since = []plan.Diff{{Name: "block", Old: "declared when the plan was made", New: "gone"}}
-			continue
+	scope := func(string) bool { return true }
+	if len(a.Targets) > 0 {
+		scoped, err := fresh.Target(a.Targets)
+		scope = func(address string) bool {
+			return err == nil && slices.ContainsFunc(scoped.Changes, func(c plan.Change) bool { return c.Address == address })
 		}
-		group.Go(func() error {
-			live, err := r.Read(ctx)
-			if err != nil {
-				results[i].Outcome, results[i].Reason = Failed, fmt.Sprintf("read it again before changing it: %v", lostBy(c.Address, err))
-				return nil
-			}
-			results[i].Since = since(c, live, r.Want())
-			return nil
-		})
 	}
-	_ = group.Wait()
-	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
-	}
-	var out []plan.Change
-	for i, c := range todo {
-		switch r := results[i]; {
-		case r.Outcome == Failed:
-			a.end(Event{Change: c}, r)
-		case len(r.Since) > 0:
-			r.Outcome, r.Reason = Refused, "it moved since the plan: plan again"
-			a.end(Event{Change: c}, r)
+	found := map[string]bool{}
+	for _, c := range fresh.Changes {
+		x, known := agreed[c.Address]
+		found[c.Address] = true
+		switch since := plan.Covers(x, c, consents); {
+		case !known && c.Changes() && scope(c.Address):
+			run.end(Event{Change: c}, Result{Address: c.Address, Outcome: Left, Reason: "it was not in the plan"})
+		case !known, x.Action == plan.None && !c.Changes() && !c.Marks():
+		case len(since) > 0:
+			run.refuse(c, since)
+		case !c.Changes() && !c.Marks():
+			run.end(Event{Change: c}, Result{Address: c.Address, Outcome: Done, Reason: "already so", Recorded: true})
 		default:
-			out = append(out, c)
+			c.Consents = consents
+			todo = append(todo, run.split(ctx, x, c))
 		}
 	}
-	return out, nil
+	for _, e := range fresh.Errors {
+		if x, known := agreed[e.Address]; known {
+			found[e.Address] = true
+			run.end(Event{Change: plan.Change{Address: e.Address, Action: x.Action}}, Result{
+				Address: e.Address, Outcome: Failed, Reason: "read it again before changing it: " + e.Text,
+			})
+		}
+	}
+	for _, x := range a.Changes {
+		if !found[x.Address] && x.Action != plan.None {
+			gone := plan.Since{What: "block", Old: "declared when the plan was made", New: "gone"}
+			run.refuse(plan.Change{Address: x.Address, Action: x.Action}, []plan.Since{gone})
+		}
+	}
+	return todo
 }
 
-// since lists what moved since the plan: of the live object, or of pipeline.hcl.
-func since(c plan.Change, live, want *plan.State) (out []plan.Diff) {
-	if c.Live != nil && live != nil && c.Live.ID != live.ID && c.Live.ID != "" && live.ID != "" { // what the plan counted is gone
-		out = append(out, plan.Diff{Name: "object", Old: "there", New: "deleted, and another made of the same name"})
+func (run *applying) refuse(c plan.Change, since []plan.Since) {
+	what := "changed"
+	if since[0].What == "pipeline.hcl" || since[0].What == "block" {
+		what = "pipeline.hcl changed"
 	}
-	if c.Live.Fingerprint() != live.Fingerprint() {
-		switch {
-		case live == nil:
-			out = append(out, plan.Diff{Name: "object", Old: "there", New: "gone"})
-		case c.Live == nil:
-			out = append(out, plan.Diff{Name: "object", Old: "missing", New: "there"})
-		default:
-			diffs, extra := plan.Compare(nil, c.Live, live)
-			for _, d := range diffs {
-				if d.Origin == "" {
-					out = append(out, d)
-				}
-			}
-			for _, e := range extra {
-				out = append(out, plan.Diff{Name: e.Name, Old: e.Value, Secret: e.Secret})
-			}
+	run.end(Event{Change: c}, Result{
+		Address: c.Address, Outcome: Refused, Reason: what + " since the plan was made; run plan again", Since: since,
+	})
+}
+
+// split takes out of a change what lacks consent, so that it holds back only itself. What is left is judged again. A change that
+// cannot be made without it stays as it is, and is skipped as a whole.
+func (run *applying) split(ctx context.Context, x plan.Agreed, c plan.Change) plan.Change {
+	missing := c.Consents.Missing(c)
+	if len(missing) == 0 || c.Impossible() || c.Action != plan.Update && c.Action != plan.Replace {
+		return c
+	}
+	var attrs []string
+	for _, f := range missing {
+		if _, differs := c.Diff(f.Attr); !differs {
+			return c // it is about the whole object
+		}
+		if !slices.Contains(attrs, f.Attr) {
+			attrs = append(attrs, f.Attr)
 		}
 	}
-	if c.Want.Fingerprint() != want.Fingerprint() {
-		out = append(out, plan.Diff{Name: "pipeline.hcl", Old: "as planned", New: "says something else now"})
+	part := c.Without(attrs)
+	if !part.Changes() {
+		return c
 	}
-	return out
+	reason := fmt.Sprintf("%s left as it is: %s", strings.Join(attrs, ", "), c.Consents.Lacking(c))
+	if err := run.byAddress[c.Address].Judge(ctx, &part); err != nil || part.Impossible() || len(part.Consents.Missing(part)) > 0 {
+		return c
+	}
+	whole := part
+	whole.Want = c.Want
+	if len(plan.Covers(x, whole, c.Consents)) > 0 {
+		return c
+	}
+	run.kept[c.Address] = Result{Address: c.Address, Outcome: Skipped, Reason: reason}
+	return part
 }
 
 // levels orders changes: the engine's schema first, since it holds the ledger; then each after what it depends on; deletions
@@ -239,43 +314,59 @@ func levels(todo []plan.Change) [][]plan.Change {
 	return append(makes, deletes...)
 }
 
-// one carries out one change, unless something forbids it.
-func (a *applying) one(ctx context.Context, c plan.Change) {
-	if reason := a.forbidden(ctx, c); reason != "" {
-		a.end(Event{Change: c}, Result{Address: c.Address, Outcome: Skipped, Reason: reason})
+// one makes one change, unless something forbids it.
+func (run *applying) one(ctx context.Context, c plan.Change) {
+	if reason := run.forbidden(ctx, c); reason != "" {
+		run.end(Event{Change: c}, Result{Address: c.Address, Outcome: Skipped, Reason: reason})
 		return
 	}
-	a.tell(Event{Change: c})
+	run.tell(Event{Change: c})
 	started := time.Now()
-	err := a.do(ctx, c)
+	r := Result{Address: c.Address, Outcome: Done}
+	err := run.do(ctx, c)
 	if cause := context.Cause(ctx); errors.Is(err, context.Canceled) && cause != nil {
 		err = cause
 	}
-	took := time.Since(started)
-	r := Result{Address: c.Address, Outcome: Done, Took: took}
-	if err != nil {
+	switch more, grew := errors.AsType[plan.More](err); {
+	case grew:
+		run.refuse(c, []plan.Since{more.Since()})
+		return
+	case err != nil:
 		r.Outcome, r.Reason = Failed, err.Error()
-	}
-	a.end(Event{Change: c, Took: took, Err: err}, r)
-}
-
-// do applies the change, and sets our mark at once, so that an interruption leaves nothing unmarked.
-func (a *applying) do(ctx context.Context, c plan.Change) error {
-	if c.Changes() {
-		if err := a.byAddress[c.Address].Apply(ctx, c); err != nil {
-			return lostBy(c.Address, err)
+	default:
+		if r.Recorded, err = true, run.record(ctx, c); err != nil {
+			r.Recorded, r.Reason = false, fmt.Sprintf("done, not recorded: %v; the next plan adopts it", err)
 		}
 	}
-	mark := context.WithoutCancel(ctx)
-	mark, cancel := context.WithTimeout(mark, ledgerTime)
-	defer cancel()
-	if c.Action == plan.Delete {
-		return lost(a.Ledger.Forget(mark, c.Address))
+	r.Took = time.Since(started)
+	run.end(Event{Change: c, Took: r.Took, Err: err}, r)
+	if kept, split := run.kept[c.Address]; split && r.made() {
+		run.mu.Lock()
+		run.results = append(run.results, kept)
+		run.mu.Unlock()
 	}
-	return lost(a.Ledger.Put(mark, c.Address, c.Recorded(), a.opt.By, a.opt.Version))
 }
 
-func (a *applying) forbidden(ctx context.Context, c plan.Change) string {
+// do makes the change.
+func (run *applying) do(ctx context.Context, c plan.Change) error {
+	if !c.Changes() {
+		return nil
+	}
+	return lostBy(c.Address, run.byAddress[c.Address].Apply(ctx, c))
+}
+
+// record writes the ledger row at once, so that an interruption leaves nothing unrecorded.
+func (run *applying) record(ctx context.Context, c plan.Change) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ledgerTime)
+	defer cancel()
+	if c.Want == nil {
+		return lost(run.Ledger.Forget(ctx, c.Address))
+	}
+	e := timescale.Entry{State: c.Recorded(), Server: run.servers.Place(c.Address)}
+	return lost(run.Ledger.Put(ctx, c.Address, e, run.opt.By, run.opt.Version))
+}
+
+func (run *applying) forbidden(ctx context.Context, c plan.Change) string {
 	switch {
 	case errors.Is(context.Cause(ctx), timescale.ErrLockLost):
 		return timescale.ErrLockLost.Error()
@@ -289,46 +380,48 @@ func (a *applying) forbidden(ctx context.Context, c plan.Change) string {
 			}
 		}
 	}
-	if missing := a.opt.Allow.Missing(c); len(missing) > 0 {
-		return fmt.Sprintf("it destroys data: --allow %s@%s agrees to it", missing[0].Code, c.Address)
+	if lacking := c.Consents.Lacking(c); lacking != "" {
+		return lacking
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	run.mu.Lock()
+	defer run.mu.Unlock()
 	if c.Action != plan.Delete {
 		for _, d := range append([]string{timescale.EngineAddress}, c.Depends...) {
-			if o, known := a.outcome[d]; known && o != Done && (!a.changes[d].Impossible() || a.changes[d].Holds()) {
+			if o, known := run.outcome[d]; known && o != Done && (!run.changes[d].Impossible() || run.changes[d].Holds()) {
 				return fmt.Sprintf("it depends on %s, which was not applied", d)
 			}
 		}
 		return ""
 	}
-	for other, r := range a.byAddress {
+	for other, r := range run.byAddress {
 		needs := slices.Contains(r.DependsOn(), c.Address) && !strings.HasPrefix(other, "role.") // privileges go with what they are on
 		needs = needs || c.Address == timescale.EngineAddress && r.Want() == nil                 // it holds the marks of what is left
-		if o, known := a.outcome[other]; known && o != Done && needs {
+		if o, known := run.outcome[other]; known && o != Done && needs {
 			return fmt.Sprintf("%s still needs it", other)
 		}
 	}
 	return ""
 }
 
-func (a *applying) tell(e Event) {
-	if a.opt.Progress == nil {
+func (run *applying) tell(e Event) {
+	if run.opt.Progress == nil {
 		return
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.opt.Progress(e)
+	run.mu.Lock()
+	defer run.mu.Unlock()
+	run.opt.Progress(e)
 }
 
-func (a *applying) end(e Event, r Result) {
-	a.mu.Lock()
-	a.outcome[r.Address] = r.Outcome
-	a.results = append(a.results, r)
-	a.mu.Unlock()
+func (run *applying) end(e Event, r Result) {
+	run.mu.Lock()
+	if r.Outcome != Left {
+		run.outcome[r.Address] = r.Outcome
+	}
+	run.results = append(run.results, r)
+	run.mu.Unlock()
 	e.Outcome = r.Outcome
 	if e.Err == nil && r.Reason != "" {
 		e.Err = errors.New(r.Reason)
 	}
-	a.tell(e)
+	run.tell(e)
 }

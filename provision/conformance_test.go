@@ -294,7 +294,7 @@ func (c *conformance) refuses(what string, found plan.Plan, before []string) boo
 }
 
 // leaves wants apply to skip the subject, and to change nothing.
-func (c *conformance) leaves(what string, w *provision.World, found plan.Plan, before []string, allow ...string) {
+func (c *conformance) leaves(what string, w *provision.World, found plan.Plan, before []string, allow ...plan.Consent) {
 	c.t.Helper()
 	results, _ := w.Apply(c.t.Context(), found, provision.Options{Allow: allow, By: "test", Version: "0"})
 	if r := outcomes(results)[c.address]; r.Outcome != provision.Skipped {

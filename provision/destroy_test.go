@@ -122,8 +122,8 @@ func TestFolderWithAnotherOfTheSameTitle(t *testing.T) {
 	w.p.Folders, w.p.Removed = nil, []*spec.Removed{{Kind: "folder", Name: "crypto"}}
 	found := w.plan()
 	g.Put(t, "cv-crypto", "bob", []byte(`{"uid":"two","title":"Copy","panels":[]}`))
-	r := outcomes(w.apply(found, "CV-G04@folder.crypto"))["folder.crypto"]
-	if r.Outcome != provision.Failed || !strings.Contains(r.Reason, `contains something new, dashboard "Copy" (uid "two")`) || g.Dashboard("two") == nil {
+	r := outcomes(w.apply(found, consent("CV-G04@folder.crypto")))["folder.crypto"]
+	if r.Outcome != provision.Refused || since(r) != "CV-G04 1 object agreed to -> 2 objects" || g.Dashboard("two") == nil {
 		t.Errorf("%+v", r)
 	}
 }

@@ -25,7 +25,9 @@ func TestPlanFaults(t *testing.T) {
 func planFileIsDamaged(t *testing.T, broker string) {
 	f := newFaulty(t, freshDatabase(t), broker)
 	var file bytes.Buffer
-	if err := (plan.Saved{Tool: "1.2.3", Pipeline: "pipeline.hcl", Plan: f.plan()}).Write(&file); err != nil {
+	agreed := plan.Agree(f.plan())
+	agreed.Tool, agreed.Pipeline = "1.2.3", "pipeline.hcl"
+	if err := agreed.Write(&file); err != nil {
 		t.Fatal(err)
 	}
 	good := file.String()
@@ -35,32 +37,34 @@ func planFileIsDamaged(t *testing.T, broker string) {
 		}
 	}
 	for _, test := range []struct{ name, text, says string }{
-		{"empty", "", "it is no plan"},
-		{"other text", "terraform", "it is no plan"},
-		{"other JSON", `{"a": 1}`, "it is no plan"},
-		{"a list", `[1, 2]`, "it is no plan"},
+		{"empty", "", "it is not a plan"},
+		{"other text", "terraform", "it is not a plan"},
+		{"other JSON", `{"a": 1}`, "it is not a plan"},
+		{"a list", `[1, 2]`, "it is not a plan"},
 		{"half", good[:len(good)/2], "it is cut short or damaged"},
 		{"no last byte", strings.TrimSpace(good)[:len(strings.TrimSpace(good))-1], "it is cut short or damaged"},
-		{"other format", strings.Replace(good, `"format": 1,`, `"format": 2,`, 1), "it is of format 2 (cryptoviz 1.2.3), and this cryptoviz reads format 1: plan again"},
-		{"edited step", strings.Replace(good, "CREATE TABLE", "DROP TABLE", 1), "it was edited or damaged"},
-		{"edited want", strings.Replace(good, `"value": "7d"`, `"value": "1d"`, 1), "it was edited or damaged"},
-		{"no sum", regexp.MustCompile(`"sum": "[0-9a-f]+"`).ReplaceAllString(good, `"sum": ""`), "it is no plan"},
+		{"other format", strings.Replace(good, `"format": 2,`, `"format": 3,`, 1), "it is of format 3 (cryptoviz 1.2.3), and this cryptoviz reads format 2: plan again"},
+		{"older format", strings.Replace(good, `"format": 2,`, `"format": 1,`, 1), "it was made by an older cryptoviz (1.2.3), or printed by plan --json: plan again"},
+		{"edited want", strings.Replace(good, `"new": "7d"`, `"new": "1d"`, 1), "it was edited or damaged"},
+		{"no sum", regexp.MustCompile(`"sum": "[0-9a-f]+"`).ReplaceAllString(good, `"sum": ""`), "it is not a plan"},
 		{"other sum", regexp.MustCompile(`"sum": "[0-9a-f]`).ReplaceAllString(good, `"sum": "x`), "it was edited or damaged"},
 		{"type", strings.Replace(good, `"changes": [`, `"changes": [7, `, 1), "it is cut short or damaged"},
 		{"twice", good + good, "it is cut short or damaged"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			_, err := plan.ReadFile(strings.NewReader(test.text))
+			_, err := plan.ReadAgreement(strings.NewReader(test.text))
 			if err == nil || !strings.Contains(err.Error(), test.says) {
 				t.Errorf("%v", err)
 			}
 		})
 	}
-	s, err := plan.ReadFile(strings.NewReader(good))
+	s, err := plan.ReadAgreement(strings.NewReader(good))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, r := range f.apply(s.Plan) {
+	results, err := f.triedAgreed(s, nil)
+	t.Log(err)
+	for _, r := range results {
 		if r.Outcome != provision.Done {
 			t.Errorf("%+v", r)
 		}
@@ -76,11 +80,11 @@ func pipelineChangedMeanwhile(t *testing.T, broker string) {
 	f.p.Tables[1].Description = "Other."
 	f.p.Views[0].Query += " LIMIT 1"
 	f.p.Alerts = nil
-	results, err := f.tried(found, nil)
+	results, err := f.triedAgreed(found, nil)
 	t.Log(said(results, err))
 	done := outcomes(results)
 	for address, moved := range map[string]string{"topic.ticks": "pipeline.hcl", "table.markets": "pipeline.hcl", "view.latest": "pipeline.hcl", "alert.stale": "block"} {
-		if r := done[address]; r.Outcome != provision.Refused || len(r.Since) != 1 || r.Since[0].Name != moved {
+		if r := done[address]; r.Outcome != provision.Refused || len(r.Since) != 1 || r.Since[0].What != moved {
 			t.Errorf("%+v", r)
 		}
 	}

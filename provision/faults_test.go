@@ -326,8 +326,13 @@ func freshDatabase(t *testing.T) string {
 // tried applies and returns what came of it, in a bounded time; no message holds the secret.
 func (f *faulty) tried(p plan.Plan, progress func(provision.Event)) ([]provision.Result, error) {
 	f.t.Helper()
+	return f.triedAgreed(plan.Agree(p), progress)
+}
+
+func (f *faulty) triedAgreed(a plan.Agreement, progress func(provision.Event)) ([]provision.Result, error) {
+	f.t.Helper()
 	started := time.Now()
-	results, err := f.open().Apply(f.t.Context(), p, provision.Options{By: "test", Version: "0", Progress: progress})
+	results, err := f.open().ApplyAgreed(f.t.Context(), a, provision.Options{By: "test", Version: "0", Progress: progress})
 	if took := time.Since(started); took > testkit.Patience {
 		f.t.Errorf("apply took %s", took)
 	}

@@ -76,7 +76,7 @@ func TestForeignIsNotRemoved(t *testing.T) {
 			})
 	}
 	found := w.plan()
-	allowed := slices.DeleteFunc(everything(found), func(consent string) bool { return strings.HasPrefix(consent, "CV-F01@") })
+	allowed := slices.DeleteFunc(everything(found), func(k plan.Consent) bool { return k.Code == "CV-F01" })
 	w.apply(found, allowed...)
 	for _, address := range gone {
 		if !foreign(address) {

@@ -76,7 +76,7 @@ func TestHostileTexts(t *testing.T) {
 			t.Errorf("%s %s: %s", c.Address, f.Code, f.Text)
 		}
 	}
-	for _, r := range w.apply(saved(t, found)) {
+	for _, r := range w.applyAgreed(saved(t, found)) {
 		if r.Outcome != provision.Done {
 			t.Errorf("%s: %s", r.Address, r.Reason)
 		}

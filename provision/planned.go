@@ -22,10 +22,10 @@ import (
 // prepare reads what the last apply set, and finds the tables that this plan makes or gives other columns: queries are judged
 // by those.
 func (w *World) prepare(ctx context.Context) error {
-	var err error
-	if w.last, err = w.Ledger.All(ctx); err != nil {
+	if err := w.readLedger(ctx); err != nil {
 		return err
 	}
+	var err error
 	if w.caps, err = w.catalog.Capabilities(ctx); err != nil {
 		return err
 	}

@@ -121,12 +121,13 @@ func (l *lab) converge() {
 	for _, d := range differ(before, l.inventory()) {
 		l.t.Errorf("plan changes something: %s", d)
 	}
+	agreed := plan.Agree(found)
 	if l.m.one(2) {
-		found = saved(l.t, found)
+		agreed = saved(l.t, found)
 	}
 	for round := 1; !l.t.Failed(); round++ {
 		excused := without(found)
-		for _, r := range l.apply(found, everything(found)...) {
+		for _, r := range l.applyAgreed(agreed, everything(found)...) {
 			if r.Outcome == provision.Failed || r.Outcome == provision.Refused || r.Outcome == provision.Skipped && !excused[r.Address] {
 				l.t.Errorf("round %d: %s %s: %s %+v\n%s", round, r.Outcome, r.Address, r.Reason, r.Since, told(changes(found)[r.Address]))
 			}
@@ -144,7 +145,7 @@ func (l *lab) converge() {
 				progress++
 			}
 		}
-		if found = next; progress == 0 {
+		if found, agreed = next, plan.Agree(next); progress == 0 {
 			return
 		}
 		if round == 5 {
@@ -170,11 +171,9 @@ func told(c plan.Change) string {
 }
 
 // everything agrees to all that would be destroyed.
-func everything(p plan.Plan) (out []string) {
+func everything(p plan.Plan) (out plan.Consents) {
 	for _, c := range p.Changes {
-		for _, f := range plan.Consents(nil).Missing(c) {
-			out = append(out, f.Code+"@"+c.Address)
-		}
+		out = append(out, c.Needs()...)
 	}
 	return out
 }
@@ -197,18 +196,18 @@ func without(p plan.Plan) map[string]bool {
 	return out
 }
 
-// saved is the plan as a file keeps it.
-func saved(t testing.TB, p plan.Plan) plan.Plan {
+// saved is the agreement to a plan, from a file.
+func saved(t testing.TB, p plan.Plan) plan.Agreement {
 	t.Helper()
 	var file bytes.Buffer
-	if err := (plan.Saved{Plan: p}).Write(&file); err != nil {
+	if err := plan.Agree(p).Write(&file); err != nil {
 		t.Fatal(err)
 	}
-	s, err := plan.ReadFile(&file)
+	s, err := plan.ReadAgreement(&file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s.Plan
+	return s
 }
 
 // fill puts some rows into some tables. A row that a table does not take is left out.

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/cryptoviz/cryptoviz/provision/plan"
+	"github.com/cryptoviz/cryptoviz/provision/timescale"
 )
 
 // System is a snapshot of one system that its resources share: read at once in few requests.
@@ -23,9 +24,13 @@ type System interface {
 
 // Ledger keeps what the last apply set.
 type Ledger interface {
-	All(ctx context.Context) (map[string]plan.State, error)
-	Put(ctx context.Context, address string, s plan.State, by, version string) error
+	Entries(ctx context.Context) (map[string]timescale.Entry, error)
+	Put(ctx context.Context, address string, e timescale.Entry, by, version string) error
 	Forget(ctx context.Context, address string) error
+	// Identity tells the database, and where it was copied from since the last apply.
+	Identity(ctx context.Context) (d plan.Database, copied string, err error)
+	// FillIn writes the servers into rows that name none.
+	FillIn(ctx context.Context, s plan.Servers) error
 }
 
 // Plan reads every object and compares. It changes nothing. What cannot be read is in Plan.Errors, and does not hide the rest.
@@ -37,7 +42,9 @@ func (w *World) Plan(ctx context.Context) (plan.Plan, error) {
 			return out, lost(err)
 		}
 	}
+	w.refused = refused
 	last := w.last
+	out.Servers, out.Moved, out.Notes = w.servers, w.movedServers(), w.notes
 	changes := make([]plan.Change, len(w.Resources))
 	failed := make([]error, len(w.Resources))
 	group := errgroup.Group{}
@@ -49,6 +56,9 @@ func (w *World) Plan(ctx context.Context) (plan.Plan, error) {
 				return nil
 			}
 			changes[i], failed[i] = one(ctx, r, last)
+			if there := w.elsewhere[r.Address()]; there != "" && failed[i] == nil {
+				changes[i].Note("last applied on %s", there)
+			}
 			return nil
 		})
 	}
@@ -71,7 +81,7 @@ func (w *World) Plan(ctx context.Context) (plan.Plan, error) {
 			return out, err
 		}
 		for _, name := range names {
-			if _, ours := last[name]; !ours && !declared[name] {
+			if _, managed := last[name]; !managed && !declared[name] {
 				out.Unmanaged = append(out.Unmanaged, name)
 			}
 		}

@@ -76,9 +76,23 @@ func (w *world) plan() plan.Plan {
 	return found
 }
 
-func (w *world) apply(p plan.Plan, allow ...string) []provision.Result {
+// consent is what --allow gives.
+func consent(text string) plan.Consent {
+	k, err := plan.ParseConsent(text)
+	if err != nil {
+		panic(err)
+	}
+	return k
+}
+
+func (w *world) apply(p plan.Plan, allow ...plan.Consent) []provision.Result {
 	w.t.Helper()
-	results, err := w.open().Apply(w.t.Context(), p, provision.Options{Allow: allow, By: "test", Version: "0"})
+	return w.applyAgreed(plan.Agree(p), allow...)
+}
+
+func (w *world) applyAgreed(a plan.Agreement, allow ...plan.Consent) []provision.Result {
+	w.t.Helper()
+	results, err := w.open().ApplyAgreed(w.t.Context(), a, provision.Options{Allow: allow, By: "test", Version: "0"})
 	if err != nil && !errors.Is(err, provision.ErrIncomplete) {
 		w.t.Fatal(err)
 	}
@@ -141,7 +155,7 @@ func shipped(t *testing.T, w *world) {
 	}
 	w.empty("after apply")
 	for _, r := range w.apply(first) {
-		if r.Outcome != provision.Refused || len(r.Since) == 0 {
+		if r.Outcome != provision.Done || r.Reason != "already so" {
 			t.Errorf("the same plan once more: %+v", r)
 		}
 	}
@@ -230,7 +244,7 @@ func TestMadeAgainSinceThePlan(t *testing.T) {
 	done := outcomes(w.apply(found))
 	for _, address := range []string{"topic." + topic.Name, "table." + table.Name} {
 		r := done[address]
-		if r.Outcome != provision.Refused || len(r.Since) == 0 || r.Since[0].Name != "object" || !strings.HasPrefix(r.Since[0].New, "deleted, and another made") {
+		if r.Outcome != provision.Refused || len(r.Since) == 0 || r.Since[0].What != "object" || !strings.HasPrefix(r.Since[0].New, "deleted, and another made") {
 			t.Errorf("%+v", r)
 		}
 	}
@@ -284,7 +298,7 @@ func TestShorterKeepRaw(t *testing.T) {
 		t.Errorf("%+v", done)
 	}
 	rolled(false)
-	w.apply(w.plan(), "CV-T39@table.raw_crypto_data")
+	w.apply(w.plan(), consent("CV-T39@table.raw_crypto_data"))
 	w.empty("allowed")
 	rolled(true)
 	r.KeepRaw = 30 * 24 * time.Hour // a longer one costs nothing
@@ -343,11 +357,11 @@ func TestConsent(t *testing.T) {
 	if c.Class() != plan.Destroys || c.Findings[0].Loss == nil || c.Findings[0].Loss.Count != 100 {
 		t.Fatalf("%+v", c.Findings)
 	}
-	done := outcomes(w.apply(found, "CV-K07@topic.other"))
+	done := outcomes(w.apply(found, consent("CV-K07@topic.other")))
 	if done["topic.binance"].Outcome != provision.Skipped || done["topic.kraken"].Outcome != provision.Done {
 		t.Errorf("%+v", done)
 	}
-	if done = outcomes(w.apply(w.plan(), c.Findings[0].Code+"@topic.binance")); done["topic.binance"].Outcome != provision.Done {
+	if done = outcomes(w.apply(w.plan(), consent(c.Findings[0].Code+"@topic.binance"))); done["topic.binance"].Outcome != provision.Done {
 		t.Errorf("%+v", done)
 	}
 	w.empty("after consent")
@@ -369,7 +383,7 @@ func TestRemoved(t *testing.T) {
 	if c.Action != plan.Delete || c.Class() != plan.Destroys {
 		t.Fatalf("%+v", c)
 	}
-	w.apply(found, c.Findings[0].Code+"@topic.okx")
+	w.apply(found, consent(c.Findings[0].Code+"@topic.okx"))
 	topics, err := kadm.NewClient(w.kafka).ListTopics(kadm.WithAuthorizedOps(t.Context()))
 	if err != nil || topics.Has(okx.Name) {
 		t.Errorf("%v, %v", topics.Names(), err)

@@ -34,10 +34,14 @@ type World struct {
 	Ledger    Ledger
 
 	// What prepare found.
-	last    map[string]plan.State
-	caps    timescale.Capabilities
-	planned []*spec.Table
-	queries *timescale.Queries
+	last      map[string]plan.State // what the last apply set on objects of these servers
+	elsewhere map[string]string     // objects that it set on other ones, and where
+	servers   plan.Servers
+	refused   error // why nothing in the database could be planned
+	notes     []string
+	caps      timescale.Capabilities
+	planned   []*spec.Table
+	queries   *timescale.Queries
 
 	p       *spec.Pipeline
 	db      *pgxpool.Pool
@@ -154,8 +158,11 @@ func (w *World) removed(r *spec.Removed) plan.Resource {
 	if w.org == nil {
 		return nil
 	}
-	return &grafana.Removed{Org: w.org, Spec: r, Last: w.Ledger.All}
+	return &grafana.Removed{Org: w.org, Spec: r, Last: w.managed}
 }
+
+// managed is what the last apply set on objects of these servers.
+func (w *World) managed(context.Context) (map[string]plan.State, error) { return w.last, nil }
 
 // lock takes the advisory lock: one apply at a time. The context ends when it is lost.
 func (w *World) lock(ctx context.Context) (held context.Context, release func(), err error) {
@@ -197,10 +204,10 @@ func (d *deleting) Read(ctx context.Context) (*plan.State, error) {
 
 // Destroying is the world whose plan deletes everything that carries our mark, or the targets alone.
 func (w *World) Destroying(ctx context.Context, targets []string) (*World, error) {
-	last, err := w.Ledger.All(ctx)
-	if err != nil {
+	if err := w.readLedger(ctx); err != nil {
 		return nil, err
 	}
+	last := w.last
 	out, p := *w, *w.p
 	out.Resources, p.Removed, p.Rollups = nil, nil, nil
 	for _, r := range w.Resources {

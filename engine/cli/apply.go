@@ -1,11 +1,11 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -21,77 +21,106 @@ import (
 
 func (e *env) newApply() *cobra.Command {
 	var approved bool
-	var allow, targets []string
+	var allow, targets, moved []string
 	c := &cobra.Command{
 		Use:   "apply [FILE]",
 		Short: "Make Kafka, PostgreSQL and Grafana match pipeline.hcl",
-		Long: `Show the plan, ask, and carry it out. With FILE: exactly the plan that plan --out saved.
+		Long: `Show the plan, ask, and make the changes. With FILE: only what the plan that plan --out saved agrees to.
 
-One apply works at a time. Every object is read again just before: one that moved since the plan is refused, with what
-moved; the rest goes on. A failure stops what depends on it and nothing else. It may be interrupted at any point: the
-next apply does the rest.
+A plan says what was agreed to, never what to execute. Under its lock, which one apply at a time holds, apply plans again
+from pipeline.hcl and the servers, and makes a change only where this is the same as what was agreed to, or milder. What
+changed since the plan is refused, with what changed; the others go on. Data that is lost is counted again just before, and
+more than was agreed to means that nothing of that object is done. A failure stops what depends on it and nothing else. It
+may be interrupted at any point: run apply again to continue.
 
-Changes that destroy data are left out, whatever --auto-approve says, until each is allowed by its code and address, as
-the plan shows them. Where nobody can answer, as in CI, --auto-approve is needed for the others.`,
+Changes that destroy data are left out, whatever --auto-approve says, until each is allowed by its code, its address and how
+much may go, as the plan shows them: --allow CV-K07@topic.binance=110. Without =110 it is what this plan shows and 10 % more;
+=all sets no limit, and is the only consent to a loss that could not be counted. One change that lacks consent holds back only
+itself: the others of its table are made. Where nobody can answer, as in CI, --auto-approve is needed for the others.
+
+The ledger knows which Kafka cluster and which Grafana the last apply was on. On other ones apply refuses, unless --moved
+says that they moved on purpose: then what exists there is adopted, and what is missing created.`,
 		Example: `  cryptoviz apply                                           asks
   cryptoviz apply --auto-approve                            does not ask
-  cryptoviz apply --allow CV-K07@topic.binance              agrees to this loss of data
+  cryptoviz apply --allow CV-K07@topic.binance=110          agrees to lose up to 110 records
   cryptoviz plan --out today.plan && cryptoviz apply today.plan
-  cryptoviz apply --target table.raw_crypto_data            one object, with what it depends on`,
+  cryptoviz apply --target table.raw_crypto_data            one object, with what it depends on
+  cryptoviz apply --moved kafka                             the topics live on another cluster now`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			consents, err := parseAllow(allow)
 			if err != nil {
 				return err
 			}
-			var saved *plan.Saved
+			opt := provision.Options{Allow: consents}
+			if opt.Moved, err = parseMoved(moved); err != nil {
+				return err
+			}
+			var agreed *plan.Agreement
 			if len(args) == 1 {
 				if len(targets) > 0 {
 					return errors.New("--target belongs to plan: the file holds its own")
 				}
-				if saved, err = readPlan(args[0]); err != nil {
+				if agreed, err = readPlan(args[0]); err != nil {
 					return err
 				}
-				if err := e.samePipeline(args[0], saved.Pipeline); err != nil {
+				if err := e.samePipeline(args[0], agreed.Pipeline); err != nil {
 					return err
 				}
+				targets = agreed.Targets
 			}
-			e.saved = saved != nil
 			w, err := e.world(cmd.Context())
 			if err != nil {
 				return err
 			}
 			defer w.close()
-			var found plan.Plan
-			if saved != nil {
-				found = saved.Plan
-			} else if found, err = w.plan(cmd.Context(), targets); err != nil {
+			found, err := w.plan(cmd.Context(), nil)
+			if err != nil {
 				return err
+			}
+			all := found
+			if agreed == nil && len(targets) > 0 {
+				if found, err = found.Target(targets); err != nil {
+					return err
+				}
+			}
+			if agreed == nil {
+				a := plan.Agree(found)
+				agreed = &a
+			} else {
+				if err := provision.CheckServers(*agreed, all, opt.Moved); err != nil {
+					return err
+				}
+				found = agreed.Of(found)
 			}
 			if err := found.Print(terminal.Draw(e.Stdout), e.style(false)); err != nil {
 				return err
 			}
-			return w.carryOut(cmd.Context(), found, consents, approved)
+			if err := provision.CheckServers(*agreed, all, opt.Moved); err != nil {
+				return err
+			}
+			return w.carryOut(cmd.Context(), found, *agreed, opt, approved)
 		},
 	}
 	f := c.Flags()
 	f.BoolVar(&approved, "auto-approve", false, "do not ask; never covers what destroys data")
-	f.StringArrayVar(&allow, "allow", nil, "agree to a destroying change, `CODE@ADDRESS`; may be repeated")
+	f.StringArrayVar(&allow, "allow", nil, "agree to lose data, `CODE@ADDRESS=NUMBER`; may be repeated")
 	f.StringArrayVar(&targets, "target", nil, "apply this `ADDRESS` alone, with what it depends on; may be repeated")
+	f.StringArrayVar(&moved, "moved", nil, "the `SYSTEM`, kafka or grafana, is another one than that of the last apply, on purpose; may be repeated")
 	return c
 }
 
-func readPlan(name string) (*plan.Saved, error) {
+func readPlan(name string) (*plan.Agreement, error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, fmt.Errorf("read the plan: %w", err)
 	}
 	defer func() { _ = f.Close() }()
-	saved, err := plan.ReadFile(f)
+	agreed, err := plan.ReadAgreement(f)
 	if err != nil {
 		return nil, fmt.Errorf("read the plan %s: %w", name, err)
 	}
-	return &saved, nil
+	return &agreed, nil
 }
 
 // samePipeline refuses a saved plan of another pipeline. One that was made on another machine may have another path.
@@ -106,52 +135,61 @@ func (e *env) samePipeline(file, made string) error {
 	return fmt.Errorf("%s is a plan of %s, and this is %s: add --file %s", file, made, e.file, made)
 }
 
-var consentForm = regexp.MustCompile(`^(?i)(CV-[A-Z]\d{2})@([a-z]+\.[a-z][a-z0-9_]*)$`)
-
 func parseAllow(list []string) (plan.Consents, error) {
 	var out plan.Consents
 	for _, text := range list {
-		m := consentForm.FindStringSubmatch(text)
-		if m == nil {
-			return nil, fmt.Errorf("--allow %s: write CODE@ADDRESS, as the plan shows it: --allow CV-K07@topic.binance", units.Clip(text))
+		k, err := plan.ParseConsent(text)
+		if err != nil {
+			return nil, fmt.Errorf("--allow %s: %w", units.Clip(text), err)
 		}
-		code, known := plan.Explain(m[1])
-		switch {
-		case !known:
-			return nil, fmt.Errorf("--allow %s: there is no code %s", units.Clip(text), m[1])
-		case code.Class != plan.Destroys:
-			return nil, fmt.Errorf("--allow %s: %s is %s and needs no consent", units.Clip(text), code.ID, code.Class)
+		out = append(out, k)
+	}
+	return out, nil
+}
+
+// parseMoved reads names of systems.
+func parseMoved(list []string) (out []string, err error) {
+	for _, text := range list {
+		switch strings.ToLower(text) {
+		case "kafka":
+			out = append(out, "Kafka")
+		case "grafana":
+			out = append(out, "Grafana")
+		default:
+			return nil, fmt.Errorf("--moved %s: write kafka or grafana. The ledger moves with its database", units.Clip(text))
 		}
-		out = append(out, code.ID+"@"+m[2])
 	}
 	return out, nil
 }
 
 // carryOut asks and applies. What cannot be done, or is not consented to, is left out and said.
-func (w *openWorld) carryOut(ctx context.Context, found plan.Plan, allow plan.Consents, approved bool) error {
-	doable, marks := 0, 0
+func (w *openWorld) carryOut(ctx context.Context, found plan.Plan, agreed plan.Agreement, opt provision.Options, approved bool) error {
+	consents := slices.Concat(agreed.Consents, opt.Allow).AsShown(agreed.Plan().Changes)
+	saved := !agreed.Made.IsZero() // then what changed since is refused, and said
+	doable, only := 0, 0
 	needed := map[string]bool{}
 	for _, c := range found.Changes {
-		for _, f := range (plan.Consents{}).Missing(c) {
-			needed[f.Code+"@"+c.Address] = true
+		for _, k := range c.Needs() {
+			needed[k.Code+"@"+c.Address] = true
 		}
 		switch {
+		case !agreed.Covers(c, consents):
 		case c.Marks():
-			marks++
-		case c.Changes() && !c.Impossible() && len(allow.Missing(c)) == 0:
+			only++
+		case c.Changes() && !c.Impossible() && (len(consents.Missing(c)) == 0 || consents.Some(c)):
 			doable++
 		}
 	}
-	for _, consent := range allow {
-		if !needed[consent] {
-			w.note("Note: --allow %s: nothing in this plan needs it.", consent)
+	for _, k := range opt.Allow {
+		if !needed[k.Code+"@"+k.Address] {
+			w.note("Note: --allow %s: nothing in this plan needs it.", k)
 		}
 	}
 	left := found.Pending() - doable
 	switch {
-	case doable == 0 && marks == 0 && left > 0:
-		return fmt.Errorf("nothing was applied: %s", strings.Join(leftOut(found, allow), ", "))
-	case doable == 0 && marks == 0:
+	case doable == 0 && only == 0 && left > 0 && !saved:
+		return fmt.Errorf("nothing was applied: %s", strings.Join(leftOut(found, consents), ", "))
+	case doable == 0 && only == 0 && !agreed.Pending():
 		return unread(found)
 	}
 	if doable > 0 && !approved {
@@ -167,7 +205,7 @@ func (w *openWorld) carryOut(ctx context.Context, found plan.Plan, allow plan.Co
 			return errors.New("apply was not confirmed: nothing was touched. Without a terminal use --auto-approve")
 		}
 	}
-	return w.apply(ctx, "apply", found, allow)
+	return w.apply(ctx, "apply", found, agreed, opt)
 }
 
 // leftOut says why changes are not made.
@@ -198,33 +236,41 @@ func unread(p plan.Plan) error {
 	return nil
 }
 
-// apply carries a plan out for a command, tells each step, and reports what was not done.
-func (w *openWorld) apply(ctx context.Context, command string, found plan.Plan, allow plan.Consents) error {
+// apply makes the changes for a command, tells each one, and reports what was not done.
+func (w *openWorld) apply(ctx context.Context, command string, found plan.Plan, agreed plan.Agreement, opt provision.Options) error {
 	started := time.Now()
 	p := &applyProgress{env: w.env, since: map[string]time.Time{}}
 	stop := p.watch()
-	results, err := w.Apply(ctx, found, provision.Options{Allow: allow, By: w.user(), Version: w.Version, Progress: p.event})
+	opt.By, opt.Version, opt.Progress = w.user(), w.Version, p.event
+	results, err := w.ApplyAgreed(ctx, agreed, opt)
 	stop()
-	done := 0
+	done, left := 0, 0
 	for _, r := range results {
-		if r.Outcome == provision.Done {
+		switch {
+		case r.Outcome == provision.Done:
 			done++
+		case r.Outcome == provision.Left:
+			left++
+			if command == "apply" {
+				w.note("Note: %s is left as it is: %s.", r.Address, r.Reason)
+			}
 		}
 	}
+	undone := len(results) - done - left
 	took := time.Since(started).Round(10 * time.Millisecond)
 	switch {
 	case errors.Is(err, context.Canceled):
-		return fmt.Errorf("interrupted after %s; the next %s does the rest", count(done, "change"), command)
+		return fmt.Errorf("interrupted after %s; run %s again to continue", count(done, "change"), command)
 	case errors.Is(err, provision.ErrIncomplete):
 		w.report(found, results)
-		remedy := "Mend what is said above and " + command + " again: it does the rest"
+		remedy := "Fix the problems above, then run " + command + " again to finish"
 		if slices.ContainsFunc(results, func(r provision.Result) bool { return r.Outcome == provision.Refused }) {
-			remedy = "Plan again"
+			remedy = "Run plan again"
 		}
-		return fmt.Errorf("%s made in %s, %d not. %s", count(done, "change"), took, len(results)-done, remedy)
+		return fmt.Errorf("%s made in %s, %d not. %s", count(done, "change"), took, undone, remedy)
 	case err != nil && len(results) > 0:
 		w.report(found, results)
-		return fmt.Errorf("%s made in %s, %d not: %w", count(done, "change"), took, len(results)-done, err)
+		return fmt.Errorf("%s made in %s, %d not: %w", count(done, "change"), took, undone, err)
 	case err != nil:
 		return err
 	}
@@ -239,25 +285,32 @@ func (w *openWorld) apply(ctx context.Context, command string, found plan.Plan, 
 
 // report says, object by object in the plan's order, what was not done and why.
 func (w *openWorld) report(found plan.Plan, results []provision.Result) {
-	byAddress := map[string]provision.Result{}
-	for _, r := range results {
-		byAddress[r.Address] = r
+	place := map[string]int{}
+	for i, c := range found.Changes {
+		place[c.Address] = i
 	}
+	slices.SortStableFunc(results, func(a, b provision.Result) int { return cmp.Compare(place[a.Address], place[b.Address]) })
 	w.print("\nNot done:\n")
-	for _, c := range found.Changes {
-		r, tried := byAddress[c.Address]
-		if !tried || r.Outcome == provision.Done {
+	for _, r := range results {
+		var text string
+		switch {
+		case r.Outcome == provision.Left, r.Outcome == provision.Done && r.Recorded:
 			continue
+		case r.Outcome == provision.Done:
+			text = r.Address + ": " + r.Reason
+		default:
+			text = fmt.Sprintf("%s %s: %s", r.Address, r.Outcome, r.Reason)
 		}
-		text := plan.Visible(fmt.Sprintf("%s %s: %s", r.Address, r.Outcome, r.Reason))
-		w.print("  %s\n", strings.ReplaceAll(fold(text, int(w.width(w.Stdout))-4), "\n", "\n    "))
-		for _, d := range r.Since {
-			from, to := plan.Attr{Value: d.Old, Raw: d.OldRaw, Secret: d.Secret}, plan.Attr{Value: d.New, Raw: d.NewRaw, Secret: d.Secret}
-			moved := orNone(from.Text()) + " -> " + orNone(to.Text())
-			if from.Text() == to.Text() {
-				moved = "changed"
+		w.print("  %s\n", strings.ReplaceAll(fold(plan.Visible(text), int(w.width(w.Stdout))-4), "\n", "\n    "))
+		for _, s := range r.Since {
+			text := "since your plan: " + s.What + "  "
+			if s.Old != "" {
+				text += s.Old + " -> "
 			}
-			w.print("      since your plan: %s  %s\n", plan.Visible(d.Name), moved)
+			if text = plan.Visible(text + s.New); len(text) > int(w.width(w.Stdout))-6 {
+				text = strings.ReplaceAll(fold(text, int(w.width(w.Stdout))-8), "\n", "\n        ")
+			}
+			w.print("      %s\n", text)
 		}
 	}
 }
@@ -294,8 +347,12 @@ func (p *applyProgress) event(ev provision.Event) {
 		return
 	}
 	delete(p.since, ev.Change.Address)
-	if ev.Outcome == provision.Skipped || ev.Outcome == provision.Refused {
+	if ev.Outcome == provision.Skipped || ev.Outcome == provision.Refused || ev.Outcome == provision.Left {
 		return // the report tells why
+	}
+	if ev.Outcome == provision.Done && ev.Change.Action == plan.None && ev.Err != nil {
+		p.print("%s: %v\n", ev.Change.Address, ev.Err)
+		return
 	}
 	if ev.Change.Action == plan.None && !ev.Change.Adopt && ev.Err == nil {
 		return // only the ledger was brought up to date

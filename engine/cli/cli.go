@@ -106,7 +106,6 @@ type env struct {
 	noColor  bool
 	state    string
 	rolesURL spec.Secret // of the superuser of a running up, who makes roles; empty without one
-	saved    bool        // apply carries out a saved plan
 	idle     bool        // the state directory has data, and no up runs on it
 }
 

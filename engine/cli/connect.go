@@ -72,16 +72,9 @@ func (e *env) passUp() {
 	}
 }
 
-// roles opens the connections on which apply makes roles, when an up runs: its pipeline's own user may not. nil for none. A
-// superuser runs what was just worked out, never what a file says: not the statements of a saved plan.
+// roles opens the connections on which apply makes roles, when an up runs: its pipeline's own user may not. nil for none.
 func (e *env) roles(ctx context.Context, p *spec.Pipeline) (*pgxpool.Pool, error) {
 	if e.rolesURL.Reveal() == "" {
-		return nil, nil
-	}
-	if e.saved {
-		if len(p.Roles) > 0 {
-			e.note("Note: roles of a running up are made by apply without a saved plan only.")
-		}
 		return nil, nil
 	}
 	cfg, err := connect.Postgres(spec.Database{URL: e.rolesURL})

@@ -9,6 +9,7 @@ import (
 
 	"github.com/cryptoviz/cryptoviz/engine/terminal"
 	"github.com/cryptoviz/cryptoviz/engine/units"
+	"github.com/cryptoviz/cryptoviz/provision"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
@@ -72,13 +73,11 @@ There is no way back. In scripts: --confirm "TEXT", with the text that destroy a
 			if !ok {
 				return fmt.Errorf("destroy was not confirmed: nothing was deleted. Without a terminal use --confirm %q", amount)
 			}
-			var allow plan.Consents
+			agreed := plan.Agree(found)
 			for _, c := range found.Changes {
-				for _, f := range c.Findings {
-					allow = append(allow, f.Code+"@"+c.Address)
-				}
+				agreed.Consents = append(agreed.Consents, c.Needs()...)
 			}
-			return w.apply(ctx, "destroy", found, allow)
+			return w.apply(ctx, "destroy", found, agreed, provision.Options{})
 		},
 	}
 	c.Flags().StringVar(&confirmed, "confirm", "", "the `TEXT` that destroy asks for, for scripts")

@@ -168,7 +168,7 @@ func (e *env) adopt(ctx context.Context, addresses []string) error {
 		}
 		return fmt.Errorf("written to %s, and not adopted: %s as the block says; see above, then cryptoviz apply", e.file, differ(found.Pending()))
 	}
-	return w.apply(ctx, "import", found, nil)
+	return w.apply(ctx, "import", found, plan.Agree(found), provision.Options{})
 }
 
 func differ(n int) string {

@@ -21,7 +21,7 @@ import (
 func (e *env) newPlan() *cobra.Command {
 	var asJSON, detailed, verbose bool
 	var out string
-	var targets []string
+	var allow, targets []string
 	c := &cobra.Command{
 		Use:   "plan",
 		Short: "Show what apply would change, and what it would cost; nothing is changed",
@@ -30,7 +30,7 @@ func (e *env) newPlan() *cobra.Command {
   +  will be created       ~  will be changed       -/+  will be deleted and made anew       -  will be deleted
   ≠  was changed outside since the last apply; apply sets it back
   =  exists already, without our mark, and agrees; apply adopts it: it sets the mark and touches nothing
-  !  destroys data: how much is said, and apply wants --allow CODE@ADDRESS
+  !  destroys data: how much is said, and apply wants --allow CODE@ADDRESS=NUMBER
   ✗  cannot be done; the rest can
 
 The servers check it too: Kafka validates topics without making them, statements run in a transaction that is rolled
@@ -42,6 +42,13 @@ explained by: cryptoviz explain CV-K07.`,
   cryptoviz plan --detailed-exitcode    0 nothing, 1 error, 2 changes, 3 data is destroyed or it cannot be done`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			consents, err := parseAllow(allow)
+			if err != nil {
+				return err
+			}
+			if len(consents) > 0 && out == "" {
+				return errors.New("--allow belongs to apply, or to plan --out FILE, which keeps it in the file")
+			}
 			w, err := e.world(cmd.Context())
 			if err != nil {
 				return err
@@ -52,12 +59,12 @@ explained by: cryptoviz explain CV-K07.`,
 				return err
 			}
 			if out != "" {
-				if err := w.save(out, targets, found); err != nil {
+				if err := w.save(out, consents, found); err != nil {
 					return err
 				}
 			}
 			if asJSON {
-				err = plan.Saved{Tool: e.Version, Made: time.Now().UTC(), Pipeline: e.file, Targets: targets, Plan: found}.Write(e.Stdout)
+				err = plan.JSON{Tool: e.Version, Made: time.Now().UTC(), Pipeline: e.file, Plan: found}.Write(e.Stdout)
 			} else {
 				err = found.Print(terminal.Draw(e.Stdout), e.style(verbose))
 			}
@@ -69,7 +76,7 @@ explained by: cryptoviz explain CV-K07.`,
 				if e.file != "pipeline.hcl" {
 					where = " --file " + e.file
 				}
-				e.print("Saved to %s. Apply exactly this: cryptoviz apply%s %s\n", out, where, out)
+				e.print("Saved to %s. Apply this and nothing more: cryptoviz apply%s %s\n", out, where, out)
 			}
 			code := found.ExitCode()
 			if detailed && code != 0 || code == 1 {
@@ -83,6 +90,7 @@ explained by: cryptoviz explain CV-K07.`,
 	f.BoolVar(&detailed, "detailed-exitcode", false, "exit with 2 when there are changes, 3 when some destroy data or cannot be done")
 	f.BoolVarP(&verbose, "verbose", "v", false, "also what is left alone, one by one")
 	f.StringVarP(&out, "out", "o", "", "save the plan to `FILE`, for apply FILE")
+	f.StringArrayVar(&allow, "allow", nil, "with --out: agree to lose data, `CODE@ADDRESS=NUMBER`, when the file is applied; may be repeated")
 	f.StringArrayVar(&targets, "target", nil, "plan this `ADDRESS` alone, with what it depends on; may be repeated")
 	return c
 }
@@ -164,14 +172,16 @@ func (e *env) noteLeftOut(found plan.Plan) (some bool) {
 	return some
 }
 
-// save writes a plan beside its place and renames it, so that a file is whole or absent.
-func (w *openWorld) save(name string, targets []string, found plan.Plan) (err error) {
+// save writes the agreement to a plan beside its place and renames it, so that a file is whole or absent.
+func (w *openWorld) save(name string, consents plan.Consents, found plan.Plan) (err error) {
 	tmp, err := os.CreateTemp(filepath.Dir(name), ".plan-*")
 	if err != nil {
 		return fmt.Errorf("save the plan: %w", err)
 	}
 	defer func() { _ = os.Remove(tmp.Name()) }()
-	err = plan.Saved{Tool: w.Version, Made: time.Now().UTC(), Pipeline: w.file, Targets: targets, Plan: found}.Write(tmp)
+	a := plan.Agree(found)
+	a.Tool, a.Made, a.Pipeline, a.Consents = w.Version, time.Now().UTC(), w.file, consents.AsShown(found.Changes)
+	err = a.Write(tmp)
 	if err = errors.Join(err, tmp.Close()); err == nil {
 		err = os.Rename(tmp.Name(), name)
 	}

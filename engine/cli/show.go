@@ -20,7 +20,7 @@ func (e *env) newShow() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "show [FILE|ADDRESS]",
 		Short: "Show a saved plan, or an object as it is, as it was applied and as pipeline.hcl wants it",
-		Long: `With a FILE that plan --out saved: show that plan, with all that it leaves alone.
+		Long: `With a FILE that plan --out saved: show what it agrees to, and on which servers.
 With an ADDRESS of an object of pipeline.hcl: show each attribute as it is now, and what the last apply had set and what
 pipeline.hcl wants, where that differs.
 Without either: list the objects of pipeline.hcl, and how each stands:
@@ -74,15 +74,21 @@ Without either: list the objects of pipeline.hcl, and how each stands:
 }
 
 func (e *env) showFile(name string, asJSON bool) error {
-	saved, err := readPlan(name)
+	agreed, err := readPlan(name)
 	if err != nil {
 		return err
 	}
 	if asJSON {
-		return saved.Write(e.Stdout)
+		return agreed.Write(e.Stdout)
 	}
-	e.print("Plan of %s by cryptoviz %s, for %s\n\n", saved.Made.Format("2006-01-02 15:04:05 MST"), saved.Tool, saved.Pipeline)
-	return saved.Print(terminal.Draw(e.Stdout), e.style(true))
+	e.print("Plan of %s by cryptoviz %s, for %s\n", agreed.Made.Format("2006-01-02 15:04:05 MST"), agreed.Tool, agreed.Pipeline)
+	for _, s := range agreed.Servers.Lines() {
+		e.print("on %s\n", s)
+	}
+	for _, k := range agreed.Consents {
+		e.print("agrees to %s\n", k)
+	}
+	return agreed.Plan().Print(terminal.Draw(e.Stdout), e.style(true))
 }
 
 func (e *env) showAll(found plan.Plan, asJSON bool) error {

@@ -26,14 +26,16 @@ func steady(w io.Writer) (io.Writer, func()) {
 }
 
 var (
-	versionForm = regexp.MustCompile(`\bPostgreSQL \d+(\.\d+)*`)
-	tookForm    = regexp.MustCompile(`\bin \d+(\.\d+)?(ms|s)\b`)
-	readForm    = regexp.MustCompile(`\(\d+ requests?, \d+\.\d\d s\)`)
-	momentForm  = regexp.MustCompile(`\b20\d\d-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?Z?)?`)
-	sumForm     = regexp.MustCompile(`"sum": "[0-9a-f]{64}"`)
-	costForm    = regexp.MustCompile(`"(requests|seconds)": [0-9.e-]+`)
-	slowForm    = regexp.MustCompile(`^Still reading |: still at it … \d`) // on a slow machine
-	doneForm    = regexp.MustCompile(`^([a-z]+)\.\w+: (created|changed|made anew|deleted|adopted|failed)\b`)
+	versionForm  = regexp.MustCompile(`\bPostgreSQL \d+(\.\d+)*`)
+	tookForm     = regexp.MustCompile(`\bin \d+(\.\d+)?(ms|s)\b`)
+	readForm     = regexp.MustCompile(`\(\d+ requests?, \d+\.\d\d s\)`)
+	momentForm   = regexp.MustCompile(`\b20\d\d-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?Z?)?`)
+	databaseForm = regexp.MustCompile(`database \w+ \(system \d+, oid \d+, (no ledger yet|ledger )[0-9a-f-]*`)
+	identityForm = regexp.MustCompile(`"(name|system|ledger)": "(t_\w+|\d{15,}|[0-9a-f-]{36})"|"(oid)": \d+`)
+	sumForm      = regexp.MustCompile(`"sum": "[0-9a-f]{64}"`)
+	costForm     = regexp.MustCompile(`"(requests|seconds)": [0-9.e-]+`)
+	slowForm     = regexp.MustCompile(`^Still reading |: still at it … \d`) // on a slow machine
+	doneForm     = regexp.MustCompile(`^([a-z]+)\.\w+: (created|changed|made anew|deleted|adopted|failed)\b`)
 
 	// Texts with a version or an address in them break elsewhere on another server: these are folded anew.
 	foldedForm = regexp.MustCompile(`^((Read  |      )(Kafka|PostgreSQL|Grafana) +|Note  |      note: )`)
@@ -70,6 +72,8 @@ func steadyLine(names *strings.Replacer, line string) string {
 	line = versionForm.ReplaceAllString(line, "PostgreSQL 17.6")
 	line = tookForm.ReplaceAllString(line, "in 20ms")
 	line = readForm.ReplaceAllString(line, "(9 requests, 0.02 s)")
+	line = databaseForm.ReplaceAllString(line, "database crypto (system 7000000000000000000, oid 16384, $1")
+	line = identityForm.ReplaceAllString(line, `"$1$3": "…"`)
 	line = sumForm.ReplaceAllString(line, `"sum": "…"`)
 	line = costForm.ReplaceAllString(line, `"$1": 0`)
 	return momentForm.ReplaceAllStringFunc(line, presentMoment)

@@ -79,7 +79,7 @@ func TestUpWithAGrafana(t *testing.T) {
 			t.Errorf("%v without credentials: %d\n%s%s", args, code, out, errs)
 		}
 	}
-	var saved plan.Saved
+	var saved plan.JSON
 	out, errs, _ := commandIn(t.Context(), nil, "plan", "--json", "--state", dir)
 	if err := json.Unmarshal([]byte(out), &saved); err != nil || !slices.ContainsFunc(saved.Reads, func(r plan.Read) bool { return r.System == "Grafana" && r.LeftOut }) {
 		t.Errorf("%v\n%s%s", err, out, errs)

@@ -31,13 +31,16 @@ func (u *up) match(ctx context.Context) error {
 			u.note("        %s", n)
 		}
 	}
-	results, err := w.Apply(ctx, found, provision.Options{By: u.user(), Version: u.Version, Progress: u.changed})
+	results, err := w.Apply(ctx, found, provision.Options{
+		Moved: []string{"Kafka", "Grafana"}, // the services of up are its own
+		By:    u.user(), Version: u.Version, Progress: u.changed,
+	})
 	if err != nil && !errors.Is(err, provision.ErrIncomplete) {
 		return err
 	}
 	for _, r := range results {
 		switch r.Outcome {
-		case provision.Done:
+		case provision.Done, provision.Left:
 		case provision.Skipped:
 			c := changeOf(found, r.Address)
 			if c.Action == plan.Create {
@@ -74,8 +77,8 @@ func (u *up) changed(e provision.Event) {
 // settle is the command that makes a change which up leaves out, or shows why it cannot be made.
 func (u *up) settle(c plan.Change) string {
 	var allow []string
-	for _, f := range (plan.Consents{}).Missing(c) {
-		allow = append(allow, "--allow", f.Code+"@"+c.Address)
+	for _, k := range c.Needs() {
+		allow = append(allow, "--allow", k.String())
 	}
 	if len(allow) == 0 || c.Impossible() {
 		return u.again("plan")

@@ -6,7 +6,8 @@ DO $$ BEGIN
 END $$;
 
 -- Facts about this database: schema_version; mode: live, simulated or recorded, for good; salt: of the hashes of secrets in
--- managed.
+-- managed; ledger: a random id that a copy of the database has, too; database: the server and the database of the last apply,
+-- which a copy has not.
 CREATE TABLE IF NOT EXISTS cryptoviz.meta (
   key   text PRIMARY KEY,
   value text NOT NULL
@@ -178,6 +179,10 @@ CREATE TABLE IF NOT EXISTS cryptoviz.managed (
   version    text NOT NULL
 );
 
+-- Since version 4: which server the object is on: Kafka's cluster id, PostgreSQL's system identifier and database, Grafana's URL
+-- and org. '' is not known: rows of earlier versions, which the next apply fills in.
+ALTER TABLE cryptoviz.managed ADD COLUMN IF NOT EXISTS server text NOT NULL DEFAULT '';
+
 -- Until when sources asked to wait (Retry-After), for all instances and over restarts. The name is that of a request budget, or of
 -- a source that names none: "budget NAME" or "source NAME". Since version 3.
 CREATE TABLE IF NOT EXISTS cryptoviz.pause (
@@ -198,5 +203,6 @@ CREATE TABLE IF NOT EXISTS cryptoviz.hint (
   PRIMARY KEY (source, kind)
 );
 
-INSERT INTO cryptoviz.meta VALUES ('schema_version', '3')
-  ON CONFLICT (key) DO UPDATE SET value = excluded.value WHERE cryptoviz.meta.value IN ('1', '2');
+INSERT INTO cryptoviz.meta VALUES ('ledger', gen_random_uuid()::text) ON CONFLICT DO NOTHING;
+INSERT INTO cryptoviz.meta VALUES ('schema_version', '4')
+  ON CONFLICT (key) DO UPDATE SET value = excluded.value WHERE cryptoviz.meta.value IN ('1', '2', '3');

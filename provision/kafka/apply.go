@@ -27,6 +27,9 @@ const (
 
 // Apply sends the requests of the plan, each of which may be repeated, and waits until every broker shows the result.
 func (t *Topic) Apply(ctx context.Context, c plan.Change) error {
+	if err := t.countAgain(ctx, c); err != nil {
+		return err
+	}
 	for _, text := range c.Steps {
 		s, err := parseStep(text)
 		if err == nil && s.Topic != t.name {
@@ -44,6 +47,29 @@ func (t *Topic) Apply(ctx context.Context, c plan.Change) error {
 	}
 	if err := t.settle(ctx, c); err != nil {
 		return fmt.Errorf("topic %s: %w", t.name, err)
+	}
+	return nil
+}
+
+// countAgain judges a change that may lose records once more, just before its requests: Kafka cannot check and delete in one. The
+// error is a plan.More.
+func (t *Topic) countAgain(ctx context.Context, c plan.Change) error {
+	live, err := t.cluster.topic(ctx, t.name)
+	if err != nil || live == nil || c.Action == plan.Create || !t.mayLose(live) {
+		return err
+	}
+	t.cluster.forget(t.name)
+	again := c
+	again.Findings, again.Notes, again.Steps = nil, nil, nil
+	if err := t.Judge(ctx, &again); err != nil {
+		return fmt.Errorf("topic %s: count again what is lost: %w", t.name, err)
+	}
+	for _, f := range again.Findings {
+		if loss, lost := again.Lost(f.Code); lost {
+			if err := c.Check(c.Address, f.Code, loss); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }

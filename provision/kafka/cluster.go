@@ -108,6 +108,16 @@ func (c *Cluster) where() string {
 	return strings.Join(seeds, ",")
 }
 
+// ID is the id of the cluster, "" when it has none.
+func (c *Cluster) ID(ctx context.Context) (string, error) {
+	defer c.lock()()
+	s, err := c.load(ctx)
+	if err != nil {
+		return "", err
+	}
+	return s.cluster, nil
+}
+
 // Unmanaged lists the addresses of all topics that this Kafka user can see, so that the caller takes off what is declared.
 // Kafka's own are none.
 func (c *Cluster) Unmanaged(ctx context.Context) ([]string, error) {

@@ -57,6 +57,14 @@ func (c *Cluster) holds(ctx context.Context, name string) ([]holding, time.Time,
 	return c.read.holdings[name], c.read.cuts[name], nil
 }
 
+// forget has the next holds ask again what a topic holds. The others' figures stay.
+func (c *Cluster) forget(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.read.holdings, name)
+	delete(c.read.cuts, name)
+}
+
 // mayLose tells whether a change of this topic may delete records.
 func (t *Topic) mayLose(live *topic) bool {
 	if t.spec == nil {

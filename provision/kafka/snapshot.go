@@ -14,6 +14,7 @@ import (
 
 // snapshot is what Kafka's metadata says.
 type snapshot struct {
+	cluster string  // its id; "": the brokers are too old to have one
 	brokers []int32 // that are up
 	topics  map[string]*topic
 	named   map[string]bool  // asked for by name
@@ -84,6 +85,9 @@ func (c *Cluster) list(ctx context.Context, s *snapshot, names []string) error {
 	resp, err := ask[*kmsg.MetadataResponse](ctx, c, req)
 	if err != nil {
 		return fmt.Errorf("read the list of topics: %w", err)
+	}
+	if resp.ClusterID != nil {
+		s.cluster = *resp.ClusterID
 	}
 	s.brokers = s.brokers[:0]
 	for _, b := range resp.Brokers {

@@ -11,12 +11,14 @@ import (
 	"time"
 )
 
-// Format is the version of saved plans and of --json.
-const Format = 1
+// Versions of what is written.
+const (
+	Format          = 1 // of --json
+	AgreementFormat = 2 // of saved plans
+)
 
-// Saved is a plan in a file, for apply FILE. It holds no secret: secrets are salted hashes, and apply takes the values from
-// the environment again.
-type Saved struct {
+// JSON is a plan for programs. It is never read again: apply reads an Agreement.
+type JSON struct {
 	Format   int       `json:"format"`
 	Tool     string    `json:"tool"` // version of cryptoviz
 	Made     time.Time `json:"made"`
@@ -30,23 +32,35 @@ type Saved struct {
 // maxPlan bounds a plan file: 4,000 objects need a few MiB.
 const maxPlan = 256 << 20
 
-// Write saves a plan.
-func (s Saved) Write(w io.Writer) error {
-	s.Format, s.Summary, s.Sum = Format, s.Plan.Summary(), ""
-	sum, err := s.digest()
-	if err != nil {
+// Write prints the plan.
+func (s JSON) Write(w io.Writer) error {
+	s.Format, s.Targets, s.Summary, s.Sum = Format, s.Plan.Targets, s.Plan.Summary(), ""
+	var err error
+	if s.Sum, err = digest(s); err != nil {
 		return err
 	}
-	s.Sum = sum
+	return write(w, s)
+}
+
+// Write saves the agreement.
+func (a Agreement) Write(w io.Writer) error {
+	a.Sum = ""
+	var err error
+	if a.Sum, err = digest(a); err != nil {
+		return err
+	}
+	return write(w, a)
+}
+
+func write(w io.Writer, v any) error {
 	out := json.NewEncoder(w)
 	out.SetIndent("", " ")
 	out.SetEscapeHTML(false)
-	return out.Encode(s)
+	return out.Encode(v)
 }
 
-func (s Saved) digest() (string, error) {
-	s.Sum = ""
-	text, err := json.Marshal(s)
+func digest(v any) (string, error) {
+	text, err := json.Marshal(v)
 	if err != nil {
 		return "", err
 	}
@@ -54,15 +68,15 @@ func (s Saved) digest() (string, error) {
 	return hex.EncodeToString(sum[:]), nil
 }
 
-// ReadFile reads a saved plan and checks that it is whole, unchanged and of this format.
-func ReadFile(r io.Reader) (Saved, error) {
-	var s Saved
+// ReadAgreement reads a saved plan and checks that it is complete, undamaged and of this format.
+func ReadAgreement(r io.Reader) (Agreement, error) {
+	var a Agreement
 	text, err := io.ReadAll(io.LimitReader(r, maxPlan+1))
 	if err != nil {
-		return s, err
+		return a, err
 	}
 	if len(text) > maxPlan {
-		return s, errors.New("it is larger than any plan")
+		return a, errors.New("it is larger than any plan")
 	}
 	var head struct {
 		Format int    `json:"format"`
@@ -71,21 +85,26 @@ func ReadFile(r io.Reader) (Saved, error) {
 	}
 	if err := json.Unmarshal(text, &head); err != nil {
 		if _, syntax := errors.AsType[*json.SyntaxError](err); syntax && strings.HasPrefix(strings.TrimSpace(string(text)), "{") {
-			return s, errors.New("it is cut short or damaged: plan again")
+			return a, errors.New("it is cut short or damaged: plan again")
 		}
-		return s, errors.New("it is no plan: make one with cryptoviz plan --out FILE")
+		return a, errors.New("it is not a plan: make one with cryptoviz plan --out FILE")
 	}
 	switch {
 	case head.Format == 0 || head.Sum == "":
-		return s, errors.New("it is no plan: make one with cryptoviz plan --out FILE")
-	case head.Format != Format:
-		return s, fmt.Errorf("it is of format %d (cryptoviz %s), and this cryptoviz reads format %d: plan again", head.Format, head.Tool, Format)
+		return a, errors.New("it is not a plan: make one with cryptoviz plan --out FILE")
+	case head.Format < AgreementFormat:
+		return a, fmt.Errorf("it was made by an older cryptoviz (%s), or printed by plan --json: plan again, with --out FILE", head.Tool)
+	case head.Format != AgreementFormat:
+		return a, fmt.Errorf("it is of format %d (cryptoviz %s), and this cryptoviz reads format %d: plan again", head.Format, head.Tool,
+			AgreementFormat)
 	}
-	if err := json.Unmarshal(text, &s); err != nil {
-		return s, errors.New("it is cut short or damaged: plan again")
+	if err := json.Unmarshal(text, &a); err != nil {
+		return a, errors.New("it is cut short or damaged: plan again")
 	}
-	if sum, err := s.digest(); err != nil || sum != s.Sum {
-		return s, errors.New("it was edited or damaged after it was made: plan again")
+	unsigned := a
+	unsigned.Sum = ""
+	if sum, err := digest(unsigned); err != nil || sum != a.Sum {
+		return a, errors.New("it was edited or damaged after it was made: plan again")
 	}
-	return s, nil
+	return a, nil
 }

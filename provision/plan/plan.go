@@ -64,6 +64,10 @@ type Change struct {
 	Ours     bool      `json:"ours,omitempty"` // our mark is in the ledger
 	Depends  []string  `json:"depends,omitempty"`
 	Waits    string    `json:"waits_for,omitempty"` // apply leaves it out, because this other change cannot be done
+
+	Recounts []Recount `json:"-"` // what counts again, at the change's turn, what it loses
+	Consents Consents  `json:"-"` // apply: what the change may lose
+	Held     []string  `json:"-"` // apply: attributes that stay as they are
 }
 
 // New compares one resource; Judge completes it. ours tells whether the ledger knows the object.
@@ -122,14 +126,22 @@ func (c *Change) noteSecrets() {
 	}
 }
 
-// Recorded is what goes into the ledger: the wanted state, and of a secret that is unset what the last apply had set. The object
-// of a change that may make another one has no ID yet.
+// Recorded is what goes into the ledger: the wanted state, and of what stays as it is, such as a secret that is unset, what the
+// last apply had set. The object of a change that may make another one has no ID yet.
 func (c *Change) Recorded() State {
 	out := State{}
 	if c.Live != nil && (c.Action == None || c.Action == Update) {
 		out.ID = c.Live.ID
 	}
+	for _, name := range c.Held {
+		if last, known := c.Base().Get(name); known {
+			out.Attrs = append(out.Attrs, last)
+		}
+	}
 	for _, w := range c.Want.Attrs {
+		if slices.Contains(c.Held, w.Name) {
+			continue
+		}
 		if w.Unset != "" {
 			last, known := c.Base().Get(w.Name)
 			if w = last; !known {
@@ -261,7 +273,7 @@ func (c Change) Changes() bool { return c.Action != None }
 // pipeline.hcl now declares as it is.
 func (c Change) Marks() bool {
 	if c.Action != None || c.Want == nil {
-		return false
+		return c.Action == None && c.Live == nil && c.Ours // it is gone already
 	}
 	record := c.Recorded()
 	return !c.Ours || recreated(c.Last, c.Live) || record.Fingerprint() != c.Last.Fingerprint()
@@ -290,6 +302,10 @@ type ReadError struct {
 
 // Plan is all changes, in the order in which they would be applied.
 type Plan struct {
+	Targets   []string    `json:"-"` // none: all of pipeline.hcl
+	Servers   Servers     `json:"servers"`
+	Moved     []Moved     `json:"moved,omitempty"` // servers that are not those of the last apply
+	Notes     []string    `json:"notes,omitempty"`
 	Reads     []Read      `json:"reads,omitempty"`
 	Changes   []Change    `json:"changes"`
 	Unmanaged []string    `json:"unmanaged,omitempty"` // addresses of objects that exist, that pipeline.hcl does not declare
@@ -358,21 +374,8 @@ func (p Plan) Target(addresses []string) (Plan, error) {
 		add(EngineAddress)
 	}
 	p.Changes = slices.DeleteFunc(slices.Clone(p.Changes), func(c Change) bool { return !keep[c.Address] })
-	p.Unmanaged, p.Orphans = nil, nil
+	p.Unmanaged, p.Orphans, p.Targets = nil, nil, addresses
 	return p, nil
-}
-
-// Consents are the destroying findings that the user agreed to: "CV-K07@topic.binance".
-type Consents []string
-
-// Missing lists the destroying findings that nobody agreed to.
-func (k Consents) Missing(c Change) (out []Finding) {
-	for _, f := range c.Findings {
-		if f.Class == Destroys && !slices.Contains(k, f.Code+"@"+c.Address) {
-			out = append(out, f)
-		}
-	}
-	return out
 }
 
 // SortExtra orders what servers return in no order.

@@ -49,6 +49,13 @@ func (p Plan) Print(w io.Writer, style Style) error {
 	out := &printer{Style: style}
 	out.reads(p.Reads)
 	out.errors(p.Errors)
+	for _, m := range p.Moved {
+		out.wrap("", "Note  ", "      ", fmt.Sprintf("%s. What the last apply set there says nothing of the objects here, which count as new. "+
+			"If it moved on purpose: cryptoviz apply --moved %s.", m, strings.ToLower(m.System)))
+	}
+	for _, n := range p.Notes {
+		out.wrap("", "Note  ", "      ", n)
+	}
 	out.notes(p.Changes)
 	for _, s := range systems {
 		out.system(s.name, s.kinds, p.Changes)
@@ -382,10 +389,8 @@ func (o *printer) blocked(changes []Change) {
 		case Impossible:
 			impossible = append(impossible, c.Address)
 		case Destroys:
-			for _, f := range (Consents{}).Missing(c) {
-				if consent := f.Code + "@" + c.Address; !slices.Contains(destroys, consent) {
-					destroys = append(destroys, consent)
-				}
+			for _, k := range c.Needs() {
+				destroys = append(destroys, k.String())
 			}
 		default:
 		}

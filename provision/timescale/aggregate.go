@@ -206,6 +206,9 @@ func (q *Queries) leftOut(name string, caps Capabilities) string {
 
 // Apply carries out the steps. All of them may be repeated; a column that is there already is no error.
 func (a *Aggregate) Apply(ctx context.Context, c plan.Change) error {
+	if err := a.countAgain(ctx, c); err != nil {
+		return err
+	}
 	err := carryOut(ctx, a.Queries.Catalog.DB, c)
 	if sqlState(err) != "42701" {
 		return err
@@ -215,4 +218,28 @@ func (a *Aggregate) Apply(ctx context.Context, c plan.Change) error {
 		return nil
 	}
 	return err
+}
+
+// countAgain judges the change once more when its turn comes: rows that its source still had, and that it could be computed from,
+// may have gone since the plan.
+func (a *Aggregate) countAgain(ctx context.Context, c plan.Change) error {
+	if c.Action == plan.Create {
+		return nil
+	}
+	again := c
+	again.Findings, again.Notes, again.Steps = nil, nil, nil
+	if again.Action == plan.Replace {
+		again.Action = plan.Update
+	}
+	if err := a.Judge(ctx, &again); err != nil {
+		return fmt.Errorf("count again what is lost of %s: %w", c.Address, err)
+	}
+	for _, f := range again.Findings {
+		if loss, lost := again.Lost(f.Code); lost {
+			if err := c.Check(c.Address, f.Code, loss); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }

@@ -142,7 +142,7 @@ func TestAggregateRetention(t *testing.T) {
 	t.Parallel()
 	w, a, r := hourly(t)
 	c := w.see(r)
-	if err := execute(t.Context(), w.db, c.Steps[:len(c.Steps)-1]); err != nil {
+	if err := execute(t.Context(), w.db, plan.Change{Steps: c.Steps[:len(c.Steps)-1]}); err != nil {
 		t.Fatal(err)
 	}
 	w.exec("SELECT set_chunk_time_interval(format('%I.%I', materialization_hypertable_schema, materialization_hypertable_name)::regclass, interval '1 day') FROM timescaledb_information.continuous_aggregates")

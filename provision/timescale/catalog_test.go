@@ -161,7 +161,7 @@ func readOnlyWorld(t *testing.T, url string) *tableWorld {
 	w.apply(w.table(sample("m", false)))
 	w.fill("m")
 	for address, state := range w.ledger {
-		if err := (&Ledger{DB: w.cat.DB}).Put(t.Context(), address, state, "", ""); err != nil {
+		if err := (&Ledger{DB: w.cat.DB}).Put(t.Context(), address, Entry{State: state}, "", ""); err != nil {
 			t.Fatal(err)
 		}
 	}

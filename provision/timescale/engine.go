@@ -255,6 +255,8 @@ func (e *Engine) judgeDelete(ctx context.Context, c *plan.Change) error {
 	}
 	loss := rowsLost(slots+dead, true, "at once")
 	loss.Bytes = bytes
+	c.Recounts = append(c.Recounts, plan.Recount{Address: c.Address, Code: "CV-T35", Size: "0",
+		Query: "SELECT (SELECT count(*) FROM cryptoviz.slot) + (SELECT count(*) FROM cryptoviz.dead_letter)"})
 	c.Find("CV-T35", "", "%d slots, %d dead letters, how far each source is stored, and what apply has set", slots, dead).Loss = loss
 	c.Steps = []string{"BEGIN", fmt.Sprintf("SET LOCAL lock_timeout = '%s'", lockWait), "DROP VIEW IF EXISTS cryptoviz.mode"}
 	for _, name := range engineRelations {
@@ -282,7 +284,7 @@ func (e *Engine) Apply(ctx context.Context, c plan.Change) error {
 	if c.Impossible() {
 		return errors.New("prepare the database: it cannot be done, as the plan says")
 	}
-	if err := execute(ctx, e.Catalog.DB, c.Steps); err != nil {
+	if err := execute(ctx, e.Catalog.DB, c); err != nil {
 		return fmt.Errorf("prepare the database: %w", explain(ctx, e.Catalog.DB, err))
 	}
 	return nil

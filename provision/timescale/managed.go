@@ -8,36 +8,56 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/cryptoviz/cryptoviz/engine/connect"
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
 // Ledger is cryptoviz.managed: what the last apply set, by address.
 type Ledger struct{ DB *pgxpool.Pool }
 
-// All returns every object's state. Without the table, before the first apply, there is none.
+// Entry is what the last apply set on an object, and on which server.
+type Entry struct {
+	State  plan.State
+	Server string // as plan.Servers.Place names it; "": set by an earlier version, or not known
+}
+
+// All returns every object's state, whatever server it is on.
 func (l *Ledger) All(ctx context.Context) (map[string]plan.State, error) {
+	entries, err := l.Entries(ctx)
 	out := map[string]plan.State{}
-	rows, err := l.DB.Query(ctx, "SELECT address, state::text FROM cryptoviz.managed")
+	for address, e := range entries {
+		out[address] = e.State
+	}
+	return out, err
+}
+
+// Entries returns every row. Without the table, before the first apply, there is none.
+func (l *Ledger) Entries(ctx context.Context) (map[string]Entry, error) {
+	out := map[string]Entry{}
+	// The column server is there from version 4 on.
+	rows, err := l.DB.Query(ctx, "SELECT address, state::text, coalesce(to_jsonb(m) ->> 'server', '') FROM cryptoviz.managed m")
 	if err == nil {
 		var address, text string
-		_, err = pgx.ForEachRow(rows, []any{&address, &text}, func() error {
-			var s plan.State
-			if err := json.Unmarshal([]byte(text), &s); err != nil {
+		var e Entry
+		_, err = pgx.ForEachRow(rows, []any{&address, &text, &e.Server}, func() error {
+			e.State = plan.State{}
+			if err := json.Unmarshal([]byte(text), &e.State); err != nil {
 				return fmt.Errorf("state of %s: %w", address, err)
 			}
-			out[address] = s
+			out[address] = e
 			return nil
 		})
 	}
 	switch state := sqlState(err); {
 	case missing(state):
-		return map[string]plan.State{}, nil
+		return map[string]Entry{}, nil
 	case state == "42501":
 		return nil, fmt.Errorf("read the ledger cryptoviz.managed: %w; GRANT USAGE ON SCHEMA cryptoviz and SELECT on its tables, or use the user that owns it", err)
 	case err != nil:
@@ -55,8 +75,8 @@ func (c *Catalog) managed(ctx context.Context) (map[string]plan.State, error) {
 }
 
 // Put writes down what apply has set on an object.
-func (l *Ledger) Put(ctx context.Context, address string, s plan.State, by, version string) error {
-	text, err := json.Marshal(s)
+func (l *Ledger) Put(ctx context.Context, address string, e Entry, by, version string) error {
+	text, err := json.Marshal(e.State)
 	if err != nil {
 		return err
 	}
@@ -65,9 +85,10 @@ func (l *Ledger) Put(ctx context.Context, address string, s plan.State, by, vers
 		return err
 	}
 	err = pgx.BeginFunc(ctx, l.DB, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, `INSERT INTO cryptoviz.managed (address, state, applied_at, applied_by, version) VALUES ($1, $2::text::jsonb, now(), $3, $4)
-			ON CONFLICT (address) DO UPDATE SET state = excluded.state, applied_at = excluded.applied_at, applied_by = excluded.applied_by, version = excluded.version`,
-			address, string(text), by, version); err != nil {
+		if _, err := tx.Exec(ctx, `INSERT INTO cryptoviz.managed (address, state, applied_at, applied_by, version, server)
+			VALUES ($1, $2::text::jsonb, now(), $3, $4, $5) ON CONFLICT (address) DO UPDATE SET state = excluded.state,
+			applied_at = excluded.applied_at, applied_by = excluded.applied_by, version = excluded.version, server = excluded.server`,
+			address, string(text), by, version, e.Server); err != nil {
 			return err
 		}
 		// From here on it stays, also when the database moves to another server.
@@ -99,12 +120,74 @@ func (l *Ledger) Salt(ctx context.Context) (string, error) {
 	if !missing(sqlState(err)) && !errors.Is(err, pgx.ErrNoRows) {
 		return "", fmt.Errorf("read the salt in cryptoviz.meta: %w", err)
 	}
-	var identity string
-	if err := l.DB.QueryRow(ctx, "SELECT s.system_identifier::text || ' ' || d.oid::text || ' ' || d.datname FROM pg_control_system() s, pg_database d WHERE d.datname = current_database()").Scan(&identity); err != nil {
-		return "", fmt.Errorf("read the database's identity: %w", err)
+	d, err := l.database(ctx)
+	if err != nil {
+		return "", err
 	}
-	sum := sha256.Sum256([]byte("cryptoviz salt " + identity))
+	sum := sha256.Sum256(fmt.Appendf(nil, "cryptoviz salt %s %d %s", d.System, d.OID, d.Name))
 	return hex.EncodeToString(sum[:16]), nil
+}
+
+// database is the server's and the database's identity. Some services keep the server's to themselves.
+func (l *Ledger) database(ctx context.Context) (d plan.Database, err error) {
+	const oid = "SELECT oid, datname::text FROM pg_database WHERE datname = current_database()"
+	if err := l.DB.QueryRow(ctx, oid).Scan(&d.OID, &d.Name); err != nil {
+		return d, fmt.Errorf("read the database's identity: %w", err)
+	}
+	err = l.DB.QueryRow(ctx, "SELECT system_identifier::text FROM pg_control_system()").Scan(&d.System)
+	if err != nil && !pg.Is(err, pg.NoPrivilege) {
+		return d, fmt.Errorf("read the server's identity: %w", err)
+	}
+	return d, nil
+}
+
+// Identity tells this database from every other one. copied is where the last apply was, when this is a copy of that database.
+func (l *Ledger) Identity(ctx context.Context) (d plan.Database, copied string, err error) {
+	if d, err = l.database(ctx); err != nil {
+		return d, "", err
+	}
+	rows, err := l.DB.Query(ctx, "SELECT key, value FROM cryptoviz.meta WHERE key IN ('ledger', 'database')")
+	if err == nil {
+		var key, value string
+		_, err = pgx.ForEachRow(rows, []any{&key, &value}, func() error {
+			if key == "ledger" {
+				d.Ledger = value
+			} else {
+				copied = value
+			}
+			return nil
+		})
+	}
+	if err != nil && !pg.Is(err, pg.MissingObject, pg.NoPrivilege) {
+		return d, "", fmt.Errorf("read cryptoviz.meta: %w", err)
+	}
+	if here := (plan.Servers{Database: d}).Place(EngineAddress); copied == here || strings.HasPrefix(here, "?") || strings.HasPrefix(copied, "?") {
+		copied = ""
+	}
+	return d, copied, nil
+}
+
+// FillIn writes the servers into rows that name none. All rows of objects in the database are of this one: a copy has its own.
+func (l *Ledger) FillIn(ctx context.Context, s plan.Servers) error {
+	err := pgx.BeginFunc(ctx, l.DB, func(tx pgx.Tx) error {
+		for _, kind := range []string{"topic", "table", "dashboard"} { // one of each system
+			place, system := s.Place(kind+"."), plan.SystemOf(kind)
+			if place == "" {
+				continue
+			}
+			const fill = `UPDATE cryptoviz.managed SET server = $1 WHERE server <> $1 AND (server = '' OR $3) AND split_part(address, '.', 1) = ANY($2)`
+			if _, err := tx.Exec(ctx, fill, place, plan.KindsOf(system), system == "PostgreSQL"); err != nil {
+				return err
+			}
+		}
+		_, err := tx.Exec(ctx, "INSERT INTO cryptoviz.meta VALUES ('database', $1) ON CONFLICT (key) DO UPDATE SET value = excluded.value "+
+			"WHERE cryptoviz.meta.value <> excluded.value", s.Place(EngineAddress))
+		return err
+	})
+	if err != nil && !pg.Is(err, pg.MissingObject) {
+		return fmt.Errorf("write the servers into the ledger cryptoviz.managed: %w", err)
+	}
+	return nil
 }
 
 // lockKey is the advisory lock that apply holds, one a database.

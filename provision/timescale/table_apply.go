@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -29,11 +30,12 @@ func (t *Table) Apply(ctx context.Context, c plan.Change) error {
 	if c.Impossible() {
 		return fmt.Errorf("change table %s: it cannot be done, as the plan says", t.name())
 	}
-	err := execute(ctx, t.Catalog.DB, c.Steps)
+	err := execute(ctx, t.Catalog.DB, c)
 	if err == nil {
 		return nil
 	}
-	if ctx.Err() == nil && refuses(sqlState(err)) {
+	_, more := errors.AsType[plan.More](err)
+	if ctx.Err() == nil && (more || refuses(sqlState(err))) {
 		t.Catalog.Reset()
 		if live, readErr := t.Read(ctx); readErr == nil && reached(c, live) {
 			return nil
@@ -79,8 +81,14 @@ func inTransaction(steps []step) (out []string) {
 	return append(append(out, "COMMIT"), after...)
 }
 
-// execute runs steps. A transaction is repeated when a lock in it was not to be had.
-func execute(ctx context.Context, db *pgxpool.Pool, steps []string) error {
+// execute runs the steps of a change. A transaction is repeated when a lock in it was not to be had. The first one begins with
+// counting what is lost: when that is more than was agreed to, nothing is done.
+func execute(ctx context.Context, db *pgxpool.Pool, c plan.Change) error {
+	steps := c.Steps
+	recounts, err := countLarge(ctx, db, c)
+	if err != nil {
+		return err
+	}
 	for i := 0; i < len(steps); i++ {
 		if steps[i] != "BEGIN" {
 			if err := patiently(ctx, func() error { return alone(ctx, db, steps[i]) }); err != nil {
@@ -94,7 +102,14 @@ func execute(ctx context.Context, db *pgxpool.Pool, steps []string) error {
 		}
 		if err := patiently(ctx, func() error {
 			return pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
+				counted := false
 				for _, sql := range steps[i+1 : end] {
+					if !counted && !strings.HasPrefix(sql, "SET LOCAL ") {
+						counted = true
+						if err := countLocked(ctx, tx, c, recounts); err != nil {
+							return err
+						}
+					}
 					if err := one(ctx, tx, sql); err != nil {
 						return &statementError{sql, err}
 					}
@@ -104,7 +119,7 @@ func execute(ctx context.Context, db *pgxpool.Pool, steps []string) error {
 		}); err != nil {
 			return err
 		}
-		i = end
+		i, recounts = end, nil
 	}
 	return nil
 }

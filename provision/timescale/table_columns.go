@@ -108,6 +108,7 @@ func (d *draft) dropColumn(ctx context.Context, name string) error {
 	d.noteIndexes(name)
 	loss := rowsLost(rows, open == "", "at once")
 	loss.Bytes = bytes
+	d.recount("CV-T06", true, "SELECT count("+quote(name)+") FROM "+d.table())
 	d.change.Find("CV-T06", attr, "%s", strings.Join(text, "; ")).Loss = loss
 	d.step(droppingColumns, false, "ALTER TABLE %s DROP COLUMN IF EXISTS %s", d.table(), quote(name))
 	return nil
@@ -257,6 +258,7 @@ func (d *draft) generate(ctx context.Context, w *spec.Column, l *liveColumn) err
 		if err != nil {
 			return err
 		}
+		d.recount("CV-T33", true, "SELECT count("+quote(l.name)+") FROM "+d.table())
 		if !s.empty {
 			d.change.Find("CV-T33", attr, "%s", open.rows(rows, "a stored value in it")).Loss = rowsLost(rows, open == "", "at once")
 		}

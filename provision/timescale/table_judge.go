@@ -183,6 +183,9 @@ func (d *draft) dropTable(ctx context.Context) error {
 	loss := rowsLost(max(s.rows, 0), s.doubt == "" && s.rows >= 0, "at once")
 	loss.Bytes, loss.Chunks = s.bytes, d.chunks()
 	c.Find("CV-T29", "", "%s", s).Loss = loss
+	if !s.about { // else it is the server's estimate that was agreed to
+		d.recount("CV-T29", true, "SELECT count(*) FROM "+d.table())
+	}
 	d.step(renaming, false, "DROP TABLE IF EXISTS %s", d.table())
 	return nil
 }
@@ -247,17 +250,9 @@ func (d *draft) size(ctx context.Context) (size, error) {
 	if d.known != nil {
 		return *d.known, nil
 	}
-	name := literal(quote(d.rel.schema, d.rel.name)) + "::regclass"
-	bytes := "pg_total_relation_size(" + name + ")"
-	switch {
-	case d.rel.hyper != nil:
-		bytes = d.live.caps.fn("hypertable_size") + "(" + name + ")"
-	case d.rel.kind == "p":
-		bytes = "(SELECT sum(pg_total_relation_size(relid)) FROM pg_partition_tree(" + name + "))"
-	}
 	s := size{rows: d.rel.rows, about: true}
 	var err error
-	if s.doubt, err = d.ask(ctx, "SELECT coalesce("+bytes+", 0)::bigint, NOT EXISTS (SELECT FROM "+d.table()+")", &s.bytes, &s.empty); err != nil {
+	if s.doubt, err = d.ask(ctx, "SELECT coalesce("+d.sizeExpr()+", 0)::bigint, NOT EXISTS (SELECT FROM "+d.table()+")", &s.bytes, &s.empty); err != nil {
 		return s, err
 	}
 	switch {
@@ -278,6 +273,18 @@ func (d *draft) size(ctx context.Context) (size, error) {
 	}
 	d.known = &s
 	return s, nil
+}
+
+// sizeExpr is an expression for the bytes of the table.
+func (d *draft) sizeExpr() string {
+	name := literal(quote(d.rel.schema, d.rel.name)) + "::regclass"
+	switch {
+	case d.rel.hyper != nil:
+		return d.live.caps.fn("hypertable_size") + "(" + name + ")"
+	case d.rel.kind == "p":
+		return "(SELECT sum(pg_total_relation_size(relid)) FROM pg_partition_tree(" + name + "))"
+	}
+	return "pg_total_relation_size(" + name + ")"
 }
 
 // ask runs a query with one row over the table's data, with a bounded wait. It tells why when there is no answer. Rows that a policy

@@ -56,6 +56,7 @@ func (d *draft) keep(ctx context.Context, diff plan.Diff) error {
 	}
 	cut := d.Now().UTC().Truncate(24 * time.Hour).Add(-r.KeepRaw)
 	column := quote(d.Spec.Hypertable.Time)
+	d.recount("CV-T39", false, "SELECT count(*) FROM "+d.table()+" WHERE "+column+" < "+literal(cut.Format(time.RFC3339)))
 	loss := rowsLost(0, false, "when rollup "+r.Name+" runs next")
 	var from, to *time.Time
 	open, err := d.ask(ctx, "SELECT count(*), min("+column+"), max("+column+") FROM "+d.table()+" WHERE "+column+" < "+literal(cut.Format(time.RFC3339)), &loss.Count, &from, &to)

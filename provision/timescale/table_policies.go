@@ -148,12 +148,16 @@ func (d *draft) retentionLoss(ctx context.Context, want time.Duration, runs stri
 			FROM timescaledb_information.chunks c LEFT JOIN `+d.live.caps.fn("chunks_detailed_size")+`(`+name+`) s ON s.chunk_schema = c.chunk_schema AND s.chunk_name = c.chunk_name
 			WHERE c.hypertable_schema = `+literal(d.rel.schema)+` AND c.hypertable_name = `+literal(d.rel.name)+` AND c.range_end <= now() - `+interval(want),
 			&loss.Chunks, &from, &to, &loss.Bytes)
+		d.recount("CV-T07", false, "SELECT count(*) FROM "+d.table()+" WHERE "+quote(d.rel.hyper.time)+
+			" < (SELECT max(range_end) FROM timescaledb_information.chunks WHERE hypertable_schema = "+literal(d.rel.schema)+
+			" AND hypertable_name = "+literal(d.rel.name)+" AND range_end <= now() - "+interval(want)+")")
 		if loss.Chunks > 0 {
 			older = quote(d.rel.hyper.time) + " < " + literal(to.UTC().Format(time.RFC3339Nano))
 		}
 	case d.rel.column(d.Spec.Hypertable.Time) == nil: // it is new, or renamed
 		return nil
 	default:
+		d.recount("CV-T07", false, "SELECT count(*) FROM "+d.table()+" WHERE "+older)
 		open, err = d.ask(ctx, "SELECT min("+quote(d.Spec.Hypertable.Time)+"), max("+quote(d.Spec.Hypertable.Time)+") FROM "+d.table()+" WHERE "+older, &from, &to)
 	}
 	switch {

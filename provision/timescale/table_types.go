@@ -48,11 +48,14 @@ func (d *draft) retype(ctx context.Context, w *spec.Column, l *liveColumn) error
 		d.change.Find("CV-T11", attr, "there is no conversion from %s to %s", l.typ, w.Type)
 		return nil
 	}
+	base, _, _ := strings.Cut(l.typ, "(") // numeric(18,8) fits into numeric, character varying(9) into text
+	kept := slices.Contains(lossless[l.typ], string(w.Type)) || base == string(w.Type) || base == "character varying" && w.Type == spec.Text
+	if !kept {
+		d.recountChanged(l, w, back)
+	}
 	if s.empty {
 		return nil
 	}
-	base, _, _ := strings.Cut(l.typ, "(") // numeric(18,8) fits into numeric, character varying(9) into text
-	kept := slices.Contains(lossless[l.typ], string(w.Type)) || base == string(w.Type) || base == "character varying" && w.Type == spec.Text
 	var changed, failing int64
 	var open doubt
 	if !kept {
@@ -106,6 +109,19 @@ func (d *draft) casts(ctx context.Context, from, to string) (there, back bool, e
 		}
 	}
 	return there, back, nil
+}
+
+// recountChanged counts, at the turn of the change, the values that come back different. One that does not convert ends it.
+func (d *draft) recountChanged(l *liveColumn, w *spec.Column, back bool) {
+	v := quote(l.name)
+	all := "SELECT count(" + v + ") FROM " + d.table()
+	if !back {
+		d.recount("CV-T10", true, all)
+		return
+	}
+	again := "(" + v + "::" + string(w.Type) + ")::" + l.typ
+	r := d.recount("CV-T10", true, all+" WHERE "+again+" IS DISTINCT FROM "+v)
+	r.Otherwise = all + " WHERE (" + again + ")::text IS DISTINCT FROM " + v + "::text"
 }
 
 // convert counts the values that the new type cannot hold, and those that come back different. Without a way back, every value

@@ -271,7 +271,7 @@ func carryOut(ctx context.Context, db *pgxpool.Pool, c plan.Change) error {
 	if c.Impossible() {
 		return fmt.Errorf("change %s: it cannot be done, as the plan says", c.Address)
 	}
-	if err := execute(ctx, db, c.Steps); err != nil {
+	if err := execute(ctx, db, c); err != nil {
 		return fmt.Errorf("%s %s: %w", c.Action, c.Address, explain(ctx, db, err))
 	}
 	return nil

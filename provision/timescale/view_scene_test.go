@@ -165,7 +165,7 @@ func (w *scene) mark(r plan.Resource) {
 		record := (&plan.Change{Want: want, Last: &last}).Recorded()
 		w.last[r.Address()] = record
 		if w.ledger {
-			if err := (&Ledger{DB: w.db}).Put(w.t.Context(), r.Address(), record, "test", "test"); err != nil {
+			if err := (&Ledger{DB: w.db}).Put(w.t.Context(), r.Address(), Entry{State: record}, "test", "test"); err != nil {
 				w.t.Fatal(err)
 			}
 		}
