@@ -19,9 +19,9 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/cryptoviz/cryptoviz/engine/fetch"
 	"github.com/cryptoviz/cryptoviz/engine/load"
 	"github.com/cryptoviz/cryptoviz/engine/produce"
+	"github.com/cryptoviz/cryptoviz/engine/record"
 	"github.com/cryptoviz/cryptoviz/engine/simulate"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
 )
@@ -242,10 +242,10 @@ func (in *installed) fill(n int) {
 	producer, start := produce.New([]kgo.Opt{kgo.SeedBrokers(in.brokers)}, produce.Options{}), time.Now().Add(-2*time.Hour).Truncate(time.Hour)
 	defer producer.Close(in.t.Context())
 	for from := 0; from < n; from += 5000 {
-		var records []fetch.Record
+		var records []record.Record
 		for i := from; i < from+5000; i++ {
 			at := start.Add(time.Duration(i) * time.Millisecond)
-			records = append(records, fetch.Record{Key: "BTCUSDT", Received: at, Value: fmt.Appendf(nil,
+			records = append(records, record.Record{Key: "BTCUSDT", Received: at, Value: fmt.Appendf(nil,
 				`{"symbol":"BTCUSDT","closeTime":%d,"lastPrice":"64123.10","bidPrice":"64123.00","askPrice":"64123.20","highPrice":"65000.00","lowPrice":"63000.00","volume":"1234.5","quoteVolume":"79000000.0","priceChangePercent":"0.10","count":7}`, at.UnixMilli())})
 		}
 		if err := producer.Send(in.t.Context(), p.Sources[0], start.Add(time.Duration(from)*time.Millisecond), records); err != nil {

@@ -14,7 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/cryptoviz/cryptoviz/engine/consume"
-	"github.com/cryptoviz/cryptoviz/engine/produce"
+	"github.com/cryptoviz/cryptoviz/engine/record"
 	"github.com/cryptoviz/cryptoviz/engine/store"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
 )
@@ -257,8 +257,8 @@ func TestPoison(t *testing.T) {
 		r.raw([]byte("BTCUSDT"), good(i*2))
 		r.raw([]byte(b.name), b.value)
 	}
-	r.raw([]byte{0xff, 0}, []byte("x"))                               // a key that is no text
-	r.raw(nil, good(1001), kgo.RecordHeader{Key: produce.HeaderSlot}) // headers empty, broken, doubled: this source does not read them
+	r.raw([]byte{0xff, 0}, []byte("x"))                              // a key that is no text
+	r.raw(nil, good(1001), kgo.RecordHeader{Key: record.HeaderSlot}) // headers empty, broken, doubled: this source does not read them
 	r.raw(nil, good(1003), kgo.RecordHeader{Key: "slot", Value: []byte("?")}, kgo.RecordHeader{Key: "slot", Value: []byte("2")})
 	w, _ := r.runs(consume.Options{})
 	r.becomes("SELECT next_offset FROM cryptoviz.position", fmt.Sprint(2*len(bad)+3))

@@ -9,7 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/cryptoviz/cryptoviz/engine/consume"
-	"github.com/cryptoviz/cryptoviz/engine/produce"
+	"github.com/cryptoviz/cryptoviz/engine/record"
 	"github.com/cryptoviz/cryptoviz/engine/store"
 )
 
@@ -23,7 +23,7 @@ func TestDeadLettersByClass(t *testing.T) {
 		t.Errorf("before any: %v", got)
 	}
 	now := time.Now()
-	r.raw(nil, ticker(now), kgo.RecordHeader{Key: produce.HeaderFault, Value: []byte("key: no such field")})
+	r.raw(nil, ticker(now), kgo.RecordHeader{Key: record.HeaderFault, Value: []byte("key: no such field")})
 	r.raw([]byte("a"), []byte(`{"symbol":"BTCUSDT"}`))
 	r.raw([]byte("b"), []byte("no JSON"))
 	r.raw(nil, []byte("no JSON, and no key"))

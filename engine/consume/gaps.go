@@ -5,7 +5,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/cryptoviz/cryptoviz/engine/produce"
+	"github.com/cryptoviz/cryptoviz/engine/record"
 	"github.com/cryptoviz/cryptoviz/engine/store"
 )
 
@@ -18,7 +18,7 @@ type gaps struct {
 
 // look notes what is missing before a record. Offsets that the log passes over are no loss: markers and aborted records of
 // transactions, what compaction removed. Those before the start of the log are.
-func (g *gaps) look(b *store.Batch, r *kgo.Record, start int64, slots *produce.Slots) {
+func (g *gaps) look(b *store.Batch, r *kgo.Record, start int64, slots *record.Slots) {
 	end := r.Offset
 	if start >= 0 {
 		end = min(end, start)

@@ -9,7 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/cryptoviz/cryptoviz/engine/consume"
-	"github.com/cryptoviz/cryptoviz/engine/produce"
+	"github.com/cryptoviz/cryptoviz/engine/record"
 )
 
 // TestHints: an optional column whose path is in no record of a slot, and a skip that is true for all, are told; what is in one
@@ -20,7 +20,7 @@ func TestHints(t *testing.T) {
 	now := time.Now().UTC().Truncate(time.Minute)
 	send := func(slot int, value []byte) {
 		at := now.Add(time.Duration(slot-10) * time.Minute).Format(time.RFC3339Nano)
-		r.raw([]byte("BTCUSDT"), value, kgo.RecordHeader{Key: produce.HeaderSlot, Value: []byte(at)})
+		r.raw([]byte("BTCUSDT"), value, kgo.RecordHeader{Key: record.HeaderSlot, Value: []byte(at)})
 	}
 	whole := ticker(now)
 	without := bytes.ReplaceAll(whole, []byte(`"bidPrice"`), []byte(`"bid"`))

@@ -17,8 +17,8 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/cryptoviz/cryptoviz/engine/consume"
-	"github.com/cryptoviz/cryptoviz/engine/fetch"
 	"github.com/cryptoviz/cryptoviz/engine/produce"
+	"github.com/cryptoviz/cryptoviz/engine/record"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
 )
 
@@ -30,11 +30,11 @@ var (
 const markets = 500
 
 // market is ticker of one of many markets; each comes once a second.
-func market(start time.Time, i int) fetch.Record {
+func market(start time.Time, i int) record.Record {
 	n := i % markets
 	symbol := string([]byte{'A' + byte(n/26/26), 'A' + byte(n/26%26), 'A' + byte(n%26)}) + "USDT"
 	value := bytes.Replace(ticker(start.Add(time.Duration(i/markets)*time.Second)), []byte("BTCUSDT"), []byte(symbol), 1)
-	return fetch.Record{Key: symbol, Value: value, Received: start}
+	return record.Record{Key: symbol, Value: value, Received: start}
 }
 
 // BenchmarkIngest measures Kafka -> worker -> table with its primary key, beside COPY of the same rows into the same table
@@ -110,7 +110,7 @@ type ingest struct {
 func (in *ingest) fill(b *testing.B, start time.Time, n int) {
 	b.Helper()
 	for from := 0; from < n; from += 5000 {
-		var records []fetch.Record
+		var records []record.Record
 		for i := from; i < min(n, from+5000); i++ {
 			records = append(records, market(start, i))
 		}

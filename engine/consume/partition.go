@@ -10,7 +10,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/cryptoviz/cryptoviz/engine/produce"
+	"github.com/cryptoviz/cryptoviz/engine/record"
 	"github.com/cryptoviz/cryptoviz/engine/row"
 	"github.com/cryptoviz/cryptoviz/engine/store"
 	"github.com/cryptoviz/cryptoviz/engine/units"
@@ -124,7 +124,7 @@ func (w *Worker) mapBatches(p *part, claimed store.Claimed, out chan<- *store.Ba
 type mapper struct {
 	*Worker
 	program *row.Program
-	slots   produce.Slots
+	slots   record.Slots
 	slot    time.Time // of the record before
 	now     time.Time // of the batch
 }
@@ -140,7 +140,7 @@ func (m *mapper) add(b *store.Batch, r *kgo.Record) {
 	}
 	class := store.DeadRow
 	if rec.Key == "" {
-		if rec.Fault = produce.FaultOf(r); rec.Fault != "" {
+		if rec.Fault = record.FaultOf(r); rec.Fault != "" {
 			class = store.DeadKey
 		}
 	}
@@ -152,7 +152,7 @@ func (m *mapper) add(b *store.Batch, r *kgo.Record) {
 	}
 	before := b.Rows.Len()
 	var err error
-	if why := produce.SetAside(r); why != "" {
+	if why := record.SetAside(r); why != "" {
 		err = errors.New(why)
 	} else {
 		err = m.program.Append(b.Rows, rec, index)

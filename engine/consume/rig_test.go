@@ -16,9 +16,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/cryptoviz/cryptoviz/engine/consume"
-	"github.com/cryptoviz/cryptoviz/engine/fetch"
 	"github.com/cryptoviz/cryptoviz/engine/load"
 	"github.com/cryptoviz/cryptoviz/engine/produce"
+	"github.com/cryptoviz/cryptoviz/engine/record"
 	"github.com/cryptoviz/cryptoviz/engine/schema"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/store"
@@ -140,9 +140,9 @@ func ticker(at time.Time) []byte {
 // send puts records numbered from to to on the topic, a millisecond apart, by the engine's own producer.
 func (r *rig) send(start time.Time, from, to int) {
 	r.t.Helper()
-	var records []fetch.Record
+	var records []record.Record
 	for i := from; i < to; i++ {
-		records = append(records, fetch.Record{Key: fmt.Sprint("M", i%17), Value: ticker(start.Add(time.Duration(i) * time.Millisecond)), Received: start})
+		records = append(records, record.Record{Key: fmt.Sprint("M", i%17), Value: ticker(start.Add(time.Duration(i) * time.Millisecond)), Received: start})
 	}
 	if err := r.kafka.ProduceSync(r.t.Context(), produce.Records(r.src, start.Truncate(time.Minute), records)...).FirstErr(); err != nil {
 		r.t.Fatal(err)

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/cryptoviz/cryptoviz/engine/fetch"
+	"github.com/cryptoviz/cryptoviz/engine/record"
 )
 
 // zipped compresses a text.
@@ -222,7 +223,7 @@ func TestPage(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			p := newPoll(t, source(t, "1h", poll(api, "retries = 0"), htmlDecode), fetch.Options{})
 			p.RoundTrip(always(200, c.page, "Content-Type", "text/html"))
-			var records []fetch.Record
+			var records []record.Record
 			var err error
 			grown := growth(func() { records, err = p.Fetch(t.Context()) })
 			t.Logf("%d KiB: %d MiB", len(c.page)>>10, grown>>20)

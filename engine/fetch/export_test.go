@@ -5,6 +5,8 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/cryptoviz/cryptoviz/engine/record"
 )
 
 // What tests reach inside.
@@ -31,7 +33,7 @@ func (p *Poll) Trust(c *http.Client) {
 }
 
 // Fetch is FetchUntil the end of ctx, or of the interval.
-func (p *Poll) Fetch(ctx context.Context) ([]Record, error) {
+func (p *Poll) Fetch(ctx context.Context) ([]record.Record, error) {
 	end, ok := ctx.Deadline()
 	if !ok {
 		end = time.Now().Add(p.src.Interval)

@@ -16,6 +16,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/cryptoviz/cryptoviz/engine/fetch"
+	"github.com/cryptoviz/cryptoviz/engine/record"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
 
@@ -30,7 +31,7 @@ type feed struct {
 	log     log
 	mu      sync.Mutex
 	dialled []time.Time
-	got     []fetch.Record
+	got     []record.Record
 	ended   chan struct{}
 	cancel  context.CancelFunc
 	conns   chan net.Conn
@@ -98,7 +99,7 @@ func (f *feed) start(lines ...string) {
 	ctx, f.cancel = context.WithCancel(f.t.Context())
 	go func() {
 		defer close(f.ended)
-		s.Run(ctx, func(records []fetch.Record) {
+		s.Run(ctx, func(records []record.Record) {
 			f.mu.Lock()
 			defer f.mu.Unlock()
 			f.got = append(f.got, records...)

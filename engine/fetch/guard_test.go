@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/cryptoviz/cryptoviz/engine/fetch"
+	"github.com/cryptoviz/cryptoviz/engine/record"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
 )
 
@@ -85,7 +86,7 @@ func TestGuardStream(t *testing.T) {
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
-			s.Run(ctx, func([]fetch.Record) { t.Errorf("%s gave a record", host) })
+			s.Run(ctx, func([]record.Record) { t.Errorf("%s gave a record", host) })
 		}()
 		testkit.Receive(t, said.said, "word of "+host)
 		plain(t, s.Down(time.Time{}).Error())

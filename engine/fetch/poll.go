@@ -21,6 +21,7 @@ import (
 
 	"github.com/cryptoviz/cryptoviz/engine/decode"
 	"github.com/cryptoviz/cryptoviz/engine/rawjson"
+	"github.com/cryptoviz/cryptoviz/engine/record"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/units"
 )
@@ -68,7 +69,7 @@ func NewPoll(src *spec.Source, opt Options) (*Poll, error) {
 // FetchUntil returns the records of one reply. It tries again, with growing pauses, as often as the definition says and while ctx
 // leaves the time; no attempt begins after until, and one that has begun may use up its timeout. ErrNotModified: nothing new.
 // Every other error is an *Error.
-func (p *Poll) FetchUntil(ctx context.Context, until time.Time) ([]Record, error) {
+func (p *Poll) FetchUntil(ctx context.Context, until time.Time) ([]record.Record, error) {
 	begin, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
 	// The attempts spread over the slot: an hourly source is worth minutes of patience, one of a minute seconds.
@@ -114,7 +115,7 @@ func (p *Poll) known() validators {
 	return p.accepted
 }
 
-func (p *Poll) attempt(ctx, begin context.Context) ([]Record, error) {
+func (p *Poll) attempt(ctx, begin context.Context) ([]record.Record, error) {
 	spending, err := p.allowance.take(begin, p.cost)
 	if err != nil {
 		return nil, err
@@ -261,7 +262,7 @@ func tooLarge(limit int64) *Error {
 
 func emptyReply() *Error { return &Error{Reason: "the reply is empty", Temporary: true} }
 
-func (p *Poll) decode(resp *http.Response, body []byte) ([]Record, error) {
+func (p *Poll) decode(resp *http.Response, body []byte) ([]record.Record, error) {
 	pieces, err := p.decoder.Decode(resp.Header.Get("Content-Type"), body)
 	p.said = ""
 	if said, ok := errors.AsType[*decode.SourceError](err); ok && said.Effect == spec.EffectLog && len(pieces) > 0 {
@@ -274,9 +275,9 @@ func (p *Poll) decode(resp *http.Response, body []byte) ([]Record, error) {
 	}
 	p.seen = validators{validator(resp.Header.Get("ETag")), validator(resp.Header.Get("Last-Modified"))}
 	now := p.opt.Clock.Now()
-	out := make([]Record, len(pieces))
+	out := make([]record.Record, len(pieces))
 	for i, piece := range pieces {
-		out[i] = Record{Key: piece.Key, Value: piece.Value, Fault: p.sent.line(piece.Fault), Received: now}
+		out[i] = record.Record{Key: piece.Key, Value: piece.Value, Fault: p.sent.line(piece.Fault), Received: now}
 	}
 	return out, nil
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/dustin/go-humanize"
 
 	"github.com/cryptoviz/cryptoviz/engine/decode"
+	"github.com/cryptoviz/cryptoviz/engine/record"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/units"
 )
@@ -76,7 +77,7 @@ func (s *Stream) Stats() StreamStats { return s.standing.counted() }
 
 // Run emits records as they come, those of a frame together, until ctx ends. Whatever breaks the connection is logged and it is
 // made again, with growing pauses: a source must not be hammered.
-func (s *Stream) Run(ctx context.Context, emit func([]Record)) {
+func (s *Stream) Run(ctx context.Context, emit func([]record.Record)) {
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval, pause.MaxInterval = time.Second, time.Minute
 	before := time.Duration(0) // the pause before this connection
@@ -122,7 +123,7 @@ type talk struct {
 }
 
 // connection is one connection, from dialling to its end. useful is how long records came.
-func (s *Stream) connection(ctx context.Context, emit func([]Record)) (useful time.Duration, err error) {
+func (s *Stream) connection(ctx context.Context, emit func([]record.Record)) (useful time.Duration, err error) {
 	def := s.src.Definition.Stream
 	conn, err := s.subscribe(ctx)
 	if err != nil {
@@ -165,7 +166,7 @@ func (s *Stream) silence() time.Duration {
 }
 
 // read takes frames until the connection ends, and says why it did.
-func (s *Stream) read(ctx context.Context, t *talk, emit func([]Record)) error {
+func (s *Stream) read(ctx context.Context, t *talk, emit func([]record.Record)) error {
 	frames := 0
 	since, silence := t.began, s.silence()
 	for {
@@ -194,9 +195,9 @@ func (s *Stream) read(ctx context.Context, t *talk, emit func([]Record)) error {
 		}
 		now := s.opt.Clock.Now()
 		s.standing.came(now)
-		records := make([]Record, len(pieces))
+		records := make([]record.Record, len(pieces))
 		for i, p := range pieces {
-			records[i] = Record{Key: p.Key, Value: p.Value, Fault: s.sent.line(p.Fault), Received: now}
+			records[i] = record.Record{Key: p.Key, Value: p.Value, Fault: s.sent.line(p.Fault), Received: now}
 		}
 		emit(records)
 	}

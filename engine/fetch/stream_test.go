@@ -17,6 +17,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/cryptoviz/cryptoviz/engine/fetch"
+	"github.com/cryptoviz/cryptoviz/engine/record"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
 )
 
@@ -498,7 +499,7 @@ func TestFlood(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
 	defer cancel()
 	began, n := time.Now(), 0
-	stream.Run(ctx, func(records []fetch.Record) {
+	stream.Run(ctx, func(records []record.Record) {
 		if len(records) != 1 || records[0].Key != fmt.Sprint(n) {
 			t.Errorf("record %d is %+v", n, records)
 			cancel()

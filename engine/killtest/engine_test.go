@@ -15,9 +15,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/cryptoviz/cryptoviz/engine/consume"
-	"github.com/cryptoviz/cryptoviz/engine/fetch"
 	"github.com/cryptoviz/cryptoviz/engine/load"
 	"github.com/cryptoviz/cryptoviz/engine/produce"
+	"github.com/cryptoviz/cryptoviz/engine/record"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/store"
 )
@@ -70,9 +70,9 @@ func source(topic string) (*spec.Source, error) {
 }
 
 // record makes record id: its time is its identity.
-func (s *settings) record(id int) fetch.Record {
+func (s *settings) record(id int) record.Record {
 	at := s.Base.Add(time.Duration(id) * time.Millisecond).UnixMilli()
-	return fetch.Record{Key: fmt.Sprint("M", id%17), Value: fmt.Appendf(nil, `{"symbol":"BTCUSDT","closeTime":%d,"lastPrice":"64123.10","bidPrice":"1","askPrice":"2","highPrice":"3","lowPrice":"1","volume":"9","quoteVolume":"9","priceChangePercent":"0.1","count":7}`, at)}
+	return record.Record{Key: fmt.Sprint("M", id%17), Value: fmt.Appendf(nil, `{"symbol":"BTCUSDT","closeTime":%d,"lastPrice":"64123.10","bidPrice":"1","askPrice":"2","highPrice":"3","lowPrice":"1","volume":"9","quoteVolume":"9","priceChangePercent":"0.1","count":7}`, at)}
 }
 
 // engine runs a worker and a producer until it is killed.
@@ -116,7 +116,7 @@ func (s *settings) engine() error {
 	producer := produce.New(clients, produce.Options{Log: log, Prefix: "kill." + s.Topic + "."})
 	for n := 0; n < maxSlots && !s.Drain; n++ {
 		slot := s.Number*maxSlots + n
-		var records []fetch.Record
+		var records []record.Record
 		for i := range perSlot {
 			records = append(records, s.record(slot*perSlot+i))
 		}

@@ -26,7 +26,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/cryptoviz/cryptoviz/engine/produce"
+	"github.com/cryptoviz/cryptoviz/engine/record"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
 )
 
@@ -319,7 +319,7 @@ func (o *outage) twice() (records, twice int) {
 	seen := map[string]bool{}
 	committed(o.t, o.kafkaGate.Addr().String(), "tick", func(r *kgo.Record) {
 		records++
-		id := produce.SlotOf(r).String() + string(r.Key)
+		id := record.SlotOf(r).String() + string(r.Key)
 		if seen[id] {
 			twice++
 		}

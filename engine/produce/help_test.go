@@ -19,8 +19,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/goleak"
 
-	"github.com/cryptoviz/cryptoviz/engine/fetch"
 	"github.com/cryptoviz/cryptoviz/engine/produce"
+	"github.com/cryptoviz/cryptoviz/engine/record"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
 )
@@ -118,7 +118,7 @@ func committed(t *testing.T, addrs []string) (out []*kgo.Record) {
 // texts are slot and key of records, sorted.
 func texts(records []*kgo.Record) (out []string) {
 	for _, r := range records {
-		out = append(out, produce.SlotOf(r).Format(time.TimeOnly)+" "+string(r.Key))
+		out = append(out, record.SlotOf(r).Format(time.TimeOnly)+" "+string(r.Key))
 	}
 	slices.Sort(out)
 	return out
@@ -128,14 +128,14 @@ func at(second int) time.Time {
 	return time.Now().UTC().Truncate(time.Hour).Add(time.Duration(second) * time.Second)
 }
 
-func markets(n int) (out []fetch.Record) {
+func markets(n int) (out []record.Record) {
 	for i := range n {
-		out = append(out, fetch.Record{Key: fmt.Sprint("m", i), Value: []byte("{}")})
+		out = append(out, record.Record{Key: fmt.Sprint("m", i), Value: []byte("{}")})
 	}
 	return out
 }
 
-func queue(t *testing.T, p *produce.Producer, slot time.Time, records ...fetch.Record) *produce.Delivery {
+func queue(t *testing.T, p *produce.Producer, slot time.Time, records ...record.Record) *produce.Delivery {
 	t.Helper()
 	d, err := p.Queue(source("s"), slot, records)
 	if err != nil {

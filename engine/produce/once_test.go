@@ -16,8 +16,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"github.com/cryptoviz/cryptoviz/engine/fetch"
 	"github.com/cryptoviz/cryptoviz/engine/produce"
+	"github.com/cryptoviz/cryptoviz/engine/record"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
 )
 
@@ -44,7 +44,7 @@ func TestOnce(t *testing.T) {
 					continue // this one was not its slot
 				}
 				records := markets(3)
-				records = append(records, fetch.Record{Key: fmt.Sprint("of", i)})
+				records = append(records, record.Record{Key: fmt.Sprint("of", i)})
 				d, err := p.Queue(source("s"), at(n), records)
 				if err != nil {
 					t.Error(err)
@@ -191,7 +191,7 @@ func TestKafkaAway(t *testing.T) {
 		t.Errorf("%d records", len(got))
 	}
 	for i := 1; i < len(got); i++ {
-		if got[i].Partition == got[i-1].Partition && produce.SlotOf(got[i]).Before(produce.SlotOf(got[i-1])) {
+		if got[i].Partition == got[i-1].Partition && record.SlotOf(got[i]).Before(record.SlotOf(got[i-1])) {
 			t.Error("out of order")
 		}
 	}

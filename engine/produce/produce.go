@@ -14,7 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/cryptoviz/cryptoviz/engine/clock"
-	"github.com/cryptoviz/cryptoviz/engine/fetch"
+	"github.com/cryptoviz/cryptoviz/engine/record"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
 
@@ -103,7 +103,7 @@ func (d *Delivery) Result() Result {
 }
 
 // Queue takes records of a slot, and does not wait for Kafka. An error says why they are not taken.
-func (p *Producer) Queue(src *spec.Source, slot time.Time, records []fetch.Record) (*Delivery, error) {
+func (p *Producer) Queue(src *spec.Source, slot time.Time, records []record.Record) (*Delivery, error) {
 	if reason := p.Paused(); reason != "" {
 		return nil, errors.New(reason)
 	}
@@ -135,7 +135,7 @@ func (p *Producer) Queue(src *spec.Source, slot time.Time, records []fetch.Recor
 }
 
 // Send queues records of a slot and waits until they are on the topic. Those that ctx does not wait for may still arrive.
-func (p *Producer) Send(ctx context.Context, src *spec.Source, slot time.Time, records []fetch.Record) error {
+func (p *Producer) Send(ctx context.Context, src *spec.Source, slot time.Time, records []record.Record) error {
 	d, err := p.Queue(src, slot, records)
 	if err != nil {
 		return err

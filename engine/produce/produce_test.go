@@ -17,8 +17,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
 
-	"github.com/cryptoviz/cryptoviz/engine/fetch"
 	"github.com/cryptoviz/cryptoviz/engine/produce"
+	"github.com/cryptoviz/cryptoviz/engine/record"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
 )
 
@@ -26,11 +26,11 @@ func TestSendPutsRecordsAsReceived(t *testing.T) {
 	t.Parallel()
 	addrs := broker(t).ListenAddrs()
 	slot := time.Date(2026, 10, 1, 12, 0, 0, 0, time.FixedZone("", 7200))
-	var records []fetch.Record
+	var records []record.Record
 	for i := range 50 {
-		records = append(records, fetch.Record{Key: fmt.Sprint("M", i%5), Value: fmt.Appendf(nil, `{ "n" :%d}`, i), Received: slot.Add(1500 * time.Millisecond)})
+		records = append(records, record.Record{Key: fmt.Sprint("M", i%5), Value: fmt.Appendf(nil, `{ "n" :%d}`, i), Received: slot.Add(1500 * time.Millisecond)})
 	}
-	records = append(records, fetch.Record{Key: "", Value: nil}, fetch.Record{Key: "bytes", Value: []byte{0, 0xff}})
+	records = append(records, record.Record{Key: "", Value: nil}, record.Record{Key: "bytes", Value: []byte{0, 0xff}})
 	if err := producer(t, addrs, produce.Options{}).Send(t.Context(), source("s"), slot, records); err != nil {
 		t.Fatal(err)
 	}
@@ -40,8 +40,8 @@ func TestSendPutsRecordsAsReceived(t *testing.T) {
 	}
 	partition := map[string]int32{}
 	for _, r := range got {
-		if !produce.SlotOf(r).Equal(slot) {
-			t.Errorf("slot %s", produce.SlotOf(r))
+		if !record.SlotOf(r).Equal(slot) {
+			t.Errorf("slot %s", record.SlotOf(r))
 		}
 		if p, seen := partition[string(r.Key)]; seen && p != r.Partition {
 			t.Errorf("key %s on two partitions", r.Key)
@@ -51,10 +51,10 @@ func TestSendPutsRecordsAsReceived(t *testing.T) {
 		for _, h := range r.Headers {
 			headers[h.Key] = string(h.Value)
 		}
-		if headers[produce.HeaderSlot] != "2026-10-01T10:00:00Z" || headers[produce.HeaderDefinition] != "0123456789abcdef" || len(headers) != 3 {
+		if headers[record.HeaderSlot] != "2026-10-01T10:00:00Z" || headers[record.HeaderDefinition] != "0123456789abcdef" || len(headers) != 3 {
 			t.Errorf("headers: %v", headers)
 		}
-		if strings.HasPrefix(string(r.Key), "M") && (headers[produce.HeaderReceived] != "2026-10-01T10:00:01.5Z" || !bytes.HasPrefix(r.Value, []byte(`{ "n" :`))) {
+		if strings.HasPrefix(string(r.Key), "M") && (headers[record.HeaderReceived] != "2026-10-01T10:00:01.5Z" || !bytes.HasPrefix(r.Value, []byte(`{ "n" :`))) {
 			t.Errorf("%s %q %v", r.Key, r.Value, headers)
 		}
 	}
@@ -71,9 +71,9 @@ func TestSendNothing(t *testing.T) {
 func TestTooLarge(t *testing.T) {
 	t.Parallel()
 	addrs := broker(t).ListenAddrs()
-	large := fetch.Record{Key: "BTC\x1b[31m", Value: bytes.Repeat([]byte("0123456789abcdef"), 150_000)} // 2.4 MB, and compressible
-	huge := fetch.Record{Key: "ETH", Value: make([]byte, 6<<20)}
-	small := fetch.Record{Key: "SOL", Value: []byte("{}")}
+	large := record.Record{Key: "BTC\x1b[31m", Value: bytes.Repeat([]byte("0123456789abcdef"), 150_000)} // 2.4 MB, and compressible
+	huge := record.Record{Key: "ETH", Value: make([]byte, 6<<20)}
+	small := record.Record{Key: "SOL", Value: []byte("{}")}
 	p := producer(t, addrs, produce.Options{})
 	wantResult(t, queue(t, p, at(0), large, small), produce.Result{Stored: 1, Aside: 1, Reason: `record "BTC\x1b[31m" has 2400000 bytes, more than one message of topic s takes: see the dead letters`})
 	shut(p)
@@ -87,9 +87,9 @@ func TestTooLarge(t *testing.T) {
 	}
 	var refused []string
 	for _, r := range committed(t, addrs) {
-		if why := produce.FaultOf(r); why != "" {
-			if len(r.Value) > 0 || produce.SlotOf(r).IsZero() {
-				t.Errorf("a record set aside has %d bytes and slot %s", len(r.Value), produce.SlotOf(r))
+		if why := record.FaultOf(r); why != "" {
+			if len(r.Value) > 0 || record.SlotOf(r).IsZero() {
+				t.Errorf("a record set aside has %d bytes and slot %s", len(r.Value), record.SlotOf(r))
 			}
 			refused = append(refused, string(r.Key[:3])+": "+why)
 		}
@@ -114,7 +114,7 @@ func TestLimitIsLowered(t *testing.T) {
 	if _, err := admin(t, addrs).AlterTopicConfigs(t.Context(), []kadm.AlterConfig{{Name: "max.message.bytes", Value: new("100000")}}, "s"); err != nil {
 		t.Fatal(err)
 	}
-	d := queue(t, p, at(1), fetch.Record{Key: "large", Value: []byte(randomText(300_000))}, fetch.Record{Key: "small", Value: []byte("{}")})
+	d := queue(t, p, at(1), record.Record{Key: "large", Value: []byte(randomText(300_000))}, record.Record{Key: "small", Value: []byte("{}")})
 	if got := result(t, d); got.Stored != 1 || got.Aside != 1 || got.Err != nil {
 		t.Errorf("%+v", got)
 	}
@@ -245,7 +245,7 @@ func TestSlotOf(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 10, 1, 10, 0, 0, 5000, time.UTC)
 	header := func(text string) kgo.RecordHeader { return kgo.RecordHeader{Key: "slot", Value: []byte(text)} }
-	var slots produce.Slots // remembers, and must not confuse
+	var slots record.Slots // remembers, and must not confuse
 	for _, c := range []struct {
 		headers []kgo.RecordHeader
 		want    time.Time
@@ -263,7 +263,7 @@ func TestSlotOf(t *testing.T) {
 				t.Errorf("%.60v remembered: %s, want %s", c.headers, got, c.want)
 			}
 		}
-		if got := produce.SlotOf(&kgo.Record{Headers: c.headers}); !got.Equal(c.want) || got.Location() != time.UTC {
+		if got := record.SlotOf(&kgo.Record{Headers: c.headers}); !got.Equal(c.want) || got.Location() != time.UTC {
 			t.Errorf("%.60v: %s, want %s", c.headers, got, c.want)
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/cryptoviz/cryptoviz/engine/record"
 )
 
 // keys are those of one slot on the topic; true: the record was set aside.
@@ -108,7 +110,7 @@ func (s *sender) tail(ctx context.Context, admin *kadm.Client, from time.Time) (
 	for n := range begins {
 		open[n] = map[int64]known{}
 	}
-	var slots Slots
+	var slots record.Slots
 	for len(begins) > 0 {
 		fetches := reader.PollFetches(ctx)
 		if err := fetches.Err(); err != nil {
@@ -133,7 +135,7 @@ func (s *sender) tail(ctx context.Context, admin *kadm.Client, from time.Time) (
 }
 
 // take sorts a record in: what belongs to a transaction counts once that is committed.
-func (t *tail) take(open map[int64]known, r *kgo.Record, slots *Slots) {
+func (t *tail) take(open map[int64]known, r *kgo.Record, slots *record.Slots) {
 	switch {
 	case r.Attrs.IsControl():
 		if len(r.Key) >= 4 && binary.BigEndian.Uint16(r.Key[2:]) == 1 {
@@ -148,9 +150,9 @@ func (t *tail) take(open map[int64]known, r *kgo.Record, slots *Slots) {
 		if open[r.ProducerID] == nil {
 			open[r.ProducerID] = known{}
 		}
-		open[r.ProducerID].put(slots.Of(r), nameOf(r), SetAside(r) != "")
+		open[r.ProducerID].put(slots.Of(r), nameOf(r), record.SetAside(r) != "")
 	default:
-		t.known.put(slots.Of(r), nameOf(r), SetAside(r) != "")
+		t.known.put(slots.Of(r), nameOf(r), record.SetAside(r) != "")
 	}
 }
 

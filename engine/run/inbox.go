@@ -5,7 +5,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cryptoviz/cryptoviz/engine/fetch"
+	"github.com/cryptoviz/cryptoviz/engine/record"
 	"github.com/cryptoviz/cryptoviz/engine/schedule"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
@@ -32,7 +32,7 @@ type inbox struct {
 // sampled is what a slot has.
 type sampled struct {
 	markets map[string]bool // that have a record in it
-	waiting []fetch.Record
+	waiting []record.Record
 	bytes   int64
 	faults  int
 	dropped int
@@ -45,7 +45,7 @@ func newInbox(src *spec.Source) *inbox {
 }
 
 // put takes records as they come; it never waits.
-func (b *inbox) put(records []fetch.Record) {
+func (b *inbox) put(records []record.Record) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, r := range records {
@@ -100,7 +100,7 @@ func (b *inbox) claim(at time.Time) (s *sampled, letGo func()) {
 }
 
 // take returns what waits.
-func (b *inbox) take(s *sampled) []fetch.Record {
+func (b *inbox) take(s *sampled) []record.Record {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	out := s.waiting
@@ -109,7 +109,7 @@ func (b *inbox) take(s *sampled) []fetch.Record {
 }
 
 // giveBack lets records wait that could not be sent: the first of a market stays the one that counts.
-func (b *inbox) giveBack(s *sampled, records []fetch.Record) {
+func (b *inbox) giveBack(s *sampled, records []record.Record) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s.waiting = append(records, s.waiting...)

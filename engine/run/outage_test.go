@@ -13,7 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"github.com/cryptoviz/cryptoviz/engine/produce"
+	"github.com/cryptoviz/cryptoviz/engine/record"
 	"github.com/cryptoviz/cryptoviz/engine/run"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
@@ -52,7 +52,7 @@ func (w *world) twice(topic string) (n int) {
 			if r.Offset >= left[r.Partition]-1 {
 				delete(left, r.Partition)
 			}
-			if id := produce.SlotOf(r).String() + string(r.Key); !r.Attrs.IsControl() {
+			if id := record.SlotOf(r).String() + string(r.Key); !r.Attrs.IsControl() {
 				if seen[id] {
 					n++
 				}

@@ -9,8 +9,8 @@ import (
 
 	"github.com/dustin/go-humanize"
 
-	"github.com/cryptoviz/cryptoviz/engine/fetch"
 	"github.com/cryptoviz/cryptoviz/engine/produce"
+	"github.com/cryptoviz/cryptoviz/engine/record"
 	"github.com/cryptoviz/cryptoviz/engine/schedule"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
@@ -33,7 +33,7 @@ type slotTopic struct {
 }
 
 // Send queues records. An error says why they are not taken; otherwise outcome tells what became of them.
-func (s *slotTopic) Send(_ context.Context, src *spec.Source, slot time.Time, records []fetch.Record) error {
+func (s *slotTopic) Send(_ context.Context, src *spec.Source, slot time.Time, records []record.Record) error {
 	d, err := s.Queue(src, slot, records)
 	if err == nil {
 		s.parts, s.sent = append(s.parts, d), s.sent+len(records)

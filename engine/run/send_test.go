@@ -4,7 +4,7 @@ import (
 	"context"
 	"time"
 
-	"github.com/cryptoviz/cryptoviz/engine/fetch"
+	"github.com/cryptoviz/cryptoviz/engine/record"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
 
@@ -14,7 +14,7 @@ type sender struct {
 	_ context.Context
 }
 
-func (s sender) Send(ctx context.Context, src *spec.Source, slot time.Time, records []fetch.Record) error {
+func (s sender) Send(ctx context.Context, src *spec.Source, slot time.Time, records []record.Record) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()
 	return s.topic.Send(ctx, src, slot, records)

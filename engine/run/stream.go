@@ -11,6 +11,7 @@ import (
 
 	"github.com/cryptoviz/cryptoviz/engine/fetch"
 	"github.com/cryptoviz/cryptoviz/engine/produce"
+	"github.com/cryptoviz/cryptoviz/engine/record"
 	"github.com/cryptoviz/cryptoviz/engine/schedule"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
@@ -47,7 +48,7 @@ func (e *Engine) stream(src *spec.Source, producer *produce.Producer, opt fetch.
 // topic is the producer's part that a sample needs.
 type topic interface {
 	Paused() string
-	Send(ctx context.Context, src *spec.Source, slot time.Time, records []fetch.Record) error
+	Send(ctx context.Context, src *spec.Source, slot time.Time, records []record.Record) error
 }
 
 // connection says how a stream stands, for a slot that began then.

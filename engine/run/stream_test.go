@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/cryptoviz/cryptoviz/engine/fetch"
+	"github.com/cryptoviz/cryptoviz/engine/record"
 	"github.com/cryptoviz/cryptoviz/engine/schedule"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
@@ -28,7 +29,7 @@ type fakeTopic struct {
 
 func (f *fakeTopic) Paused() string { return f.paused }
 
-func (f *fakeTopic) Send(ctx context.Context, src *spec.Source, slot time.Time, records []fetch.Record) error {
+func (f *fakeTopic) Send(ctx context.Context, src *spec.Source, slot time.Time, records []record.Record) error {
 	if _, ok := ctx.Deadline(); !ok || src.Name != "a" {
 		return errors.New("called wrongly")
 	}
@@ -71,14 +72,14 @@ func (s *sampling) Said(time.Time) string { return s.said }
 
 // comes gives a record of now, as the connection does: it never waits.
 func (s *sampling) comes(market, value string) {
-	s.box.put([]fetch.Record{{Key: market, Value: []byte(value), Received: time.Now()}})
+	s.box.put([]record.Record{{Key: market, Value: []byte(value), Received: time.Now()}})
 }
 
 // frame gives a record of each of n markets at once.
 func (s *sampling) frame(n int) {
-	records := make([]fetch.Record, n)
+	records := make([]record.Record, n)
 	for i := range records {
-		records[i] = fetch.Record{Key: fmt.Sprint("M", i), Value: []byte("1"), Received: time.Now()}
+		records[i] = record.Record{Key: fmt.Sprint("M", i), Value: []byte("1"), Received: time.Now()}
 	}
 	s.box.put(records)
 }
@@ -275,7 +276,7 @@ func TestInboxIsBounded(t *testing.T) {
 func TestSampleFaults(t *testing.T) {
 	inSampling(t, func(t *testing.T, s *sampling) {
 		fault := func(value string) {
-			s.box.put([]fetch.Record{{Value: []byte(value), Fault: "no key", Received: time.Now()}})
+			s.box.put([]record.Record{{Value: []byte(value), Fault: "no key", Received: time.Now()}})
 		}
 		s.comes("BTC", "1")
 		for i := range 5 {
