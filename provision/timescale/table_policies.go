@@ -44,7 +44,7 @@ func (d *draft) features() {
 
 // leftover tells what a table has of the time before the server had the Apache edition.
 func (d *draft) leftover(ctx context.Context) error {
-	if d.live.caps.Edition != "apache" || d.rel == nil || d.rel.hyper == nil {
+	if d.rel == nil || d.rel.hyper == nil || d.live.caps.Edition != "apache" {
 		return nil
 	}
 	in, err := d.stored(ctx)
