@@ -380,14 +380,22 @@ func (run *applying) forbidden(ctx context.Context, c plan.Change) string {
 			}
 		}
 	}
-	if lacking := c.Consents.Lacking(c); lacking != "" {
-		return lacking
+	for _, one := range run.together(c) {
+		if lacking := one.Consents.Lacking(one); lacking != "" {
+			return lacking
+		}
 	}
 	run.mu.Lock()
 	defer run.mu.Unlock()
+	for _, one := range run.together(c) {
+		o, known := run.outcome[one.Address]
+		if leads := c.Address == c.Group; one.Address != c.Address && (leads && known || leads && one.Impossible() || one.Address == c.Group && o != Done) {
+			return fmt.Sprintf("it is done together with %s, which was not applied", one.Address)
+		}
+	}
 	if c.Action != plan.Delete {
 		for _, d := range append([]string{timescale.EngineAddress}, c.Depends...) {
-			if o, known := run.outcome[d]; known && o != Done && (!run.changes[d].Impossible() || run.changes[d].Holds()) {
+			if o, known := run.outcome[d]; known && o != Done {
 				return fmt.Sprintf("it depends on %s, which was not applied", d)
 			}
 		}
@@ -401,6 +409,17 @@ func (run *applying) forbidden(ctx context.Context, c plan.Change) string {
 		}
 	}
 	return ""
+}
+
+// together lists the change, and those that are made in the same transaction.
+func (run *applying) together(c plan.Change) []plan.Change {
+	out := []plan.Change{c}
+	for _, m := range run.changes {
+		if c.Group != "" && m.Group == c.Group && m.Address != c.Address {
+			out = append(out, m)
+		}
+	}
+	return out
 }
 
 func (run *applying) tell(e Event) {

@@ -48,7 +48,7 @@ func (w *World) prepare(ctx context.Context) error {
 // leaving lists the relations that this plan removes.
 func (w *World) leaving() (names []string) {
 	for _, r := range w.p.Removed {
-		if slices.Contains([]string{"table", "view", "aggregate"}, r.Kind) {
+		if slices.Contains([]string{"table", "view", "aggregate"}, r.Kind) && w.queries.Successor(r) == "" {
 			names = append(names, r.Name)
 		}
 	}
@@ -94,7 +94,7 @@ func (w *World) liveColumns(ctx context.Context) (map[string][]liveColumn, error
 		names[i] = t.Name
 	}
 	rows, err := w.db.Query(ctx, `SELECT c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod), a.attgenerated <> '' FROM unnest($1::text[]) AS n
-		JOIN pg_class c ON c.oid = to_regclass(quote_ident(n)) JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum`, names)
+		JOIN pg_class c ON c.oid = to_regclass(quote_ident(n)) AND c.relkind IN ('r', 'p') JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum`, names)
 	if err != nil {
 		return nil, err
 	}

@@ -106,10 +106,10 @@ func (w *World) resources() []plan.Resource {
 	for _, t := range w.p.Topics {
 		out = append(out, w.cluster.Topic(t))
 	}
-	for _, t := range w.p.Tables {
-		out = append(out, &timescale.Table{Catalog: w.catalog, Spec: t, Now: w.now})
-	}
 	w.queries = &timescale.Queries{Pipeline: w.p, Catalog: w.catalog}
+	for _, t := range w.p.Tables {
+		out = append(out, &timescale.Table{Catalog: w.catalog, Queries: w.queries, Spec: t, Now: w.now})
+	}
 	for _, v := range w.p.Views {
 		out = append(out, &timescale.View{Queries: w.queries, Spec: v})
 	}
@@ -147,7 +147,7 @@ func (w *World) removed(r *spec.Removed) plan.Resource {
 	case "topic":
 		return w.cluster.Removed(r)
 	case "table":
-		return &timescale.Table{Catalog: w.catalog, Removed: r, Now: w.now}
+		return &timescale.Table{Catalog: w.catalog, Queries: w.queries, Removed: r, Now: w.now}
 	case "view":
 		return &timescale.View{Queries: w.queries, Removed: r}
 	case "aggregate":
@@ -236,7 +236,7 @@ func (w *World) Destroying(ctx context.Context, targets []string) (*World, error
 		}
 		out.Resources = append(out.Resources, d)
 	}
-	out.p, out.catalog.Pipeline, out.queries.Pipeline = &p, &p, &p
+	out.p, out.catalog.Pipeline, out.queries.Pipeline, out.queries.Destroying = &p, &p, &p, true
 	return &out, nil
 }
 

@@ -99,8 +99,8 @@ var tableCodes = []Code{
 	},
 	{
 		ID: "CV-T20", Class: Impossible, Title: "Views or aggregates read it",
-		Text:    "PostgreSQL does not drop, or change the type of, what a view or an aggregate reads.",
-		Choices: []string{"change the views and aggregates in the same file, or remove them: apply does that first, and the next apply changes the table", "keep it"},
+		Text:    "PostgreSQL does not drop, or change the type of, what a view or an aggregate reads. Those that pipeline.hcl declares or removes are dropped before and created again after the change, in one transaction. The ones in the finding are not declared, or their query is refused.",
+		Choices: []string{"declare them, or drop them", "keep it"},
 	},
 	{
 		ID: "CV-T21", Class: Slow, Title: "A table with rows becomes a hypertable",

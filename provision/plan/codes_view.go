@@ -14,8 +14,8 @@ var viewCodes = []Code{
 	},
 	{
 		ID: "CV-V03", Class: Impossible, Title: "Columns of a view that others need",
-		Text:    "PostgreSQL replaces a view in place only when its columns stay as they are, with new ones after them. Otherwise it must be dropped and made anew, and what hangs on it forbids that.",
-		Choices: []string{"keep the columns, and put new ones at the end", "first remove what hangs on it, then apply again", "a view of another name"},
+		Text:    "PostgreSQL replaces a view in place only when its columns stay as they are, with new ones after them. Otherwise it must be dropped and created again. apply does that with everything that pipeline.hcl declares in one transaction, and the view keeps its grants, comments, options, triggers and rules. Something that depends on it and is not declared, or that does not fit the new columns, forbids it.",
+		Choices: []string{"keep the columns, and put new ones at the end", "declare what depends on it: then it is created again, too", "drop what depends on it, then apply again", "a view of another name"},
 	},
 	{
 		ID: "CV-V04", Class: Risky, Title: "View made anew",
@@ -24,8 +24,8 @@ var viewCodes = []Code{
 	},
 	{
 		ID: "CV-V05", Class: Impossible, Title: "View that others need",
-		Text:    "PostgreSQL does not drop a view while another view, an aggregate, a function or a table with the type of its rows hangs on it; and apply drops none that has triggers or rules, which would go with it.",
-		Choices: []string{"remove what hangs on it, too"},
+		Text:    "PostgreSQL does not drop a view while another view, an aggregate, a function or a table with the type of its rows depends on it; and apply drops none that has triggers or rules, which would go with it. What pipeline.hcl declares is changed first.",
+		Choices: []string{"remove what depends on it, too"},
 	},
 	{
 		ID: "CV-V06", Class: Risky, Title: "View that others may read",
@@ -82,8 +82,8 @@ var viewCodes = []Code{
 	},
 	{
 		ID: "CV-A09", Class: Impossible, Title: "Aggregate that others need",
-		Text:    "To delete or rebuild an aggregate it must be dropped, and something that pipeline.hcl does not declare, or that could not be made again, hangs on it.",
-		Choices: []string{"declare what hangs on it, so that it is made anew too", "remove it first, then apply again", "an aggregate of another name, beside this one"},
+		Text:    "To delete or rebuild an aggregate it must be dropped, and something that pipeline.hcl does not declare, or that could not be created again, depends on it. What is declared is dropped and created with it in one transaction; refreshes follow after it.",
+		Choices: []string{"declare what depends on it: then it is created again, too", "remove it first, then apply again", "an aggregate of another name, beside this one"},
 	},
 	{
 		ID: "CV-A10", Class: Slow, Title: "First refresh",

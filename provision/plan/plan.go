@@ -64,6 +64,7 @@ type Change struct {
 	Ours     bool      `json:"ours,omitempty"` // our mark is in the ledger
 	Depends  []string  `json:"depends,omitempty"`
 	Waits    string    `json:"waits_for,omitempty"` // apply leaves it out, because this other change cannot be done
+	Group    string    `json:"group,omitempty"`     // the change in whose transaction it is made, together with all of the same group
 
 	Recounts []Recount `json:"-"` // what counts again, at the change's turn, what it loses
 	Consents Consents  `json:"-"` // apply: what the change may lose
@@ -212,12 +213,6 @@ func (c Change) Class() Class {
 // Impossible tells whether the change cannot be done.
 func (c Change) Impossible() bool { return c.Class() == Impossible }
 
-// Holds tells whether what depends on the change cannot be done either. A table that only its readers hold up (CV-T20) holds
-// them not: they change first, and the next apply changes the table.
-func (c Change) Holds() bool {
-	return slices.ContainsFunc(c.Findings, func(f Finding) bool { return f.Class == Impossible && f.Code != "CV-T20" })
-}
-
 // Wait marks what apply will leave out because of another change: what depends on one that cannot be done, and the deletion of
 // what is still needed by one that cannot be deleted. All depends on the engine's tables, which hold the marks.
 func (p Plan) Wait() {
@@ -225,6 +220,12 @@ func (p Plan) Wait() {
 	for i, c := range p.Changes {
 		for _, d := range append([]string{EngineAddress}, c.Depends...) {
 			next[d] = append(next[d], i)
+		}
+	}
+	members := map[string][]int{}
+	for i, c := range p.Changes {
+		if c.Group != "" {
+			members[c.Group] = append(members[c.Group], i)
 		}
 	}
 	byAddress := map[string]int{}
@@ -240,6 +241,9 @@ func (p Plan) Wait() {
 	}
 	hold = func(i int) {
 		c := p.Changes[i]
+		for _, j := range members[c.Group] {
+			mark(j, c.Address)
+		}
 		if c.Action != Delete {
 			for _, j := range next[c.Address] {
 				if p.Changes[j].Action != Delete {
@@ -255,7 +259,7 @@ func (p Plan) Wait() {
 		}
 	}
 	for i, c := range p.Changes {
-		if c.Holds() || c.Action == Delete && c.Impossible() {
+		if c.Impossible() {
 			hold(i)
 		}
 	}
@@ -359,6 +363,11 @@ func (p Plan) Target(addresses []string) (Plan, error) {
 		keep[a] = true
 		for _, d := range byAddress[a].Depends {
 			add(d)
+		}
+		for _, c := range p.Changes { // one transaction
+			if c.Group != "" && c.Group == byAddress[a].Group {
+				add(c.Address)
+			}
 		}
 	}
 	for _, a := range addresses {

@@ -22,6 +22,7 @@ type Aggregate struct {
 
 	query string   // as the server writes it, known after Read
 	reads []string // of an aggregate that goes
+	group *group   // what it changes together with
 }
 
 func (a *Aggregate) name() string {
@@ -47,7 +48,7 @@ func (a *Aggregate) DependsOn() []string {
 	if a.Spec == nil {
 		return a.reads
 	}
-	return a.Queries.dependsOn(a.name())
+	return a.group.dependsOn(a.Address(), a.Queries.dependsOn(a.name()))
 }
 
 // Want is the declared state. The query is as the server writes it once Read has asked for that.
@@ -147,7 +148,10 @@ func (a *Aggregate) Read(ctx context.Context) (*plan.State, error) {
 		a.query, refresh = answers.by[a.name()].text, a.Spec.Refresh
 	}
 	l, err := a.Queries.live(ctx, a.name(), refresh)
-	if err != nil || l == nil {
+	if err != nil {
+		return nil, err
+	}
+	if a.group, err = a.Queries.groupOf(ctx, a.Address()); err != nil || l == nil {
 		return nil, err
 	}
 	if a.Spec == nil {

@@ -74,9 +74,8 @@ func (a *Aggregate) judgeCreate(ctx context.Context, c *plan.Change, caps Capabi
 	if err != nil {
 		return err
 	}
-	if what := v.taken(a.name(), s); what != "" {
-		c.Find("CV-V01", "", "the name belongs to a %[1]s: give the block another one, or rename the %[1]s", what)
-		return nil
+	if what := v.taken(a.name(), s); what != "" && a.group == nil {
+		return a.Queries.nameTaken(ctx, c, what)
 	}
 	answers, err := a.Queries.answers(ctx)
 	if err != nil {
@@ -101,6 +100,10 @@ func (a *Aggregate) judgeCreate(ctx context.Context, c *plan.Change, caps Capabi
 	a.warnOfWindow(c)
 	if r := s.relations[a.Spec.From.Name]; r != nil && r.hyper != nil && r.hyper.chunks > 0 {
 		c.Find("CV-A10", "", "it reads %s: %s", a.Spec.From.Name, extent(r))
+	}
+	if a.group != nil {
+		a.group.join(c, nil)
+		return nil
 	}
 	name := quote(a.name())
 	c.Steps = append(transaction(aggregateSQL(name, query, a.Spec, caps)...), refreshSQL(name, "", a.Spec.Refresh, false, caps))
@@ -166,12 +169,16 @@ func (a *Aggregate) judgeUpdate(ctx context.Context, c *plan.Change, l *liveAggr
 		a.refused(c, answer, answers)
 		return nil
 	}
-	if parent, rebuilt := answers.rebuilt[a.name()]; rebuilt {
+	groups, err := a.Queries.groups(ctx)
+	if err != nil {
+		return err
+	}
+	if parent, rebuilt := groups.rebuilt[a.name()]; rebuilt {
 		if answer.untried != "" {
 			c.Note("the aggregate could not be tried out: %s", answer.untried)
 		}
 		a.warnOfWindow(c)
-		return a.judgeRebuild(ctx, c, l, parent, answers, caps)
+		return a.judgeRebuild(ctx, c, l, parent, groups)
 	}
 	name := quote(l.schema, l.name)
 	steps, after := slices.Clone(answer.inPlace), []string(nil)

@@ -36,7 +36,7 @@ func TestAggregateRebuild(t *testing.T) {
 	a.Query = strings.Replace(a.Query, "6 hours", "12 hours", 1)
 	w.catalog.Reset()
 	c := w.plan(r)
-	w.expect(c, plan.Replace, []string{"query: SQL -> SQL (intent)"}, "CV-A03", "CV-A03")
+	w.expect(c, plan.Replace, []string{"query: SQL -> SQL (intent)"}, "CV-A03")
 	cc := w.plan(rc)
 	w.expect(cc, plan.Replace, nil, "CV-A03")
 	if len(cc.Steps) != 0 || len(cc.Notes) != 1 {
@@ -61,9 +61,9 @@ func TestAggregateRebuild(t *testing.T) {
 	a.Query = strings.Replace(a.Query, "max(price)", "min(price)", 1)
 	w.catalog.Reset()
 	c, cc = w.plan(r), w.plan(rc)
-	w.expect(c, plan.Replace, []string{"query: SQL -> SQL (intent)"}, "CV-A02", "CV-A02")
+	w.expect(c, plan.Replace, []string{"query: SQL -> SQL (intent)"}, "CV-A02")
 	w.expect(cc, plan.Replace, nil, "CV-A02")
-	if own, its := c.Findings[0].Loss, c.Findings[1].Loss; own.Count < 28 || own.Count > 34 || its.Count < 7 || its.Count > 9 || *its != *cc.Findings[0].Loss || own.From == "" {
+	if own, its := c.Findings[0].Loss, cc.Findings[0].Loss; own.Count < 28 || own.Count > 34 || its.Count < 7 || its.Count > 9 || own.From == "" {
 		t.Errorf("loss %+v, of the child %+v", own, its)
 	} else {
 		t.Logf("loss %+v: %s", own, c.Findings[0].Text)
@@ -87,14 +87,14 @@ func TestAggregateRebuild(t *testing.T) {
 	w.exec("CREATE RULE quiet AS ON INSERT TO weekly DO INSTEAD NOTHING")
 	c = w.see(r)
 	w.expect(c, plan.Replace, []string{"query: SQL -> SQL (intent)"}, "CV-A03", "CV-A09")
-	if text := c.Findings[1].Text; text != "rule quiet hangs on weekly" {
+	if text := c.Findings[1].Text; text != "rule quiet depends on aggregate.weekly" {
 		t.Error(text)
 	}
 	w.exec("DROP RULE quiet ON weekly")
 	w.exec("ALTER MATERIALIZED VIEW weekly SET (timescaledb.compress = true)")
 	w.catalog.Reset()
 	c, cc = w.plan(r), w.plan(rc)
-	w.expect(c, plan.Replace, []string{"query: SQL -> SQL (intent)"}, "CV-A03", "CV-A03", "CV-A11")
+	w.expect(c, plan.Replace, []string{"query: SQL -> SQL (intent)"}, "CV-A03")
 	w.expect(cc, plan.Replace, []string{"query: SQL -> SQL (intent)"}, "CV-A03", "CV-A11")
 	w.carry(r, c)
 	w.carry(rc, cc)
@@ -116,7 +116,7 @@ func TestAggregateRebuildTellsOfOthers(t *testing.T) {
 	query := a.Query
 	a.Query = strings.Replace(query, "max(price)", "1 + max(price)", 1)
 	w.catalog.Reset()
-	w.expect(w.plan(r), plan.Replace, []string{"query: SQL -> SQL (intent)"}, "CV-A03", "CV-A03")
+	w.expect(w.plan(r), plan.Replace, []string{"query: SQL -> SQL (intent)"}, "CV-A03")
 	w.expect(w.plan(rc), plan.Replace, nil, "CV-A03")
 
 	w.exec("SELECT add_retention_policy('daily', interval '60 days')")
@@ -127,14 +127,13 @@ func TestAggregateRebuildTellsOfOthers(t *testing.T) {
 	w.exec("CREATE INDEX ON daily (source, high, bucket DESC)")
 	w.catalog.Reset()
 	c, cc := w.plan(r), w.plan(rc)
-	w.expect(c, plan.Replace, []string{"query: SQL -> SQL (intent)"}, "CV-A03", "CV-A11", "CV-A03", "CV-A11")
+	w.expect(c, plan.Replace, []string{"query: SQL -> SQL (intent)"}, "CV-A03", "CV-A11")
 	w.expect(cc, plan.Replace, nil, "CV-A03", "CV-A11")
-	for _, f := range []plan.Finding{c.Findings[1], c.Findings[3], cc.Findings[1]} {
+	for _, f := range []plan.Finding{c.Findings[1], cc.Findings[1]} {
 		t.Log(f.Text)
 	}
 	for text, all := range map[string][]string{
 		c.Findings[1].Text:  {"(refresh from 9d to 1d, every 2h)", "(retention of 60d)", "source_high_bucket_idx (btree (source, high, bucket DESC)), index by_price (btree (source, high) WHERE"},
-		c.Findings[3].Text:  {"of aggregate.weekly, which reads it: ", "(refresh from 20d to 1h, every 3h)", "high_idx (btree (high))"},
 		cc.Findings[1].Text: {"(refresh from 20d to 1h, every 3h)", "high_idx (btree (high))"},
 	} {
 		for _, part := range all {
@@ -155,7 +154,7 @@ func TestAggregateRebuildTellsOfOthers(t *testing.T) {
 	w.carry(rc, cc)
 	a.Query, a.Refresh, a.Retention = strings.Replace(query, "max(price)", "1 + max(price)", 1), nil, 0
 	w.catalog.Reset()
-	w.expect(w.plan(r), plan.Replace, []string{"query: SQL -> SQL (intent)", "refresh.start: 3d ->  (reset)", "refresh.end: 1h ->  (reset)", "refresh.every: 30m ->  (reset)", "retention: 60d ->  (reset)"}, "CV-A03", "CV-A03", "CV-A11")
+	w.expect(w.plan(r), plan.Replace, []string{"query: SQL -> SQL (intent)", "refresh.start: 3d ->  (reset)", "refresh.end: 1h ->  (reset)", "refresh.every: 30m ->  (reset)", "retention: 60d ->  (reset)"}, "CV-A03")
 }
 
 // carry applies a change as it was planned.

@@ -9,7 +9,7 @@ import (
 
 // aggregateSQL makes an aggregate without data and with its policies; name is quoted. The first statement makes it.
 func aggregateSQL(name, query string, a *spec.Aggregate, caps Capabilities) []string {
-	out := []string{fmt.Sprintf("CREATE MATERIALIZED VIEW IF NOT EXISTS %s WITH (timescaledb.continuous, timescaledb.materialized_only = %t) AS\n%s\nWITH NO DATA", name, !a.RealTime, query)}
+	out := []string{fmt.Sprintf(createAggregate+"%s WITH (timescaledb.continuous, timescaledb.materialized_only = %t) AS\n%s\nWITH NO DATA", name, !a.RealTime, query)}
 	if a.Refresh != nil {
 		out = append(out, addRefreshSQL(name, a.Refresh, caps))
 	}

@@ -15,13 +15,15 @@ import (
 // Table is the resource of one table block, with its hypertable or native partitions; or of a removed block that names one.
 type Table struct {
 	Catalog *Catalog
+	Queries *Queries      // what reads it; nil: nothing that is declared
 	Spec    *spec.Table   // nil: the table shall be deleted
 	Removed *spec.Removed // of a table that shall be deleted
 	Now     func() time.Time
 
-	live *snapshot // what Read saw: Want and Judge go by it
-	rel  *relation // nil: there is none
-	expr map[expression]normal
+	live  *snapshot // what Read saw: Want and Judge go by it
+	rel   *relation // nil: there is none
+	expr  map[expression]normal
+	group *group // what it changes together with
 }
 
 func (t *Table) name() string {
@@ -43,8 +45,13 @@ func (t *Table) Where() string {
 	return fmt.Sprintf("%s:%d", r.Range.Filename, r.Range.Start.Line)
 }
 
-// DependsOn is the engine's schema: it brings the extension.
-func (t *Table) DependsOn() []string { return []string{EngineAddress} }
+// DependsOn is the engine's schema, which brings the extension; and what its group needs.
+func (t *Table) DependsOn() []string {
+	if t.Spec == nil {
+		return []string{EngineAddress}
+	}
+	return t.group.dependsOn(t.Address(), []string{EngineAddress})
+}
 
 // Layouts of a table.
 const (
@@ -157,6 +164,16 @@ func indexValue(columns []string, unique bool) string {
 
 // Read is the live state, from the shared snapshot. The server is asked how it writes the declared expressions.
 func (t *Table) Read(ctx context.Context) (*plan.State, error) {
+	s, err := t.observe(ctx)
+	if err != nil {
+		return nil, err
+	}
+	t.group, err = t.Queries.groupOf(ctx, t.Address())
+	return s, err
+}
+
+// observe reads the live state alone.
+func (t *Table) observe(ctx context.Context) (*plan.State, error) {
 	live, err := t.Catalog.load(ctx)
 	if err != nil {
 		return nil, err
@@ -170,11 +187,28 @@ func (t *Table) Read(ctx context.Context) (*plan.State, error) {
 			return nil, fmt.Errorf("read table %s: %w", t.name(), err)
 		}
 	}
+	if t.ofAnotherKind(live) {
+		t.rel = nil
+	}
 	if t.rel == nil {
 		return nil, nil
 	}
 	s := t.state(t.rel, t.renames())
 	return s, t.readKeep(ctx, s)
+}
+
+// ofAnotherKind tells whether the name belongs to something that a removed block deletes in the same apply, or that took over the
+// name of the table.
+func (t *Table) ofAnotherKind(live *snapshot) bool {
+	if t.rel == nil || t.Queries == nil {
+		return false
+	}
+	kind := live.kindOf(t.rel)
+	if t.Spec == nil {
+		return kind != "table" && t.Queries.Successor(t.Removed) == kind+"."+t.name()
+	}
+	old := t.Queries.predecessor(t.Address())
+	return old != "" && old == kind+"."+t.name()
 }
 
 // renames maps live columns that are declared under a new name to that name.

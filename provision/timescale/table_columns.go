@@ -132,10 +132,61 @@ func (d *draft) blockedByReaders(ctx context.Context, l *liveColumn, attr string
 	if err != nil {
 		return err
 	}
-	if len(readers) > 0 {
-		d.change.Find("CV-T20", attr, "%s read %s", strings.Join(readers, ", "), l.name)
+	if d.group == nil && len(readers) > 0 {
+		text := strings.Join(readers, ", ") + " read " + l.name
+		if d.Queries != nil {
+			groups, err := d.Queries.groups(ctx)
+			if err != nil {
+				return err
+			}
+			if blocked := groups.blocked[d.Address()]; len(blocked) > 0 {
+				text = strings.Join(blocked, "; ")
+			}
+		}
+		d.change.Find("CV-T20", attr, "%s", text)
 	}
 	return d.blockedByOthers(ctx, l, attr)
+}
+
+// findRetyped lists the live names of the stored columns that get another type.
+func (d *draft) findRetyped() {
+	for _, w := range d.Spec.Columns {
+		if l := d.liveColumn(w); l != nil && l.typ != string(w.Type) && !l.generated && w.Generated == "" {
+			d.retyped = append(d.retyped, l.name)
+		}
+	}
+}
+
+// displaced lists the live names of the columns that are dropped, made anew or get another type: a view that reads one forbids it.
+func (d *draft) displaced() (out []string) {
+	d.findRetyped()
+	for _, diff := range d.change.Diffs {
+		name, is := strings.CutPrefix(diff.Name, "column ")
+		if _, described := strings.CutSuffix(name, " description"); !is || described {
+			continue
+		}
+		w, l := d.Spec.Column(name), d.rel.column(name)
+		if w != nil {
+			l = d.liveColumn(w)
+		}
+		if l != nil && (w == nil || d.regenerates(w, l) && !d.setsExpression(w, l) || w.Generated == "" && l.typ != string(w.Type)) {
+			out = append(out, l.name)
+		}
+	}
+	for _, w := range d.follows() {
+		out = append(out, w.Name)
+	}
+	return out
+}
+
+// regenerates tells whether a column becomes generated, or gets another expression or type.
+func (d *draft) regenerates(w *spec.Column, l *liveColumn) bool {
+	return w.Generated != "" && (!l.generated || l.virtual || l.typ != string(w.Type) || d.written(declaredExpression(d.Spec, w)) != d.written(liveExpression(d.rel, *l)))
+}
+
+// setsExpression tells whether PostgreSQL gives a generated column its new expression in place.
+func (d *draft) setsExpression(w *spec.Column, l *liveColumn) bool {
+	return l.generated && !l.virtual && l.typ == string(w.Type) && w.Null != l.notNull && d.live.caps.Number >= 170000 && len(d.retyped) == 0
 }
 
 func (d *draft) changeColumn(ctx context.Context, w *spec.Column, l *liveColumn) error {
@@ -158,7 +209,7 @@ func (d *draft) changeColumn(ctx context.Context, w *spec.Column, l *liveColumn)
 		d.step(alteringColumns, false, "%sDROP IDENTITY IF EXISTS", alter)
 	}
 	switch {
-	case w.Generated != "" && (!l.generated || l.virtual || differs || l.typ != string(w.Type)):
+	case d.regenerates(w, l):
 		return d.generate(ctx, w, l)
 	case w.Generated == "" && l.generated:
 		d.step(alteringColumns, false, "%sDROP EXPRESSION IF EXISTS", alter)
@@ -269,7 +320,7 @@ func (d *draft) generate(ctx context.Context, w *spec.Column, l *liveColumn) err
 		d.change.Find("CV-T12", attr, "TimescaleDB changes no generated column while the columnstore is on")
 		return nil
 	}
-	if l.generated && !l.virtual && l.typ == string(w.Type) && w.Null != l.notNull && d.live.caps.Number >= 170000 && len(d.retyped) == 0 {
+	if d.setsExpression(w, l) {
 		d.step(generating, true, "ALTER TABLE %s ALTER COLUMN %s SET EXPRESSION AS (%s)", d.table(), quote(w.Name), w.Generated)
 		d.unevaluated(w, []string{})
 		return nil

@@ -18,14 +18,14 @@ func TestTableColumnInUse(t *testing.T) {
 	w.exec("CREATE FUNCTION noted() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN new; END'")
 	part := w.text("SELECT min(inhrelid::regclass::text) FROM pg_inherits WHERE inhparent = 'm'::regclass")
 	for _, test := range []struct{ make, drop, text string }{
-		{"CREATE POLICY few ON m USING (n > 0)", "DROP POLICY few ON m", "policy few on table m hangs on it"},
-		{"CREATE TRIGGER t BEFORE UPDATE OF n ON m FOR EACH ROW EXECUTE FUNCTION noted()", "DROP TRIGGER t ON m", "trigger t on table m hangs on it"},
-		{"CREATE TRIGGER t BEFORE UPDATE ON " + part + " FOR EACH ROW WHEN (new.n > 0) EXECUTE FUNCTION noted()", "DROP TRIGGER t ON " + part, "trigger t on table " + part + " hangs on it"},
-		{"CREATE RULE r AS ON UPDATE TO m WHERE new.n > 9 DO INSTEAD NOTHING", "DROP RULE r ON m", "rule r on table m hangs on it"},
-		{"CREATE VIEW one AS SELECT n FROM " + part, "DROP VIEW one", "view one hangs on it"},
-		{"CREATE FUNCTION most() RETURNS integer BEGIN ATOMIC SELECT max(n) FROM m; END", "DROP FUNCTION most", "function most() hangs on it"},
-		{"CREATE PUBLICATION p FOR TABLE m (n, source, time) WITH (publish_via_partition_root)", "DROP PUBLICATION p", "publication of table m in publication p hangs on it"},
-		{"CREATE TABLE whole (row m)", "DROP TABLE whole", "column row of table whole hangs on it"},
+		{"CREATE POLICY few ON m USING (n > 0)", "DROP POLICY few ON m", "policy few on table m depends on it"},
+		{"CREATE TRIGGER t BEFORE UPDATE OF n ON m FOR EACH ROW EXECUTE FUNCTION noted()", "DROP TRIGGER t ON m", "trigger t on table m depends on it"},
+		{"CREATE TRIGGER t BEFORE UPDATE ON " + part + " FOR EACH ROW WHEN (new.n > 0) EXECUTE FUNCTION noted()", "DROP TRIGGER t ON " + part, "trigger t on table " + part + " depends on it"},
+		{"CREATE RULE r AS ON UPDATE TO m WHERE new.n > 9 DO INSTEAD NOTHING", "DROP RULE r ON m", "rule r on table m depends on it"},
+		{"CREATE VIEW one AS SELECT n FROM " + part, "DROP VIEW one", "view one depends on it"},
+		{"CREATE FUNCTION most() RETURNS integer BEGIN ATOMIC SELECT max(n) FROM m; END", "DROP FUNCTION most", "function most() depends on it"},
+		{"CREATE PUBLICATION p FOR TABLE m (n, source, time) WITH (publish_via_partition_root)", "DROP PUBLICATION p", "publication of table m in publication p depends on it"},
+		{"CREATE TABLE whole (row m)", "DROP TABLE whole", "column row of table whole depends on it"},
 	} {
 		w.exec(test.make)
 		column(s, "n").Type = spec.Bigint
@@ -68,7 +68,7 @@ func TestTableColumnInUse(t *testing.T) {
 	}
 }
 
-// A table that others need does not go, and the plan says so also while a view hangs on it that goes by the same plan.
+// A table that others need does not go, and the plan says so also while a view depends on it that goes by the same plan.
 func TestTableInUseIsNotDropped(t *testing.T) {
 	t.Parallel()
 	w := newTableWorld(t, testkit.Postgres(t))
@@ -79,13 +79,13 @@ func TestTableInUseIsNotDropped(t *testing.T) {
 	w.cat.Pipeline.Removed = []*spec.Removed{{Kind: "view", Name: "v"}}
 	w.expect(w.plan(w.removed("m")), "", "CV-T29")
 	for _, test := range []struct{ make, drop, text string }{
-		{"CREATE TABLE theirs (m text CONSTRAINT of_m REFERENCES m)", "DROP TABLE theirs", "constraint of_m on table theirs hangs on it"},
-		{"CREATE TABLE theirs (a m[])", "DROP TABLE theirs", "column a of table theirs hangs on it"},
-		{"CREATE TABLE theirs (id bigint DEFAULT nextval('m_id_seq'))", "DROP TABLE theirs", "default value for column id of table theirs hangs on it"},
-		{"CREATE TABLE theirs () INHERITS (m)", "DROP TABLE theirs", "default value for column id of table theirs, table theirs hang on it"},
-		{"CREATE TABLE theirs (a int); CREATE POLICY p ON theirs USING (a IN (SELECT n FROM m))", "DROP TABLE theirs", "policy p on table theirs hangs on it"},
-		{"CREATE FUNCTION all_m() RETURNS SETOF m LANGUAGE sql AS 'SELECT * FROM v'", "DROP FUNCTION all_m", "function all_m() hangs on it"},
-		{"CREATE VIEW theirs AS SELECT NULL::m AS a", "DROP VIEW theirs", "column a of view theirs, view theirs hang on it"},
+		{"CREATE TABLE theirs (m text CONSTRAINT of_m REFERENCES m)", "DROP TABLE theirs", "constraint of_m on table theirs depends on it"},
+		{"CREATE TABLE theirs (a m[])", "DROP TABLE theirs", "column a of table theirs depends on it"},
+		{"CREATE TABLE theirs (id bigint DEFAULT nextval('m_id_seq'))", "DROP TABLE theirs", "default value for column id of table theirs depends on it"},
+		{"CREATE TABLE theirs () INHERITS (m)", "DROP TABLE theirs", "default value for column id of table theirs, table theirs depend on it"},
+		{"CREATE TABLE theirs (a int); CREATE POLICY p ON theirs USING (a IN (SELECT n FROM m))", "DROP TABLE theirs", "policy p on table theirs depends on it"},
+		{"CREATE FUNCTION all_m() RETURNS SETOF m LANGUAGE sql AS 'SELECT * FROM v'", "DROP FUNCTION all_m", "function all_m() depends on it"},
+		{"CREATE VIEW theirs AS SELECT NULL::m AS a", "DROP VIEW theirs", "column a of view theirs, view theirs depend on it"},
 	} {
 		w.exec("SET check_function_bodies = off; " + test.make)
 		c := w.plan(w.removed("m"))
@@ -135,7 +135,7 @@ func hangings(t *testing.T, w *tableWorld) {
 	column(s, "n").Type = spec.Bigint
 	c := w.plan(w.table(s))
 	w.expect(c, "column n intent", "CV-T09 CV-T36")
-	if f := c.Findings[0]; f.Text != "trigger t on table m hangs on it" {
+	if f := c.Findings[0]; f.Text != "trigger t on table m depends on it" {
 		t.Errorf("%+v", f)
 	}
 	w.exec("CREATE MATERIALIZED VIEW hours WITH (timescaledb.continuous) AS SELECT time_bucket('1 hour', time) AS hour, max(price) AS high FROM m GROUP BY 1 WITH NO DATA")
@@ -143,7 +143,7 @@ func hangings(t *testing.T, w *tableWorld) {
 	w.expect(w.plan(w.removed("m")), "", "CV-T29")
 	w.exec("CREATE TABLE theirs (source text, time timestamptz, FOREIGN KEY (source, time) REFERENCES m)")
 	c = w.plan(w.removed("m"))
-	if w.expect(c, "", "CV-T29 CV-T36"); c.Findings[0].Text != "constraint theirs_source_time_fkey on table theirs hangs on it" {
+	if w.expect(c, "", "CV-T29 CV-T36"); c.Findings[0].Text != "constraint theirs_source_time_fkey on table theirs depends on it" {
 		t.Errorf("%+v", c.Findings)
 	}
 	w.exec("DROP TABLE theirs; DROP MATERIALIZED VIEW hours")

@@ -64,6 +64,68 @@ func (d *draft) table() string { return quote(d.name()) }
 // Judge completes a change: what it costs, whether the server would do it, and with which statements.
 func (t *Table) Judge(ctx context.Context, c *plan.Change) error {
 	d := &draft{Table: t, change: c}
+	if err := d.prepare(ctx); err != nil || c.Action == plan.None || c.Impossible() {
+		return err
+	}
+	if err := d.try(ctx); err != nil || c.Impossible() {
+		return err
+	}
+	if t.group == nil {
+		c.Steps = inTransaction(d.steps)
+		return nil
+	}
+	steps, err := d.ofGroup(ctx)
+	t.group.join(c, inTransaction(steps))
+	return err
+}
+
+// ofGroup lists the steps of all tables of the group, for its leader.
+func (d *draft) ofGroup(ctx context.Context) ([]step, error) {
+	all := d.steps
+	if d.group.leader != d.Address() {
+		return nil, nil
+	}
+	last, err := d.Catalog.managed(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range d.group.tables[1:] {
+		i := slices.IndexFunc(d.Queries.Pipeline.Tables, func(t *spec.Table) bool { return t.Name == name })
+		t := &Table{Catalog: d.Catalog, Queries: d.Queries, Spec: d.Queries.Pipeline.Tables[i], Now: d.Now}
+		c, err := t.compare(ctx, last)
+		if err != nil {
+			return nil, err
+		}
+		other := &draft{Table: t, change: &c}
+		if err := other.prepare(ctx); err != nil {
+			return nil, err
+		}
+		all = append(all, other.steps...)
+	}
+	return all, nil
+}
+
+// compare reads a table, and compares it with what is declared and what the last apply set.
+func (t *Table) compare(ctx context.Context, last map[string]plan.State) (plan.Change, error) {
+	live, err := t.Read(ctx)
+	if err != nil {
+		return plan.Change{}, err
+	}
+	return newChange(t, last, live), nil
+}
+
+func newChange(t *Table, last map[string]plan.State, live *plan.State) plan.Change {
+	var was *plan.State
+	state, ours := last[t.Address()]
+	if ours {
+		was = &state
+	}
+	return plan.New(t, was, ours, live)
+}
+
+// prepare finds what the change costs, and its steps in order.
+func (d *draft) prepare(ctx context.Context) error {
+	t, c := d.Table, d.change
 	var err error
 	switch c.Action {
 	case plan.None:
@@ -74,6 +136,9 @@ func (t *Table) Judge(ctx context.Context, c *plan.Change) error {
 	case plan.Delete:
 		err = d.dropTable(ctx)
 	case plan.Create:
+		if err := d.takesName(ctx); err != nil {
+			return err
+		}
 		d.features()
 		d.retentionAgainstOthers()
 		for _, sql := range CreateSQL(t.Spec, t.live.caps, t.Now()) {
@@ -95,15 +160,21 @@ func (t *Table) Judge(ctx context.Context, c *plan.Change) error {
 			}
 		}
 	}
-	if c.Impossible() {
+	slices.SortStableFunc(d.steps, func(a, b step) int { return cmp.Compare(a.phase, b.phase) })
+	return nil
+}
+
+// takesName adds the finding that the name belongs to a removed view that cannot go.
+func (d *draft) takesName(ctx context.Context) error {
+	r := d.live.relations[d.name()]
+	if r == nil || d.group != nil {
 		return nil
 	}
-	slices.SortStableFunc(d.steps, func(a, b step) int { return cmp.Compare(a.phase, b.phase) })
-	if err := d.try(ctx); err != nil || c.Impossible() {
-		return err
+	groups, err := d.Queries.groups(ctx)
+	if err == nil {
+		d.change.Find("CV-T01", "layout", "%s is a %s that cannot be dropped: %s", d.name(), d.live.kindOf(r), strings.Join(groups.blocked[d.Address()], "; "))
 	}
-	c.Steps = inTransaction(d.steps)
-	return nil
+	return err
 }
 
 func (d *draft) update(ctx context.Context) error {
@@ -112,11 +183,7 @@ func (d *draft) update(ctx context.Context) error {
 		return nil
 	}
 	indexes := d.renamedIndexes()
-	for _, w := range d.Spec.Columns {
-		if l := d.liveColumn(w); l != nil && l.typ != string(w.Type) && !l.generated && w.Generated == "" {
-			d.retyped = append(d.retyped, l.name)
-		}
-	}
+	d.findRetyped()
 	for _, diff := range d.change.Diffs {
 		kind, rest, _ := strings.Cut(diff.Name, " ")
 		column, described := strings.CutSuffix(rest, " description")
@@ -172,7 +239,17 @@ func (d *draft) dropTable(ctx context.Context) error {
 	}
 	all := len(readers)
 	readers = slices.DeleteFunc(readers, d.goesBefore)
-	d.untried = len(readers) < all
+	if d.Queries != nil && d.Spec == nil {
+		blocked, err := d.Queries.keepers(ctx, d.Removed, d.group, readers)
+		if err != nil {
+			return err
+		}
+		if readers = nil; blocked != "" {
+			c.Find("CV-T20", "", "%s", blocked)
+			all = 0
+		}
+	}
+	d.untried = d.group != nil || len(readers) < all
 	if len(readers) > 0 {
 		c.Find("CV-T20", "", "%s read it", strings.Join(readers, ", "))
 	}
@@ -186,7 +263,7 @@ func (d *draft) dropTable(ctx context.Context) error {
 	if !s.about { // else it is the server's estimate that was agreed to
 		d.recount("CV-T29", true, "SELECT count(*) FROM "+d.table())
 	}
-	d.step(renaming, false, "DROP TABLE IF EXISTS %s", d.table())
+	d.step(renaming, false, dropTable+"%s", d.table())
 	return nil
 }
 
@@ -326,7 +403,23 @@ func (d *draft) try(ctx context.Context) error {
 			cheap = all
 		}
 	}
-	open, err := d.run(ctx, nil, d.steps[:cheap])
+	before, steps := []string(nil), d.steps[:cheap]
+	if g := d.group; g != nil {
+		if g.aggregates() && d.rel == nil {
+			d.note("not tried on the server: aggregates are dropped and created in the same transaction")
+			return nil
+		}
+		if g.aggregates() {
+			return d.tryCopy(ctx, s, "aggregates that read it would have to be dropped for that")
+		}
+		before = g.drops
+		if cheap == all && len(g.tables) == 1 {
+			for _, sql := range g.creates {
+				steps = append(slices.Clip(steps), step{sql: sql})
+			}
+		}
+	}
+	open, err := d.run(ctx, before, steps)
 	if err != nil || d.change.Impossible() {
 		return err
 	}

@@ -78,6 +78,16 @@ func (d *draft) retype(ctx context.Context, w *spec.Column, l *liveColumn) error
 
 // regenerate makes generated columns anew that read a column with a new type: PostgreSQL refuses to change what they read.
 func (d *draft) regenerate(ctx context.Context) error {
+	for _, w := range d.follows() {
+		if err := d.generate(ctx, w, d.rel.column(w.Name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// follows lists the generated columns that do not change, and read one that gets another type.
+func (d *draft) follows() (out []*spec.Column) {
 	for _, w := range d.Spec.Columns {
 		l := d.rel.column(w.Name)
 		if _, changes := d.change.Diff("column " + w.Name); changes || w.Generated == "" || l == nil || !l.generated {
@@ -86,12 +96,10 @@ func (d *draft) regenerate(ctx context.Context) error {
 		if slices.ContainsFunc(d.retyped, func(name string) bool {
 			return regexp.MustCompile(`\b` + regexp.QuoteMeta(name) + `\b`).MatchString(l.expr)
 		}) {
-			if err := d.generate(ctx, w, l); err != nil {
-				return err
-			}
+			out = append(out, w)
 		}
 	}
-	return nil
+	return out
 }
 
 // casts tells whether there is a conversion between two types, and one back.

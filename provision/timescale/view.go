@@ -22,6 +22,7 @@ type View struct {
 
 	query string   // as the server writes it, known after Read
 	reads []string // of a view that goes
+	group *group   // what it changes together with
 }
 
 func (v *View) name() string {
@@ -49,7 +50,7 @@ func (v *View) DependsOn() []string {
 	if v.Spec == nil {
 		return v.reads
 	}
-	return v.Queries.dependsOn(v.name())
+	return v.group.dependsOn(v.Address(), v.Queries.dependsOn(v.name()))
 }
 
 // Want is the declared state. The query is as the server writes it once Read has asked for that.
@@ -86,6 +87,9 @@ func (v *View) Read(ctx context.Context) (*plan.State, error) {
 		}
 		v.query = a.by[v.name()].text
 	}
+	if v.group, err = v.Queries.groupOf(ctx, v.Address()); err != nil {
+		return nil, err
+	}
 	l := live.views[v.name()]
 	if l == nil || s.aggregates[v.name()] != nil {
 		return nil, nil
@@ -109,7 +113,7 @@ func (v *View) Read(ctx context.Context) (*plan.State, error) {
 
 // Judge completes the change.
 func (v *View) Judge(ctx context.Context, c *plan.Change) error {
-	if c.Action == plan.None {
+	if c.Action == plan.None && (v.group == nil || c.Live == nil) {
 		return nil
 	}
 	s, err := v.Queries.Catalog.load(ctx)
@@ -134,13 +138,16 @@ func (v *View) Judge(ctx context.Context, c *plan.Change) error {
 	}
 	a := answers.by[v.name()]
 	if c.Action == plan.Create {
-		if what := live.taken(v.name(), s); what != "" {
-			c.Find("CV-V01", "", "the name belongs to a %[1]s: give the block another one, or rename the %[1]s", what)
-			return nil
+		l = nil // what has the name, if anything
+		if what := live.taken(v.name(), s); what != "" && v.group == nil {
+			return v.Queries.nameTaken(ctx, c, what)
 		}
 	}
 	if a.refusal != nil {
 		return v.judgeRefusal(ctx, c, a.refusal, answers)
+	}
+	if v.group != nil || l != nil && !a.guessed && !prefix(l.columns, a.columns) {
+		return v.recreate(ctx, c, l, a)
 	}
 	name := quote(v.name())
 	if l != nil {
@@ -155,16 +162,7 @@ func (v *View) Judge(ctx context.Context, c *plan.Change) error {
 		if l != nil && len(l.options) > 0 { // they would be taken off with the old query
 			options = " WITH (" + strings.Join(l.options, ", ") + ")"
 		}
-		create := "CREATE OR REPLACE VIEW " + name + options + " AS\n" + a.text
-		if l == nil || prefix(l.columns, a.columns) {
-			steps = append(steps, create)
-		} else {
-			remade, err := v.remake(ctx, c, l, a, create)
-			if err != nil {
-				return err
-			}
-			steps = append(steps, remade...)
-		}
+		steps = append(steps, createView+name+options+" AS\n"+a.text)
 	}
 	if d, changed := c.Diff("description"); changed {
 		steps = append(steps, commentOnView(name, d.New))
@@ -173,44 +171,71 @@ func (v *View) Judge(ctx context.Context, c *plan.Change) error {
 	return nil
 }
 
-// remake drops a view and makes it again with what hung on it: PostgreSQL replaces a view only when it keeps its columns.
-func (v *View) remake(ctx context.Context, c *plan.Change, l *liveView, a *answer, create string) ([]string, error) {
-	var gone []string
-	for _, have := range l.columns {
-		i := slices.IndexFunc(a.columns, func(n viewColumn) bool { return n.name == have.name })
+// nameTaken adds the finding that another object has the name of a new view or aggregate.
+func (q *Queries) nameTaken(ctx context.Context, c *plan.Change, what string) error {
+	groups, err := q.groups(ctx)
+	if err != nil {
+		return err
+	}
+	if blocked := groups.blocked[c.Address]; len(blocked) > 0 {
+		c.Find("CV-V01", "", "the name belongs to a %s, which cannot be dropped: %s", what, strings.Join(blocked, "; "))
+		return nil
+	}
+	c.Find("CV-V01", "", "the name belongs to a %[1]s: give the block another one, or rename the %[1]s", what)
+	return nil
+}
+
+// recreate drops a view and makes it again with what hung on it, where PostgreSQL cannot replace it: its columns change, or
+// something that it reads must be out of its way.
+func (v *View) recreate(ctx context.Context, c *plan.Change, l *liveView, a *answer) error {
+	what := ""
+	if a.guessed {
+		c.Note("its query is not checked, and neither is what depends on it: the database is read-only here")
+	} else if l != nil && !prefix(l.columns, a.columns) {
+		what = "its columns change: " + columnChanges(l.columns, a.columns)
+	}
+	if v.group == nil {
+		groups, err := v.Queries.groups(ctx)
+		if err != nil {
+			return err
+		}
+		c.Find("CV-V03", "query", "%s, and %s", what, strings.Join(groups.blocked[c.Address], ", "))
+		return nil
+	}
+	if what != "" {
+		kept, err := v.Queries.Catalog.keep(ctx, l)
+		if err != nil {
+			return err
+		}
+		if lost := kept.lostDefaults(a.columns); len(lost) > 0 {
+			what += "; the default of " + strings.Join(lost, ", ") + " goes"
+		}
+		c.Action = plan.Replace
+		c.Find("CV-V04", "query", "%s", what)
+	}
+	if c.Action == plan.None {
+		return nil
+	}
+	v.group.join(c, nil)
+	return v.Queries.tryGroup(ctx, c, v.group)
+}
+
+// columnChanges tells what becomes of columns.
+func columnChanges(have, want []viewColumn) string {
+	var out []string
+	for _, h := range have {
+		i := slices.IndexFunc(want, func(n viewColumn) bool { return n.name == h.name })
 		switch {
 		case i < 0:
-			gone = append(gone, have.name+" goes")
-		case a.columns[i] != have:
-			gone = append(gone, have.name+" becomes "+a.columns[i].typ)
+			out = append(out, h.name+" goes")
+		case want[i] != h:
+			out = append(out, h.name+" becomes "+want[i].typ)
 		}
 	}
-	if gone == nil {
-		gone = []string{"their order changes"}
+	if out == nil {
+		return "their order changes"
 	}
-	what := strings.Join(gone, ", ")
-	readers, err := v.Queries.Catalog.hanging(ctx, v.name(), l.oid)
-	if err != nil {
-		return nil, err
-	}
-	if len(readers) > 0 {
-		c.Find("CV-V03", "query", "its columns change (%s), and %s", what, areHanging(readers))
-		return nil, nil
-	}
-	kept, err := v.Queries.Catalog.keep(ctx, l)
-	if err != nil {
-		return nil, err
-	}
-	if lost := kept.lostDefaults(a.columns); len(lost) > 0 {
-		what += "; the default of " + strings.Join(lost, ", ") + " goes"
-	}
-	c.Action = plan.Replace
-	c.Find("CV-V04", "query", "its columns change: %s", what)
-	steps := []string{"DROP VIEW IF EXISTS " + quote(l.schema, l.name), create}
-	if _, changed := c.Diff("description"); !changed && l.comment != "" {
-		steps = append(steps, commentOnView(quote(l.schema, l.name), l.comment))
-	}
-	return append(steps, kept.statements(a.columns)...), nil
+	return strings.Join(out, ", ")
 }
 
 // judgeRefusal tells of a query that the server did not take; unless it reads what is left out here.
@@ -224,7 +249,7 @@ func (v *View) judgeRefusal(ctx context.Context, c *plan.Change, r *objection, a
 		c.Action, c.Diffs = plan.None, nil
 		c.Note("left out: it reads %s, which is left out on %s", missing, caps.Name())
 	case caps.Version == "" && caps.Available != "" && (r.code == "42883" || r.code == "42P01" && (answers.unplanned != "" || v.Queries.overAggregate(v.name()))):
-		steps := []string{"CREATE OR REPLACE VIEW " + quote(v.name()) + " AS\n" + statement(v.Spec.Query)}
+		steps := []string{createView + quote(v.name()) + " AS\n" + statement(v.Spec.Query)}
 		if v.Spec.Description != "" {
 			steps = append(steps, commentOnView(quote(v.name()), v.Spec.Description))
 		}
@@ -245,9 +270,12 @@ func (v *View) judgeDelete(ctx context.Context, c *plan.Change, l *liveView) err
 	if err != nil {
 		return err
 	}
-	readers = slices.DeleteFunc(readers, v.Queries.removed)
-	if len(readers) > 0 {
-		c.Find("CV-V05", "", "%s", areHanging(readers))
+	blocked, err := v.Queries.keepers(ctx, v.Removed, v.group, readers)
+	if err != nil {
+		return err
+	}
+	if blocked != "" {
+		c.Find("CV-V05", "", "%s", blocked)
 		return nil
 	}
 	kept, err := v.Queries.Catalog.keep(ctx, l)
@@ -257,7 +285,11 @@ func (v *View) judgeDelete(ctx context.Context, c *plan.Change, l *liveView) err
 	if others := kept.grantees(); len(others) > 0 {
 		c.Find("CV-V06", "", "%s may read it", strings.Join(others, ", "))
 	}
-	c.Steps = transaction("DROP VIEW IF EXISTS " + quote(l.schema, l.name))
+	if v.group != nil {
+		v.group.join(c, nil)
+		return nil
+	}
+	c.Steps = transaction(dropView + quote(l.schema, l.name))
 	return nil
 }
 
@@ -280,6 +312,47 @@ func carryOut(ctx context.Context, db *pgxpool.Pool, c plan.Change) error {
 // overAggregate tells whether a query reads an aggregate, directly or not.
 func (q *Queries) overAggregate(name string) bool {
 	return slices.ContainsFunc(q.ancestors(name), func(x *query) bool { return x.aggregate != nil })
+}
+
+// keepers tells which dependents of a removed object keep it from being dropped: not what goes, too, nor what is declared and does
+// not read it any more. g is its group.
+func (q *Queries) keepers(ctx context.Context, removed *spec.Removed, g *group, readers []string) (string, error) {
+	if g != nil {
+		return "", nil
+	}
+	if next := q.Successor(removed); next != "" && !q.Destroying {
+		groups, err := q.groups(ctx)
+		if err != nil {
+			return "", err
+		}
+		if blocked := groups.blocked[next]; len(blocked) > 0 {
+			return strings.Join(blocked, "; "), nil
+		}
+	}
+	readers, err := q.stillReading(ctx, removed.Name, slices.DeleteFunc(readers, q.removed))
+	if err != nil || len(readers) == 0 {
+		return "", err
+	}
+	return areHanging(readers), nil
+}
+
+// stillReading leaves out what is declared and does not read an object any more.
+func (q *Queries) stillReading(ctx context.Context, name string, readers []string) ([]string, error) {
+	if q.Destroying || !slices.ContainsFunc(readers, q.declared) {
+		return readers, nil
+	}
+	answers, err := q.answers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(readers, func(reader string) bool {
+		i := slices.IndexFunc(q.queries(), func(x *query) bool { return x.address == reader })
+		if i < 0 {
+			return false
+		}
+		x := q.queries()[i]
+		return answers.by[x.name].refusal == nil && (answers.hides || len(mentions(x.text, []string{name})) == 0)
+	}), nil
 }
 
 // removed tells whether a removed block takes an object away in the same plan.
@@ -342,7 +415,7 @@ func (c *Catalog) hanging(ctx context.Context, name string, oid uint32) ([]strin
 
 func areHanging(readers []string) string {
 	if len(readers) == 1 {
-		return readers[0] + " hangs on it"
+		return readers[0] + " depends on it"
 	}
-	return strings.Join(readers, ", ") + " hang on it"
+	return strings.Join(readers, ", ") + " depend on it"
 }

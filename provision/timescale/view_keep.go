@@ -9,13 +9,15 @@ import (
 )
 
 // kept is what a view loses when it is dropped, and gets back when it is made again: its owner, grants, comments on columns,
-// and columns' defaults, which count for inserts into it.
+// triggers and rules, and columns' defaults, which count for inserts into it.
 type kept struct {
 	name     string
 	alter    string // "ALTER VIEW", "ALTER MATERIALIZED VIEW"
 	owner    string // "" when the session's user owns it
 	grants   []keptGrant
 	notes    []keptComment
+	revoked  []keptGrant // what default privileges would add
+	parts    []string    // statements of triggers and rules
 	defaults []keptDefault
 }
 
@@ -62,30 +64,58 @@ func (c *Catalog) keep(ctx context.Context, l *liveView) (*kept, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the grants on %s: %w", l.name, err)
 	}
-	k.defaults, err = c.viewDefaults(ctx, l)
-	return k, err
+	return k, k.readParts(ctx, c, l)
 }
 
-// viewDefaults reads the defaults of a view's columns.
-func (c *Catalog) viewDefaults(ctx context.Context, l *liveView) ([]keptDefault, error) {
-	var out []keptDefault
+// partsSQL reads the triggers and rules of a view, with their comments, as statements.
+const partsSQL = `SELECT s FROM (
+	SELECT 1 AS a, tgname AS b, pg_get_triggerdef(oid) AS s FROM pg_trigger WHERE tgrelid = $1 AND NOT tgisinternal
+	UNION ALL SELECT 2, rulename, rtrim(pg_get_ruledef(oid), ';') FROM pg_rewrite WHERE ev_class = $1 AND rulename <> '_RETURN'
+	UNION ALL SELECT 3, tgname, format('COMMENT ON TRIGGER %I ON %s IS %L', tgname, $2::text, d.description) FROM pg_trigger t
+		JOIN pg_description d ON d.objoid = t.oid AND d.classoid = 'pg_trigger'::regclass WHERE tgrelid = $1 AND NOT tgisinternal
+	UNION ALL SELECT 3, rulename, format('COMMENT ON RULE %I ON %s IS %L', rulename, $2::text, d.description) FROM pg_rewrite r
+		JOIN pg_description d ON d.objoid = r.oid AND d.classoid = 'pg_rewrite'::regclass WHERE ev_class = $1 AND rulename <> '_RETURN') x ORDER BY a, b`
+
+// revokedSQL reads the default privileges of the session's user that a view does not have.
+const revokedSQL = `SELECT DISTINCT x.privilege_type, coalesce(r.rolname::text, '') FROM pg_class c
+	JOIN pg_default_acl d ON d.defaclrole = (SELECT oid FROM pg_roles WHERE rolname = current_user) AND d.defaclobjtype = 'r' AND d.defaclnamespace IN (0, c.relnamespace),
+	aclexplode(d.defaclacl) x LEFT JOIN pg_roles r ON r.oid = x.grantee
+	WHERE c.oid = $1 AND x.grantee NOT IN (c.relowner, d.defaclrole)
+	AND NOT EXISTS (SELECT FROM aclexplode(c.relacl) h WHERE h.grantee = x.grantee AND h.privilege_type = x.privilege_type) ORDER BY 2, 1`
+
+// readParts reads the triggers, rules and defaults of a view.
+func (k *kept) readParts(ctx context.Context, c *Catalog, l *liveView) error {
 	var column, expr string
 	err := c.trial(ctx, func(tx pgx.Tx) error {
 		if err := plainText(ctx, tx); err != nil {
 			return err
 		}
+		var part string
+		if err := forEach(ctx, tx, partsSQL, []any{int64(l.oid), k.name}, []any{&part}, func() error {
+			k.parts = append(k.parts, part)
+			return nil
+		}); err != nil {
+			return err
+		}
+		var g keptGrant
+		if err := forEach(ctx, tx, revokedSQL, []any{int64(l.oid)}, []any{&g.privilege, &g.grantee}, func() error {
+			k.revoked = append(k.revoked, g)
+			return nil
+		}); err != nil {
+			return err
+		}
 		return forEach(ctx, tx, `SELECT a.attname::text, pg_get_expr(e.adbin, 0) FROM pg_attrdef e JOIN pg_attribute a ON a.attrelid = e.adrelid AND a.attnum = e.adnum WHERE e.adrelid = $1 ORDER BY a.attnum`,
 			[]any{int64(l.oid)}, []any{&column, &expr}, func() error {
 				if i := slices.IndexFunc(l.columns, func(v viewColumn) bool { return v.name == column }); i >= 0 {
-					out = append(out, keptDefault{l.columns[i], expr})
+					k.defaults = append(k.defaults, keptDefault{l.columns[i], expr})
 				}
 				return nil
 			})
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read the defaults of view %s: %w", l.name, err)
+		return fmt.Errorf("read the defaults, triggers and rules of view %s: %w", l.name, err)
 	}
-	return out, nil
+	return nil
 }
 
 // lostDefaults lists the columns whose default does not come back: one of another type need not take it.
@@ -103,6 +133,15 @@ func (k *kept) statements(columns []viewColumn) (out []string) {
 	there := func(column string) bool {
 		return slices.ContainsFunc(columns, func(c viewColumn) bool { return c.name == column })
 	}
+	role := func(name string) string {
+		if name == "" {
+			return "PUBLIC"
+		}
+		return quote(name)
+	}
+	for _, g := range k.revoked {
+		out = append(out, "REVOKE "+g.privilege+" ON "+k.name+" FROM "+role(g.grantee))
+	}
 	for _, g := range k.grants {
 		sql := "GRANT " + g.privilege
 		if g.column != "" {
@@ -111,11 +150,7 @@ func (k *kept) statements(columns []viewColumn) (out []string) {
 			}
 			sql += " (" + quote(g.column) + ")"
 		}
-		to := "PUBLIC"
-		if g.grantee != "" {
-			to = quote(g.grantee)
-		}
-		sql += " ON " + k.name + " TO " + to
+		sql += " ON " + k.name + " TO " + role(g.grantee)
 		if g.option {
 			sql += " WITH GRANT OPTION"
 		}
@@ -131,6 +166,7 @@ func (k *kept) statements(columns []viewColumn) (out []string) {
 			out = append(out, "ALTER VIEW "+k.name+" ALTER COLUMN "+quote(d.column.name)+" SET DEFAULT "+d.expr)
 		}
 	}
+	out = append(out, k.parts...)
 	if k.owner != "" {
 		out = append(out, k.alter+k.name+" OWNER TO "+quote(k.owner))
 	}

@@ -19,6 +19,8 @@ type Queries struct {
 	// Planned makes, in the schema that comes first in the search_path of tx, each table that the same plan will create or give
 	// other columns; hypertables as such if it may. tx is rolled back afterwards. nil: no table will be other than it is.
 	Planned func(ctx context.Context, tx pgx.Tx, hypertables bool) error
+	// Destroying: all that is declared goes, and nothing is changed.
+	Destroying bool
 
 	granting sync.Mutex // held while a role is changed
 
@@ -55,8 +57,8 @@ type answer struct {
 // answers is what the server made of all queries.
 type answers struct {
 	by        map[string]*answer
-	rebuilt   map[string]string // aggregates that are made anew: by name, the one that drags them along or ""
-	unplanned string            // why the planned tables could not be made for the trial
+	unplanned string // why the planned tables could not be made for the trial
+	hides     bool   // a query that reads a removed object was refused
 }
 
 // answers returns what the server made of all queries, and asks it the first time.
@@ -173,7 +175,7 @@ func (q *Queries) ask(ctx context.Context) (*answers, error) {
 		return nil, err
 	}
 	all := q.queries()
-	out := &answers{by: map[string]*answer{}, rebuilt: map[string]string{}}
+	out := &answers{by: map[string]*answer{}}
 	if len(all) == 0 {
 		return out, nil
 	}
@@ -194,26 +196,6 @@ func (q *Queries) ask(ctx context.Context) (*answers, error) {
 		t := &trial{q: q, s: s, v: v, open: open, out: out}
 		if err := q.Catalog.trial(ctx, func(tx pgx.Tx) error { return t.run(ctx, tx) }); err != nil {
 			return nil, fmt.Errorf("ask the server about queries: %w", err)
-		}
-	}
-	for _, x := range all {
-		l := v.views[x.name]
-		if a := out.by[x.name]; x.aggregate != nil && s.aggregates[x.name] != nil && a.text != "" && a.text != l.query && a.inPlace == nil {
-			out.rebuilt[x.name] = ""
-		}
-	}
-	for _, x := range all { // in order, so that it reaches all descendants
-		if x.aggregate == nil || s.aggregates[x.name] == nil {
-			continue
-		}
-		for _, parent := range x.depends {
-			readers, err := q.Catalog.Reads(ctx, parent, "")
-			if err != nil {
-				return nil, err
-			}
-			if _, goes := out.rebuilt[parent]; goes && slices.Contains(readers, x.address) {
-				out.rebuilt[x.name] = parent
-			}
 		}
 	}
 	return out, nil

@@ -93,7 +93,7 @@ func viewConverges(t *testing.T, w *scene) {
 	v.Query = "SELECT source FROM ticks"
 	c = w.see(r)
 	w.expect(c, plan.Update, []string{"query: SQL -> SQL (intent)"}, "CV-V03")
-	if !strings.Contains(c.Findings[0].Text, "view.outer_view hangs on it") || len(c.Steps) > 0 {
+	if !strings.Contains(c.Findings[0].Text, "view.outer_view depends on it") || len(c.Steps) > 0 {
 		t.Errorf("%s", show(c))
 	}
 	gone := &View{Queries: w.queries, Removed: &spec.Removed{Kind: "view", Name: "latest"}}
@@ -103,7 +103,7 @@ func viewConverges(t *testing.T, w *scene) {
 	if have := outer.DependsOn(); !slices.Equal(have, []string{"view.latest"}) {
 		t.Errorf("deleted before %v", have)
 	}
-	w.p.Removed = []*spec.Removed{outer.Removed}
+	w.p.Views, w.p.Removed = nil, []*spec.Removed{outer.Removed}
 	w.expect(w.see(gone), plan.Delete, nil, "CV-V06")
 	w.apply(outer)
 	w.expect(w.apply(gone), plan.Delete, nil, "CV-V06")
@@ -122,15 +122,13 @@ func TestViewDependents(t *testing.T) {
 	gone := &View{Queries: w.queries, Removed: &spec.Removed{Kind: "view", Name: "v"}}
 
 	for _, test := range []struct{ make, drop, want string }{
-		{"CREATE RULE quiet AS ON INSERT TO v DO INSTEAD NOTHING", "DROP RULE quiet ON v", "rule quiet hangs on it"},
-		{"CREATE RULE loud AS ON INSERT TO v DO ALSO NOTIFY x", "DROP RULE loud ON v", "rule loud hangs on it"},
-		{"CREATE FUNCTION f(x v) RETURNS int LANGUAGE sql AS 'SELECT 1'", "DROP FUNCTION f", "function f(v) hangs on it"},
-		{"CREATE FUNCTION f(x v[]) RETURNS int LANGUAGE sql AS 'SELECT 1'", "DROP FUNCTION f", "function f(v[]) hangs on it"},
-		{"CREATE FUNCTION f() RETURNS SETOF v LANGUAGE sql AS 'SELECT NULL::v'", "DROP FUNCTION f", "function f() hangs on it"},
-		{"CREATE FUNCTION f() RETURNS bigint LANGUAGE sql BEGIN ATOMIC SELECT count(*) FROM v; END", "DROP FUNCTION f", "function f() hangs on it"},
-		{"CREATE TABLE copies (one v)", "DROP TABLE copies", "column one of table copies hangs on it"},
-		{"CREATE VIEW typed AS SELECT NULL::v IS NULL AS a", "DROP VIEW typed", "view typed hangs on it"},
-		{"CREATE VIEW whole AS SELECT v, v.price FROM v", "DROP VIEW whole", "view.whole hangs on it"},
+		{"CREATE FUNCTION f(x v) RETURNS int LANGUAGE sql AS 'SELECT 1'", "DROP FUNCTION f", "function f(v) depends on it"},
+		{"CREATE FUNCTION f(x v[]) RETURNS int LANGUAGE sql AS 'SELECT 1'", "DROP FUNCTION f", "function f(v[]) depends on it"},
+		{"CREATE FUNCTION f() RETURNS SETOF v LANGUAGE sql AS 'SELECT NULL::v'", "DROP FUNCTION f", "function f() depends on it"},
+		{"CREATE FUNCTION f() RETURNS bigint LANGUAGE sql BEGIN ATOMIC SELECT count(*) FROM v; END", "DROP FUNCTION f", "function f() depends on it"},
+		{"CREATE TABLE copies (one v)", "DROP TABLE copies", "column one of table copies depends on it"},
+		{"CREATE VIEW typed AS SELECT NULL::v IS NULL AS a", "DROP VIEW typed", "view typed depends on it"},
+		{"CREATE VIEW whole AS SELECT v, v.price FROM v", "DROP VIEW whole", "view.whole depends on it"},
 	} {
 		w.exec(test.make)
 		for _, c := range []plan.Change{w.see(r), w.see(gone)} {

@@ -57,6 +57,7 @@ func (t *trial) run(ctx context.Context, tx pgx.Tx) error {
 			}
 			t.out.unplanned = err.Error()
 		}
+		t.out.hides = t.shadow != "" && t.out.unplanned == ""
 	}
 	for i, x := range t.open {
 		a, err := t.read(ctx, tx, i, x)
@@ -65,7 +66,7 @@ func (t *trial) run(ctx context.Context, tx pgx.Tx) error {
 		}
 		t.out.by[x.name] = a
 		l := t.v.views[x.name]
-		same := l != nil && l.query == a.text && (t.s.aggregates[x.name] != nil) == (x.aggregate != nil)
+		same := l != nil && l.query == a.text && slices.Equal(l.columns, a.columns) && (t.s.aggregates[x.name] != nil) == (x.aggregate != nil)
 		if a.refusal == nil && !same {
 			if err := t.make(ctx, tx, x, a); err != nil {
 				return err
