@@ -110,8 +110,8 @@ func TestTableLockedAway(t *testing.T) {
 	c := w.plan(w.table(s))
 	w.expect(c, "column at intent, column bid intent, column n intent, column note intent, column price intent, index m_more intent, index m_once intent", "CV-T09 CV-T10 CV-T14 CV-T18 CV-T33")
 	texts := map[string]string{
-		"CV-T09 column n":     "an unknown number of rows are written anew; every value fits",
-		"CV-T10 column price": "an unknown number of rows are written anew; how many values come out different is not known: another session holds a lock on it",
+		"CV-T09 column n":     "an unknown number of rows are rewritten; every value fits",
+		"CV-T10 column price": "how many of an unknown number of rows come out different is not known: another session holds a lock on it",
 		"CV-T14 column bid":   "an unknown number of rows are read; whether each has a value is not known: another session holds a lock on it",
 		"CV-T18 index m_more": "built over an unknown number of rows, CONCURRENTLY: readers and writers go on",
 		"CV-T18 index m_once": "built over an unknown number of rows, CONCURRENTLY: readers and writers go on",

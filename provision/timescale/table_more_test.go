@@ -92,8 +92,8 @@ func TestTableTypes(t *testing.T) {
 		{"double precision", "(0.1), ('NaN')", spec.Numeric, "CV-T09", 0},
 		{"double precision", "(1.0000000000000002)", spec.Numeric, "CV-T10", 1},
 		{"numeric", "(1.00000000000000000001), (1)", spec.Double, "CV-T10", 1},
-		{"numeric(18,8)", "(1.5)", spec.Numeric, "CV-T09", 0},
-		{"character varying(9)", "('a')", spec.Text, "CV-T09", 0},
+		{"numeric(18,8)", "(1.5)", spec.Numeric, "", 0},
+		{"character varying(9)", "('a')", spec.Text, "", 0},
 		{"bigint", "(9007199254740993), (1)", spec.Double, "CV-T10", 1},
 		{"text", "('1'), ('-2')", spec.Integer, "CV-T09", 0},
 		{"text", "('1'), ('01'), ('2 ')", spec.Integer, "CV-T10", 2},
@@ -106,7 +106,7 @@ func TestTableTypes(t *testing.T) {
 		{"jsonb", `('{"a": 1}')`, spec.Text, "CV-T09", 0},
 		{"json", `('{"a":  1}'), (NULL)`, spec.Text, "CV-T09", 0},
 		{"json[]", `('{"1", " 2"}')`, spec.Text, "CV-T09", 0},
-		{"xml", "('<a/>')", spec.Text, "CV-T09", 0},
+		{"xml", "('<a/>')", spec.Text, "", 0},
 		{"point", "('(1,2)')", spec.Text, "CV-T09", 0},
 		{"json", "('1')", spec.Bigint, "CV-T11", 0},
 	} {
@@ -117,8 +117,8 @@ func TestTableTypes(t *testing.T) {
 			s := &spec.Table{Name: "order", Columns: []*spec.Column{{Name: "id", Type: spec.Bigint}, {Name: "user", Type: test.to, Null: true}}, PrimaryKey: []string{"id"}}
 			c := w.plan(w.table(s))
 			w.expect(c, "column user intent", test.found)
-			if f := c.Findings[0]; test.rows > 0 && (f.Loss == nil || f.Loss.Count != test.rows) {
-				t.Errorf("%+v", f.Loss)
+			if f := c.Findings; test.rows > 0 && (f[0].Loss == nil || f[0].Loss.Count != test.rows) {
+				t.Errorf("%+v", f)
 			}
 			if !c.Impossible() {
 				w.apply(w.table(s))

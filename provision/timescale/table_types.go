@@ -2,11 +2,13 @@ package timescale
 
 import (
 	"context"
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/dustin/go-humanize"
+	"github.com/dustin/go-humanize/english"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
@@ -69,11 +71,59 @@ func (d *draft) retype(ctx context.Context, w *spec.Column, l *liveColumn) error
 	case changed > 0:
 		d.change.Find("CV-T10", attr, "%s values of %s come out different as %s", humanize.Comma(changed), l.name, w.Type).Loss = rowsLost(changed, true, "at once")
 	case open != "":
-		d.change.Find("CV-T10", attr, "%s are written anew; how many values come out different is not known: %s", s, open).Loss = rowsLost(0, false, "at once")
+		d.change.Find("CV-T10", attr, "how many of %s come out different is not known: %s", s, open).Loss = rowsLost(0, false, "at once")
 	default:
-		d.change.Find("CV-T09", attr, "%s are written anew; every value fits", s)
+		return d.rewritten(ctx, w, l, attr, s)
 	}
 	return nil
+}
+
+// rewritten tells what the server rewrites for another type that keeps every value: all rows, some indexes, or nothing.
+func (d *draft) rewritten(ctx context.Context, w *spec.Column, l *liveColumn, attr string, s size) error {
+	rows, indexes, err := d.rewrittenFor(ctx, w, l)
+	if err != nil && sqlState(err) == "" {
+		return err
+	}
+	switch {
+	case rows, err != nil: // it may be; what the server refuses, the dry run tells
+		d.change.Find("CV-T09", attr, "%s are rewritten; every value fits", s)
+	case indexes > 0:
+		d.change.Find("CV-T09", attr, "no row is rewritten, but %s over %s; every value fits", english.Plural(indexes, "index is rebuilt", "indexes are rebuilt"), s)
+	default:
+		d.change.Note("%s becomes %s at once: no row and no index is rewritten", l.name, w.Type)
+	}
+	return nil
+}
+
+// rewrittenFor asks the server with an empty copy of the table: what is rewritten has another file afterwards.
+func (d *draft) rewrittenFor(ctx context.Context, w *spec.Column, l *liveColumn) (rows bool, indexes int, err error) {
+	const files = `SELECT pg_relation_filenode('pg_temp.cryptoviz_retyped')::bigint,
+		coalesce((SELECT array_agg(pg_relation_filenode(indexrelid)::bigint) FROM pg_index WHERE indrelid = 'pg_temp.cryptoviz_retyped'::regclass), '{}')`
+	err = d.Catalog.trial(ctx, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "CREATE TEMPORARY TABLE cryptoviz_retyped (LIKE "+quote(d.rel.schema, d.rel.name)+" INCLUDING INDEXES)"); err != nil {
+			return err
+		}
+		var table, tableAfter int64
+		var before, after []int64
+		if err := tx.QueryRow(ctx, files).Scan(&table, &before); err != nil {
+			return err
+		}
+		sql := fmt.Sprintf("ALTER TABLE pg_temp.cryptoviz_retyped ALTER COLUMN %[1]s TYPE %[2]s USING %[1]s::%[2]s", quote(l.name), w.Type)
+		if err := Single(ctx, tx, sql); err != nil {
+			return err
+		}
+		if err := tx.QueryRow(ctx, files).Scan(&tableAfter, &after); err != nil {
+			return err
+		}
+		rows = table != tableAfter
+		for _, file := range after {
+			if !slices.Contains(before, file) {
+				indexes++
+			}
+		}
+		return nil
+	})
+	return rows, indexes, err
 }
 
 // regenerate makes generated columns anew that read a column with a new type: PostgreSQL refuses to change what they read.
