@@ -153,9 +153,9 @@ table "trades" {
 `},
 			attributes: []attribute{
 				{
-					fields: "Hypertable.ChunkInterval", edit: []string{`"1d"`, `"6h"`}, shows: []string{"chunk_interval: 1d -> 6h"},
+					fields: "Hypertable.ChunkInterval", edit: []string{`"1d"`, `"6h"`}, shows: []string{"chunk_interval: 1d -> 6h"}, codes: "CV-T04",
 					drift:      sql("CREATE TABLE trades_later PARTITION OF trades FOR VALUES FROM ('2200-01-01') TO ('2200-01-08')"),
-					driftShows: []string{"chunk_interval: 7d -> 6h"},
+					driftShows: []string{"chunk_interval: 7d -> 6h"}, driftCodes: "CV-T04",
 				},
 				{
 					fields: "Hypertable.Time", edit: []string{`= "time"`, `= "at"`},

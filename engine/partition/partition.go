@@ -46,6 +46,24 @@ func Ahead(table *spec.Table, now time.Time) []Partition {
 	return Between(table, now, now.Add(max(3*table.Hypertable.ChunkInterval, 72*time.Hour)))
 }
 
+// After returns the partitions that follow an end of those that exist, ahead of now and at least one of full length. The first one
+// is shorter where the end lies within it.
+func After(table *spec.Table, end, now time.Time) (out []Partition) {
+	ahead := Ahead(table, now)
+	if end.IsZero() {
+		return ahead
+	}
+	first := Of(table, end)
+	if !first.From.Equal(end) {
+		out = append(out, Partition{table.Name, table.Name + "_p" + end.Format("20060102_1504"), end, first.To})
+		first = Of(table, first.To)
+	}
+	for p := first; p == first || !p.From.After(ahead[len(ahead)-1].From); p = Of(table, p.To) {
+		out = append(out, p)
+	}
+	return out
+}
+
 // DDL creates the partition unless it exists.
 func (p Partition) DDL() string {
 	const layout = "2006-01-02 15:04:05.999999+00"

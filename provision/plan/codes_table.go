@@ -19,13 +19,13 @@ var tableCodes = []Code{
 	},
 	{
 		ID: "CV-T04", Class: Future, Title: "New chunk interval",
-		Text:    "Only chunks that are made from now on have the new length. The ones that exist stay as they are, until they are dropped.",
+		Text:    "Only chunks or partitions that are made from now on have the new length. The ones that exist stay as they are, until they are dropped. A rollup empties longer partitions day by day, and drops one when it is empty.",
 		Choices: []string{"nothing: both lengths live side by side"},
 	},
 	{
 		ID: "CV-T05", Class: Impossible, Title: "Partitions of another length",
-		Text:    "Partitions must not overlap. Those that exist, the ones made ahead for the coming days among them, cover parts of the periods that the new interval would make, so the engine could not make the next partition.",
-		Choices: []string{"keep the interval that the table has", "a table of another name with the new interval, then copy the rows", "when the table may be empty: delete its rows, then apply"},
+		Text:    "Partitions must not overlap: new ones follow those that exist, which stay as they are. One of this table has no end, so none can follow.",
+		Choices: []string{"keep the interval that the table has", "give that partition an end: DETACH it, ATTACH it again FOR VALUES FROM … TO …, then apply"},
 	},
 	{
 		ID: "CV-T06", Class: Destroys, Title: "A column is dropped",
@@ -44,7 +44,7 @@ var tableCodes = []Code{
 	},
 	{
 		ID: "CV-T09", Class: Slow, Title: "The type of a column changes",
-		Text:    "Every row and every index with the column is written anew; nobody reads or writes the table meanwhile. All values keep their meaning.",
+		Text:    "PostgreSQL rewrites every row and every index with the column, or rebuilds only indexes, as the finding says; no session reads or writes the table meanwhile. All values keep their meaning. A change that rewrites nothing, such as varchar to text, has no finding.",
 		Choices: []string{"apply it in a quiet hour", "a new column beside the old one, filled in parts"},
 	},
 	{

@@ -2,7 +2,6 @@ package timescale
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -52,40 +51,36 @@ func (d *draft) timeColumn(diff plan.Diff) {
 }
 
 // chunkInterval judges another length of chunks or partitions.
-func (d *draft) chunkInterval(ctx context.Context, diff plan.Diff) error {
+func (d *draft) chunkInterval(diff plan.Diff) {
 	if _, recut := d.change.Diff("layout"); recut || d.Spec.Hypertable == nil {
-		return nil
+		return
 	}
+	what, n := "partitions", len(d.rel.parts)
 	if d.rel.kind == "p" {
-		return d.partitions(ctx, diff)
+		d.partitions()
+	} else {
+		what, n = "chunks", d.rel.hyper.chunks
+		d.step(policies, false, "SELECT %s(%s, interval '%d microseconds')", d.live.caps.fn("set_chunk_time_interval"), literal(d.table()), d.Spec.Hypertable.ChunkInterval.Microseconds())
 	}
-	d.step(policies, false, "SELECT %s(%s, %s)", d.live.caps.fn("set_chunk_time_interval"), literal(d.table()), interval(d.Spec.Hypertable.ChunkInterval))
-	if n := d.rel.hyper.chunks; n > 0 {
-		d.change.Find("CV-T04", "chunk_interval", "the %d chunks that exist stay at %s or what they have", n, diff.Old)
+	if n > 0 && !d.change.Impossible() {
+		d.change.Find("CV-T04", "chunk_interval", "the %d %s that exist stay at %s or what they have", n, what, diff.Old)
 	}
-	return nil
 }
 
-// partitions gives native partitions another length. The engine names a partition by its start and never looks at its end, so
-// two lengths cannot live side by side: the partitions are made anew, which only an empty table allows.
-func (d *draft) partitions(ctx context.Context, diff plan.Diff) error {
-	s, err := d.size(ctx)
-	if err != nil {
-		return err
-	}
-	if !s.empty {
-		last := d.rel.parts[len(d.rel.parts)-1]
-		d.change.Find("CV-T05", "chunk_interval", "%d partitions of %s exist, the last one up to %s, with %s", len(d.rel.parts), diff.Old, last.to.Format(time.RFC3339), s)
-		return nil
-	}
-	// Rows that came since the plan stop it: the lock keeps later ones away.
-	d.step(cutting, false, "LOCK TABLE %s IN ACCESS EXCLUSIVE MODE", d.table())
-	d.step(cutting, false, "DO $$ BEGIN IF EXISTS (SELECT FROM %s) THEN RAISE EXCEPTION %s; END IF; END $$", d.table(), literal(fmt.Sprintf("table %s has rows now: plan again", d.name())))
+// partitions gives native partitions another length, from the end of those that exist: the engine fills what they leave, and a
+// rollup deletes the rows of a day that is a part of one.
+func (d *draft) partitions() {
+	var end time.Time
 	for _, p := range d.rel.parts {
-		d.step(cutting, false, "DROP TABLE IF EXISTS %s", quote(p.schema, p.name))
+		switch {
+		case p.to.IsZero() && !p.from.IsZero():
+			d.change.Find("CV-T05", "chunk_interval", "partition %s begins at %s and has no end", p.name, p.from.Format(time.RFC3339))
+			return
+		case p.to.After(end):
+			end = p.to
+		}
 	}
-	for _, p := range partition.Ahead(d.Spec, d.Now()) {
+	for _, p := range partition.After(d.Spec, end, d.Now()) {
 		d.step(cutting, false, "%s", p.DDL())
 	}
-	return nil
 }

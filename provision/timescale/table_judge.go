@@ -206,7 +206,7 @@ func (d *draft) update(ctx context.Context) error {
 		case diff.Name == "time":
 			d.timeColumn(diff)
 		case diff.Name == "chunk_interval":
-			err = d.chunkInterval(ctx, diff)
+			d.chunkInterval(diff)
 		case diff.Name == "retention":
 			err = d.retention(ctx)
 		case diff.Name == keepRaw:
