@@ -66,22 +66,6 @@ func TestAppended(t *testing.T) {
 	}
 }
 
-func FuzzTokens(f *testing.F) {
-	for _, s := range []string{"SELECT 'a'", `E'\'`, "$a$", "/* /*", "\"", "--", "€", "$"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, sql string) {
-		end := 0
-		for _, k := range tokens(sql) {
-			if k.start < end || k.end <= k.start || k.end > len(sql) {
-				t.Fatalf("%q: %+v after %d", sql, k, end)
-			}
-			end = k.end
-		}
-		statement(sql)
-	})
-}
-
 func TestUnqualified(t *testing.T) {
 	t.Parallel()
 	for sql, want := range map[string]string{

@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
 
@@ -208,14 +209,14 @@ func (t *trial) unshadow(text string) string {
 	}
 	var out strings.Builder
 	at := 0
-	all := tokens(text)
+	all := pg.Tokens(text)
 	for i, k := range all {
-		if k.text != t.shadow || i+2 >= len(all) {
+		if k.Text != t.shadow || i+2 >= len(all) {
 			continue
 		}
-		out.WriteString(text[at:k.start])
-		out.WriteString(schema(all[i+2].text))
-		at = k.end
+		out.WriteString(text[at:k.Start])
+		out.WriteString(schema(all[i+2].Text))
+		at = k.End
 	}
 	return out.String() + text[at:]
 }
