@@ -68,6 +68,7 @@ func (l *loader) view(raw *hcl.Block, seen map[string]hcl.Range) {
 	b := l.open(raw, &hcl.BodySchema{Attributes: attrs([]string{"query"}, "description")}, l.ctx)
 	v := &spec.View{Name: name, Description: b.text("description", ""), Range: b.rng}
 	v.Query, v.QueryAt, _ = l.query(b)
+	l.folded(b, "query", v.Query, queryFile(v.QueryAt), "", "when the view is created", l.timeColumn)
 	if ok {
 		l.p.Views = append(l.p.Views, v)
 	}
@@ -97,6 +98,7 @@ func (l *loader) aggregate(raw *hcl.Block, seen map[string]hcl.Range, views map[
 		Name: name, Description: b.text("description", ""), RealTime: b.flag("real_time", false), Retention: b.duration("retention", 0, time.Hour, forever), Range: b.rng,
 	}
 	a.Query, a.QueryAt, _ = l.query(b)
+	l.folded(b, "query", a.Query, queryFile(a.QueryAt), "", "when the aggregate is created", l.timeColumn)
 	from, found := refer(b, "from", "table", l.tables)
 	if found && from.Hypertable == nil {
 		l.fail(b.rangeOf("from"), "Table without time", "%q has no hypertable block: a continuous aggregate needs one.", from.Name)

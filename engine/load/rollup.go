@@ -95,6 +95,14 @@ func (l *loader) query(b *block) (text, at string, ok bool) {
 	return text, at, true
 }
 
+// queryFile is the file of a query that has one of its own; "" for one in the pipeline, which is at a line of it.
+func queryFile(at string) string {
+	if strings.Contains(at, ":") {
+		return ""
+	}
+	return at
+}
+
 var dayParams = []*regexp.Regexp{regexp.MustCompile(`\$1\b`), regexp.MustCompile(`\$2\b`)}
 
 // dayQuery reads a rollup's query.
@@ -103,6 +111,7 @@ func (l *loader) dayQuery(r *spec.Rollup, b *block) {
 	if r.Query, r.QueryAt, ok = l.query(b); !ok {
 		return
 	}
+	l.folded(b, "query", r.Query, queryFile(r.QueryAt), "", "when a connection first runs the query", l.timeColumn)
 	for _, p := range dayParams {
 		if !p.MatchString(r.Query) {
 			l.fail(b.rangeOf("query"), "Query without "+strings.TrimSuffix(strings.TrimPrefix(p.String(), `\`), `\b`), "The query must use $1 and $2, the start and the end of the day: WHERE time >= $1 AND time < $2.")

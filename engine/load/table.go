@@ -137,6 +137,8 @@ func (l *loader) column(r *reading, raw *hcl.Block) {
 	if namesColumn(col.Default) {
 		l.fail(c.rangeOf("default"), "Not a default", "To PostgreSQL %s is the name of a column, which a default cannot use. For the text, quote it: %s.", c.show("default", col.Default), c.show("default", "'"+col.Default+"'"))
 	}
+	l.folded(c, "default", col.Default, "", string(col.Type), "when the table is created", func(string) bool { return false })
+	l.folded(c, "generated", col.Generated, "", string(col.Type), "when the table is created", l.timeColumn)
 	if col.Default != "" && col.Generated != "" {
 		l.fail(c.rangeOf("generated"), "Default and generated", "A column has a default or is generated, not both.")
 	}
