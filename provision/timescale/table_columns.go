@@ -225,7 +225,7 @@ func (d *draft) changeColumn(ctx context.Context, w *spec.Column, l *liveColumn)
 	}
 	if w.Generated == "" && (retyped || l.generated || differs) {
 		if w.Default != "" {
-			d.step(alteringColumns, false, "%sSET DEFAULT %s", alter, w.Default)
+			d.step(alteringColumns, false, "%sSET DEFAULT (%s)", alter, w.Default)
 		} else if l.expr != "" && !l.generated && !retyped {
 			d.step(alteringColumns, false, "%sDROP DEFAULT", alter)
 		}

@@ -52,7 +52,7 @@ func columnSQL(c *spec.Column) string {
 		line += " NOT NULL"
 	}
 	if c.Default != "" {
-		line += " DEFAULT " + c.Default
+		line += " DEFAULT (" + c.Default + ")"
 	}
 	if c.Generated != "" {
 		line += " GENERATED ALWAYS AS (" + c.Generated + ") STORED"
