@@ -1,6 +1,7 @@
 package provision_test
 
 import (
+	"regexp"
 	"slices"
 	"strings"
 
@@ -135,16 +136,53 @@ func indexed(t *spec.Table) (out [][]string) {
 }
 
 func (m *maker) mutateViews(p *spec.Pipeline) {
-	switch n := m.IntN(5); {
+	switch n := m.IntN(8); {
 	case n == 0 || len(p.Views) == 0:
 		p.Views = append(p.Views, m.view(p))
 	case n == 1:
 		p.Views = drop(m, p, p.Views, "view", func(v *spec.View) string { return v.Name })
 	case n == 2:
 		pick(m, p.Views...).Description = m.words()
+	case n == 3:
+		m.chain(p)
+	case n == 4 && len(p.Views) > 1: // two change roles; each still reads earlier ones only
+		i := m.IntN(len(p.Views) - 1)
+		a, b := p.Views[i], p.Views[i+1]
+		b.Query = regexp.MustCompile(`\b`+a.Name+`\b`).ReplaceAllLiteralString(b.Query, b.Name)
+		a.Name, b.Name = b.Name, a.Name
+	case n == 5:
+		m.retypeUnderViews(p)
 	default:
 		i := m.IntN(len(p.Views))
 		p.Views[i].Query = m.query(p, i)
+	}
+}
+
+// chain adds views of which each reads the one before, and the first a table.
+func (m *maker) chain(p *spec.Pipeline) {
+	if len(p.Tables) == 0 {
+		return
+	}
+	t := pick(m, p.Tables...)
+	from, columns := t.Name, []string{}
+	for _, c := range t.Columns {
+		columns = append(columns, `"`+c.Name+`"`)
+	}
+	for range 2 + m.IntN(2) {
+		columns = shuffled(m, columns)[:1+m.IntN(len(columns))]
+		v := &spec.View{Name: m.name("chain"), Query: "SELECT " + strings.Join(columns, ", ") + " FROM " + from}
+		p.Views, from = append(p.Views, v), v.Name
+	}
+}
+
+// retypeUnderViews gives columns that views read another type, or takes them out of a view's list.
+func (m *maker) retypeUnderViews(p *spec.Pipeline) {
+	for _, t := range p.Tables {
+		for _, c := range t.Columns {
+			if wider := map[spec.ColumnType]spec.ColumnType{spec.Integer: spec.Bigint, spec.Bigint: spec.Numeric, spec.Boolean: spec.Text}[c.Type]; wider != "" && c.Generated == "" && m.one(2) {
+				c.Type, c.Default = wider, ""
+			}
+		}
 	}
 }
 

@@ -127,6 +127,7 @@ func (l *lab) converge() {
 	}
 	for round := 1; !l.t.Failed(); round++ {
 		excused := without(found)
+		l.nothingDeclaredBlocks(found)
 		for _, r := range l.applyAgreed(agreed, everything(found)...) {
 			if r.Outcome == provision.Failed || r.Outcome == provision.Refused || r.Outcome == provision.Skipped && !excused[r.Address] {
 				l.t.Errorf("round %d: %s %s: %s %+v\n%s", round, r.Outcome, r.Address, r.Reason, r.Since, told(changes(found)[r.Address]))
@@ -150,6 +151,25 @@ func (l *lab) converge() {
 		}
 		if round == 5 {
 			l.t.Error("it does not end")
+		}
+	}
+}
+
+// nothingDeclaredBlocks wants what stands in the way of a change to be an object without a block: one that lost it, here.
+func (l *lab) nothingDeclaredBlocks(found plan.Plan) {
+	l.t.Helper()
+	refused := ""
+	for _, c := range found.Changes {
+		if c.Impossible() {
+			refused += c.Address + " "
+		}
+	}
+	for _, c := range found.Changes {
+		for _, f := range c.Findings {
+			if slices.Contains([]string{"CV-T20", "CV-V03", "CV-V05", "CV-A09"}, f.Code) && !strings.Contains(f.Text, "is refused") &&
+				!slices.ContainsFunc(found.Orphans, func(o string) bool { return strings.Contains(f.Text, o+" ") || strings.Contains(f.Text, o+",") }) {
+				l.t.Errorf("%s %s: %s\nimpossible: %s", c.Address, f.Code, f.Text, refused)
+			}
 		}
 	}
 }
