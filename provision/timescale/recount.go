@@ -92,7 +92,7 @@ func countLocked(ctx context.Context, tx pgx.Tx, c plan.Change, list []plan.Reco
 	return counts.check(c)
 }
 
-// count runs one of them as planning did, and leaves no setting behind.
+// count runs one of them as planning did, and leaves no setting behind. What is gone already loses nothing.
 func count(ctx context.Context, tx pgx.Tx, r plan.Recount) (n int64, err error) {
 	for _, query := range []string{r.Query, r.Otherwise} {
 		if query == "" {
@@ -112,8 +112,8 @@ func count(ctx context.Context, tx pgx.Tx, r plan.Recount) (n int64, err error) 
 			return sp.Rollback(ctx)
 		})
 		if !pg.Is(err, pg.MissingObject) {
-			break
+			return n, err
 		}
 	}
-	return n, err
+	return 0, nil
 }
