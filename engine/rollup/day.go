@@ -61,7 +61,7 @@ type Raw struct {
 // A day whose raw rows were never dropped is whole: its hours are replaced. Rows that come after the drop are merged into
 // the stored hours, or with late = "reject" stay raw, are counted in the ledger and reported as LateRows. Rows that were in the
 // day before it was dropped are removed.
-// The raw rows go, in the same transaction, once the day has ended keep_raw ago. Errors: ErrUnfinished, *RollupError, and
+// The raw rows go, in the same transaction, once the day has ended keep_raw ago. Errors: ErrUnfinished, *Error, and
 // any other is the database's: try again.
 func (s Raw) Day(ctx context.Context, r *spec.Rollup, day, now time.Time, dryRun bool) (Result, error) {
 	day = day.UTC().Truncate(oneDay)
@@ -366,7 +366,7 @@ func (u *rollupRun) failf(format string, args ...any) error {
 	return &Error{Day: u.day, Where: u.r.QueryAt, Err: fmt.Errorf(format, args...)}
 }
 
-// fault makes a *RollupError of what the server says against the query or its values; before is where the query starts in
+// fault makes an *Error of what the server says against the query or its values; before is where the query starts in
 // the statement, or -1. A lost connection, a lock, a full disk stay what they are.
 func (u *rollupRun) fault(err error, before int) error {
 	switch class := pg.ClassOf(err); class {

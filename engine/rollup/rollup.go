@@ -60,7 +60,7 @@ func (r *Runner) Due(ctx context.Context) ([]time.Time, error) {
 	return r.raw.Due(ctx, r.r, r.clock.Now())
 }
 
-// Day rolls up one UTC day now, without waiting for the workers. Errors: ErrUnfinished, *store.RollupError, the database's.
+// Day rolls up one UTC day now, without waiting for the workers. Errors: ErrUnfinished, *Error, the database's.
 func (r *Runner) Day(ctx context.Context, day time.Time, dryRun bool) (Result, error) {
 	return r.raw.Day(ctx, r.r, day, r.clock.Now(), dryRun)
 }

@@ -21,7 +21,7 @@ import (
 type Target struct {
 	Topic   string
 	Table   *spec.Table
-	Columns []string // of mapping.Program, in its order
+	Columns []string // of row.Program, in its order
 
 	stage, copyRows, copyStage, dropRepeats, fromStage string
 
