@@ -246,10 +246,10 @@ func (w *openWorld) apply(ctx context.Context, command string, found plan.Plan, 
 	stop()
 	done, left := 0, 0
 	for _, r := range results {
-		switch {
-		case r.Outcome == provision.Done:
+		switch r.Outcome {
+		case provision.Done:
 			done++
-		case r.Outcome == provision.Left:
+		case provision.Left:
 			left++
 			if command == "apply" {
 				w.note("Note: %s is left as it is: %s.", r.Address, r.Reason)

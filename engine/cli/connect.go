@@ -73,7 +73,7 @@ func (e *env) passUp() {
 }
 
 // roles opens the connections on which apply makes roles, when an up runs: its pipeline's own user may not. nil for none.
-func (e *env) roles(ctx context.Context, p *spec.Pipeline) (*pgxpool.Pool, error) {
+func (e *env) roles(ctx context.Context) (*pgxpool.Pool, error) {
 	if e.rolesURL.Reveal() == "" {
 		return nil, nil
 	}

@@ -129,7 +129,7 @@ func (e *env) worldOf(ctx context.Context, p *spec.Pipeline, now func() time.Tim
 		db.Close()
 		return nil, err
 	}
-	roles, err := e.roles(ctx, p)
+	roles, err := e.roles(ctx)
 	closing := func() {
 		if roles != nil {
 			roles.Close()

@@ -255,8 +255,10 @@ func (e *Engine) judgeDelete(ctx context.Context, c *plan.Change) error {
 	}
 	loss := rowsLost(slots+dead, true, "at once")
 	loss.Bytes = bytes
-	c.Recounts = append(c.Recounts, plan.Recount{Address: c.Address, Code: "CV-T35", Size: "0",
-		Query: "SELECT (SELECT count(*) FROM cryptoviz.slot) + (SELECT count(*) FROM cryptoviz.dead_letter)"})
+	c.Recounts = append(c.Recounts, plan.Recount{
+		Address: c.Address, Code: "CV-T35", Size: "0",
+		Query: "SELECT (SELECT count(*) FROM cryptoviz.slot) + (SELECT count(*) FROM cryptoviz.dead_letter)",
+	})
 	c.Find("CV-T35", "", "%d slots, %d dead letters, how far each source is stored, and what apply has set", slots, dead).Loss = loss
 	c.Steps = []string{"BEGIN", fmt.Sprintf("SET LOCAL lock_timeout = '%s'", lockWait), "DROP VIEW IF EXISTS cryptoviz.mode"}
 	for _, name := range engineRelations {
