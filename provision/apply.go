@@ -196,6 +196,9 @@ func (run *applying) compare(ctx context.Context, a plan.Agreement, fresh plan.P
 	for _, c := range fresh.Changes {
 		x, known := agreed[c.Address]
 		found[c.Address] = true
+		if c.Changes() {
+			run.changes[c.Address] = c // also one that is refused or left: what is made together with it is not made
+		}
 		switch since := plan.Covers(x, c, consents); {
 		case !known && c.Changes() && scope(c.Address):
 			run.end(Event{Change: c}, Result{Address: c.Address, Outcome: Left, Reason: "it was not in the plan"})
@@ -240,7 +243,7 @@ func (run *applying) refuse(c plan.Change, since []plan.Since) {
 // cannot be made without it stays as it is, and is skipped as a whole.
 func (run *applying) split(ctx context.Context, x plan.Agreed, c plan.Change) plan.Change {
 	missing := c.Consents.Missing(c)
-	if len(missing) == 0 || c.Impossible() || c.Action != plan.Update && c.Action != plan.Replace {
+	if len(missing) == 0 || c.Group != "" || c.Impossible() || c.Action != plan.Update && c.Action != plan.Replace {
 		return c
 	}
 	var attrs []string
@@ -433,7 +436,7 @@ func (run *applying) tell(e Event) {
 
 func (run *applying) end(e Event, r Result) {
 	run.mu.Lock()
-	if r.Outcome != Left {
+	if r.Outcome != Left || e.Change.Group != "" {
 		run.outcome[r.Address] = r.Outcome
 	}
 	run.results = append(run.results, r)

@@ -254,6 +254,7 @@ func (w *openWorld) apply(ctx context.Context, command string, found plan.Plan, 
 			if command == "apply" {
 				w.note("Note: %s is left as it is: %s.", r.Address, r.Reason)
 			}
+		default: // not made
 		}
 	}
 	undone := len(results) - done - left

@@ -101,6 +101,7 @@ func (d *draft) ofGroup(ctx context.Context) ([]step, error) {
 			return nil, err
 		}
 		all = append(all, other.steps...)
+		d.change.Recounts = append(d.change.Recounts, other.change.Recounts...)
 	}
 	return all, nil
 }
