@@ -6,8 +6,7 @@ package partition
 import (
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
 
@@ -67,6 +66,6 @@ func After(table *spec.Table, end, now time.Time) (out []Partition) {
 // DDL creates the partition unless it exists.
 func (p Partition) DDL() string {
 	const layout = "2006-01-02 15:04:05.999999+00"
-	return "CREATE TABLE IF NOT EXISTS " + pgx.Identifier{p.Name}.Sanitize() + " PARTITION OF " + pgx.Identifier{p.Table}.Sanitize() +
+	return "CREATE TABLE IF NOT EXISTS " + pg.Ident(p.Name) + " PARTITION OF " + pg.Ident(p.Table) +
 		" FOR VALUES FROM ('" + p.From.Format(layout) + "') TO ('" + p.To.Format(layout) + "')"
 }

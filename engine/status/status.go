@@ -13,6 +13,7 @@ import (
 	"github.com/robfig/cron/v3"
 	"github.com/twmb/franz-go/pkg/kadm"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/store"
 	"github.com/cryptoviz/cryptoviz/engine/units"
@@ -277,7 +278,7 @@ func due(ctx context.Context, r *spec.Rollup, schedule cron.Schedule, db *pgxpoo
 	}
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	raw, column := pgx.Identifier{r.From.Name}.Sanitize(), pgx.Identifier{r.From.Hypertable.Time}.Sanitize()
+	raw, column := pg.Ident(r.From.Name), pg.Ident(r.From.Hypertable.Time)
 	var n int64
 	err := db.QueryRow(ctx, `SELECT count(*) FROM generate_series($2::timestamptz, $3, interval '24 hours') AS d
 		WHERE NOT EXISTS (SELECT FROM cryptoviz.rollup_day WHERE rollup = $1 AND day = (d AT TIME ZONE 'UTC')::date

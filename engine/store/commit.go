@@ -30,11 +30,7 @@ type Target struct {
 
 // NewTarget prepares the statements of a source's rows.
 func NewTarget(topic string, table *spec.Table, columns []string) *Target {
-	quoted := make([]string, len(columns))
-	for i, c := range columns {
-		quoted[i] = pgx.Identifier{c}.Sanitize()
-	}
-	name, list := pgx.Identifier{table.Name}.Sanitize(), strings.Join(quoted, ", ")
+	name, list := pg.Ident(table.Name), pg.Idents(columns)
 	return &Target{
 		Topic: topic, Table: table, Columns: columns,
 		copyRows:  "COPY " + name + " (" + list + ") FROM STDIN (FORMAT binary)",
