@@ -27,19 +27,20 @@ func (e *env) newApply() *cobra.Command {
 		Short: "Make Kafka, PostgreSQL and Grafana match pipeline.hcl",
 		Long: `Show the plan, ask, and make the changes. With FILE: only what the plan that plan --out saved agrees to.
 
-A plan says what was agreed to, never what to execute. Under its lock, which one apply at a time holds, apply plans again
-from pipeline.hcl and the servers, and makes a change only where this is the same as what was agreed to, or milder. What
-changed since the plan is refused, with what changed; the others go on. Data that is lost is counted again just before, and
-more than was agreed to means that nothing of that object is done. A failure stops what depends on it and nothing else. It
-may be interrupted at any point: run apply again to continue.
+A plan says what was agreed to, never what to execute. Under its lock, which one apply at a time holds, apply plans
+again from pipeline.hcl and the servers, and makes a change only where this is the same as what was agreed to, or
+milder. What changed since the plan is refused, with what changed; the others go on. Data that is lost is counted
+again just before, and more than was agreed to means that nothing of that object is done. A failure stops what depends
+on it and nothing else. It may be interrupted at any point: run apply again to continue.
 
-Changes that destroy data are left out, whatever --auto-approve says, until each is allowed by its code, its address and how
-much may go, as the plan shows them: --allow CV-K07@topic.binance=110. Without =110 it is what this plan shows and 10 % more;
-=all sets no limit, and is the only consent to a loss that could not be counted. One change that lacks consent holds back only
-itself: the others of its table are made. Where nobody can answer, as in CI, --auto-approve is needed for the others.
+Changes that destroy data are left out, whatever --auto-approve says, until each is allowed by its code, its address
+and how much may go, as the plan shows them: --allow CV-K07@topic.binance=110. Without =110 it is what this plan shows
+and 10 % more; =all sets no limit, and is the only consent to a loss that could not be counted. One change that lacks
+consent holds back only itself: the others of its table are made. Where nobody can answer, as in CI, --auto-approve is
+needed for the others.
 
-The ledger knows which Kafka cluster and which Grafana the last apply was on. On other ones apply refuses, unless --moved
-says that they moved on purpose: then what exists there is adopted, and what is missing created.`,
+The ledger knows which Kafka cluster and which Grafana the last apply was on. On other ones apply refuses, unless
+--moved says that they moved on purpose: then what exists there is adopted, and what is missing created.`,
 		Example: `  cryptoviz apply                                           asks
   cryptoviz apply --auto-approve                            does not ask
   cryptoviz apply --allow CV-K07@topic.binance=110          agrees to lose up to 110 records

@@ -186,7 +186,7 @@ func TestProgramOnRealServices(t *testing.T) {
 	if out := in.run("status"); !strings.Contains(out, "binance") || !strings.Contains(out, "ok") {
 		t.Errorf("status:\n%s", out)
 	}
-	if out := in.run("plan"); !strings.Contains(out, "No changes.") {
+	if out := in.run("plan"); !strings.Contains(out, "\nNo changes to Kafka and PostgreSQL. Grafana was left out.") {
 		t.Errorf("plan after apply:\n%s", out)
 	}
 	in.stop(cmd, log)

@@ -49,7 +49,7 @@ func TestHintsWork(t *testing.T) {
 	var c plan.Change
 	c.Address = "table.prices"
 	c.Find("CV-T06", "", "destroys")
-	if got, want := u.settle(c), "cryptoviz apply --allow CV-T06@table.prices --state s"; got != want {
+	if got, want := u.settle(c), "cryptoviz apply --allow CV-T06@table.prices=1 --state s"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	if got, want := u.settle(plan.Change{}), "cryptoviz plan --state s"; got != want {

@@ -30,7 +30,8 @@ var (
 	tookForm     = regexp.MustCompile(`\bin \d+(\.\d+)?(ms|s)\b`)
 	readForm     = regexp.MustCompile(`\(\d+ requests?, \d+\.\d\d s\)`)
 	momentForm   = regexp.MustCompile(`\b20\d\d-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?Z?)?`)
-	databaseForm = regexp.MustCompile(`database \w+ \(system \d+, oid \d+, (no ledger yet|ledger )[0-9a-f-]*`)
+	databaseForm = regexp.MustCompile(`(database \w+ |   )\(system \d+, oid \d+, (no ledger yet|ledger )[0-9a-f-]*`)
+	onDatabase   = regexp.MustCompile(`^on PostgreSQL database \w+`)
 	identityForm = regexp.MustCompile(`"(name|system|ledger)": "(t_\w+|\d{15,}|[0-9a-f-]{36})"|"(oid)": \d+`)
 	sumForm      = regexp.MustCompile(`"sum": "[0-9a-f]{64}"`)
 	costForm     = regexp.MustCompile(`"(requests|seconds)": [0-9.e-]+`)
@@ -72,7 +73,14 @@ func steadyLine(names *strings.Replacer, line string) string {
 	line = versionForm.ReplaceAllString(line, "PostgreSQL 17.6")
 	line = tookForm.ReplaceAllString(line, "in 20ms")
 	line = readForm.ReplaceAllString(line, "(9 requests, 0.02 s)")
-	line = databaseForm.ReplaceAllString(line, "database crypto (system 7000000000000000000, oid 16384, $1")
+	line = onDatabase.ReplaceAllString(line, "on PostgreSQL database crypto")
+	line = databaseForm.ReplaceAllStringFunc(line, func(found string) string {
+		part := databaseForm.FindStringSubmatch(found)
+		if strings.HasPrefix(part[1], "database") {
+			part[1] = "database crypto "
+		}
+		return part[1] + "(system 7000000000000000000, oid 16384, " + part[2]
+	})
 	line = identityForm.ReplaceAllString(line, `"$1$3": "…"`)
 	line = sumForm.ReplaceAllString(line, `"sum": "…"`)
 	line = costForm.ReplaceAllString(line, `"$1": 0`)

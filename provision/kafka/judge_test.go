@@ -122,7 +122,7 @@ func TestKafkaRefusesAtPlanTime(t *testing.T) {
 		{topicOf("bad_value", 1, 1, retentionMs, "soon"), "CV-K05@retention", "Not a number"},
 		{topicOf("bad_key", 1, 1, "retention.hours", "1"), "CV-K05@retention.hours", "Unknown topic config name"},
 		{topicOf("bad/name", 1, 1), "CV-K05@", "bad/name"},
-		{topicOf("insync", 1, 1), "CV-K09@replication", "need 2 replicas in sync, and a partition has 1"},
+		{topicOf("insync", 1, 1), "CV-K09@replication", "it asks for 2 replicas in sync, and a partition has 1"},
 		{topicOf("compact", 1, 1, minInsync, "1", cleanupPolicy, "compact"), "", ""},
 		{topicOf("good", 1, 1, minInsync, "1"), "", ""},
 		{topicOf("__mine", 1, 1), "CV-K12@", "belongs to Kafka"},

@@ -149,7 +149,7 @@ func TestTopicIsAdopted(t *testing.T) {
 	if r := w.cluster.Describe(); r.System != "Kafka" || !strings.HasSuffix(r.Text, ": 1 topic on 1 broker") || r.Requests == 0 || r.Seconds <= 0 {
 		t.Errorf("%+v", r)
 	}
-	if c := w.plan(w.cluster.Removed(removedTopic("__consumer_offsets"))); codes(c) != "CV-K12@" || len(c.Steps) > 0 {
+	if c := w.plan(w.cluster.Removed(removedTopic("__consumer_offsets"))); codes(c) != "CV-F01@ CV-K12@" || len(c.Steps) > 0 {
 		t.Errorf("%s", text(c))
 	}
 }

@@ -22,7 +22,9 @@ type Database struct {
 	Ledger string `json:"ledger,omitempty"` // random id in cryptoviz.meta, since the first apply; a copy has it, too
 }
 
-func (d Database) String() string {
+func (d Database) String() string { return fmt.Sprintf("%s (%s)", d.Name, d.identity()) }
+
+func (d Database) identity() string {
 	system := ""
 	if d.System != "" {
 		system = "system " + d.System + ", "
@@ -31,7 +33,7 @@ func (d Database) String() string {
 	if d.Ledger != "" {
 		ledger = "ledger " + d.Ledger
 	}
-	return fmt.Sprintf("%s (%soid %d, %s)", d.Name, system, d.OID, ledger)
+	return fmt.Sprintf("%soid %d, %s", system, d.OID, ledger)
 }
 
 // Lines names the servers, one a line.
@@ -40,7 +42,7 @@ func (s Servers) Lines() (out []string) {
 		out = append(out, "Kafka cluster "+s.Kafka)
 	}
 	if s.Database.OID != 0 {
-		out = append(out, "PostgreSQL database "+s.Database.String())
+		out = append(out, "PostgreSQL database "+s.Database.Name+"\n   ("+s.Database.identity()+")")
 	}
 	if s.Grafana != "" {
 		out = append(out, "Grafana "+s.Grafana)
