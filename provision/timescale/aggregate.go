@@ -225,9 +225,9 @@ func (a *Aggregate) Apply(ctx context.Context, c plan.Change) error {
 }
 
 // countAgain judges the change once more when its turn comes: rows that its source still had, and that it could be computed from,
-// may have gone since the plan.
+// may have gone since the plan. A change without steps is made by the one that it belongs to.
 func (a *Aggregate) countAgain(ctx context.Context, c plan.Change) error {
-	if c.Action == plan.Create {
+	if c.Action == plan.Create || len(c.Steps) == 0 {
 		return nil
 	}
 	again := c
