@@ -41,7 +41,7 @@ type attribute struct {
 	driftCodes string
 	yield      []string           // an edit that makes pipeline.hcl follow a drift that cannot be set back
 	fixed      string             // why there is no drift
-	left       func(*conformance) // takes away what the change leaves behind, as plan says
+	left       func(*conformance) // takes away what the change or the drift leaves behind, as plan says
 }
 
 // conformance is the world of one subject.
@@ -193,6 +193,9 @@ func (c *conformance) drifts(a attribute) {
 	}
 	c.do(what, found, after)
 	c.empty(what + ", set back")
+	if a.left != nil {
+		a.left(c)
+	}
 	c.now = c.outside()
 	for _, d := range differ(before, c.now) {
 		c.t.Errorf("%s and set back: %s", what, d)

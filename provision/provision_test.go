@@ -429,9 +429,9 @@ func TestReadersOfWhatIsRemoved(t *testing.T) {
 	w.p.Tables = append(w.p.Tables, &spec.Table{Name: "fresh", Columns: table.Columns, PrimaryKey: table.PrimaryKey})
 	got := changes(w.plan())
 	for address, want := range map[string]string{
-		"view.later": "CV-V02: :1:18: it reads view.wide, which a removed block takes away", "view.after": "CV-V02: :1:21: it reads table.spreads, which a removed block takes away",
-		"alert.far": "it reads view.wide, which a removed block takes away", "alert.named": "it reads view.wide, which a removed block takes away",
-		"view.named_gone": "CV-V02: :1:27: it reads table.spreads, which a removed block takes away", "view.named": "", "view.stays": "", "view.of_new": "", "table.fresh": "",
+		"view.later": "CV-V02: :1:18: it reads view.wide, which a removed block deletes", "view.after": "CV-V02: :1:21: it reads table.spreads, which a removed block deletes",
+		"alert.far": "it reads view.wide, which a removed block deletes", "alert.named": "it reads view.wide, which a removed block deletes",
+		"view.named_gone": "CV-V02: :1:27: it reads table.spreads, which a removed block deletes", "view.named": "", "view.stays": "", "view.of_new": "", "table.fresh": "",
 	} {
 		c, text := got[address], ""
 		for _, f := range c.Findings {

@@ -339,7 +339,7 @@ type applyProgress struct {
 	said  int
 }
 
-var verbs = map[plan.Action]string{plan.None: "adopted", plan.Create: "created", plan.Update: "changed", plan.Replace: "made anew", plan.Delete: "deleted"}
+var verbs = map[plan.Action]string{plan.None: "adopted", plan.Create: "created", plan.Update: "changed", plan.Replace: "replaced", plan.Delete: "deleted"}
 
 func (p *applyProgress) event(ev provision.Event) {
 	p.mu.Lock()
@@ -382,7 +382,7 @@ func (p *applyProgress) watch() (stop func()) {
 			p.mu.Lock()
 			for address, at := range p.since {
 				if d := time.Since(at); d > 2*time.Second {
-					p.note("%s: still at it … %s", address, d.Round(time.Second))
+					p.note("%s: still running (%s)", address, d.Round(time.Second))
 				}
 			}
 			p.mu.Unlock()

@@ -18,9 +18,9 @@ func (e *env) newDestroy() *cobra.Command {
 	var targets []string
 	c := &cobra.Command{
 		Use:   "destroy",
-		Short: "Delete everything that pipeline.hcl declares and that carries our mark",
+		Short: "Delete everything that pipeline.hcl declares and that apply manages",
 		Long: `Show what would be deleted and how much data is in it, ask for the amount to be typed, and delete it: dashboards, data
-sources, views, tables, topics, and last the engine's own schema. What exists without our mark is left alone.
+sources, views, tables, topics, and last the engine's own schema. What apply does not manage is left alone.
 
 There is no way back. In scripts: --confirm "TEXT", with the text that destroy asks for.`,
 		Example: "  cryptoviz destroy --target topic.okx\n  cryptoviz destroy",
@@ -49,7 +49,7 @@ There is no way back. In scripts: --confirm "TEXT", with the text that destroy a
 			}
 			if found.Count(plan.Delete)+len(found.Errors) == 0 {
 				e.noteLeftOut(found)
-				e.print("Nothing to delete: nothing of it is there with our mark.\n")
+				e.print("Nothing to delete: nothing of it is managed.\n")
 				return nil
 			}
 			style := e.style(false)
@@ -61,7 +61,7 @@ There is no way back. In scripts: --confirm "TEXT", with the text that destroy a
 				return errors.Join(errors.New("nothing was deleted"), unread(found))
 			}
 			if len(deletable(found)) == 0 {
-				return errors.New("none of it can be deleted: mend what is said above, and destroy again")
+				return errors.New("nothing can be deleted; fix the problems above and run destroy again")
 			}
 			amount := amountOf(found)
 			ok := confirmed == amount

@@ -17,9 +17,9 @@ func (e *env) newGraph() *cobra.Command {
 	var form string
 	c := &cobra.Command{
 		Use:   "graph",
-		Short: "Draw the way of the data: sources, topics, tables, rollups, dashboards",
+		Short: "Draw the data flow: sources, topics, tables, rollups, dashboards",
 		Long: `Draw pipeline.hcl as a graph, in Mermaid (for Markdown) or DOT (for Graphviz). No connection is opened. An arrow is
-the way of the data; what a dashboard, view or alert reads is found in its SQL.`,
+the data flow; what a dashboard, view or alert reads is found in its SQL.`,
 		Example: "  cryptoviz graph > graph.mmd\n  cryptoviz graph --form dot | dot -Tsvg > graph.svg",
 		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {

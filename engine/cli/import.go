@@ -158,7 +158,7 @@ func (e *env) adopt(ctx context.Context, addresses []string) error {
 		return err
 	}
 	if slices.ContainsFunc(found.Changes, func(c plan.Change) bool { return c.Kind() == "engine" && c.Action == plan.Create }) {
-		e.note("Note: there is no place for our mark before the first cryptoviz apply, which adopts them.")
+		e.note("Note: the ledger comes with the first cryptoviz apply, which adopts them.")
 		return nil
 	}
 	found.Changes = slices.DeleteFunc(found.Changes, func(c plan.Change) bool { return !slices.Contains(addresses, c.Address) })

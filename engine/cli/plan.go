@@ -27,9 +27,9 @@ func (e *env) newPlan() *cobra.Command {
 		Short: "Show what apply would change, and what it would cost; nothing is changed",
 		Long: `Read Kafka, PostgreSQL and Grafana as they are, and show what differs from pipeline.hcl:
 
-  +  will be created       ~  will be changed       -/+  will be deleted and made anew       -  will be deleted
+  +  will be created       ~  will be changed       -/+  will be deleted and created again       -  will be deleted
   ≠  was changed outside since the last apply; apply sets it back
-  =  exists already, without our mark, and agrees; apply adopts it: it sets the mark and touches nothing
+  =  already exists and matches; apply will start managing it and changes nothing
   !  destroys data: how much is said, and apply wants --allow CODE@ADDRESS=NUMBER
   ✗  cannot be done; the rest can
 

@@ -26,7 +26,7 @@ pipeline.hcl wants, where that differs.
 Without either: list the objects of pipeline.hcl, and how each stands:
 
   agrees                     it is as pipeline.hcl wants it
-  agrees, without our mark   so it is, and the next apply adopts it
+  matches, not yet managed   the next apply starts managing it
   differs                    pipeline.hcl says something else: the next apply changes it
   changed outside            somebody changed it since the last apply
   missing                    the next apply creates it
@@ -116,7 +116,7 @@ func standing(c plan.Change) string {
 	case c.Action != plan.None:
 		return "differs"
 	case c.Adopt:
-		return "agrees, without our mark"
+		return "matches, not yet managed"
 	}
 	return "agrees"
 }

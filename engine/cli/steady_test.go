@@ -36,7 +36,7 @@ var (
 	sumForm      = regexp.MustCompile(`"sum": "[0-9a-f]{64}"`)
 	costForm     = regexp.MustCompile(`"(requests|seconds)": [0-9.e-]+`)
 	slowForm     = regexp.MustCompile(`^Still reading |: still at it … \d`) // on a slow machine
-	doneForm     = regexp.MustCompile(`^([a-z]+)\.\w+: (created|changed|made anew|deleted|adopted|failed)\b`)
+	doneForm     = regexp.MustCompile(`^([a-z]+)\.\w+: (created|changed|replaced|deleted|adopted|failed)\b`)
 
 	// Texts with a version or an address in them break elsewhere on another server: these are folded anew.
 	foldedForm = regexp.MustCompile(`^((Read  |      )(Kafka|PostgreSQL|Grafana) +|Note  |      note: )`)

@@ -249,7 +249,7 @@ func (u *up) services(ctx context.Context) (err error) {
 	v := &view{up: u, engine: engine, kafka: kafka.Brokers()[0], metrics: listening, terminal: u.onTerminal(), log: logTo}
 	group.Go(func() error { return v.show(ctx) })
 	err = group.Wait()
-	u.note("Stopped. The data stays in %s; the next up goes on from it.", u.env.state)
+	u.note("Stopped. Data is kept in %s; run up again to continue.", u.env.state)
 	if errors.Is(err, context.Canceled) {
 		return nil
 	}

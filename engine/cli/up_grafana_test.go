@@ -39,7 +39,7 @@ func TestUpWithAGrafana(t *testing.T) {
 		t.Errorf("plan:\n%s", out)
 	}
 	run(env, "apply", "--auto-approve")
-	if out := run(env, "plan"); !strings.Contains(out, "No changes. The world matches pipeline.hcl.") {
+	if out := run(env, "plan"); !strings.Contains(out, "No changes. Everything matches pipeline.hcl.") {
 		t.Errorf("a plan after apply:\n%s", out)
 	}
 	if srv.Dashboard("cv-market-overview") == nil {

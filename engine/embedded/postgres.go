@@ -175,7 +175,7 @@ func startPostgres(ctx context.Context, s *State, opt PostgresOptions) (*Postgre
 		return nil, err
 	}
 	if p.adopted {
-		opt.Log.Info("the private PostgreSQL of before still runs and is adopted", "pid", p.pid)
+		opt.Log.Info("reusing the PostgreSQL that is already running", "pid", p.pid)
 	}
 	p.url, p.superuser = to.URL(), to.SuperuserURL()
 	return p, s.Update(func(d *StateData) { d.PostgresDir, d.PostgresPort = dir, port })

@@ -256,7 +256,7 @@ type Alert struct {
 	Range       hcl.Range
 }
 
-// Removed says that an object which the pipeline made is to be deleted: without it a block that goes leaves its object alone.
+// Removed says that an object which the pipeline made is to be deleted: removing a block alone leaves the object in place.
 type Removed struct {
 	Kind  string // "topic", "table", "view", "aggregate", "role", "folder", "datasource", "dashboard", "alert"
 	Name  string

@@ -19,7 +19,7 @@ var roleCodes = []Code{
 	},
 	{
 		ID: "CV-R04", Class: Impossible, Title: "Role that still has something",
-		Text:    "PostgreSQL drops a role only when nothing belongs to it and no privileges hang on it anywhere on the server. What it owns is never given to another by apply.",
+		Text:    "PostgreSQL drops a role only when nothing belongs to it and it holds no privileges anywhere on the server. What it owns is never given to another by apply.",
 		Choices: []string{"REASSIGN OWNED BY … TO … in each database, by hand", "revoke what it has in other databases", "revoke what another role than the owner gave it, as that role: SET ROLE …; REVOKE … ON … FROM …"},
 	},
 	{

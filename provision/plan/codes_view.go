@@ -18,7 +18,7 @@ var viewCodes = []Code{
 		Choices: []string{"keep the columns, and put new ones at the end", "declare what depends on it: then it is created again, too", "drop what depends on it, then apply again", "a view of another name"},
 	},
 	{
-		ID: "CV-V04", Class: Risky, Title: "View made anew",
+		ID: "CV-V04", Class: Risky, Title: "View rebuilt",
 		Text:    "Columns go, or change their name, type or order, so the view is dropped and made again in one transaction, with its owner, grants, comments and defaults. Programs that name these columns fail.",
 		Choices: []string{"apply it, and change what reads the view", "keep the columns, and put new ones at the end"},
 	},
@@ -63,7 +63,7 @@ var viewCodes = []Code{
 	{
 		ID: "CV-A05", Class: Risky, Title: "Refresh reaches further back than the source",
 		Text:    "When rows of the source go, a later refresh of that time computes its buckets again, from nothing: the aggregate loses them. The refresh window starts before the time at which the source's rows go.",
-		Choices: []string{"a shorter start of the refresh window", "keep the source's rows longer", "a rollup into a table, which nothing takes away"},
+		Choices: []string{"a shorter start of the refresh window", "keep the source's rows longer", "a rollup into a table, which has no retention"},
 	},
 	{
 		ID: "CV-A06", Class: Future, Title: "New column without history",
@@ -92,7 +92,7 @@ var viewCodes = []Code{
 	},
 	{
 		ID: "CV-A11", Class: Risky, Title: "Settings of others go with a rebuild",
-		Text:    "The aggregate has something that pipeline.hcl does not declare and that is lost when it is made anew: a columnstore with its policy, policies of refresh and retention, indexes.",
+		Text:    "The aggregate has something that pipeline.hcl does not declare and that is lost when it is rebuilt: a columnstore with its policy, policies of refresh and retention, indexes.",
 		Choices: []string{"note it down, and set it again after apply", "declare its refresh and retention in its block: they come back with it", "an aggregate of another name, beside this one"},
 	},
 }

@@ -19,7 +19,7 @@ type Style struct {
 
 var (
 	symbols = map[Action]string{Create: "+", Update: "~", Replace: "-/+", Delete: "-"}
-	words   = map[Action]string{Create: "will be created", Update: "will be changed", Replace: "will be made anew", Delete: "will be deleted"}
+	words   = map[Action]string{Create: "will be created", Update: "will be changed", Replace: "will be replaced", Delete: "will be deleted"}
 	systems = []struct {
 		name  string
 		kinds []string
@@ -213,9 +213,9 @@ func (c Change) headline() string {
 	case c.DeletedOutside():
 		will = "was deleted outside since the last apply, will be created again"
 	case c.onlyDrifted():
-		will = "was changed outside, will be set back"
+		will = "changed outside cryptoviz; will be reverted"
 	case c.Drifted():
-		will = "was changed outside, " + will
+		will = "changed outside cryptoviz; " + will
 	case c.Adopt && c.Action == None:
 		will = "exists already, will be adopted"
 	case c.Adopt && c.Action == Update:
@@ -339,15 +339,15 @@ func (p Plan) Summary() string {
 		case len(p.Errors) > 0:
 			return "No changes in what could be read; " + counted(len(p.Errors), "object") + " could not." + leftOut
 		case adopt > 0:
-			return "No changes" + read + ". " + counted(adopt, "object") + " to adopt: apply sets our mark and touches nothing else." + leftOut
+			return "No changes" + read + ". " + counted(adopt, "object") + " to adopt: apply starts managing what matches and changes nothing else." + leftOut
 		case leftOut != "":
 			return "No changes" + read + "." + leftOut
 		}
-		return "No changes. The world matches pipeline.hcl."
+		return "No changes. Everything matches pipeline.hcl."
 	}
 	out := fmt.Sprintf("Plan: %d to create, %d to change, %d to destroy.", n[Create], n[Update], n[Delete])
 	if n[Replace] > 0 {
-		out = fmt.Sprintf("Plan: %d to create, %d to change, %d to make anew, %d to destroy.", n[Create], n[Update], n[Replace], n[Delete])
+		out = fmt.Sprintf("Plan: %d to create, %d to change, %d to replace, %d to destroy.", n[Create], n[Update], n[Replace], n[Delete])
 	}
 	if impossible > 0 {
 		out += fmt.Sprintf(" %d cannot be done.", impossible)

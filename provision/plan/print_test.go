@@ -112,16 +112,16 @@ func TestHeadlines(t *testing.T) {
 	affected := New(&fake{"rollup.r", a, a}, a, true, a)
 	affected.Find("CV-Q02", "", "no")
 	for want, x := range map[string]Change{
-		"+ topic.t will be created":                             New(&fake{"topic.t", a, nil}, nil, false, nil),
-		"~ topic.t will be changed":                             New(&fake{"topic.t", b, a}, a, true, a),
-		"- topic.t will be deleted":                             New(&fake{"topic.t", nil, a}, a, true, a),
-		"≠ topic.t was changed outside, will be set back":       New(&fake{"topic.t", b, a}, b, true, a),
-		"≠ topic.t was changed outside, will be changed":        New(&fake{"topic.t", b, a}, c, true, a),
-		"= topic.t exists already, will be adopted":             New(&fake{"topic.t", a, a}, nil, false, a),
-		"~ topic.t exists already, will be adopted and changed": New(&fake{"topic.t", b, a}, nil, false, a),
-		"✗ topic.t cannot be changed":                           impossible(New(&fake{"topic.t", b, a}, a, true, a)),
-		"✗ topic.t was changed outside, cannot be set back":     impossible(New(&fake{"topic.t", b, a}, b, true, a)),
-		"  rollup.r is affected":                                affected,
+		"+ topic.t will be created":                               New(&fake{"topic.t", a, nil}, nil, false, nil),
+		"~ topic.t will be changed":                               New(&fake{"topic.t", b, a}, a, true, a),
+		"- topic.t will be deleted":                               New(&fake{"topic.t", nil, a}, a, true, a),
+		"≠ topic.t changed outside cryptoviz; will be reverted":   New(&fake{"topic.t", b, a}, b, true, a),
+		"≠ topic.t changed outside cryptoviz; will be changed":    New(&fake{"topic.t", b, a}, c, true, a),
+		"= topic.t exists already, will be adopted":               New(&fake{"topic.t", a, a}, nil, false, a),
+		"~ topic.t exists already, will be adopted and changed":   New(&fake{"topic.t", b, a}, nil, false, a),
+		"✗ topic.t cannot be changed":                             impossible(New(&fake{"topic.t", b, a}, a, true, a)),
+		"✗ topic.t changed outside cryptoviz; cannot be reverted": impossible(New(&fake{"topic.t", b, a}, b, true, a)),
+		"  rollup.r is affected":                                  affected,
 	} {
 		lacks(t, printed(t, Style{}, x), "  "+want+" ")
 	}

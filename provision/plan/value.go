@@ -23,7 +23,7 @@ func (o *printer) value(d Diff) string {
 	case d.Secret && changed:
 		return "(sensitive, changed)"
 	case d.Cause == Reset:
-		return from + " -> (removed: it left pipeline.hcl)"
+		return from + " -> (no longer in pipeline.hcl; will be reset)"
 	case d.Old == "":
 		return to
 	case d.New == "":

@@ -58,10 +58,10 @@ func (a *Aggregate) findLoss(c *plan.Change, cover *coverage) {
 		if cover.rows < 0 {
 			rows = "rows"
 		}
-		c.Find("CV-A02", "query", "it is made anew: %s; %s are lost", cover.text(), rows).Loss = loss
+		c.Find("CV-A02", "query", "it is rebuilt: %s; %s are lost", cover.text(), rows).Loss = loss
 		return
 	}
-	c.Find("CV-A03", "query", "it is made anew")
+	c.Find("CV-A03", "query", "it is rebuilt")
 }
 
 // warnOfOthers names what nobody declares and what a rebuild does not bring back.

@@ -113,7 +113,7 @@ func (c *Catalog) defined(ctx context.Context, l *liveView) (*liveView, error) {
 		return nil, err
 	}
 	if v.views[l.name] == nil {
-		return nil, fmt.Errorf("there is no view %s any more", l.name)
+		return nil, fmt.Errorf("view %s no longer exists", l.name)
 	}
 	return v.views[l.name], nil
 }

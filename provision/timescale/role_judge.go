@@ -281,7 +281,7 @@ func (r *Role) judgeDelete(ctx context.Context, c *plan.Change, l *liveRole) err
 		return fmt.Errorf("read the grants of role %s: %w", l.name, err)
 	}
 	if len(blockers) > 0 {
-		c.Find("CV-R04", "", "privileges hang on it: %s", strings.Join(blockers, ", "))
+		c.Find("CV-R04", "", "it holds privileges: %s", strings.Join(blockers, ", "))
 		return nil
 	}
 	steps = append(steps, "DROP ROLE "+name)

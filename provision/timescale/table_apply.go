@@ -194,7 +194,7 @@ func (e *statementError) Unwrap() error { return e.err }
 func explain(ctx context.Context, db *pgxpool.Pool, err error) error {
 	switch sqlState(err) {
 	case "55P03":
-		return fmt.Errorf("others use it, and the lock was not to be had in %d tries: %w%s; stop them or wait, then apply again", lockTries, err, longest(ctx, db))
+		return fmt.Errorf("could not lock it in %d attempts; another session is using it: %w%s; stop that session or wait, then apply again", lockTries, err, longest(ctx, db))
 	case "42501":
 		return fmt.Errorf("%w: use a user that may, such as the owner", err)
 	case "25006":

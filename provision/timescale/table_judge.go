@@ -50,7 +50,7 @@ type draft struct {
 	steps   []step
 	known   *size
 	inside  *columnar
-	untried bool     // what hangs on it goes by the same apply
+	untried bool     // what depends on it goes by the same apply
 	retyped []string // live names of stored columns that get another type
 }
 

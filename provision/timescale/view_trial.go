@@ -323,7 +323,7 @@ func ReadsLeaving(p *spec.Pipeline, err error) string {
 	if i < 0 {
 		return ""
 	}
-	return "it reads " + p.Removed[i].Address() + ", which a removed block takes away"
+	return "it reads " + p.Removed[i].Address() + ", which a removed block deletes"
 }
 
 // where turns a position in a query into a place in the file that it came from.
