@@ -3,7 +3,10 @@ package cli
 import (
 	"bytes"
 	"context"
+	"io/fs"
+	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -98,5 +101,39 @@ func TestHelpTeaches(t *testing.T) {
 		if code != 0 || !strings.Contains(help, c.Example) {
 			t.Errorf("%s --help: %d, %s", c.Name(), code, help)
 		}
+	}
+}
+
+// TestArchitectureNamesEveryPackage: the table of ARCHITECTURE.md has a row for each package, and for no other.
+func TestArchitectureNamesEveryPackage(t *testing.T) {
+	text, err := os.ReadFile("../../ARCHITECTURE.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := map[string]bool{}
+	for _, m := range regexp.MustCompile("(?m)^\\| `((?:engine|provision)[a-z/]*)` \\|").FindAllSubmatch(text, -1) {
+		named[string(m[1])] = true
+	}
+	found := 0
+	for _, half := range []string{"engine", "provision"} {
+		err := filepath.WalkDir("../../"+half, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || !d.IsDir() {
+				return err
+			}
+			if files, err := filepath.Glob(filepath.Join(path, "*.go")); err != nil || len(files) == 0 {
+				return err
+			}
+			found++
+			if name := filepath.ToSlash(path[len("../../"):]); !named[name] {
+				t.Errorf("%s has no row", name)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if found != len(named) {
+		t.Errorf("%d rows for %d packages", len(named), found)
 	}
 }
