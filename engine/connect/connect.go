@@ -56,6 +56,9 @@ func Kafka(k spec.Kafka) ([]kgo.Opt, error) {
 
 // Postgres returns a pool configuration for the pipeline's database: UTC, bounded waits, and no secret in its errors.
 func Postgres(d spec.Database) (*pgxpool.Config, error) {
+	if why := d.URL.Unset(); why != "" {
+		return nil, fmt.Errorf("database.url has no value: %s; set it (see .env.example)", why)
+	}
 	cfg, err := pgxpool.ParseConfig(d.URL.Reveal())
 	if err != nil || misread(d.URL.Reveal(), cfg.ConnConfig) {
 		if file, ok := errors.AsType[*fs.PathError](err); ok {

@@ -151,6 +151,10 @@ func TestNoSecretIsShown(t *testing.T) {
 
 func TestPostgresErrors(t *testing.T) {
 	t.Parallel()
+	const notSet = "the environment variable DATABASE_URL is not set"
+	if _, err := connect.Postgres(spec.Database{URL: spec.UnsetSecret(notSet)}); err == nil || !strings.Contains(err.Error(), "database.url has no value: "+notSet) {
+		t.Errorf("%v", err)
+	}
 	missing := filepath.Join(t.TempDir(), "ca.pem")
 	for url, want := range map[string]string{
 		"postgres://me:12@geheim?x@db/m":                                       "written as %XX",

@@ -165,6 +165,9 @@ var tlsFiles = regexp.MustCompile(`\bssl(rootcert|cert|key)\s*=\s*('([^'\\]|\\.)
 // when it cannot be read. Where TLS is up to the server, the data source does without: Grafana knows no such mode.
 func (l *loader) databaseParts() (host, database, user, sslmode string) {
 	text := l.p.Database.URL.Reveal()
+	if text == "" {
+		return "", "", "", "disable"
+	}
 	cfg, err := pgx.ParseConfig(text)
 	if err != nil { // the files may not be on this machine
 		cfg, err = pgx.ParseConfig(tlsFiles.ReplaceAllString(text, ""))

@@ -106,9 +106,12 @@ func (l *loader) database(blocks hcl.Blocks) {
 		return
 	}
 	b := l.open(blocks[0], &hcl.BodySchema{Attributes: attrs([]string{"url"}, "on_missing")}, l.ctx)
-	d := spec.Database{URL: spec.NewSecret(b.text("url", "")), OnMissing: b.text("on_missing", "error"), Range: b.rng}
-	if b.good["url"] && !l.databaseURL(b, d.URL.Reveal()) {
-		d.URL = spec.Secret{} // that it is none is said once
+	d := spec.Database{OnMissing: b.text("on_missing", "error"), Range: b.rng}
+	if a := b.content.Attributes["url"]; a != nil {
+		d.URL = b.unsettable("url", a.Expr)
+		if b.good["url"] && (d.URL.Unset() == "" || nothing(a.Expr)) && !l.databaseURL(b, d.URL.Reveal()) {
+			d.URL = spec.Secret{} // that it is none is said once
+		}
 	}
 	if words := []string{"error", "degrade"}; !slices.Contains(words, d.OnMissing) {
 		l.fail(b.rangeOf("on_missing"), "Unknown value", "on_missing is \"error\" or \"degrade\".%s", b.suggest("on_missing", d.OnMissing, words))

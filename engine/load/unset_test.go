@@ -1,6 +1,7 @@
 package load
 
 import (
+	"bytes"
 	"testing"
 	"testing/fstest"
 )
@@ -60,5 +61,17 @@ func TestUnsetSecret(t *testing.T) {
 		if s.Reveal() != c.value || s.Unset() != c.unset || s.Null() != c.null {
 			t.Errorf("password = %s: value %q, unset %q, null %v; want %q, %q, %v", c.expr, s.Reveal(), s.Unset(), s.Null(), c.value, c.unset, c.null)
 		}
+	}
+}
+
+// What needs no database is read without its URL: that it has none is said by what connects.
+func TestUnsetDatabaseURL(t *testing.T) {
+	t.Parallel()
+	files := base(t)
+	files["pipeline.hcl"].Data = bytes.Replace(files["pipeline.hcl"].Data,
+		[]byte(`env("DATABASE_URL", "postgres://cryptoviz@localhost/cryptoviz")`), []byte(`env("DATABASE_URL")`), 1)
+	p, d := Load(files, "pipeline.hcl", Options{Env: func(string) (string, bool) { return "", false }})
+	if d.HasErrors() || p.Database.URL.Unset() != "the environment variable DATABASE_URL is not set" {
+		t.Errorf("%q %s", p.Database.URL.Unset(), report(d))
 	}
 }

@@ -179,13 +179,18 @@ func (b *block) password(name, variable string) spec.Secret {
 	if v, is := a.Expr.(*hclsyntax.LiteralValueExpr); is && v.Val.IsNull() {
 		return spec.NullSecret()
 	}
+	return b.unsettable(name, a.Expr)
+}
+
+// unsettable reads a value that is never shown, and that may come from a variable which has none.
+func (b *block) unsettable(name string, expr hcl.Expression) spec.Secret {
 	shown, mistakes := b.shown, len(b.l.diags)
 	b.shown, b.l.unset, b.l.optional = false, nil, true
 	out := spec.NewSecret(b.text(name, ""))
 	b.shown, b.l.optional = shown, false
-	_, mixed := a.Expr.(*hclsyntax.TemplateExpr) // "key-${env("KEY", "")}" is no key either
+	_, mixed := expr.(*hclsyntax.TemplateExpr) // "key-${env("KEY", "")}" is no key either
 	if strings.TrimSpace(out.Value) == "" || mixed && len(b.l.unset) > 0 {
-		out = spec.UnsetSecret(b.l.whyUnset(a.Expr))
+		out = spec.UnsetSecret(b.l.whyUnset(expr))
 	}
 	if len(b.l.diags) > mistakes {
 		return spec.Secret{}
