@@ -65,8 +65,16 @@ func (b *build) clear(ctx context.Context, conn *pgx.Conn) error {
 			if _, err := tx.Exec(ctx, "LOCK TABLE "+b.table+" IN SHARE UPDATE EXCLUSIVE MODE"); err != nil {
 				return err
 			}
-			name, valid, err = b.look(ctx, tx)
-			return err
+			// The builder gives up the lock a moment before the transaction ends that makes the index valid.
+			for range 20 {
+				if name, valid, err = b.look(ctx, tx); err != nil || valid {
+					return err
+				}
+				if _, err = tx.Exec(ctx, "SELECT pg_sleep(0.05)"); err != nil {
+					return err
+				}
+			}
+			return nil
 		})
 	}
 	switch {
