@@ -158,3 +158,17 @@ func TestWordsOfDrift(t *testing.T) {
 	}
 	w.done("created again")
 }
+
+// In a restored copy of the database every object has another id, and is the one that the last apply set.
+func TestRestoredIsNotForeign(t *testing.T) {
+	t.Parallel()
+	w := small(t, client(t, testkit.Kafka(t).Addr()), idTable+"view \"v\" {\n  query = \"SELECT id FROM x\"\n}\n")
+	w.done("at first")
+	w.exec(`UPDATE cryptoviz.managed SET state = jsonb_set(state, '{id}', '"1"'), server = '1/1' WHERE state ? 'id'`)
+	w.says("removed {\n  object = table.x\n}\nremoved {\n  object = view.v\n}\n")
+	for address, c := range changes(w.plan()) {
+		if slices.ContainsFunc(c.Findings, func(f plan.Finding) bool { return f.Code == "CV-F01" }) {
+			t.Errorf("%s: %+v", address, c.Findings)
+		}
+	}
+}

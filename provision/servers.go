@@ -11,7 +11,7 @@ import (
 )
 
 // readLedger reads what the last apply set, and where that was. Rows of another Kafka cluster or Grafana are no rows of the
-// objects that are here. Those of objects in the database always are: a copy of it has its own.
+// objects that are here. Those of objects in the database always are: a copy of it has its own, by other ids.
 func (w *World) readLedger(ctx context.Context) error {
 	w.last = nil
 	entries, err := w.Ledger.Entries(ctx)
@@ -24,9 +24,13 @@ func (w *World) readLedger(ctx context.Context) error {
 	w.last, w.elsewhere = map[string]plan.State{}, map[string]string{}
 	for address, e := range entries {
 		here := w.servers.Place(address)
-		if e.Server == "" || here == "" || e.Server == here || inDatabase(address) {
+		switch same := e.Server == "" || here == "" || e.Server == here; {
+		case same:
 			w.last[address] = e.State
-		} else {
+		case inDatabase(address):
+			e.State.ID = ""
+			w.last[address] = e.State
+		default:
 			w.elsewhere[address] = e.Server
 		}
 	}
