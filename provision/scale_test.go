@@ -20,7 +20,7 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
-// large is a pipeline with n topics, n/5 tables and n/20 dashboards.
+// large is a pipeline with n topics, n/5 tables, n/10 views and n/20 dashboards.
 func large(n int) (fstest.MapFS, int) {
 	var hcl strings.Builder
 	fmt.Fprint(&hcl, "kafka {\n  brokers = [\"x:1\"]\n}\ndatabase {\n  url        = \"postgres://x@x/x\"\n  on_missing = \"degrade\"\n}\ngrafana {\n  url  = env(\"GRAFANA_URL\")\n  auth = env(\"GRAFANA_AUTH\")\n}\n")
@@ -31,6 +31,9 @@ func large(n int) (fstest.MapFS, int) {
 	for i := range n / 5 {
 		fmt.Fprintf(&hcl, "table \"r%d\" {\n  description = \"Table %d\"\n  column \"time\" {\n    type = \"timestamptz\"\n  }\n  column \"key\" {\n    type = \"text\"\n  }\n  column \"value\" {\n    type    = \"double precision\"\n    default = \"0\"\n  }\n  primary_key = [\"key\", \"time\"]\n  index {\n    columns = [\"value\"]\n  }\n}\n", i, i)
 	}
+	for i := range n / 10 {
+		fmt.Fprintf(&hcl, "view \"v%d\" {\n  query = \"SELECT key, max(value) AS top FROM r%d GROUP BY key\"\n}\n", i, i%max(1, n/5))
+	}
 	files := fstest.MapFS{}
 	for i := range n / 20 {
 		fmt.Fprintf(&hcl, "dashboard \"d%d\" {\n  file       = \"d%d.json\"\n  folder     = folder.many\n  datasource = datasource.main\n}\n", i, i)
@@ -40,7 +43,7 @@ func large(n int) (fstest.MapFS, int) {
 	fmt.Fprint(&hcl, "source \"one\" {\n  definition = \"one.hcl\"\n  interval   = \"1m\"\n  topic      = topic.t0\n  table      = table.r0\n}\n")
 	files["one.hcl"] = &fstest.MapFile{Data: []byte("source {\n  description = \"x\"\n}\npoll {\n  url = \"https://example.com\"\n}\ndecode \"json\" {\n  records = body\n}\nrow {\n  time = slot\n  key  = r.k\n}\n")}
 	files["pipeline.hcl"] = &fstest.MapFile{Data: []byte(hcl.String())}
-	return files, n + n/5 + n/20 + 3
+	return files, n + n/5 + n/10 + n/20 + 3
 }
 
 // BenchmarkScale plans and applies large pipelines against a real broker, a real PostgreSQL and the Grafana contract server:
