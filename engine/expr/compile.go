@@ -78,7 +78,7 @@ func (c *Compiler) Compile(expr hcl.Expression) Eval {
 func (c *Compiler) Reads(expr hcl.Expression, null bool) (out []int) {
 	for _, tr := range expr.Variables() {
 		if null && tr.RootName() == "r" && len(tr) > 1 {
-			out = append(out, c.Tree.Add(pathOf(tr)))
+			out = append(out, c.Tree.Add(PathOf(tr)))
 		}
 	}
 	return out
@@ -120,13 +120,14 @@ func (c *Compiler) traversal(tr hcl.Traversal) Eval {
 			return Value{Kind: Instant, us: f.Slot.UnixMicro()}, nil
 		}
 	case "r":
-		slot := c.Tree.Add(pathOf(tr))
+		slot := c.Tree.Add(PathOf(tr))
 		return func(f *Frame) (Value, error) { return fromJSON(f.Values[slot], &f.scratch) }
 	}
 	return nil
 }
 
-func pathOf(tr hcl.Traversal) spec.Path {
+// PathOf is the path that a traversal of r takes into a record, as far as it is one.
+func PathOf(tr hcl.Traversal) spec.Path {
 	var out spec.Path
 	for _, step := range tr[1:] {
 		switch step := step.(type) {
@@ -179,7 +180,7 @@ func Interpret(tree *rawjson.Tree, expr hcl.Expression, root string) *Interprete
 	s := &Interpreted{Expr: expr, root: root}
 	for _, tr := range expr.Variables() {
 		if tr.RootName() == root {
-			p := pathOf(tr)
+			p := PathOf(tr)
 			s.Paths, s.Slots = append(s.Paths, p), append(s.Slots, tree.Add(p))
 		}
 	}

@@ -30,7 +30,7 @@ func Explain(def *spec.Definition, fields *HTMLFields, reason string, expr hcl.E
 		what := ""
 		switch tr.RootName() {
 		case "r":
-			what = found(fields, raw, pathOf(tr))
+			what = found(fields, raw, PathOf(tr))
 		case "key":
 			what = fmt.Sprintf("key is %q", units.Clip(string(key)))
 		default:

@@ -22,8 +22,8 @@ import (
 func RowFunctions() map[string]function.Function {
 	return map[string]function.Function{
 		MemberFunction: memberFunc,
-		"abs":          numeric("abs", func(x *big.Float) *big.Float { return new(big.Float).Abs(x) }),
-		"floor": numeric("floor", func(x *big.Float) *big.Float {
+		"abs":          numeric(func(x *big.Float) *big.Float { return new(big.Float).Abs(x) }),
+		"floor": numeric(func(x *big.Float) *big.Float {
 			i, acc := x.Int(nil)
 			if acc == big.Above { // truncation went up: a negative fraction
 				i.Sub(i, big.NewInt(1))
@@ -35,7 +35,7 @@ func RowFunctions() map[string]function.Function {
 		"from_rfc3339": fromRFC3339Func, "from_unix": fromUnix(UnixUnits["from_unix"]),
 		"from_unix_ms": fromUnix(UnixUnits["from_unix_ms"]), "from_unix_us": fromUnix(UnixUnits["from_unix_us"]), "from_unix_ns": fromUnix(UnixUnits["from_unix_ns"]),
 		"join": stdlib.JoinFunc, "length": LengthFunc, "lookup": stdlib.LookupFunc, "lower": textMap(strings.ToLower), "market": marketFunc,
-		"number": numeric("number", func(x *big.Float) *big.Float { return x }), "replace": stdlib.ReplaceFunc, "split": stdlib.SplitFunc,
+		"number": numeric(func(x *big.Float) *big.Float { return x }), "replace": stdlib.ReplaceFunc, "split": stdlib.SplitFunc,
 		"text": textMap(func(s string) string { return s }), "trim": textMap(strings.TrimSpace), "try": tryfunc.TryFunc, "upper": textMap(strings.ToUpper),
 	}
 }
@@ -65,7 +65,7 @@ func toText(v cty.Value) (string, error) {
 	return s.AsString(), nil
 }
 
-func numeric(_ string, f func(*big.Float) *big.Float) function.Function {
+func numeric(f func(*big.Float) *big.Float) function.Function {
 	return function.New(&function.Spec{
 		Params: []function.Parameter{nullable},
 		Type:   function.StaticReturnType(cty.Number),

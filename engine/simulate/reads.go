@@ -8,9 +8,9 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
-	"github.com/zclconf/go-cty/cty"
 
 	"github.com/cryptoviz/cryptoviz/engine/decode"
+	"github.com/cryptoviz/cryptoviz/engine/expr"
 	"github.com/cryptoviz/cryptoviz/engine/row"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
@@ -58,8 +58,8 @@ func reads(src *spec.Source) []read {
 }
 
 // paths lists what an expression takes its value from: not what it only compares.
-func paths(expr hcl.Expression) []spec.Path {
-	switch e := expr.(type) {
+func paths(from hcl.Expression) []spec.Path {
+	switch e := from.(type) {
 	case nil:
 		return nil
 	case *hclsyntax.ParenthesesExpr:
@@ -68,29 +68,9 @@ func paths(expr hcl.Expression) []spec.Path {
 		return append(paths(e.TrueResult), paths(e.FalseResult)...)
 	}
 	var out []spec.Path
-	for _, tr := range expr.Variables() {
+	for _, tr := range from.Variables() {
 		if tr.RootName() == "r" {
-			out = append(out, pathOf(tr))
-		}
-	}
-	return out
-}
-
-func pathOf(tr hcl.Traversal) spec.Path {
-	var out spec.Path
-	for _, step := range tr[1:] {
-		switch step := step.(type) {
-		case hcl.TraverseAttr:
-			out = append(out, step.Name)
-		case hcl.TraverseIndex:
-			if step.Key.Type() == cty.String {
-				out = append(out, step.Key.AsString())
-			} else {
-				i, _ := step.Key.AsBigFloat().Int64()
-				out = append(out, int(i))
-			}
-		default:
-			return out
+			out = append(out, expr.PathOf(tr))
 		}
 	}
 	return out
