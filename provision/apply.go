@@ -1,7 +1,6 @@
 package provision
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -85,12 +84,21 @@ func (w *World) ApplyAgreed(ctx context.Context, a plan.Agreement, opt Options) 
 		return nil, lost(err)
 	}
 	defer release()
+	results, err := w.applyLocked(ctx, a, opt)
+	if cause := context.Cause(ctx); cause != nil && err != nil && !errors.Is(err, ErrIncomplete) {
+		return results, cause // interrupted, or the lock is lost: whatever failed by it says only "context canceled"
+	}
+	return results, lost(err)
+}
+
+// applyLocked is ApplyAgreed once the lock is held.
+func (w *World) applyLocked(ctx context.Context, a plan.Agreement, opt Options) ([]Result, error) {
 	for _, s := range w.Systems {
 		s.Reset()
 	}
 	fresh, err := w.Plan(ctx)
 	if err != nil {
-		return nil, cmp.Or(context.Cause(ctx), err)
+		return nil, err
 	}
 	if w.refused != nil {
 		return nil, w.refused // the ledger takes nothing either
@@ -107,14 +115,14 @@ func (w *World) ApplyAgreed(ctx context.Context, a plan.Agreement, opt Options) 
 	}
 	todo := run.compare(ctx, a, fresh)
 	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
+		return nil, ctx.Err()
 	}
 	for _, c := range todo {
 		run.changes[c.Address] = c
 	}
 	before, err := w.states(ctx, dependent)
 	if err != nil {
-		return nil, context.Cause(ctx)
+		return nil, err
 	}
 	for _, level := range levels(todo) {
 		group := errgroup.Group{}
@@ -128,13 +136,13 @@ func (w *World) ApplyAgreed(ctx context.Context, a plan.Agreement, opt Options) 
 		s.Reset()
 	}
 	if ctx.Err() != nil {
-		return run.results, context.Cause(ctx)
+		return run.results, ctx.Err()
 	}
 	if err := run.consequences(ctx, before); err != nil {
-		return run.results, cmp.Or(context.Cause(ctx), lost(err))
+		return run.results, err
 	}
 	if err := w.Ledger.FillIn(ctx, fresh.Servers); err != nil {
-		return run.results, lost(err)
+		return run.results, err
 	}
 	if slices.ContainsFunc(run.results, func(r Result) bool { return !r.complete() }) {
 		return run.results, ErrIncomplete

@@ -1,6 +1,7 @@
 package provision_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -18,6 +19,7 @@ func TestDatabaseFaults(t *testing.T) {
 	broker := testkit.Kafka(t).Addr()
 	t.Run("cut", func(t *testing.T) { databaseIsCut(t, broker) })
 	t.Run("sessions_ended", func(t *testing.T) { databaseEndsTheSessions(t, broker) })
+	t.Run("lock_lost_in_the_ledger", func(t *testing.T) { lockIsLostInTheLedger(t, broker) })
 	t.Run("read_only", func(t *testing.T) { databaseIsReadOnly(t, broker) })
 	t.Run("table_held", func(t *testing.T) { tableIsHeld(t, broker) })
 }
@@ -83,6 +85,36 @@ func databaseEndsTheSessions(t *testing.T, broker string) {
 			return
 		}
 	}
+}
+
+// losing ends all sessions while the last write into the ledger runs, and writes once apply knows it.
+type losing struct {
+	provision.Ledger
+	end func(ctx context.Context)
+}
+
+func (l losing) FillIn(ctx context.Context, s plan.Servers) error {
+	l.end(ctx)
+	<-ctx.Done()
+	return l.Ledger.FillIn(ctx, s)
+}
+
+// What fails because the lock is lost says so, wherever it fails.
+func lockIsLostInTheLedger(t *testing.T, broker string) {
+	url := freshDatabase(t)
+	f, other := newFaulty(t, url, broker), database(t, url)
+	w := f.open()
+	w.Ledger = losing{w.Ledger, func(ctx context.Context) {
+		if _, err := other.Exec(ctx, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"); err != nil {
+			t.Error(err)
+		}
+	}}
+	if _, err := w.Apply(t.Context(), f.plan(), provision.Options{By: "test", Version: "0"}); !errors.Is(err, timescale.ErrLockLost) {
+		t.Errorf("%v", err)
+	}
+	other.Reset()
+	f.alone()
+	f.recovers("afterwards")
 }
 
 // A role that may only read: the plan is shown, and apply says why it cannot.
