@@ -107,7 +107,7 @@ func (s sqlReader) typed(i int, timeColumn func(string) bool) (from, to int, typ
 			return from - 1, to, typ
 		}
 	}
-	if s.compared(from, to, timeColumn) {
+	if s.compared(from, to, timeColumn) || s.argument(from, to, timeColumn) {
 		return from, to, "timestamptz"
 	}
 	return from, to, ""
@@ -147,6 +147,46 @@ func (s sqlReader) compared(from, to int, timeColumn func(string) bool) bool {
 		between--
 	}
 	return column(between)
+}
+
+// sameType are functions that take a constant for a time when another argument is one.
+var sameType = []string{"age", "coalesce", "date_bin", "greatest", "least", "nullif", "time_bucket"}
+
+// argument tells whether tokens are an argument of such a function, or an element of IN, together with a column of times.
+func (s sqlReader) argument(from, to int, timeColumn func(string) bool) bool {
+	before, after := s.text(from-1), s.text(to+1)
+	if before != "(" && before != "," || after != ")" && after != "," {
+		return false
+	}
+	open, depth, column := from-1, 0, false
+	for ; open >= 0 && (depth > 0 || s.text(open) != "("); open-- {
+		switch s.text(open) {
+		case ")":
+			depth++
+		case "(":
+			depth--
+		}
+		column = column || depth == 0 && s.all[open].Name() && timeColumn(s.all[open].Text)
+	}
+	switch name := s.text(open - 1); {
+	case slices.Contains(sameType, name):
+		for i := to + 1; i < len(s.all) && depth >= 0 && !column; i++ {
+			switch s.text(i) {
+			case "(":
+				depth++
+			case ")":
+				depth--
+			}
+			column = depth == 0 && s.all[i].Name() && timeColumn(s.all[i].Text)
+		}
+		return column
+	case name == "in":
+		if open -= 2; s.text(open) == "not" {
+			open--
+		}
+		return open >= 0 && s.all[open].Name() && timeColumn(s.all[open].Text)
+	}
+	return false
 }
 
 // typeName is PostgreSQL's short name of a type of times; "" for another.
