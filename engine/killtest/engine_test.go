@@ -33,12 +33,13 @@ const (
 
 // settings of an engine process.
 type settings struct {
-	Broker, DSN, Topic, Ledger, Unsafe string
-	Instance                           string // "": the one that the database gives
-	Session                            time.Duration
-	Number                             int // of the process: its records have times of their own
-	Base                               time.Time
-	Drain                              bool // read only
+	Broker, DSN, Topic, Ledger string
+	Lacks                      string // the protection that the committer lacks; "" is the engine's own
+	Instance                   string // "": the one that the database gives
+	Session                    time.Duration
+	Number                     int // of the process: its records have times of their own
+	Base                       time.Time
+	Drain                      bool // read only
 }
 
 // TestMain is the engine when the test starts itself as one.
@@ -90,7 +91,7 @@ func (s *settings) engine() error {
 	cfg.ConnConfig.ConnectTimeout = 3 * time.Second
 	var st *store.Store
 	for {
-		if st, err = store.Open(ctx, cfg.Copy(), store.Options{Log: log, Unsafe: s.Unsafe}); err == nil {
+		if st, err = store.Open(ctx, cfg.Copy(), store.Options{Log: log}); err == nil {
 			break
 		}
 		time.Sleep(50 * time.Millisecond)
@@ -103,7 +104,11 @@ func (s *settings) engine() error {
 		s.Instance = member.Name()
 	}
 	clients := []kgo.Opt{kgo.SeedBrokers(s.Broker), kgo.DialTimeout(2 * time.Second)}
-	w, err := consume.New(src, st, clients, consume.Options{Log: log, Instance: s.Instance, Session: cmp.Or(s.Session, session), BatchRows: batchLimit, Group: "kill." + s.Topic + "."})
+	committer := consume.Store(st)
+	if s.Lacks != "" {
+		committer = naive{st, st.Pool(), s.Lacks}
+	}
+	w, err := consume.New(src, committer, clients, consume.Options{Log: log, Instance: s.Instance, Session: cmp.Or(s.Session, session), BatchRows: batchLimit, Group: "kill." + s.Topic + "."})
 	if err != nil {
 		return err
 	}

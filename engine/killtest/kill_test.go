@@ -21,6 +21,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/cryptoviz/cryptoviz/engine/partition"
 	"github.com/cryptoviz/cryptoviz/engine/schema"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
 	"github.com/cryptoviz/cryptoviz/provision/timescale"
@@ -45,14 +46,14 @@ type field struct {
 }
 
 // prepare makes a topic and a database of the name. The table has no key: a row that comes twice shows.
-func prepare(t *testing.T, broker *testkit.Broker, postgres *testkit.PostgresServer, name, unsafe string) *field {
+func prepare(t *testing.T, broker *testkit.Broker, postgres *testkit.PostgresServer, name, lacks string) *field {
 	t.Helper()
-	f := prepareAt(t, broker.Addr(), postgres, name, unsafe)
+	f := prepareAt(t, broker.Addr(), postgres, name, lacks)
 	f.broker = broker
 	return f
 }
 
-func prepareAt(t *testing.T, broker string, postgres *testkit.PostgresServer, name, unsafe string) *field {
+func prepareAt(t *testing.T, broker string, postgres *testkit.PostgresServer, name, lacks string) *field {
 	t.Helper()
 	number := *seed
 	if number == 0 {
@@ -89,7 +90,15 @@ func prepareAt(t *testing.T, broker string, postgres *testkit.PostgresServer, na
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
-	for _, sql := range append(append([]string{schema.SQL}, timescale.CreateSQL(src.Table, timescale.Capabilities{}, time.Now())...), "ALTER TABLE "+src.Table.Name+" DROP CONSTRAINT "+src.Table.Name+"_pkey") {
+	base := time.Now().Add(-5 * 24 * time.Hour).Truncate(time.Hour)
+	ddl := append([]string{schema.SQL}, timescale.CreateSQL(src.Table, timescale.Capabilities{}, time.Now())...)
+	ddl = append(ddl, "ALTER TABLE "+src.Table.Name+" DROP CONSTRAINT "+src.Table.Name+"_pkey")
+	if lacks != "" { // the engine's own committer creates them
+		for _, p := range partition.Between(src.Table, base, base.Add(24*time.Hour)) {
+			ddl = append(ddl, p.DDL())
+		}
+	}
+	for _, sql := range ddl {
 		if _, err := pool.Exec(t.Context(), sql); err != nil {
 			t.Fatal(err)
 		}
@@ -102,7 +111,7 @@ func prepareAt(t *testing.T, broker string, postgres *testkit.PostgresServer, na
 	t.Cleanup(func() { _ = log.Close() })
 	return &field{
 		t: t, rand: rand.New(rand.NewPCG(number, 0)), postgres: postgres, pool: pool, log: log, slowest: map[string]time.Duration{}, //nolint:gosec // no secret
-		settings: settings{Broker: broker, DSN: u.String(), Topic: name, Ledger: filepath.Join(dir, "ledger"), Unsafe: unsafe, Base: time.Now().Add(-5 * 24 * time.Hour).Truncate(time.Hour)},
+		settings: settings{Broker: broker, DSN: u.String(), Topic: name, Ledger: filepath.Join(dir, "ledger"), Lacks: lacks, Base: base},
 	}
 }
 
@@ -421,21 +430,21 @@ func TestKills(t *testing.T) {
 	}
 }
 
-// TestWithoutProtection is the control: what doubles nothing with them must double rows without one of the protections.
+// TestWithoutProtection is the control: a committer that lacks one of the protections must double rows.
 func TestWithoutProtection(t *testing.T) {
 	broker, postgres := services(t)
-	for _, unsafe := range []string{"nofence", "nooffset"} {
-		t.Run(unsafe, func(t *testing.T) {
-			f := prepare(t, broker, postgres, unsafe, unsafe)
+	for _, lacks := range []string{noFence, latePosition} {
+		t.Run(lacks, func(t *testing.T) {
+			f := prepare(t, broker, postgres, lacks, lacks)
 			f.engine = f.start("one")
 			f.flows("start")
 			for range 5 { // whether the paused engine stores before it hears that it is out is a race; once is the rule
-				if unsafe == "nofence" {
+				if lacks == noFence {
 					f.pause(holdingABatch)
 				} else {
 					f.killAtThePosition()
 				}
-				f.flows(unsafe)
+				f.flows(lacks)
 				if n := f.query("SELECT count(*) - count(DISTINCT time) FROM raw_crypto_data"); n > 0 {
 					t.Logf("%d rows doubled", n)
 					return

@@ -103,30 +103,19 @@ func (s *Store) commitOnce(ctx *pulse, t *Target, fence Fence, b *Batch, careful
 		return err
 	}
 	defer conn.Release()
-	move := func(batch *pgx.Batch) {
-		var slot *time.Time
-		if !b.Position.LastSlot.IsZero() {
-			slot = &b.Position.LastSlot
-		}
-		where := " AND epoch = $4 AND topic_id = $5 AND next_offset = $6"
-		if s.unsafe == "nofence" {
-			where = " AND ($4::bigint, $5::uuid, $6::bigint) IS NOT NULL"
-		}
-		batch.Queue(`UPDATE cryptoviz.position SET next_offset = $3, last_slot = greatest(last_slot, $7), updated_at = now()
-			WHERE source = $1 AND partition = $2`+where, fence.Source, fence.Partition, b.Position.Next, fence.Epoch, uuid(fence.TopicID), b.Position.First, slot)
+	var slot *time.Time
+	if !b.Position.LastSlot.IsZero() {
+		slot = &b.Position.LastSlot
 	}
 	batch := &pgx.Batch{}
 	batch.Queue("BEGIN ISOLATION LEVEL READ COMMITTED") // whatever the database's default is
-	if s.unsafe != "nooffset" {
-		move(batch)
-	}
+	batch.Queue(`UPDATE cryptoviz.position SET next_offset = $3, last_slot = greatest(last_slot, $7), updated_at = now()
+		WHERE source = $1 AND partition = $2 AND epoch = $4 AND topic_id = $5 AND next_offset = $6`,
+		fence.Source, fence.Partition, b.Position.Next, fence.Epoch, uuid(fence.TopicID), b.Position.First, slot)
 	results := conn.SendBatch(ctx, batch)
-	_, err = results.Exec()
-	moved := int64(1)
-	if err == nil && s.unsafe != "nooffset" {
-		var tag pgconn.CommandTag
-		tag, err = results.Exec()
-		moved = tag.RowsAffected()
+	var moved pgconn.CommandTag
+	if _, err = results.Exec(); err == nil {
+		moved, err = results.Exec()
 	}
 	if e := results.Close(); err == nil {
 		err = e
@@ -135,7 +124,7 @@ func (s *Store) commitOnce(ctx *pulse, t *Target, fence Fence, b *Batch, careful
 		s.rollback(conn)
 		return err
 	}
-	if moved == 0 {
+	if moved.RowsAffected() == 0 {
 		s.rollback(conn)
 		return s.stored(ctx, fence, b)
 	}
@@ -168,11 +157,6 @@ func (s *Store) commitOnce(ctx *pulse, t *Target, fence Fence, b *Batch, careful
 			return errors.Join(err, s.stored(context.WithoutCancel(ctx), fence, b))
 		}
 		return err
-	}
-	if s.unsafe == "nooffset" {
-		late := &pgx.Batch{}
-		move(late)
-		return conn.SendBatch(ctx, late).Close()
 	}
 	return nil
 }

@@ -44,38 +44,25 @@ func TestCommitMovesRowsAndPositionTogether(t *testing.T) {
 
 func TestCommitIsFenced(t *testing.T) {
 	t.Parallel()
-	for _, unsafe := range []string{"", "nofence"} {
-		t.Run(unsafe, func(t *testing.T) {
-			b := newBench(t, store.Options{Unsafe: unsafe})
-			b.exec("ALTER TABLE raw_crypto_data DROP CONSTRAINT raw_crypto_data_pkey")
-			now := time.Now()
-			old := b.claim(0, 100)
-			young := b.claim(0, 100)
-			if unsafe == "" { // it stands where the position is, and still may not store
-				if err := b.Commit(t.Context(), b.target, old, b.batch(0, many(10, now)...)); !errors.Is(err, store.ErrFenced) {
-					t.Errorf("old owner: %v", err)
-				}
-			}
-			b.commit(young, b.batch(0, many(10, now)...))
-			err := b.Commit(t.Context(), b.target, old, b.batch(0, many(10, now)...))
-			if unsafe != "" { // the control: without the fence the rows double
-				if err != nil {
-					t.Error(err)
-				}
-				b.has(map[string]string{rows: "20"})
-				return
-			}
-			if !errors.Is(err, store.ErrFenced) {
-				t.Errorf("old owner: %v", err)
-			}
-			other := young
-			other.TopicID = [16]byte{7}
-			if err := b.Commit(t.Context(), b.target, other, b.batch(10, many(10, now)...)); !errors.Is(err, store.ErrFenced) {
-				t.Errorf("other topic: %v", err)
-			}
-			b.has(map[string]string{rows: "10", position: "10"})
-		})
+	b := newBench(t, store.Options{})
+	b.exec("ALTER TABLE raw_crypto_data DROP CONSTRAINT raw_crypto_data_pkey")
+	now := time.Now()
+	old := b.claim(0, 100)
+	young := b.claim(0, 100)
+	fenced := func(who string, fence store.Fence, first int64) {
+		t.Helper()
+		err := b.Commit(t.Context(), b.target, fence, b.batch(first, many(10, now)...))
+		if !errors.Is(err, store.ErrFenced) {
+			t.Errorf("%s: %v", who, err)
+		}
 	}
+	fenced("old owner, at the position", old, 0)
+	b.commit(young, b.batch(0, many(10, now)...))
+	fenced("old owner, before the position", old, 0)
+	other := young
+	other.TopicID = [16]byte{7}
+	fenced("other topic", other, 10)
+	b.has(map[string]string{rows: "10", position: "10"})
 }
 
 // TestCommitElsewhere: a batch that does not begin where the position stands is neither stored in part nor after a hole.

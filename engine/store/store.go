@@ -19,13 +19,11 @@ import (
 
 // Store is the engine's access to the database. Safe for any number of goroutines.
 type Store struct {
-	pool  *pgxpool.Pool
-	clock clock.Clock
-	log   *slog.Logger
-	owner string
-	ended func(source string, kind schedule.Kind, n int)
-	// unsafe switches one protection off, for the tests of the tests: "nofence" or "nooffset".
-	unsafe   string
+	pool     *pgxpool.Pool
+	clock    clock.Clock
+	log      *slog.Logger
+	owner    string
+	ended    func(source string, kind schedule.Kind, n int)
 	patience time.Duration // of Commit
 }
 
@@ -35,8 +33,7 @@ type Options struct {
 	Log   *slog.Logger
 	Owner string // names this instance in the slot ledger
 	// Ended is called with the slots that this instance ended in the ledger, each time after it was written.
-	Ended  func(source string, kind schedule.Kind, n int)
-	Unsafe string // "", or "nofence" or "nooffset": only for tests that must fail without the protection
+	Ended func(source string, kind schedule.Kind, n int)
 	// Patience is how long a commit may stand still; default one minute.
 	Patience time.Duration
 }
@@ -50,7 +47,7 @@ func Open(ctx context.Context, cfg *pgxpool.Config, opt Options) (*Store, error)
 	if err != nil {
 		return nil, fmt.Errorf("open the database: %w", err)
 	}
-	s := &Store{pool: pool, clock: opt.Clock, log: opt.Log, owner: opt.Owner, ended: opt.Ended, unsafe: opt.Unsafe, patience: cmp.Or(opt.Patience, patience)}
+	s := &Store{pool: pool, clock: opt.Clock, log: opt.Log, owner: opt.Owner, ended: opt.Ended, patience: cmp.Or(opt.Patience, patience)}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
