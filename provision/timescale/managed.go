@@ -55,10 +55,10 @@ func (l *Ledger) Entries(ctx context.Context) (map[string]Entry, error) {
 			return nil
 		})
 	}
-	switch state := sqlState(err); {
-	case missing(state):
+	switch {
+	case pg.Is(err, pg.MissingObject):
 		return map[string]Entry{}, nil
-	case state == "42501":
+	case pg.Is(err, pg.NoPrivilege):
 		return nil, fmt.Errorf("read the ledger cryptoviz.managed: %w; GRANT USAGE ON SCHEMA cryptoviz and SELECT on its tables, or use the user that owns it", err)
 	case err != nil:
 		return nil, fmt.Errorf("read the ledger cryptoviz.managed: %w", err)
@@ -103,7 +103,7 @@ func (l *Ledger) Put(ctx context.Context, address string, e Entry, by, version s
 
 // Forget removes an object that is deleted.
 func (l *Ledger) Forget(ctx context.Context, address string) error {
-	if _, err := l.DB.Exec(ctx, "DELETE FROM cryptoviz.managed WHERE address = $1", address); err != nil && !missing(sqlState(err)) {
+	if _, err := l.DB.Exec(ctx, "DELETE FROM cryptoviz.managed WHERE address = $1", address); err != nil && !pg.Is(err, pg.MissingObject) {
 		return fmt.Errorf("remove %s from the ledger cryptoviz.managed: %w", address, err)
 	}
 	return nil
@@ -117,7 +117,7 @@ func (l *Ledger) Salt(ctx context.Context) (string, error) {
 	if err == nil {
 		return salt, nil
 	}
-	if !missing(sqlState(err)) && !errors.Is(err, pgx.ErrNoRows) {
+	if !pg.Is(err, pg.MissingObject) && !errors.Is(err, pgx.ErrNoRows) {
 		return "", fmt.Errorf("read the salt in cryptoviz.meta: %w", err)
 	}
 	d, err := l.database(ctx)
@@ -161,7 +161,7 @@ func (l *Ledger) Identity(ctx context.Context) (d plan.Database, copied string, 
 	if err != nil && !pg.Is(err, pg.MissingObject, pg.NoPrivilege) {
 		return d, "", fmt.Errorf("read cryptoviz.meta: %w", err)
 	}
-	if here := (plan.Servers{Database: d}).Place(EngineAddress); copied == here || strings.HasPrefix(here, "?") || strings.HasPrefix(copied, "?") {
+	if here := (plan.Servers{Database: d}).Place(plan.EngineAddress); copied == here || strings.HasPrefix(here, "?") || strings.HasPrefix(copied, "?") {
 		copied = ""
 	}
 	return d, copied, nil
@@ -181,7 +181,7 @@ func (l *Ledger) FillIn(ctx context.Context, s plan.Servers) error {
 			}
 		}
 		_, err := tx.Exec(ctx, "INSERT INTO cryptoviz.meta VALUES ('database', $1) ON CONFLICT (key) DO UPDATE SET value = excluded.value "+
-			"WHERE cryptoviz.meta.value <> excluded.value", s.Place(EngineAddress))
+			"WHERE cryptoviz.meta.value <> excluded.value", s.Place(plan.EngineAddress))
 		return err
 	})
 	if err != nil && !pg.Is(err, pg.MissingObject) {
