@@ -6,8 +6,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/cryptoviz/cryptoviz/provision/ledger"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
-	"github.com/cryptoviz/cryptoviz/provision/timescale"
 )
 
 // states reads all objects of one kind of system that are in the ledger or were just made.
@@ -98,7 +98,7 @@ func (run *applying) consequences(ctx context.Context, before map[string]*plan.S
 		case next == nil:
 			err = run.Ledger.Forget(ctx, address)
 		case next.ID != row.ID || next.Fingerprint() != row.Fingerprint():
-			err = run.Ledger.Put(ctx, address, timescale.Entry{State: *next, Server: entry.Server}, run.opt.By, run.opt.Version)
+			err = run.Ledger.Put(ctx, address, ledger.Entry{State: *next, Server: entry.Server}, run.opt.By, run.opt.Version)
 		}
 		if err != nil {
 			return err

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/cryptoviz/cryptoviz/provision/ledger"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 	"github.com/cryptoviz/cryptoviz/provision/timescale"
 )
@@ -373,14 +374,14 @@ func (run *applying) record(ctx context.Context, c plan.Change) error {
 	if c.Want == nil {
 		return lost(run.Ledger.Forget(ctx, c.Address))
 	}
-	e := timescale.Entry{State: c.Recorded(), Server: run.servers.Place(c.Address)}
+	e := ledger.Entry{State: c.Recorded(), Server: run.servers.Place(c.Address)}
 	return lost(run.Ledger.Put(ctx, c.Address, e, run.opt.By, run.opt.Version))
 }
 
 func (run *applying) forbidden(ctx context.Context, c plan.Change) string {
 	switch {
-	case errors.Is(context.Cause(ctx), timescale.ErrLockLost):
-		return timescale.ErrLockLost.Error()
+	case errors.Is(context.Cause(ctx), ledger.ErrLockLost):
+		return ledger.ErrLockLost.Error()
 	case ctx.Err() != nil:
 		return "interrupted"
 	}

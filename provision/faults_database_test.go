@@ -10,8 +10,8 @@ import (
 
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
 	"github.com/cryptoviz/cryptoviz/provision"
+	"github.com/cryptoviz/cryptoviz/provision/ledger"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
-	"github.com/cryptoviz/cryptoviz/provision/timescale"
 )
 
 func TestDatabaseFaults(t *testing.T) {
@@ -76,7 +76,7 @@ func databaseEndsTheSessions(t *testing.T, broker string) {
 			t.Log(text)
 			if f.alone(); err == nil { // it was at the end
 				f.empty("a success")
-			} else if !errors.Is(err, timescale.ErrLockLost) && !strings.Contains(text, "PostgreSQL ended the session") {
+			} else if !errors.Is(err, ledger.ErrLockLost) && !strings.Contains(text, "PostgreSQL ended the session") {
 				t.Errorf("%v", err)
 			}
 			f.recovers("afterwards")
@@ -109,7 +109,7 @@ func lockIsLostInTheLedger(t *testing.T, broker string) {
 			t.Error(err)
 		}
 	}}
-	if _, err := w.Apply(t.Context(), f.plan(), provision.Options{By: "test", Version: "0"}); !errors.Is(err, timescale.ErrLockLost) {
+	if _, err := w.Apply(t.Context(), f.plan(), provision.Options{By: "test", Version: "0"}); !errors.Is(err, ledger.ErrLockLost) {
 		t.Errorf("%v", err)
 	}
 	other.Reset()

@@ -9,8 +9,8 @@ import (
 
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
 	"github.com/cryptoviz/cryptoviz/provision"
+	"github.com/cryptoviz/cryptoviz/provision/ledger"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
-	"github.com/cryptoviz/cryptoviz/provision/timescale"
 )
 
 func TestPlanFaults(t *testing.T) {
@@ -122,7 +122,7 @@ func secondApply(t *testing.T, broker string) {
 		release := take(t, f)
 		release()
 	})
-	if text := said(results, err); !strings.Contains(text, timescale.ErrLockLost.Error()) {
+	if text := said(results, err); !strings.Contains(text, ledger.ErrLockLost.Error()) {
 		t.Error(text)
 	}
 	f.recovers("afterwards")
@@ -132,7 +132,7 @@ func secondApply(t *testing.T, broker string) {
 func take(t *testing.T, f *faulty) (release func()) {
 	t.Helper()
 	testkit.Eventually(t, func() (err error) {
-		_, release, err = timescale.Lock(t.Context(), f.db)
+		_, release, err = ledger.Lock(t.Context(), f.db)
 		return err
 	})
 	return release

@@ -9,8 +9,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/cryptoviz/cryptoviz/provision/ledger"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
-	"github.com/cryptoviz/cryptoviz/provision/timescale"
 )
 
 // System is a snapshot of one system that its resources share: read at once in few requests.
@@ -24,8 +24,8 @@ type System interface {
 
 // Ledger keeps what the last apply set.
 type Ledger interface {
-	Entries(ctx context.Context) (map[string]timescale.Entry, error)
-	Put(ctx context.Context, address string, e timescale.Entry, by, version string) error
+	Entries(ctx context.Context) (map[string]ledger.Entry, error)
+	Put(ctx context.Context, address string, e ledger.Entry, by, version string) error
 	Forget(ctx context.Context, address string) error
 	// Identity tells the database, and where it was copied from since the last apply.
 	Identity(ctx context.Context) (d plan.Database, copied string, err error)

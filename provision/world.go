@@ -15,6 +15,7 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/provision/grafana"
 	"github.com/cryptoviz/cryptoviz/provision/kafka"
+	"github.com/cryptoviz/cryptoviz/provision/ledger"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 	"github.com/cryptoviz/cryptoviz/provision/timescale"
 )
@@ -58,7 +59,7 @@ func NewWorld(p *spec.Pipeline, c Clients) (*World, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	w := &World{p: p, db: c.DB, now: c.Now, Ledger: &timescale.Ledger{DB: c.DB}}
+	w := &World{p: p, db: c.DB, now: c.Now, Ledger: &ledger.Ledger{DB: c.DB}}
 	w.cluster = kafka.NewCluster(c.Kafka)
 	w.catalog = timescale.NewCatalog(c.DB)
 	w.catalog.Roles = c.Roles
@@ -173,7 +174,7 @@ func (w *World) lock(ctx context.Context) (held context.Context, release func(),
 	if err != nil {
 		return nil, nil, err
 	}
-	return timescale.Lock(ctx, w.db)
+	return ledger.Lock(ctx, w.db)
 }
 
 // deleting wants a resource gone. An object without our mark is somebody else's and stays.

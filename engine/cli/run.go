@@ -18,7 +18,7 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/run"
 	"github.com/cryptoviz/cryptoviz/engine/serve"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
-	"github.com/cryptoviz/cryptoviz/provision/timescale"
+	"github.com/cryptoviz/cryptoviz/provision/ledger"
 )
 
 func (e *env) newRun() *cobra.Command {
@@ -99,7 +99,7 @@ cryptoviz up that runs in --state; run never does.`,
 // sameCluster refuses a Kafka cluster that is not the one on which the last apply made the topics: it has other records, under the
 // same names and offsets.
 func sameCluster(ctx context.Context, p *spec.Pipeline, db *pgxpool.Pool, kafka *kgo.Client) error {
-	entries, err := (&timescale.Ledger{DB: db}).Entries(ctx)
+	entries, err := (&ledger.Ledger{DB: db}).Entries(ctx)
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/provision/ledger"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
@@ -247,4 +248,12 @@ func sqlState(err error) string {
 		return pg.Code
 	}
 	return ""
+}
+
+// managed is what the last apply set, for resources that need more of it than their own part.
+func (c *Catalog) managed(ctx context.Context) (map[string]plan.State, error) {
+	return cached(ctx, c, "managed", func(ctx context.Context) (map[string]plan.State, error) {
+		c.count()
+		return (&ledger.Ledger{DB: c.DB}).All(ctx)
+	})
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cryptoviz/cryptoviz/provision/ledger"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
@@ -175,7 +176,7 @@ func (c *Catalog) readRoles(ctx context.Context) (*roleSnapshot, error) {
 		return nil, err
 	}
 	c.count()
-	r.salt, err = (&Ledger{DB: c.DB}).Salt(ctx)
+	r.salt, err = (&ledger.Ledger{DB: c.DB}).Salt(ctx)
 	return r, err
 }
 

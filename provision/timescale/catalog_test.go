@@ -16,6 +16,7 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/schema"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
+	"github.com/cryptoviz/cryptoviz/provision/ledger"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
@@ -163,7 +164,7 @@ func readOnlyWorld(t *testing.T, url string) *tableWorld {
 	w.apply(w.table(sample("m", false)))
 	w.fill("m")
 	for address, state := range w.ledger {
-		if err := (&Ledger{DB: w.cat.DB}).Put(t.Context(), address, Entry{State: state}, "", ""); err != nil {
+		if err := (&ledger.Ledger{DB: w.cat.DB}).Put(t.Context(), address, ledger.Entry{State: state}, "", ""); err != nil {
 			t.Fatal(err)
 		}
 	}

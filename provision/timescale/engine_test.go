@@ -14,6 +14,7 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/store"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
+	"github.com/cryptoviz/cryptoviz/provision/ledger"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
@@ -150,7 +151,7 @@ func TestTableDestroyed(t *testing.T) {
 func TestLedgerOnPostgres(t *testing.T) { ledgers(t, newTableWorld(t, testkit.Postgres(t))) }
 
 func ledgers(t *testing.T, w *tableWorld) {
-	l, ctx := &Ledger{DB: w.cat.DB}, t.Context()
+	l, ctx := &ledger.Ledger{DB: w.cat.DB}, t.Context()
 	all, err := l.All(ctx)
 	if err != nil || all == nil || len(all) > 0 {
 		t.Errorf("before the first apply: %v %v", all, err)
@@ -168,7 +169,7 @@ func ledgers(t *testing.T, w *tableWorld) {
 	s.Set(plan.Attr{Name: "odd", Value: "it's \"quoted\" \\ and \n long ü"})
 	s.Set(plan.Attr{Name: "password", Value: "abc", Secret: true})
 	for range 2 {
-		if err := l.Put(ctx, "table.m", Entry{s, "7/1"}, "ann", "0.2"); err != nil {
+		if err := l.Put(ctx, "table.m", ledger.Entry{State: s, Server: "7/1"}, "ann", "0.2"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -183,7 +184,7 @@ func ledgers(t *testing.T, w *tableWorld) {
 		t.Errorf("salt %s, want %s", got, salt)
 	}
 	w.exec("UPDATE cryptoviz.meta SET value = 'moved' WHERE key = 'salt'")
-	if err := l.Put(ctx, "table.n", Entry{State: s}, "ann", "0.2"); err != nil {
+	if err := l.Put(ctx, "table.n", ledger.Entry{State: s}, "ann", "0.2"); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := l.Salt(ctx); err != nil || got != "moved" {
@@ -200,7 +201,7 @@ func ledgers(t *testing.T, w *tableWorld) {
 // Two databases have two salts.
 func TestSaltsDiffer(t *testing.T) {
 	t.Parallel()
-	a, b := &Ledger{DB: newTableWorld(t, testkit.Postgres(t)).cat.DB}, &Ledger{DB: newTableWorld(t, testkit.Postgres(t)).cat.DB}
+	a, b := &ledger.Ledger{DB: newTableWorld(t, testkit.Postgres(t)).cat.DB}, &ledger.Ledger{DB: newTableWorld(t, testkit.Postgres(t)).cat.DB}
 	one, _ := a.Salt(t.Context())
 	other, _ := b.Salt(t.Context())
 	if one == other {
@@ -221,7 +222,7 @@ func TestLock(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer second.Close()
-	_, release, err := Lock(t.Context(), first)
+	_, release, err := ledger.Lock(t.Context(), first)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -229,18 +230,18 @@ func TestLock(t *testing.T) {
 	if err := second.QueryRow(t.Context(), "SELECT pid::text FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())").Scan(&pid); err != nil {
 		t.Fatal(err)
 	}
-	_, _, err = Lock(t.Context(), second)
+	_, _, err = ledger.Lock(t.Context(), second)
 	if err == nil || !strings.Contains(err.Error(), "process "+pid+` ("first"`) || !strings.Contains(err.Error(), time.Now().UTC().Format("2006-01-02")) {
 		t.Fatalf("%v, want process %s", err, pid)
 	}
 	release()
-	if _, release, err = Lock(t.Context(), second); err != nil {
+	if _, release, err = ledger.Lock(t.Context(), second); err != nil {
 		t.Fatal(err)
 	}
 	release()
 
 	// It dies with its connection.
-	held, release, err := Lock(t.Context(), first)
+	held, release, err := ledger.Lock(t.Context(), first)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -248,10 +249,10 @@ func TestLock(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-held.Done()
-	if err := context.Cause(held); !errors.Is(err, ErrLockLost) {
+	if err := context.Cause(held); !errors.Is(err, ledger.ErrLockLost) {
 		t.Errorf("%v", err)
 	}
-	_, again, err := Lock(t.Context(), second)
+	_, again, err := ledger.Lock(t.Context(), second)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -259,7 +260,7 @@ func TestLock(t *testing.T) {
 	again()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, _, err := Lock(ctx, first); err == nil {
+	if _, _, err := ledger.Lock(ctx, first); err == nil {
 		t.Error("a lock for who has ended")
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cryptoviz/cryptoviz/provision/ledger"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
@@ -316,7 +317,7 @@ func (r *Role) judgeDelete(ctx context.Context, c *plan.Change, l *liveRole) err
 func (r *Role) Apply(ctx context.Context, c plan.Change) error {
 	steps, verifier := slices.Clone(c.Steps), ""
 	if slices.ContainsFunc(steps, func(s string) bool { return strings.Contains(s, hiddenSecret) }) {
-		salt, err := (&Ledger{DB: r.Queries.Catalog.DB}).Salt(ctx)
+		salt, err := (&ledger.Ledger{DB: r.Queries.Catalog.DB}).Salt(ctx)
 		if err != nil {
 			return err
 		}

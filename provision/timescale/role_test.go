@@ -13,6 +13,7 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/schema"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
+	"github.com/cryptoviz/cryptoviz/provision/ledger"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
@@ -420,7 +421,7 @@ func (w *scene) hash(r *spec.Role) string { return w.hashOf(r.Password.Reveal(),
 
 func (w *scene) hashOf(password, role string) string {
 	w.t.Helper()
-	salt, err := (&Ledger{DB: w.db}).Salt(w.t.Context())
+	salt, err := (&ledger.Ledger{DB: w.db}).Salt(w.t.Context())
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
+	"github.com/cryptoviz/cryptoviz/provision/ledger"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
@@ -165,7 +166,7 @@ func (w *scene) mark(r plan.Resource) {
 		record := (&plan.Change{Want: want, Last: &last}).Recorded()
 		w.last[r.Address()] = record
 		if w.ledger {
-			if err := (&Ledger{DB: w.db}).Put(w.t.Context(), r.Address(), Entry{State: record}, "test", "test"); err != nil {
+			if err := (&ledger.Ledger{DB: w.db}).Put(w.t.Context(), r.Address(), ledger.Entry{State: record}, "test", "test"); err != nil {
 				w.t.Fatal(err)
 			}
 		}
