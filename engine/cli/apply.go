@@ -261,7 +261,7 @@ func (w *openWorld) apply(ctx context.Context, command string, found plan.Plan, 
 	undone := len(results) - done - left
 	took := time.Since(started).Round(10 * time.Millisecond)
 	switch {
-	case errors.Is(err, context.Canceled):
+	case ctx.Err() != nil && errors.Is(err, context.Canceled):
 		return fmt.Errorf("interrupted after %s; run %s again to continue", count(done, "change"), command)
 	case errors.Is(err, provision.ErrIncomplete):
 		w.report(found, results)

@@ -231,6 +231,7 @@ func (u *up) services(ctx context.Context) (err error) {
 		return err
 	}
 	defer engine.Close()
+	asked := ctx // ends when the user wants it
 	group, ctx := errgroup.WithContext(ctx)
 	listening, err := u.listener(ctx)
 	if err != nil {
@@ -250,7 +251,7 @@ func (u *up) services(ctx context.Context) (err error) {
 	group.Go(func() error { return v.show(ctx) })
 	err = group.Wait()
 	u.note("Stopped. Data is kept in %s; run up again to continue.", u.env.state)
-	if errors.Is(err, context.Canceled) {
+	if asked.Err() != nil && errors.Is(err, context.Canceled) {
 		return nil
 	}
 	return err

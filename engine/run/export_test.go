@@ -23,3 +23,6 @@ func (e *Engine) Pool() *pgxpool.Pool { return e.store.Pool() }
 
 // Metrics are the descriptions of all metrics.
 func Metrics() []*prometheus.Desc { return descs }
+
+// Of is an engine of these stages alone.
+func Of(jobs ...func(context.Context) error) *Engine { return &Engine{jobs: jobs} }

@@ -271,12 +271,12 @@ func (e *Engine) Run(ctx context.Context) error {
 	if e.member != nil {
 		e.member.Keep(e.renamed)
 	}
-	group, ctx := errgroup.WithContext(ctx)
+	group, within := errgroup.WithContext(ctx)
 	for _, job := range e.jobs {
-		group.Go(func() error { return job(ctx) })
+		group.Go(func() error { return job(within) })
 	}
-	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
-		return err
+	if err := group.Wait(); ctx.Err() == nil || !errors.Is(err, context.Canceled) {
+		return err // also a stage that stopped because something of its own was canceled
 	}
 	return nil
 }

@@ -35,6 +35,21 @@ import (
 
 func TestMain(m *testing.M) { testkit.Main(m) }
 
+// A stage that ends because something of its own was canceled is a failure: only the caller's end is an orderly one.
+func TestRunEndsInOrderOnlyWhenAsked(t *testing.T) {
+	t.Parallel()
+	canceled := fmt.Errorf("claim: %w", context.Canceled)
+	asked, stop := context.WithCancel(t.Context())
+	stage := func(context.Context) error { return canceled }
+	if err := run.Of(stage).Run(asked); !errors.Is(err, canceled) {
+		t.Errorf("without being asked, Run ends with %v", err)
+	}
+	stop()
+	if err := run.Of(stage).Run(asked); err != nil {
+		t.Errorf("asked to end, Run says %v", err)
+	}
+}
+
 // world is a broker, a database and a player of the exchanges around the shipped pipeline, at a clock of its own.
 type world struct {
 	t      *testing.T
