@@ -1,7 +1,6 @@
 package connect_test
 
 import (
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -12,7 +11,6 @@ import (
 	"math/big"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -235,19 +233,11 @@ func TestPostgresSearchPathOfTheRole(t *testing.T) {
 // A pooler that keeps no sessions is found out.
 func TestPooled(t *testing.T) {
 	t.Parallel()
-	bin, err := exec.LookPath("pgbouncer")
-	if err != nil {
-		t.Skip("pgbouncer is not installed")
-	}
 	url := testkit.Postgres(t)
-	direct, err := pgx.ParseConfig(url)
-	if err != nil {
-		t.Fatal(err)
-	}
 	for mode, want := range map[string]bool{"": false, "session": false, "transaction": true} {
 		at := url
 		if mode != "" {
-			at = pgbouncer(t, bin, mode, direct)
+			at = testkit.Pgbouncer(t, url, mode)
 		}
 		cfg, err := connect.Postgres(spec.Database{URL: spec.NewSecret(at)})
 		if err != nil {
@@ -264,34 +254,6 @@ func TestPooled(t *testing.T) {
 			t.Errorf("mode %q: pooled %t, %v", mode, got, err)
 		}
 	}
-}
-
-// pgbouncer starts a pooler and returns the URL through it. As root it runs as the account of nobody.
-func pgbouncer(t *testing.T, bin, mode string, to *pgx.ConnConfig) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := listener.Addr().(*net.TCPAddr).Port
-	_ = listener.Close()
-	file := filepath.Join(t.TempDir(), "pgbouncer.ini")
-	text := fmt.Sprintf("[databases]\n* = host=%s port=%d user=%s password=%s\n[pgbouncer]\nlisten_addr=127.0.0.1\nlisten_port=%d\nunix_socket_dir=\nauth_type=any\npool_mode=%s\n"+
-		"ignore_startup_parameters=lock_timeout,idle_in_transaction_session_timeout\n", to.Host, to.Port, to.User, to.Password, port, mode)
-	if err := os.WriteFile(file, []byte(text), 0o644); err != nil { //nolint:gosec // read by another account
-		t.Fatal(err)
-	}
-	args := []string{file}
-	if os.Geteuid() == 0 {
-		args = []string{"-u", "nobody", file}
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, bin, args...)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { stop(); _ = cmd.Wait() })
-	return fmt.Sprintf("postgres://%s@127.0.0.1:%d/%s?sslmode=disable", to.User, port, to.Database)
 }
 
 // TestPostgresPool: a few workers that wait for a lock must not take every connection, and a dead one is not waited on.

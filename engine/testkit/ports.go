@@ -35,7 +35,7 @@ func reservePorts(n int) ([]int, error) {
 			continue
 		}
 		l, err := net.Listen("tcp4", loopback(port))
-		if err != nil { // a server of somebody else
+		if err != nil { // the server of another program
 			failed = errors.Join(err, twin.Close())
 			continue
 		}
