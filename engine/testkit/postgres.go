@@ -133,7 +133,8 @@ func startPostgres(settings map[string]string) (*PostgresServer, error) {
 	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // the account that runs the server passes through
 		return nil, err
 	}
-	s := &PostgresServer{dir: dir, settings: map[string]string{"max_connections": "200"}}
+	// Plain PostgreSQL, also where TimescaleDB is installed: what a test sees must not depend on the machine.
+	s := &PostgresServer{dir: dir, settings: map[string]string{"max_connections": "200", "shared_preload_libraries": ""}}
 	maps.Copy(s.settings, settings)
 	if s.keeper, err = newKeeper("QUIT", dir); err != nil {
 		return nil, err

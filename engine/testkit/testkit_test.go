@@ -41,6 +41,13 @@ func TestPostgresGivesEachTestItsDatabase(t *testing.T) {
 	}
 }
 
+// TestPostgresIsPlain: what tests see does not depend on what else is installed.
+func TestPostgresIsPlain(t *testing.T) {
+	if got := query(t, testkit.Postgres(t), "SHOW shared_preload_libraries"); got != "" {
+		t.Errorf("it loads %s", got)
+	}
+}
+
 func TestPostgresKilledKeepsWhatItCommitted(t *testing.T) {
 	s := testkit.StartPostgres(t, nil)
 	for i := range 3 {
