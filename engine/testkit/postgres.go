@@ -30,16 +30,19 @@ import (
 // It ends with the test binary. The URL has a parameter, so that more can be added with &.
 func Postgres(t testing.TB) string {
 	t.Helper()
-	admin := os.Getenv("CRYPTOVIZ_TEST_POSTGRES")
+	admin, how := os.Getenv("CRYPTOVIZ_TEST_POSTGRES"), ""
 	if admin == "" {
 		s, err := shared()
 		if err != nil {
 			noPostgres(t, err)
 		}
 		admin = s.pg.URL()
+		if s.major >= 15 { // without fsync, files are copied faster than their pages are logged
+			how = " STRATEGY file_copy"
+		}
 	}
 	name := "t_" + strings.ToLower(rand.Text()[:12])
-	execute(t, admin, "CREATE DATABASE "+name)
+	execute(t, admin, "CREATE DATABASE "+name+how)
 	t.Cleanup(func() { execute(t, admin, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)") })
 	out, err := databaseURL(admin, name)
 	if err != nil {
@@ -106,6 +109,7 @@ type PostgresServer struct {
 	settings map[string]string
 	state    *embedded.State
 	pg       *embedded.Postgres
+	major    int
 	keeper   *keeper
 }
 
@@ -161,7 +165,7 @@ func (s *PostgresServer) start() error {
 	if s.pg, err = embedded.StartPostgres(ctx, s.state, embedded.PostgresOptions{Settings: s.settings, Binaries: os.Getenv("CRYPTOVIZ_TEST_POSTGRES_BIN")}); err != nil {
 		return err
 	}
-	if err := promote(ctx, s.pg.SuperuserURL()); err != nil {
+	if s.major, err = promote(ctx, s.pg.SuperuserURL()); err != nil {
 		return err
 	}
 	if !strings.HasPrefix(s.state.Data.PostgresDir, s.dir) { // the temporary folder is closed to the server's account
@@ -173,14 +177,18 @@ func (s *PostgresServer) start() error {
 }
 
 // promote makes the owner of a private server a superuser: tests make databases and roles. A standby has it of its primary.
-func promote(ctx context.Context, superuser string) error {
+func promote(ctx context.Context, superuser string) (major int, err error) {
 	conn, err := pgx.Connect(ctx, superuser)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer func() { _ = conn.Close(ctx) }()
+	err = conn.QueryRow(ctx, "SELECT current_setting('server_version_num')::int / 10000").Scan(&major)
+	if err != nil {
+		return 0, err
+	}
 	_, err = conn.Exec(ctx, "DO $$ BEGIN IF NOT pg_is_in_recovery() THEN ALTER ROLE cryptoviz SUPERUSER; END IF; END $$")
-	return err
+	return major, err
 }
 
 // URL reaches the database cryptoviz as a superuser.
