@@ -301,7 +301,7 @@ func levels(todo []plan.Change) [][]plan.Change {
 				n = max(n, of(d)+1)
 			}
 		}
-		if address == timescale.EngineAddress {
+		if address == plan.EngineAddress {
 			n = 0
 		}
 		depth[address] = n
@@ -406,7 +406,7 @@ func (run *applying) forbidden(ctx context.Context, c plan.Change) string {
 		}
 	}
 	if c.Action != plan.Delete {
-		for _, d := range append([]string{timescale.EngineAddress}, c.Depends...) {
+		for _, d := range append([]string{plan.EngineAddress}, c.Depends...) {
 			if o, known := run.outcome[d]; known && o != Done {
 				return fmt.Sprintf("it depends on %s, which was not applied", d)
 			}
@@ -415,7 +415,7 @@ func (run *applying) forbidden(ctx context.Context, c plan.Change) string {
 	}
 	for other, r := range run.byAddress {
 		needs := slices.Contains(r.DependsOn(), c.Address) && !strings.HasPrefix(other, "role.") // privileges go with what they are on
-		needs = needs || c.Address == timescale.EngineAddress && r.Want() == nil                 // it holds the marks of what is left
+		needs = needs || c.Address == plan.EngineAddress && r.Want() == nil                 // it holds the marks of what is left
 		if o, known := run.outcome[other]; known && o != Done && needs {
 			return fmt.Sprintf("%s still needs it", other)
 		}

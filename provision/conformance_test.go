@@ -16,7 +16,6 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision"
 	"github.com/cryptoviz/cryptoviz/provision/grafana/grafanatest"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
-	"github.com/cryptoviz/cryptoviz/provision/timescale"
 )
 
 // subject is one resource type, as an object that says everything which the type can say.
@@ -235,7 +234,7 @@ func (c *conformance) remove(nothing []string) {
 }
 
 // engine tells whether the subject is the engine's own tables. They come before everything else, and go with destroy alone.
-func (c *conformance) engine() bool { return c.address == timescale.EngineAddress }
+func (c *conformance) engine() bool { return c.address == plan.EngineAddress }
 
 // only wants nothing but the subject to be changed.
 func (c *conformance) only(what string, found plan.Plan, actions ...plan.Action) {

@@ -107,7 +107,7 @@ func (w *World) resources() []plan.Resource {
 	for _, t := range w.p.Topics {
 		out = append(out, w.cluster.Topic(t))
 	}
-	w.queries = &timescale.Queries{Pipeline: w.p, Catalog: w.catalog}
+	w.queries = timescale.NewQueries(w.p, w.catalog)
 	for _, t := range w.p.Tables {
 		out = append(out, &timescale.Table{Catalog: w.catalog, Queries: w.queries, Spec: t, Now: w.now})
 	}

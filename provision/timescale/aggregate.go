@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
+
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/units"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
@@ -98,7 +100,7 @@ type liveAggregate struct {
 }
 
 // live finds an aggregate. Of several refresh policies the block means the one with its window, else the oldest.
-func (q *Queries) live(ctx context.Context, name string, r *spec.Refresh) (*liveAggregate, error) {
+func live(ctx context.Context, q *Queries, name string, r *spec.Refresh) (*liveAggregate, error) {
 	s, err := q.Catalog.load(ctx)
 	if err != nil {
 		return nil, err
@@ -147,7 +149,7 @@ func (a *Aggregate) Read(ctx context.Context) (*plan.State, error) {
 		}
 		a.query, refresh = answers.by[a.name()].text, a.Spec.Refresh
 	}
-	l, err := a.Queries.live(ctx, a.name(), refresh)
+	l, err := live(ctx, a.Queries, a.name(), refresh)
 	if err != nil {
 		return nil, err
 	}
@@ -192,12 +194,9 @@ func describeJob(j *job) string {
 	return j.proc
 }
 
-// aggregatesOn tells whether a server has continuous aggregates, or will have them once its TimescaleDB is installed.
-func aggregatesOn(caps Capabilities) bool { return caps.Hypertables() && caps.Edition != "apache" }
-
 // leftOut returns the first aggregate that is left out here and that a query reads; "" for none.
 func (q *Queries) leftOut(name string, caps Capabilities) string {
-	if aggregatesOn(caps) || q.Pipeline.Database.OnMissing != "degrade" {
+	if caps.Community() || q.Pipeline.Database.OnMissing != "degrade" {
 		return ""
 	}
 	for _, x := range q.ancestors(name) {
@@ -214,7 +213,7 @@ func (a *Aggregate) Apply(ctx context.Context, c plan.Change) error {
 		return err
 	}
 	err := carryOut(ctx, a.Queries.Catalog.DB, c)
-	if sqlState(err) != "42701" {
+	if pg.Code(err) != "42701" {
 		return err
 	}
 	a.Queries.Catalog.Reset()

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
+
 	"github.com/jackc/pgx/v5"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
@@ -24,7 +26,7 @@ func (a *Aggregate) Judge(ctx context.Context, c *plan.Change) error {
 	if a.Spec != nil {
 		refresh = a.Spec.Refresh
 	}
-	l, err := a.Queries.live(ctx, a.name(), refresh)
+	l, err := live(ctx, a.Queries, a.name(), refresh)
 	if err != nil {
 		return err
 	}
@@ -36,7 +38,7 @@ func (a *Aggregate) Judge(ctx context.Context, c *plan.Change) error {
 		return a.judgeDelete(ctx, c, l)
 	case c.Want == nil: // and there is none
 		return nil
-	case !aggregatesOn(caps):
+	case !caps.Community():
 		if l != nil {
 			c.Note("aggregate.%s: what it holds can be read, and %s does not refresh it", a.name(), caps.Name())
 		}
@@ -75,7 +77,7 @@ func (a *Aggregate) judgeCreate(ctx context.Context, c *plan.Change, caps Capabi
 		return err
 	}
 	if what := v.taken(a.name(), s); what != "" && a.group == nil {
-		return a.Queries.nameTaken(ctx, c, what)
+		return nameTaken(ctx, a.Queries, c, what)
 	}
 	answers, err := a.Queries.answers(ctx)
 	if err != nil {
@@ -105,7 +107,7 @@ func (a *Aggregate) judgeCreate(ctx context.Context, c *plan.Change, caps Capabi
 		a.group.join(c, nil)
 		return nil
 	}
-	name := quote(a.name())
+	name := pg.Ident(a.name())
 	c.Steps = append(transaction(aggregateSQL(name, query, a.Spec, caps)...), refreshSQL(name, "", a.Spec.Refresh, false, caps))
 	return nil
 }
@@ -180,7 +182,7 @@ func (a *Aggregate) judgeUpdate(ctx context.Context, c *plan.Change, l *liveAggr
 		a.warnOfWindow(c)
 		return a.judgeRebuild(ctx, c, l, parent, groups)
 	}
-	name := quote(l.schema, l.name)
+	name := pg.Ident(l.schema, l.name)
 	steps, after := slices.Clone(answer.inPlace), []string(nil)
 	if steps != nil {
 		forced, err := a.judgeInPlace(ctx, c, l, answer, caps)
@@ -218,7 +220,7 @@ func (a *Aggregate) judgeUpdate(ctx context.Context, c *plan.Change, l *liveAggr
 
 // judgePolicies changes policies: an old job goes, a new one comes.
 func (a *Aggregate) judgePolicies(ctx context.Context, c *plan.Change, l *liveAggregate, caps Capabilities) ([]string, error) {
-	name := quote(l.schema, l.name)
+	name := pg.Ident(l.schema, l.name)
 	var steps []string
 	if slices.ContainsFunc(c.Diffs, func(d plan.Diff) bool { return strings.HasPrefix(d.Name, "refresh.") }) {
 		if l.refresh != nil {
@@ -262,7 +264,7 @@ func (a *Aggregate) judgePolicies(ctx context.Context, c *plan.Change, l *liveAg
 	case no != nil:
 		c.Find("CV-A04", "", "%s", no)
 		return nil, nil
-	case err != nil && sqlState(err) != "":
+	case err != nil && pg.Code(err) != "":
 		c.Note("the policies could not be tried out: %v", err)
 	case err != nil:
 		return nil, err
@@ -273,7 +275,7 @@ func (a *Aggregate) judgePolicies(ctx context.Context, c *plan.Change, l *liveAg
 // judgeInPlace is about columns that the server adds to the aggregate as it is. It returns the refresh that fills them where
 // the source still has the data; further back it would compute buckets from nothing.
 func (a *Aggregate) judgeInPlace(ctx context.Context, c *plan.Change, l *liveAggregate, answer *answer, caps Capabilities) ([]string, error) {
-	cover, err := a.Queries.coverage(ctx, l, nil)
+	cover, err := readCoverage(ctx, a.Queries, l, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -289,5 +291,5 @@ func (a *Aggregate) judgeInPlace(ctx context.Context, c *plan.Change, l *liveAgg
 	if cover.source == nil || !cover.holds(a.Spec.Refresh) {
 		return nil, nil
 	}
-	return []string{refreshSQL(quote(l.schema, l.name), cover.source.Format(time.RFC3339Nano), a.Spec.Refresh, true, caps)}, nil
+	return []string{refreshSQL(pg.Ident(l.schema, l.name), cover.source.Format(time.RFC3339Nano), a.Spec.Refresh, true, caps)}, nil
 }

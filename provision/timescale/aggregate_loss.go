@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"time"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
+
 	"github.com/jackc/pgx/v5"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
@@ -28,8 +30,8 @@ type coverage struct {
 
 var bucketForm = regexp.MustCompile(`time_bucket\('([^']+)'::interval`)
 
-// coverage reads it. source overrides the source's oldest row, for an aggregate whose source is made anew.
-func (q *Queries) coverage(ctx context.Context, l *liveAggregate, source *coverage) (*coverage, error) {
+// readCoverage reads it. source overrides the source's oldest row, for an aggregate whose source is made anew.
+func readCoverage(ctx context.Context, q *Queries, l *liveAggregate, source *coverage) (*coverage, error) {
 	caps, err := q.Catalog.Capabilities(ctx)
 	if err != nil {
 		return nil, err
@@ -74,7 +76,7 @@ func (v *coverage) readSource(ctx context.Context, tx pgx.Tx, l *liveAggregate) 
 	for _, k := range chunks {
 		var oldest *time.Time
 		err := withinTime(ctx, tx, func() error {
-			return tx.QueryRow(ctx, fmt.Sprintf("SELECT min(%[1]s) FROM %[2]s WHERE %[1]s >= $1 AND %[1]s < $2", quote(column), quote(l.ref.fromSchema, l.ref.fromName)), k.from, k.to).Scan(&oldest)
+			return tx.QueryRow(ctx, fmt.Sprintf("SELECT min(%[1]s) FROM %[2]s WHERE %[1]s >= $1 AND %[1]s < $2", pg.Ident(column), pg.Ident(l.ref.fromSchema, l.ref.fromName)), k.from, k.to).Scan(&oldest)
 		})
 		switch {
 		case errors.Is(err, errTooLong):
@@ -93,7 +95,7 @@ func (v *coverage) readSource(ctx context.Context, tx pgx.Tx, l *liveAggregate) 
 // readStored finds what the aggregate holds, and what of it lies before the source's oldest row. shrinks: the source itself
 // will have lost something of the bucket in which its oldest row is.
 func (v *coverage) readStored(ctx context.Context, tx pgx.Tx, l *liveAggregate, shrinks bool, caps Capabilities) error {
-	stored := quote(l.ref.storedSchema, l.ref.storedName)
+	stored := pg.Ident(l.ref.storedSchema, l.ref.storedName)
 	var column string
 	if err := tx.QueryRow(ctx, timeColumnSQL, l.ref.storedSchema, l.ref.storedName).Scan(&column); err != nil {
 		return err
@@ -103,7 +105,7 @@ func (v *coverage) readStored(ctx context.Context, tx pgx.Tx, l *liveAggregate, 
 		width = m[1]
 	}
 	var micros int64
-	if err := tx.QueryRow(ctx, fmt.Sprintf("SELECT min(%[1]s), max(%[1]s), now(), (extract(epoch FROM %[3]s::interval) * 1000000)::bigint FROM %[2]s", quote(column), stored, literal(width))).
+	if err := tx.QueryRow(ctx, fmt.Sprintf("SELECT min(%[1]s), max(%[1]s), now(), (extract(epoch FROM %[3]s::interval) * 1000000)::bigint FROM %[2]s", pg.Ident(column), stored, literal(width))).
 		Scan(&v.from, &v.to, &v.now, &micros); err != nil {
 		return err
 	}
@@ -122,7 +124,7 @@ func (v *coverage) readStored(ctx context.Context, tx pgx.Tx, l *liveAggregate, 
 		}
 	}
 	err := withinTime(ctx, tx, func() error {
-		return tx.QueryRow(ctx, fmt.Sprintf("SELECT count(*), max(%[1]s) FROM %[2]s WHERE $1::timestamptz IS NULL OR %[1]s < $1", quote(column), stored), before).Scan(&v.rows, &v.lostTo)
+		return tx.QueryRow(ctx, fmt.Sprintf("SELECT count(*), max(%[1]s) FROM %[2]s WHERE $1::timestamptz IS NULL OR %[1]s < $1", pg.Ident(column), stored), before).Scan(&v.rows, &v.lostTo)
 	})
 	if errors.Is(err, errTooLong) {
 		v.rows, v.lostTo, err = -1, v.source, nil
@@ -138,9 +140,9 @@ func (v *coverage) readStored(ctx context.Context, tx pgx.Tx, l *liveAggregate, 
 // edge looks at the bucket in which the source's oldest row is. When the source still gives what the aggregate holds of it, it
 // is returned: only what is older is lost.
 func (v *coverage) edge(ctx context.Context, tx pgx.Tx, l *liveAggregate, column string) (whole *time.Time, err error) {
-	stored := quote(l.ref.storedSchema, l.ref.storedName)
+	stored := pg.Ident(l.ref.storedSchema, l.ref.storedName)
 	var bucket *time.Time
-	if err := tx.QueryRow(ctx, fmt.Sprintf("SELECT max(%[1]s) FROM %[2]s WHERE %[1]s < $1", quote(column), stored), v.source).Scan(&bucket); err != nil {
+	if err := tx.QueryRow(ctx, fmt.Sprintf("SELECT max(%[1]s) FROM %[2]s WHERE %[1]s < $1", pg.Ident(column), stored), v.source).Scan(&bucket); err != nil {
 		return nil, err
 	}
 	if bucket == nil || v.bucket == 0 || !bucket.Add(v.bucket).After(*v.source) {
@@ -153,7 +155,7 @@ func (v *coverage) edge(ctx context.Context, tx pgx.Tx, l *liveAggregate, column
 	var other bool
 	err = withinTime(ctx, tx, func() error {
 		return tx.QueryRow(ctx, fmt.Sprintf("SELECT EXISTS (SELECT %[1]s FROM %[2]s WHERE %[3]s = $1 EXCEPT SELECT %[1]s FROM (%[4]s) q WHERE %[3]s = $1)",
-			list(names), stored, quote(column), l.query), bucket).Scan(&other)
+			pg.Idents(names), stored, pg.Ident(column), l.query), bucket).Scan(&other)
 	})
 	if errors.Is(err, errTooLong) || err == nil && other {
 		return nil, nil
@@ -212,7 +214,7 @@ func withinTime(ctx context.Context, tx pgx.Tx, f func() error) error {
 		}
 		return f()
 	})
-	if sqlState(err) == "57014" && ctx.Err() == nil {
+	if pg.Code(err) == "57014" && ctx.Err() == nil {
 		return errTooLong
 	}
 	return err
@@ -223,7 +225,7 @@ func (a *Aggregate) sourceWaits(ctx context.Context, l *liveAggregate) (bool, er
 	if a.Spec.Refresh == nil {
 		return false, nil
 	}
-	cover, err := a.Queries.coverage(ctx, l, nil)
+	cover, err := readCoverage(ctx, a.Queries, l, nil)
 	if err != nil {
 		return false, err
 	}
@@ -239,14 +241,14 @@ func (a *Aggregate) judgeRetention(ctx context.Context, c *plan.Change, l *liveA
 		if err := tx.QueryRow(ctx, timeColumnSQL, l.ref.storedSchema, l.ref.storedName).Scan(&column); err != nil {
 			return err
 		}
-		stored := quote(l.ref.storedSchema, l.ref.storedName)
+		stored := pg.Ident(l.ref.storedSchema, l.ref.storedName)
 		if err := tx.QueryRow(ctx, `SELECT count(*)::int, max(k.range_end), coalesce(sum(b.total_bytes), 0)::bigint FROM timescaledb_information.chunks k LEFT JOIN `+caps.fn("chunks_detailed_size")+`($4::regclass) b
 			ON b.chunk_schema = k.chunk_schema AND b.chunk_name = k.chunk_name WHERE k.hypertable_schema = $1 AND k.hypertable_name = $2 AND k.range_end <= now() - make_interval(secs => $3)`,
 			l.ref.storedSchema, l.ref.storedName, a.Spec.Retention.Seconds(), stored).Scan(&loss.Chunks, &to, &loss.Bytes); err != nil || loss.Chunks == 0 {
 			return err
 		}
 		err := withinTime(ctx, tx, func() error {
-			return tx.QueryRow(ctx, fmt.Sprintf("SELECT count(*), min(%[1]s), max(%[1]s) FROM %[2]s WHERE %[1]s < $1", quote(column), stored), to).Scan(&loss.Count, &from, &to)
+			return tx.QueryRow(ctx, fmt.Sprintf("SELECT count(*), min(%[1]s), max(%[1]s) FROM %[2]s WHERE %[1]s < $1", pg.Ident(column), stored), to).Scan(&loss.Count, &from, &to)
 		})
 		if errors.Is(err, errTooLong) {
 			loss.Known = false

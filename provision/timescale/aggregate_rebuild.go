@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
+
 	"github.com/jackc/pgx/v5"
 
 	"github.com/cryptoviz/cryptoviz/provision/plan"
@@ -19,12 +21,12 @@ func (a *Aggregate) judgeRebuild(ctx context.Context, c *plan.Change, l *liveAgg
 	if err != nil {
 		return err
 	}
-	cover, err := a.Queries.coverage(ctx, root, nil)
+	cover, err := readCoverage(ctx, a.Queries, root, nil)
 	if err != nil {
 		return err
 	}
 	if parent != "" {
-		if cover, err = a.Queries.coverage(ctx, l, cover); err != nil {
+		if cover, err = readCoverage(ctx, a.Queries, l, cover); err != nil {
 			return err
 		}
 	}
@@ -49,7 +51,7 @@ func (a *Aggregate) root(ctx context.Context, l *liveAggregate, parent string, g
 	if name == a.name() {
 		return l, nil
 	}
-	return a.Queries.live(ctx, name, nil)
+	return live(ctx, a.Queries, name, nil)
 }
 
 func (a *Aggregate) findLoss(c *plan.Change, cover *coverage) {
@@ -80,7 +82,7 @@ func (a *Aggregate) warnOfOthers(ctx context.Context, c *plan.Change, l *liveAgg
 	for _, j := range policies {
 		gone = append(gone, fmt.Sprintf("policy %d (%s)", j.id, describeJob(j)))
 	}
-	indexes, err := a.Queries.indexesOf(ctx, l)
+	indexes, err := indexesOf(ctx, a.Queries, l)
 	if err != nil {
 		return err
 	}
@@ -92,14 +94,14 @@ func (a *Aggregate) warnOfOthers(ctx context.Context, c *plan.Change, l *liveAgg
 
 // indexesOf lists the indexes on what an aggregate holds that somebody made. TimescaleDB's own are over the time, and over each
 // column of GROUP BY with the time.
-func (q *Queries) indexesOf(ctx context.Context, l *liveAggregate) ([]string, error) {
+func indexesOf(ctx context.Context, q *Queries, l *liveAggregate) ([]string, error) {
 	var out []string
 	var name, using string
 	err := q.Catalog.trial(ctx, func(tx pgx.Tx) error {
 		return forEach(ctx, tx, `SELECT c.relname::text, substring(k.definition FROM ' USING (.*)$') FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid, LATERAL (SELECT pg_get_indexdef(i.indexrelid) AS definition) k
 			WHERE i.indrelid = to_regclass($1) AND NOT (starts_with(c.relname::text, $3 || '_') AND i.indnatts <= 2
 			AND k.definition LIKE '% btree (%' || (SELECT quote_ident(d.column_name) FROM timescaledb_information.dimensions d WHERE d.hypertable_schema = $2 AND d.hypertable_name = $3 AND d.dimension_number = 1) || ' DESC)')
-			ORDER BY 1`, []any{quote(l.ref.storedSchema, l.ref.storedName), l.ref.storedSchema, l.ref.storedName}, []any{&name, &using}, func() error {
+			ORDER BY 1`, []any{pg.Ident(l.ref.storedSchema, l.ref.storedName), l.ref.storedSchema, l.ref.storedName}, []any{&name, &using}, func() error {
 			out = append(out, fmt.Sprintf("index %s (%s)", name, using))
 			return nil
 		})
@@ -123,7 +125,7 @@ func (a *Aggregate) judgeDelete(ctx context.Context, c *plan.Change, l *liveAggr
 		c.Find("CV-A09", "", "%s", blocked)
 		return nil
 	}
-	cover, err := a.Queries.coverage(ctx, l, nil)
+	cover, err := readCoverage(ctx, a.Queries, l, nil)
 	if err != nil {
 		return err
 	}
@@ -134,6 +136,6 @@ func (a *Aggregate) judgeDelete(ctx context.Context, c *plan.Change, l *liveAggr
 		a.group.join(c, nil)
 		return nil
 	}
-	c.Steps = transaction(dropAggregate + quote(l.schema, l.name))
+	c.Steps = transaction(dropAggregate + pg.Ident(l.schema, l.name))
 	return nil
 }

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
+
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
@@ -14,20 +16,20 @@ func TestAggregateRebuild(t *testing.T) {
 	t.Parallel()
 	w, a, r := hourly(t)
 	user := w.role("watcher")
-	w.exec("CREATE ROLE " + quote(user))
+	w.exec("CREATE ROLE " + pg.Ident(user))
 	w.apply(r)
-	w.exec("GRANT SELECT ON daily TO " + quote(user))
+	w.exec("GRANT SELECT ON daily TO " + pg.Ident(user))
 	w.exec("CREATE VIEW reader AS SELECT bucket, high FROM daily")
 	w.exec("COMMENT ON VIEW reader IS 'mine'")
 	w.exec("ALTER VIEW reader ALTER COLUMN high SET DEFAULT 7")
-	w.exec("GRANT SELECT ON reader TO " + quote(user))
+	w.exec("GRANT SELECT ON reader TO " + pg.Ident(user))
 	child := &spec.Aggregate{
 		Name: "weekly", From: a.From, Query: "SELECT time_bucket('1 day', bucket) AS bucket, max(high) AS high FROM daily GROUP BY 1", RealTime: true,
 		Refresh: &spec.Refresh{Start: 9 * day, End: time.Hour, Every: time.Hour}, Description: "of the daily",
 	}
 	w.p.Aggregates = append(w.p.Aggregates, child)
 	rc := w.aggregate(child)
-	if have := rc.DependsOn(); !slices.Equal(have, []string{EngineAddress, "table.ticks", "aggregate.daily"}) {
+	if have := rc.DependsOn(); !slices.Equal(have, []string{plan.EngineAddress, "table.ticks", "aggregate.daily"}) {
 		t.Errorf("depends on %v", have)
 	}
 	w.expect(w.apply(rc), plan.Create, []string{"query:  -> SQL (intent)", "real_time:  -> true (intent)", "refresh.start:  -> 9d (intent)", "refresh.end:  -> 1h (intent)", "refresh.every:  -> 1h (intent)", "description:  -> of the daily (intent)"}, "CV-A10")
@@ -189,7 +191,7 @@ func TestAggregateColumn(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := w.see(r)
-	if !atLeast(caps.Version, 2, 28) {
+	if !caps.atLeast(2, 28) {
 		w.expect(c, plan.Replace, []string{"query: SQL -> SQL (intent)"}, "CV-A02")
 		return
 	}

@@ -41,7 +41,7 @@ func (w *scene) aggregate(a *spec.Aggregate) *Aggregate {
 func TestAggregate(t *testing.T) {
 	t.Parallel()
 	w, a, r := hourly(t)
-	if have := r.DependsOn(); !slices.Equal(have, []string{EngineAddress, "table.ticks"}) {
+	if have := r.DependsOn(); !slices.Equal(have, []string{plan.EngineAddress, "table.ticks"}) {
 		t.Errorf("depends on %v", have)
 	}
 	c := w.apply(r)

@@ -7,9 +7,15 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
+
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 )
+
+// querier is a pool, a connection, or a transaction.
+type querier interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
 
 // Capabilities is what the database server can do.
 type Capabilities struct {
@@ -31,8 +37,9 @@ type Capabilities struct {
 // Hypertables tells whether tables can be, or after apply will be, hypertables.
 func (c Capabilities) Hypertables() bool { return c.Version != "" || c.Available != "" }
 
-// Policies tells whether the server runs retention and columnstore policies. An edition that is not known yet counts.
-func (c Capabilities) Policies() bool { return c.Hypertables() && c.Edition != "apache" }
+// Community tells whether the server has policies, the columnstore and continuous aggregates, or will have them once its TimescaleDB
+// is installed. An edition that is not known yet counts.
+func (c Capabilities) Community() bool { return c.Hypertables() && c.Edition != "apache" }
 
 // Name describes the backend in a few words.
 func (c Capabilities) Name() string {
@@ -50,7 +57,7 @@ func (c Capabilities) fn(name string) string {
 	if !c.Hidden {
 		return name
 	}
-	return quote(c.Schema) + "." + name
+	return pg.Ident(c.Schema) + "." + name
 }
 
 // errReadOnly means that nothing can be applied to this server.
@@ -65,14 +72,7 @@ func (c Capabilities) Writable() error {
 }
 
 // Detect reads the capabilities. A server on which TimescaleDB is broken is an error.
-func Detect(ctx context.Context, db *pgxpool.Pool) (Capabilities, error) {
-	return detect(ctx, db)
-}
-
-func detect(ctx context.Context, db interface {
-	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
-},
-) (Capabilities, error) {
+func Detect(ctx context.Context, db querier) (Capabilities, error) {
 	var c Capabilities
 	var preloaded, standby, readOnly bool
 	var settings *string
@@ -116,8 +116,6 @@ func detect(ctx context.Context, db interface {
 	}
 	return c, nil
 }
-
-func quote(parts ...string) string { return pgx.Identifier(parts).Sanitize() }
 
 // atLeast tells whether TimescaleDB is of this version or later.
 func (c Capabilities) atLeast(major, minor int) bool {

@@ -242,14 +242,6 @@ func (t *countedTx) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResult
 	return t.Tx.SendBatch(ctx, b)
 }
 
-// sqlState returns the SQLSTATE of an error, or "".
-func sqlState(err error) string {
-	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
-		return pg.Code
-	}
-	return ""
-}
-
 // managed is what the last apply set, for resources that need more of it than their own part.
 func (c *Catalog) managed(ctx context.Context) (map[string]plan.State, error) {
 	return cached(ctx, c, "managed", func(ctx context.Context) (map[string]plan.State, error) {

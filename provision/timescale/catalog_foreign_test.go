@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
+
 	"github.com/jackc/pgx/v5"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
@@ -198,7 +200,7 @@ func TestOthersAreLocked(t *testing.T) {
 	mine.Columns = append(mine.Columns, &spec.Column{Name: "w", Type: spec.Bigint, Null: true, Generated: "id * 2"})
 	p := w.cat.Pipeline
 	p.Tables, p.Views, p.Removed = []*spec.Table{mine}, []*spec.View{view}, []*spec.Removed{gone}
-	queries := &Queries{Pipeline: p, Catalog: w.cat}
+	queries := NewQueries(p, w.cat)
 	w.locked("others", func() {
 		for r, want := range map[plan.Resource]plan.Action{
 			w.table(mine): plan.None, &View{Queries: queries, Spec: view}: plan.None, &View{Queries: queries, Removed: gone}: plan.Delete,
@@ -218,7 +220,7 @@ func TestOthersAreLocked(t *testing.T) {
 		_, table := TableBlock(t.Context(), w.cat, "others")
 		_, view := ViewBlock(t.Context(), w.cat, "others_view")
 		for _, err := range []error{table, view} {
-			if sqlState(err) != "55P03" || !strings.Contains(err.Error(), "another session holds") {
+			if pg.Code(err) != "55P03" || !strings.Contains(err.Error(), "another session holds") {
 				t.Errorf("import under a lock: %v", err)
 			}
 		}
@@ -368,7 +370,7 @@ func TestColumnNamedLikeAnAttribute(t *testing.T) {
 func TestTableWithoutTemporary(t *testing.T) {
 	t.Parallel()
 	w := newTableWorld(t, testkit.Postgres(t))
-	database := quote(w.text("SELECT current_database()"))
+	database := pg.Ident(w.text("SELECT current_database()"))
 	w.exec("REVOKE TEMPORARY ON DATABASE " + database + " FROM PUBLIC; CREATE SCHEMA secret; CREATE FUNCTION secret.f() RETURNS text LANGUAGE sql AS 'SELECT 1'")
 	them := w.as("CREATE ROLE %[1]s; GRANT CREATE ON SCHEMA public TO %[1]s")
 	s := mine("tmp")
@@ -385,7 +387,7 @@ func TestTableWithoutTemporary(t *testing.T) {
 		t.Errorf("another default: %s %+v", c.Action, c.Diffs)
 	}
 	s.Columns[1].Default = "secret.f()"
-	if _, err := them.table(s).Read(t.Context()); sqlState(err) != "42501" {
+	if _, err := them.table(s).Read(t.Context()); pg.Code(err) != "42501" {
 		t.Error(err)
 	}
 }

@@ -156,7 +156,7 @@ func (c *Catalog) read(ctx context.Context) (*snapshot, error) {
 	err := pgx.BeginTxFunc(ctx, c.DB, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 		counted := &countedTx{tx, c}
 		var err error
-		if s.caps, err = detect(ctx, counted); err != nil {
+		if s.caps, err = Detect(ctx, counted); err != nil {
 			return err
 		}
 		if err := setLocal(ctx, counted, "jit", "off"); err != nil { // compiling these queries takes longer than running them

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
+
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/cryptoviz/cryptoviz/engine/schema"
@@ -102,7 +104,7 @@ func TestTableInTheEngineSchema(t *testing.T) {
 	t.Parallel()
 	w := newTableWorld(t, testkit.Postgres(t))
 	w.exec("DROP SCHEMA IF EXISTS cryptoviz CASCADE")
-	database := quote(w.text("SELECT current_database()"))
+	database := pg.Ident(w.text("SELECT current_database()"))
 	theirs := w.as("CREATE ROLE %[1]s LOGIN; GRANT CREATE ON DATABASE " + database + " TO %[1]s; ALTER DATABASE " + database + " SET search_path = cryptoviz, public")
 	if c := theirs.plan(theirs.table(sample("m", false))); c.Impossible() {
 		t.Errorf("%+v", c.Findings)
@@ -185,7 +187,7 @@ func TestPlanReadOnly(t *testing.T) {
 	const reader = "CREATE ROLE %[1]s LOGIN; GRANT USAGE ON SCHEMA public, cryptoviz TO %[1]s; GRANT SELECT ON ALL TABLES IN SCHEMA public, cryptoviz TO %[1]s"
 	theirs := w.as(reader)
 	planReadOnly(t, w, theirs.cat.DB, "may not write to cryptoviz.managed")
-	w.exec("REVOKE TEMPORARY ON DATABASE " + quote(w.text("SELECT current_database()")) + " FROM PUBLIC")
+	w.exec("REVOKE TEMPORARY ON DATABASE " + pg.Ident(w.text("SELECT current_database()")) + " FROM PUBLIC")
 	planReadOnly(t, w, theirs.cat.DB, "may not write to cryptoviz.managed")
 }
 

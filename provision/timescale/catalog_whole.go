@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
+
 	"github.com/jackc/pgx/v5"
 )
 
@@ -120,7 +122,7 @@ func (c *Catalog) defined(ctx context.Context, l *liveView) (*liveView, error) {
 
 // busy adds the remedy to the error of a lock that was not to be had.
 func (c *Catalog) busy(ctx context.Context, err error) error {
-	if sqlState(err) != "55P03" {
+	if pg.Code(err) != "55P03" {
 		return err
 	}
 	return fmt.Errorf("another session holds a lock on what this reads%s: %w; wait for that session, or end it", longest(ctx, c.DB), err)

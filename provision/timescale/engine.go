@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
+
 	"github.com/jackc/pgx/v5"
 
 	"github.com/cryptoviz/cryptoviz/engine/schema"
@@ -17,9 +19,6 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/units"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
-
-// EngineAddress names the engine's own tables.
-const EngineAddress = plan.EngineAddress
 
 const createExtension = "CREATE EXTENSION IF NOT EXISTS timescaledb"
 
@@ -34,12 +33,11 @@ type Engine struct {
 }
 
 // Address is engine.schema.
-func (e *Engine) Address() string { return EngineAddress }
+func (e *Engine) Address() string { return plan.EngineAddress }
 
 // Where is the database block.
 func (e *Engine) Where() string {
-	r := e.Pipeline.Database.Range
-	return fmt.Sprintf("%s:%d", r.Filename, r.Start.Line)
+	return place(e.Pipeline.Database.Range)
 }
 
 // DependsOn is nothing.
@@ -108,7 +106,7 @@ func (e *Engine) Read(ctx context.Context) (*plan.State, error) {
 	e.version, e.sources = 0, nil
 	var version string
 	err = e.Catalog.queryRow(ctx, "SELECT value FROM cryptoviz.meta WHERE key = 'schema_version'").Scan(&version)
-	switch state := sqlState(err); {
+	switch state := pg.Code(err); {
 	case missing(state) || errors.Is(err, pgx.ErrNoRows):
 		return nil, nil
 	case state == "42501":
@@ -222,7 +220,7 @@ func (e *Engine) try(ctx context.Context, c *plan.Change, steps []string) error 
 		}
 		return nil
 	})
-	switch state := sqlState(err); {
+	switch state := pg.Code(err); {
 	case err == nil:
 	case state == "55P03":
 		c.Note("not tried on the server: another session holds a lock")

@@ -41,32 +41,47 @@ type groups struct {
 	rebuilt map[string]string   // aggregates that are created again: by name, the one that they read and that is, too, or ""
 }
 
-// groups is read once Read was called.
+// groups returns what must be changed together; it is known once Read was called.
 func (q *Queries) groups(ctx context.Context) (*groups, error) {
 	return cached(ctx, q.Catalog, "groups", func(ctx context.Context) (*groups, error) {
-		out := &groups{of: map[string]*group{}, blocked: map[string][]string{}, rebuilt: map[string]string{}}
-		if q.Destroying || len(q.queries()) == 0 && !slices.ContainsFunc(q.Pipeline.Removed, func(r *spec.Removed) bool { return q.Successor(r) != "" }) {
-			return out, nil
+		if q.FindGroups == nil {
+			return &groups{}, nil
 		}
-		b := &grouping{q: q, out: out}
-		var err error
-		if b.s, err = q.Catalog.load(ctx); err != nil {
-			return nil, err
-		}
-		if b.last, err = q.Catalog.managed(ctx); err != nil {
-			return nil, err
-		}
-		if b.v, err = q.Catalog.views(ctx); err == nil {
-			b.answers, err = q.answers(ctx)
-		}
-		if pg.Is(err, pg.LockBusy) { // views wait for it; a table is judged by itself, and says what its own dry run met
-			return out, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		return out, b.build(ctx)
+		return q.FindGroups(ctx)
 	})
+}
+
+// NewQueries returns the queries of a pipeline. They know which changes must be made together.
+func NewQueries(p *spec.Pipeline, c *Catalog) *Queries {
+	q := &Queries{Pipeline: p, Catalog: c}
+	q.FindGroups = func(ctx context.Context) (*groups, error) { return findGroups(ctx, q) }
+	return q
+}
+
+// findGroups finds the groups of all that the pipeline declares or removes.
+func findGroups(ctx context.Context, q *Queries) (*groups, error) {
+	out := &groups{of: map[string]*group{}, blocked: map[string][]string{}, rebuilt: map[string]string{}}
+	if q.Destroying || len(q.queries()) == 0 && !slices.ContainsFunc(q.Pipeline.Removed, func(r *spec.Removed) bool { return q.Successor(r) != "" }) {
+		return out, nil
+	}
+	b := &grouping{q: q, out: out}
+	var err error
+	if b.s, err = q.Catalog.load(ctx); err != nil {
+		return nil, err
+	}
+	if b.last, err = q.Catalog.managed(ctx); err != nil {
+		return nil, err
+	}
+	if b.v, err = q.Catalog.views(ctx); err == nil {
+		b.answers, err = q.answers(ctx)
+	}
+	if pg.Is(err, pg.LockBusy) { // views wait for it; a table is judged by itself, and says what its own dry run met
+		return out, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return out, b.build(ctx)
 }
 
 // Successor is the address of what is declared under the name of a removed table, view or aggregate, as another kind; or "".
@@ -209,7 +224,7 @@ func (b *grouping) findRoots(ctx context.Context) error {
 		if err := b.takesOver(ctx, address); err != nil {
 			return err
 		}
-		columns := b.displaced(ctx, t)
+		columns := displaced(ctx, b.q, t, b.last)
 		if len(columns) == 0 {
 			continue
 		}
@@ -247,23 +262,12 @@ func (b *grouping) findRoots(ctx context.Context) error {
 	return nil
 }
 
-// displaced lists the columns of a table that its readers keep from being changed. A table that cannot be read says so itself.
-func (b *grouping) displaced(ctx context.Context, spec *spec.Table) []string {
-	t := &Table{Catalog: b.q.Catalog, Spec: spec, Queries: b.q}
-	live, err := t.observe(ctx)
-	if err != nil || live == nil || kinds[t.rel.kind] != "" {
-		return nil
-	}
-	c := newChange(t, b.last, live)
-	return (&draft{Table: t, change: &c}).displaced()
-}
-
 // takesOver adds the root of an object that takes over the name of a removed one, which must go first.
 func (b *grouping) takesOver(ctx context.Context, address string) error {
 	old := b.q.predecessor(address)
 	kind, name, _ := strings.Cut(old, ".")
 	live := b.s.relations[name]
-	if old == "" || live == nil || kind != b.s.kindOf(live) || strings.HasPrefix(address, "aggregate.") && !aggregatesOn(b.s.caps) {
+	if old == "" || live == nil || kind != b.s.kindOf(live) || strings.HasPrefix(address, "aggregate.") && !b.s.caps.Community() {
 		return nil
 	}
 	r := &root{address: address}
@@ -462,7 +466,7 @@ func (b *grouping) dropAll(ctx context.Context, g *group) (creates []origin, err
 	for _, address := range order {
 		kind, name, _ := strings.Cut(address, ".")
 		live := b.s.relations[name]
-		g.drops = append(g.drops, map[string]string{"table": dropTable, "view": dropView, "aggregate": dropAggregate}[kind]+quote(live.schema, live.name))
+		g.drops = append(g.drops, map[string]string{"table": dropTable, "view": dropView, "aggregate": dropAggregate}[kind]+pg.Ident(live.schema, live.name))
 		if kind == "view" && !b.q.declared(address) && !b.q.removed(address) {
 			l, err := b.q.Catalog.defined(ctx, b.v.views[name])
 			if err != nil {
@@ -498,12 +502,12 @@ const (
 
 // create adds the statements that create one view or aggregate of a group, with what its predecessor had.
 func (b *grouping) create(ctx context.Context, g *group, x *query) error {
-	l, a, name := b.v.views[x.name], b.answers.by[x.name], quote(x.name)
+	l, a, name := b.v.views[x.name], b.answers.by[x.name], pg.Ident(x.name)
 	if l != nil && (b.s.aggregates[x.name] != nil) != (x.aggregate != nil) { // of another kind: it goes
 		l = nil
 	}
 	if l != nil {
-		name = quote(l.schema, l.name)
+		name = pg.Ident(l.schema, l.name)
 	}
 	if a == nil { // nobody declares it
 		a = &answer{text: statement(x.text), columns: l.columns}
@@ -536,7 +540,7 @@ func (b *grouping) create(ctx context.Context, g *group, x *query) error {
 	if _, resets := last.Get("description"); description == "" && l.comment != "" && !resets {
 		g.creates = append(g.creates, commentOnView(name, l.comment))
 	}
-	kept, err := b.q.Catalog.keep(ctx, l)
+	kept, err := keep(ctx, b.q.Catalog, l)
 	if err != nil {
 		return err
 	}
@@ -592,7 +596,7 @@ func (q *Queries) groupOf(ctx context.Context, address string) (*group, error) {
 }
 
 // tryGroup runs the transaction of a group and rolls it back: what a view gets back need not suit its new columns.
-func (q *Queries) tryGroup(ctx context.Context, c *plan.Change, g *group) error {
+func tryGroup(ctx context.Context, q *Queries, c *plan.Change, g *group) error {
 	if c.Address != g.leader || g.aggregates() || len(g.tables) > 0 {
 		return nil
 	}
@@ -612,7 +616,7 @@ func (q *Queries) tryGroup(ctx context.Context, c *plan.Change, g *group) error 
 	case refused(err) != nil:
 		c.Find("CV-V03", "query", "%s: %s", firstLine(at), refused(err))
 		c.Steps = nil
-	case sqlState(err) != "":
+	case pg.Code(err) != "":
 		c.Note("not tried on the server: %s", serverText(err))
 	default:
 		return fmt.Errorf("try the change of %s: %w", c.Address, err)

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
+
 	"github.com/jackc/pgx/v5"
 
 	"github.com/cryptoviz/cryptoviz/provision/plan"
@@ -47,13 +49,13 @@ func (c *Catalog) lackingForTable(ctx context.Context, table string, err error) 
 	var creates, owns bool
 	failed := c.queryRow(ctx, `SELECT current_user::text, coalesce(current_schema()::text, ''), coalesce(has_schema_privilege(current_schema(), 'CREATE'), true),
 		coalesce(pg_get_userbyid(c.relowner)::text, ''), coalesce(pg_has_role(c.relowner, 'USAGE'), true), coalesce(c.relnamespace::regnamespace::text || '.' || quote_ident(c.relname), '')
-		FROM (SELECT to_regclass($1) AS oid) t LEFT JOIN pg_class c ON c.oid = t.oid`, quote(table)).Scan(&user, &schema, &creates, &owner, &owns, &name)
+		FROM (SELECT to_regclass($1) AS oid) t LEFT JOIN pg_class c ON c.oid = t.oid`, pg.Ident(table)).Scan(&user, &schema, &creates, &owner, &owns, &name)
 	switch {
 	case failed != nil:
 	case !owns:
-		return fmt.Sprintf("%s is not the owner of %s, %s is (%s). Let an administrator run ALTER TABLE %s OWNER TO %s", user, table, owner, serverText(err), name, quote(user))
+		return fmt.Sprintf("%s is not the owner of %s, %s is (%s). Let an administrator run ALTER TABLE %s OWNER TO %s", user, table, owner, serverText(err), name, pg.Ident(user))
 	case !creates:
-		return fmt.Sprintf("%s may not make tables and indexes in schema %s (%s). Let the schema's owner run GRANT CREATE ON SCHEMA %s TO %s", user, schema, serverText(err), quote(schema), quote(user))
+		return fmt.Sprintf("%s may not make tables and indexes in schema %s (%s). Let the schema's owner run GRANT CREATE ON SCHEMA %s TO %s", user, schema, serverText(err), pg.Ident(schema), pg.Ident(user))
 	}
 	return err.Error()
 }
@@ -70,8 +72,8 @@ func (c *Catalog) lackingForEngine(ctx context.Context, err error) string {
 		return err.Error()
 	case there:
 		return fmt.Sprintf("%s may not make tables in schema %s, which belongs to %s (%s). Let its owner run GRANT USAGE, CREATE ON SCHEMA %s TO %s",
-			user, engineSchema, owner, serverText(err), engineSchema, quote(user))
+			user, engineSchema, owner, serverText(err), engineSchema, pg.Ident(user))
 	}
 	return fmt.Sprintf("%s may not make the schema %s in database %s (%s). Let an administrator run CREATE SCHEMA %s AUTHORIZATION %s",
-		user, engineSchema, database, serverText(err), engineSchema, quote(user))
+		user, engineSchema, database, serverText(err), engineSchema, pg.Ident(user))
 }

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
+
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -39,7 +41,7 @@ func TestTableWithoutPrivilege(t *testing.T) {
 	theirs.apply(e)
 
 	// A schema and a table of another one.
-	w.exec("DROP SCHEMA cryptoviz CASCADE; CREATE SCHEMA cryptoviz; GRANT USAGE ON SCHEMA cryptoviz TO " + quote(user) + "; CREATE TABLE public.theirs (time timestamptz NOT NULL, PRIMARY KEY (time))")
+	w.exec("DROP SCHEMA cryptoviz CASCADE; CREATE SCHEMA cryptoviz; GRANT USAGE ON SCHEMA cryptoviz TO " + pg.Ident(user) + "; CREATE TABLE public.theirs (time timestamptz NOT NULL, PRIMARY KEY (time))")
 	expect(theirs.plan(e), user+" may not make tables in schema cryptoviz, which belongs to "+w.text("SELECT current_user::text")+" (permission denied")
 	theirs.apply(e)
 	s = &spec.Table{Name: "theirs", PrimaryKey: []string{"time"}, Columns: []*spec.Column{{Name: "time", Type: spec.Timestamptz}, {Name: "ask", Type: spec.Double, Null: true}}}

@@ -3,6 +3,7 @@ package timescale
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -52,7 +53,7 @@ func (r *Role) DependsOn() []string {
 	if r.Spec == nil {
 		return r.on
 	}
-	out := []string{EngineAddress}
+	out := []string{plan.EngineAddress}
 	for _, g := range r.Spec.Grants {
 		for _, name := range g.On {
 			if address := r.Queries.addressOf(name); address != "" && !slices.Contains(out, address) {
@@ -159,7 +160,7 @@ func (r *Role) leftOut(name string) bool {
 	if r.live == nil || r.live.relations[name] != nil {
 		return false
 	}
-	aggregate := strings.HasPrefix(r.Queries.addressOf(name), "aggregate.") && !aggregatesOn(r.live.caps) && r.Queries.Pipeline.Database.OnMissing == "degrade"
+	aggregate := strings.HasPrefix(r.Queries.addressOf(name), "aggregate.") && !r.live.caps.Community() && r.Queries.Pipeline.Database.OnMissing == "degrade"
 	return aggregate || r.Queries.leftOut(name, r.live.caps) != ""
 }
 
@@ -337,7 +338,7 @@ func settingDuration(value string) (time.Duration, bool) {
 
 // readGrants writes each privilege as an attribute; what no block can declare, too: it is listed and left alone.
 func (r *Role) readGrants(s *plan.State, l *liveRole) {
-	for _, schema := range sortedKeys(r.known.usage) {
+	for _, schema := range slices.Sorted(maps.Keys(r.known.usage)) {
 		has, public := r.known.uses(schema, l.name)
 		// On the engine's tables it is part of the privilege; a pipeline's relations may be there, too.
 		if !has || schema == engineSchema && len(l.onEngine()) > 0 && (r.Spec == nil || !slices.Contains(r.schemas(r.wanted()), schema)) {
@@ -373,7 +374,7 @@ func (r *Role) readGrants(s *plan.State, l *liveRole) {
 	all := len(engineGrants())
 	uses, _ := r.known.uses(engineSchema, l.name)
 	on := l.onEngine()
-	for _, word := range sortedKeys(on) {
+	for _, word := range slices.Sorted(maps.Keys(on)) {
 		n, value := on[word], granted
 		switch {
 		case n < all:

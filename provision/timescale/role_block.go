@@ -3,6 +3,7 @@ package timescale
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -97,11 +98,11 @@ func (r *Role) reference(on string) string {
 // writeGrants writes one grant block for all relations with the same privileges.
 func writeGrants(b *hclwrite.Body, r *Role, words map[string][]string) {
 	together := map[string][]string{}
-	for _, on := range sortedKeys(words) {
+	for _, on := range slices.Sorted(maps.Keys(words)) {
 		key := strings.Join(slices.Sorted(slices.Values(words[on])), " ")
 		together[key] = append(together[key], r.reference(on))
 	}
-	for _, key := range sortedKeys(together) {
+	for _, key := range slices.Sorted(maps.Keys(together)) {
 		gb := b.AppendNewBlock("grant", nil).Body()
 		gb.SetAttributeValue("privileges", texts(strings.Fields(key)))
 		var items []hclwrite.Tokens

@@ -5,17 +5,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
+
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/cryptoviz/cryptoviz/provision/ledger"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
-
-func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
 // Judge completes the change.
 func (r *Role) Judge(ctx context.Context, c *plan.Change) error {
@@ -64,7 +63,7 @@ func (r *Role) Judge(ctx context.Context, c *plan.Change) error {
 		return nil
 	}
 	if l != nil && r.Spec.Login && !l.connects {
-		c.Note("it may not connect to database %s: GRANT CONNECT ON DATABASE %s TO %s", r.known.database, quote(r.known.database), quote(l.name))
+		c.Note("it may not connect to database %s: GRANT CONNECT ON DATABASE %s TO %s", r.known.database, pg.Ident(r.known.database), pg.Ident(l.name))
 	}
 	c.Steps = transaction(append(steps, grants...)...)
 	return nil
@@ -104,7 +103,7 @@ func (r *Role) remedy(steps []string) string {
 	for i, s := range steps {
 		out[i] = strings.ReplaceAll(s, hiddenSecret, "'…'")
 		if strings.HasPrefix(s, "DO ") {
-			out[i] = "CREATE ROLE " + quote(r.Spec.Name)
+			out[i] = "CREATE ROLE " + pg.Ident(r.Spec.Name)
 		}
 	}
 	return "Let an administrator run " + strings.Join(out, "; ")
@@ -112,7 +111,7 @@ func (r *Role) remedy(steps []string) string {
 
 // roleSteps makes and alters the role itself.
 func (r *Role) roleSteps(c *plan.Change, l *liveRole) (out []string) {
-	name := quote(r.Spec.Name)
+	name := pg.Ident(r.Spec.Name)
 	if l == nil {
 		out = append(out, "DO $cryptoviz$ BEGIN CREATE ROLE "+name+"; EXCEPTION WHEN duplicate_object THEN NULL; END $cryptoviz$")
 	}
@@ -130,7 +129,7 @@ func (r *Role) roleSteps(c *plan.Change, l *liveRole) (out []string) {
 	if words != "" {
 		out = append(out, "ALTER ROLE "+name+words)
 	}
-	here := "ALTER ROLE " + name + " IN DATABASE " + quote(r.known.database)
+	here := "ALTER ROLE " + name + " IN DATABASE " + pg.Ident(r.known.database)
 	for _, s := range []struct{ attr, setting, value string }{
 		{"read_only", readOnly, "on"},
 		{patience, patience, literal(fmt.Sprintf("%dms", r.Spec.Timeout.Milliseconds()))},
@@ -163,13 +162,13 @@ func (r *Role) roleSteps(c *plan.Change, l *liveRole) (out []string) {
 func (r *Role) grantSteps(c *plan.Change) []string {
 	give, take := map[string][]string{}, map[string][]string{}
 	var order, out, revoked []string
-	name := quote(r.Spec.Name)
+	name := pg.Ident(r.Spec.Name)
 	for _, d := range c.Diffs {
 		if schema, usage := strings.CutPrefix(d.Name, usageOf); usage {
 			if d.New != "" {
-				out = append(out, "GRANT USAGE ON SCHEMA "+quote(schema)+" TO "+name)
+				out = append(out, "GRANT USAGE ON SCHEMA "+pg.Ident(schema)+" TO "+name)
 			} else {
-				out = append(out, "REVOKE USAGE ON SCHEMA "+quote(schema)+" FROM "+name)
+				out = append(out, "REVOKE USAGE ON SCHEMA "+pg.Ident(schema)+" FROM "+name)
 			}
 			continue
 		}
@@ -222,17 +221,17 @@ func (r *Role) target(on string, foreign *[]string) string {
 	if on == engineSchema {
 		var all []string
 		for _, name := range engineGrants() {
-			all = append(all, quote(engineSchema, name))
+			all = append(all, pg.Ident(engineSchema, name))
 		}
 		check(engineSchema + ".meta")
 		return strings.Join(all, ", ")
 	}
 	rel := r.live.relations[on]
 	if rel == nil {
-		return quote(on)
+		return pg.Ident(on)
 	}
 	check(rel.schema + "." + rel.name)
-	return quote(rel.schema, rel.name)
+	return pg.Ident(rel.schema, rel.name)
 }
 
 // judgeDelete is about a role that goes: what it owns would be nobody's, so it may own nothing.
@@ -251,7 +250,7 @@ func (r *Role) judgeDelete(ctx context.Context, c *plan.Change, l *liveRole) err
 		c.Find("CV-R01", "", "%s may not drop it. %s", r.known.user, r.remedy(nil))
 		return nil
 	}
-	name := quote(l.name)
+	name := pg.Ident(l.name)
 	rows, err := r.Queries.Catalog.query(ctx, `SELECT CASE s.classid
 			WHEN 'pg_class'::regclass THEN CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || quote_ident(cn.nspname) || '.' || quote_ident(c.relname)
 			WHEN 'pg_namespace'::regclass THEN 'SCHEMA ' || quote_ident(n.nspname)
@@ -332,7 +331,7 @@ func (r *Role) Apply(ctx context.Context, c plan.Change) error {
 	r.Queries.granting.Lock() // two roles may be granted on the same schema, and PostgreSQL lets only one grant at a time
 	err := carryOut(ctx, r.Queries.Catalog.rolesDB(), c)
 	r.Queries.granting.Unlock()
-	if c.Action == plan.Delete && sqlState(err) == "42704" { // gone already
+	if c.Action == plan.Delete && pg.Code(err) == "42704" { // gone already
 		return nil
 	}
 	if err != nil && verifier != "" {

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
+
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -51,7 +53,7 @@ func roleConverges(t *testing.T, w *scene) {
 	if err := r.Apply(t.Context(), c); err != nil {
 		t.Errorf("apply again: %v", err)
 	}
-	role, db := quote(x.Name), quote(w.text("SELECT current_database()::text"))
+	role, db := pg.Ident(x.Name), pg.Ident(w.text("SELECT current_database()::text"))
 	onAll := &spec.Grant{Privileges: []string{"select"}, On: []string{"ticks", "latest", "cryptoviz"}}
 	for _, step := range []struct {
 		name  string
@@ -219,7 +221,7 @@ func leastPrivilege(t *testing.T, w *scene, as func(*spec.Role, func(pgx.Tx) err
 		{"reads the view", writer, run("SELECT * FROM latest"), false},
 	} {
 		err := as(c.role, c.do)
-		if state := sqlState(err); c.ok && err != nil || !c.ok && state != "42501" && state != "25006" {
+		if state := pg.Code(err); c.ok && err != nil || !c.ok && state != "42501" && state != "25006" {
 			t.Errorf("%s %s: %v", strings.TrimSuffix(c.role.Name, "_"+w.db.Config().ConnConfig.Database), c.name, err)
 		}
 	}
@@ -265,7 +267,7 @@ func TestLeastPrivilegeOnTimescale(t *testing.T) {
 	w := staff(t, timescaleURL)
 	leastPrivilege(t, w, func(r *spec.Role, f func(pgx.Tx) error) error {
 		return pgx.BeginFunc(t.Context(), w.db, func(tx pgx.Tx) error {
-			if _, err := tx.Exec(t.Context(), "SET LOCAL ROLE "+quote(r.Name)); err != nil {
+			if _, err := tx.Exec(t.Context(), "SET LOCAL ROLE "+pg.Ident(r.Name)); err != nil {
 				return err
 			}
 			return f(tx)
@@ -278,20 +280,20 @@ func TestRoleRights(t *testing.T) {
 	t.Parallel()
 	w := staff(t, testkit.Postgres)
 	weak, name := w.role("weak"), w.role("helper")
-	w.exec("CREATE ROLE " + quote(weak) + " LOGIN PASSWORD 'x'; GRANT USAGE ON SCHEMA cryptoviz TO " + quote(weak) + "; GRANT ALL ON ALL TABLES IN SCHEMA cryptoviz TO " + quote(weak))
+	w.exec("CREATE ROLE " + pg.Ident(weak) + " LOGIN PASSWORD 'x'; GRANT USAGE ON SCHEMA cryptoviz TO " + pg.Ident(weak) + "; GRANT ALL ON ALL TABLES IN SCHEMA cryptoviz TO " + pg.Ident(weak))
 	x := &spec.Role{Name: name, Login: true, Password: spec.NewSecret("canary"), Grants: []*spec.Grant{{Privileges: []string{"select"}, On: []string{"ticks"}}}}
 	low := w.as(weak, "x")
 	made := []string{"login:  -> true (intent)", "password:  -> " + w.hash(x) + " (intent)", "usage on schema public:  -> granted (intent)", "select on ticks:  -> granted (intent)"}
 	c := low.see(low.roleOf(x))
 	low.expect(c, plan.Create, made, "CV-R01")
-	if text := c.Findings[0].Text; strings.Contains(text, "CREATEROLE") || !strings.Contains(text, "Let an administrator run CREATE ROLE "+quote(name)+"; ALTER ROLE "+quote(name)+" LOGIN PASSWORD '…'") || strings.Contains(text, "canary") {
+	if text := c.Findings[0].Text; strings.Contains(text, "CREATEROLE") || !strings.Contains(text, "Let an administrator run CREATE ROLE "+pg.Ident(name)+"; ALTER ROLE "+pg.Ident(name)+" LOGIN PASSWORD '…'") || strings.Contains(text, "canary") {
 		t.Errorf("%s", text)
 	}
 
 	t.Log("with the right to make roles, and no right to grant")
-	w.exec("ALTER ROLE " + quote(weak) + " CREATEROLE")
+	w.exec("ALTER ROLE " + pg.Ident(weak) + " CREATEROLE")
 	low.expect(low.see(low.roleOf(x)), plan.Create, made, "CV-R02")
-	w.exec("ALTER TABLE ticks OWNER TO " + quote(weak))
+	w.exec("ALTER TABLE ticks OWNER TO " + pg.Ident(weak))
 	low.apply(low.roleOf(x))
 
 	t.Log("without the right to read passwords: the ledger tells")
@@ -307,13 +309,13 @@ func TestRoleRights(t *testing.T) {
 		t.Errorf("unset: %s", show(c))
 	}
 	byHand := &spec.Role{Name: w.role("by_hand"), Login: true, Password: spec.NullSecret()}
-	w.exec("CREATE ROLE " + quote(byHand.Name) + " LOGIN PASSWORD 'x'")
+	w.exec("CREATE ROLE " + pg.Ident(byHand.Name) + " LOGIN PASSWORD 'x'")
 	low.expect(low.apply(low.roleOf(byHand)), plan.Update, []string{"password: unknown ->  (intent)"})
 	x.Password = spec.NewSecret("second")
 	x.Login = false
-	w.exec("ALTER ROLE " + quote(name) + " SUPERUSER")
+	w.exec("ALTER ROLE " + pg.Ident(name) + " SUPERUSER")
 	low.expect(low.see(low.roleOf(x)), plan.Update, []string{"login: true -> false (intent)"}, "CV-R03")
-	w.exec("ALTER ROLE " + quote(name) + " NOSUPERUSER")
+	w.exec("ALTER ROLE " + pg.Ident(name) + " NOSUPERUSER")
 	self := low.roleOf(&spec.Role{Name: weak})
 	low.expect(low.see(self), plan.Update, []string{"login: true -> false (intent)"}, "CV-R03")
 
@@ -326,7 +328,7 @@ func TestRoleRights(t *testing.T) {
 	w.exec("ALTER TABLE ticks OWNER TO CURRENT_USER")
 	other := newScene(t, testkit.Postgres)
 	other.exec("CREATE TABLE theirs (a int)")
-	other.exec("GRANT SELECT ON theirs TO " + quote(name))
+	other.exec("GRANT SELECT ON theirs TO " + pg.Ident(name))
 	delete(w.last, "role."+name)
 	w.p.Roles = []*spec.Role{x}
 	c = w.see(w.roleOf(x))
@@ -339,10 +341,10 @@ func TestRoleRights(t *testing.T) {
 	other.exec("DROP TABLE theirs")
 	w.expect(w.see(gone), plan.Delete, nil, "CV-R05")
 	low.expect(low.see(&Role{Queries: low.queries, Removed: gone.Removed}), plan.Delete, nil, "CV-R02")
-	w.exec("ALTER TABLE ticks OWNER TO " + quote(weak))
+	w.exec("ALTER TABLE ticks OWNER TO " + pg.Ident(weak))
 	low.expect(low.see(&Role{Queries: low.queries, Removed: gone.Removed}), plan.Delete, nil, "CV-R05")
 	w.exec("ALTER TABLE ticks OWNER TO CURRENT_USER")
-	w.exec("ALTER ROLE " + quote(weak) + " NOCREATEROLE")
+	w.exec("ALTER ROLE " + pg.Ident(weak) + " NOCREATEROLE")
 	low.expect(low.see(&Role{Queries: low.queries, Removed: gone.Removed}), plan.Delete, nil, "CV-R01")
 }
 
@@ -352,7 +354,7 @@ func TestRoleThatOthersGaveTo(t *testing.T) {
 	t.Parallel()
 	w := staff(t, testkit.Postgres)
 	ann, bob := w.role("ann"), w.role("bob")
-	w.exec("CREATE ROLE " + quote(ann))
+	w.exec("CREATE ROLE " + pg.Ident(ann))
 	x := &spec.Role{Name: bob, Grants: []*spec.Grant{{Privileges: []string{"select"}, On: []string{"ticks"}}}}
 	w.apply(w.roleOf(x))
 	removed := func(name string) *Role {
@@ -361,7 +363,7 @@ func TestRoleThatOthersGaveTo(t *testing.T) {
 	w.expect(w.see(removed(ann)), plan.Delete, nil)
 	w.expect(w.see(removed(bob)), plan.Delete, nil)
 
-	w.exec("GRANT SELECT ON ticks TO " + quote(bob) + " WITH GRANT OPTION; SET ROLE " + quote(bob) + "; GRANT SELECT ON ticks TO " + quote(ann) + "; RESET ROLE")
+	w.exec("GRANT SELECT ON ticks TO " + pg.Ident(bob) + " WITH GRANT OPTION; SET ROLE " + pg.Ident(bob) + "; GRANT SELECT ON ticks TO " + pg.Ident(ann) + "; RESET ROLE")
 	gave := bob + " gave " + ann + " select on public.ticks"
 	for name, code := range map[string]string{ann: "CV-R04", bob: "CV-R09"} {
 		c := w.see(removed(name))
@@ -379,17 +381,17 @@ func TestRoleThatOthersGaveTo(t *testing.T) {
 	if len(c.Findings) > 1 && !strings.HasSuffix(c.Findings[1].Text, "; "+gave) || len(c.Steps) > 0 {
 		t.Errorf("%s", show(c))
 	}
-	w.exec("REVOKE SELECT ON ticks FROM " + quote(bob) + " CASCADE; GRANT SELECT ON ticks TO " + quote(bob))
+	w.exec("REVOKE SELECT ON ticks FROM " + pg.Ident(bob) + " CASCADE; GRANT SELECT ON ticks TO " + pg.Ident(bob))
 	w.expect(w.apply(w.roleOf(x)), plan.Update, taken, "CV-R08")
 
 	t.Log("a column that it passed on while it had the table")
-	w.exec("GRANT SELECT ON ticks TO " + quote(bob) + " WITH GRANT OPTION; SET ROLE " + quote(bob) + "; GRANT SELECT (price) ON ticks TO " + quote(ann) + "; RESET ROLE")
+	w.exec("GRANT SELECT ON ticks TO " + pg.Ident(bob) + " WITH GRANT OPTION; SET ROLE " + pg.Ident(bob) + "; GRANT SELECT (price) ON ticks TO " + pg.Ident(ann) + "; RESET ROLE")
 	c = w.see(removed(bob))
 	w.expect(c, plan.Delete, nil, "CV-R04")
 	if len(c.Findings) > 0 && !strings.Contains(c.Findings[0].Text, bob+" gave "+ann+" select (price) on public.ticks") {
 		t.Errorf("%s", show(c))
 	}
-	w.exec("SET ROLE " + quote(bob) + "; REVOKE SELECT (price) ON ticks FROM " + quote(ann) + "; RESET ROLE; REVOKE SELECT ON ticks FROM " + quote(bob))
+	w.exec("SET ROLE " + pg.Ident(bob) + "; REVOKE SELECT (price) ON ticks FROM " + pg.Ident(ann) + "; RESET ROLE; REVOKE SELECT ON ticks FROM " + pg.Ident(bob))
 
 	t.Log("what the same plan makes cannot be tried")
 	x.Grants = []*spec.Grant{{Privileges: []string{"select"}, On: []string{"soon"}}}
@@ -403,7 +405,7 @@ func TestRoleThatOthersGaveTo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := tx.Exec(t.Context(), "GRANT SELECT ON latest TO "+quote(ann)+"; COMMENT ON ROLE "+quote(ann)+" IS 'x'"); err != nil {
+	if _, err := tx.Exec(t.Context(), "GRANT SELECT ON latest TO "+pg.Ident(ann)+"; COMMENT ON ROLE "+pg.Ident(ann)+" IS 'x'"); err != nil {
 		t.Fatal(err)
 	}
 	c = w.see(removed(ann))
@@ -441,7 +443,7 @@ func TestRoleWithItsRelations(t *testing.T) {
 	w.p.Views = append(w.p.Views, &spec.View{Name: "soon", Query: "SELECT price FROM ticks"}, &spec.View{Name: "over", Query: "SELECT max FROM hourly"})
 	x := &spec.Role{Name: w.role("reader"), Grants: []*spec.Grant{{Privileges: []string{"select"}, On: []string{"soon", "hourly", "over"}}}}
 	r := w.roleOf(x)
-	if have := r.DependsOn(); !slices.Equal(have, []string{EngineAddress, "view.soon", "aggregate.hourly", "view.over"}) {
+	if have := r.DependsOn(); !slices.Equal(have, []string{plan.EngineAddress, "view.soon", "aggregate.hourly", "view.over"}) {
 		t.Errorf("depends on %v", have)
 	}
 	caps, err := w.catalog.Capabilities(t.Context())
@@ -458,7 +460,7 @@ func TestRoleWithItsRelations(t *testing.T) {
 	}
 	w.apply(w.view(w.p.Views[1]))
 	w.apply(r)
-	w.exec("ALTER ROLE " + quote(x.Name) + " IN DATABASE " + quote(w.text("SELECT current_database()::text")) + " RESET search_path")
+	w.exec("ALTER ROLE " + pg.Ident(x.Name) + " IN DATABASE " + pg.Ident(w.text("SELECT current_database()::text")) + " RESET search_path")
 	w.expect(w.apply(r), plan.Update, []string{"search_path:  -> cryptoviz, public (drift)"})
 }
 

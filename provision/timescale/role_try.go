@@ -3,7 +3,11 @@ package timescale
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
+
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 
 	"github.com/jackc/pgx/v5"
 
@@ -26,7 +30,7 @@ func (r *Role) try(ctx context.Context, c *plan.Change, steps []string) error {
 	})
 	r.Queries.granting.Unlock()
 	drops := strings.HasPrefix(at, "DROP ROLE")
-	switch state := sqlState(err); {
+	switch state := pg.Code(err); {
 	case err == nil:
 	case state == "55P03" || state == "57014":
 		c.Note("not tried on the server: another session holds a lock on what it has privileges on")
@@ -52,7 +56,7 @@ func (r *Role) try(ctx context.Context, c *plan.Change, steps []string) error {
 // givenBy lists the privileges whose giver and taker are meant: "; bob gave ann select on public.ticks".
 func (r *Role) givenBy(meant func(grantor, grantee string) bool) string {
 	var out []string
-	for _, grantee := range sortedKeys(r.known.roles) {
+	for _, grantee := range slices.Sorted(maps.Keys(r.known.roles)) {
 		for _, g := range r.known.roles[grantee].grants {
 			if !meant(g.grantor, grantee) {
 				continue

@@ -38,19 +38,18 @@ func (t *Table) Address() string { return "table." + t.name() }
 
 // Where is the place of the block.
 func (t *Table) Where() string {
-	r := t.Removed
-	if t.Spec != nil {
-		return fmt.Sprintf("%s:%d", t.Spec.Range.Filename, t.Spec.Range.Start.Line)
+	if t.Spec == nil {
+		return place(t.Removed.Range)
 	}
-	return fmt.Sprintf("%s:%d", r.Range.Filename, r.Range.Start.Line)
+	return place(t.Spec.Range)
 }
 
 // DependsOn is the engine's schema, which brings the extension; and what its group needs.
 func (t *Table) DependsOn() []string {
 	if t.Spec == nil {
-		return []string{EngineAddress}
+		return []string{plan.EngineAddress}
 	}
-	return t.group.dependsOn(t.Address(), []string{EngineAddress})
+	return t.group.dependsOn(t.Address(), []string{plan.EngineAddress})
 }
 
 // Layouts of a table.
@@ -74,7 +73,7 @@ func (t *Table) layout() string {
 // degraded tells whether policies are left out, as on_missing has it: the Apache edition has none.
 func (t *Table) degraded() bool {
 	p := t.Catalog.Pipeline
-	return t.live != nil && t.live.caps.Hypertables() && !t.live.caps.Policies() && p != nil && p.Database.OnMissing == "degrade"
+	return t.live != nil && t.live.caps.Hypertables() && !t.live.caps.Community() && p != nil && p.Database.OnMissing == "degrade"
 }
 
 // Want is the declared state, with expressions as the server writes them once Read has asked it.
@@ -183,7 +182,7 @@ func (t *Table) observe(ctx context.Context) (*plan.State, error) {
 	}
 	t.live, t.expr = live, nil
 	if t.Spec != nil {
-		if t.expr, err = t.Catalog.expressions(ctx, t.Spec); err != nil {
+		if t.expr, err = expressions(ctx, t.Catalog, t.Spec); err != nil {
 			return nil, fmt.Errorf("read table %s: %w", t.name(), err)
 		}
 	}

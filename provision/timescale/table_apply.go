@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
+
 	"github.com/cenkalti/backoff/v5"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -35,7 +37,7 @@ func (t *Table) Apply(ctx context.Context, c plan.Change) error {
 		return nil
 	}
 	_, more := errors.AsType[plan.More](err)
-	if ctx.Err() == nil && (more || refuses(sqlState(err))) {
+	if ctx.Err() == nil && (more || refuses(pg.Code(err))) {
 		t.Catalog.Reset()
 		if live, readErr := t.Read(ctx); readErr == nil && reached(c, live) {
 			return nil
@@ -172,7 +174,7 @@ func send(ctx context.Context, conn *pgx.Conn, sql string) error {
 func patiently(ctx context.Context, f func() error) error {
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
 		err := f()
-		if state := sqlState(err); err != nil && state != "55P03" && state != "40P01" {
+		if state := pg.Code(err); err != nil && state != "55P03" && state != "40P01" {
 			err = backoff.Permanent(err)
 		}
 		return struct{}{}, err
@@ -192,7 +194,7 @@ func (e *statementError) Unwrap() error { return e.err }
 
 // explain adds the remedy where there is one.
 func explain(ctx context.Context, db *pgxpool.Pool, err error) error {
-	switch sqlState(err) {
+	switch pg.Code(err) {
 	case "55P03":
 		return fmt.Errorf("could not lock it in %d attempts; another session is using it: %w%s; stop that session or wait, then apply again", lockTries, err, longest(ctx, db))
 	case "42501":

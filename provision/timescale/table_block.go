@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
+
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/hashicorp/hcl/v2/hclwrite"
 	"github.com/zclconf/go-cty/cty"
@@ -39,7 +41,7 @@ func TableBlock(ctx context.Context, c *Catalog, name string) (string, error) {
 	case !blockName.MatchString(name):
 		return "", fmt.Errorf("the name %q cannot be a block's: small letters, digits and _, at most 48", name)
 	case r.key() == nil:
-		return "", fmt.Errorf("table %s has no primary key, and pipeline.hcl needs one: ALTER TABLE %s ADD PRIMARY KEY (…)", name, quote(name))
+		return "", fmt.Errorf("table %s has no primary key, and pipeline.hcl needs one: ALTER TABLE %s ADD PRIMARY KEY (…)", name, pg.Ident(name))
 	}
 	layout, time, _ := r.cut()
 	if layout != plain && layout != hyper && layout != native {
@@ -51,7 +53,7 @@ func TableBlock(ctx context.Context, c *Catalog, name string) (string, error) {
 		b.SetAttributeValue("description", cty.StringVal(r.comment))
 	}
 	for _, col := range r.columns {
-		if why := col.wordless(); why != "" {
+		if why := wordless(&col); why != "" {
 			if slices.Contains(r.key().columns, col.name) || col.name == time {
 				return "", fmt.Errorf("table %s: column %s is in the primary key or is the time column, and %s", name, col.name, why)
 			}
@@ -64,7 +66,7 @@ func TableBlock(ctx context.Context, c *Catalog, name string) (string, error) {
 	for _, x := range r.indexes {
 		switch {
 		case x.primary:
-		case x.using != "" || !x.valid || !columnName.MatchString(x.name) || slices.ContainsFunc(x.columns, func(n string) bool { return r.column(n).wordless() != "" }):
+		case x.using != "" || !x.valid || !columnName.MatchString(x.name) || slices.ContainsFunc(x.columns, func(n string) bool { return wordless(r.column(n)) != "" }):
 			remark(b, "index %s is of a kind that pipeline.hcl has no words for; it is left alone", x.name)
 		default:
 			ib := b.AppendNewBlock("index", nil).Body()
@@ -84,7 +86,7 @@ func TableBlock(ctx context.Context, c *Catalog, name string) (string, error) {
 }
 
 // wordless says why a column cannot be declared, "" when it can.
-func (c *liveColumn) wordless() string {
+func wordless(c *liveColumn) string {
 	switch {
 	case !columnName.MatchString(c.name):
 		return "its name has other signs than small letters, digits and _"

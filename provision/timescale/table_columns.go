@@ -5,9 +5,12 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
+
 	"github.com/dustin/go-humanize"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
 // column judges the difference of one column: missing, dropped or changed.
@@ -66,9 +69,9 @@ func (d *draft) addColumn(ctx context.Context, w *spec.Column) error {
 func (d *draft) addStep(when phase, heavy bool, w *spec.Column) {
 	add := "ALTER TABLE " + d.table() + " ADD COLUMN IF NOT EXISTS "
 	d.step(when, heavy, "%s%s", add, columnSQL(w))
-	dry := []string{add + quote(w.Name) + " " + string(w.Type)}
+	dry := []string{add + pg.Ident(w.Name) + " " + string(w.Type)}
 	if w.Default != "" {
-		dry = append(dry, "ALTER TABLE "+d.table()+" ALTER COLUMN "+quote(w.Name)+" SET DEFAULT "+w.Default)
+		dry = append(dry, "ALTER TABLE "+d.table()+" ALTER COLUMN "+pg.Ident(w.Name)+" SET DEFAULT "+w.Default)
 	}
 	d.unevaluated(w, dry)
 }
@@ -95,7 +98,7 @@ func (d *draft) dropColumn(ctx context.Context, name string) error {
 	}
 	var rows, bytes int64
 	// OFFSET 0 keeps the aggregates away from the columnstore: TimescaleDB cannot vectorize them over a function, and fails.
-	open, err := d.ask(ctx, "SELECT count(s), coalesce(sum(s), 0)::bigint FROM (SELECT pg_column_size("+quote(name)+") AS s FROM "+d.table()+" OFFSET 0) x", &rows, &bytes)
+	open, err := d.ask(ctx, "SELECT count(s), coalesce(sum(s), 0)::bigint FROM (SELECT pg_column_size("+pg.Ident(name)+") AS s FROM "+d.table()+" OFFSET 0) x", &rows, &bytes)
 	if err != nil {
 		return err
 	}
@@ -108,9 +111,9 @@ func (d *draft) dropColumn(ctx context.Context, name string) error {
 	d.noteIndexes(name)
 	loss := rowsLost(rows, open == "", "at once")
 	loss.Bytes = bytes
-	d.recount("CV-T06", true, "SELECT count("+quote(name)+") FROM "+d.table())
+	d.recount("CV-T06", true, "SELECT count("+pg.Ident(name)+") FROM "+d.table())
 	d.change.Find("CV-T06", attr, "%s", strings.Join(text, "; ")).Loss = loss
-	d.step(droppingColumns, false, "ALTER TABLE %s DROP COLUMN IF EXISTS %s", d.table(), quote(name))
+	d.step(droppingColumns, false, "ALTER TABLE %s DROP COLUMN IF EXISTS %s", d.table(), pg.Ident(name))
 	return nil
 }
 
@@ -157,6 +160,17 @@ func (d *draft) findRetyped() {
 	}
 }
 
+// displaced lists the columns of a table that its readers keep from being changed. A table that cannot be read says so itself.
+func displaced(ctx context.Context, q *Queries, spec *spec.Table, last map[string]plan.State) []string {
+	t := &Table{Catalog: q.Catalog, Spec: spec, Queries: q}
+	live, err := t.observe(ctx)
+	if err != nil || live == nil || kinds[t.rel.kind] != "" {
+		return nil
+	}
+	c := newChange(t, last, live)
+	return (&draft{Table: t, change: &c}).displaced()
+}
+
 // displaced lists the live names of the columns that are dropped, made anew or get another type: a view that reads one forbids it.
 func (d *draft) displaced() (out []string) {
 	d.findRetyped()
@@ -191,7 +205,7 @@ func (d *draft) setsExpression(w *spec.Column, l *liveColumn) bool {
 
 func (d *draft) changeColumn(ctx context.Context, w *spec.Column, l *liveColumn) error {
 	attr, differs := "column "+w.Name, d.written(declaredExpression(d.Spec, w)) != d.written(liveExpression(d.rel, *l))
-	alter := "ALTER TABLE " + d.table() + " ALTER COLUMN " + quote(w.Name) + " "
+	alter := "ALTER TABLE " + d.table() + " ALTER COLUMN " + pg.Ident(w.Name) + " "
 	if l.name != w.Name {
 		readers, err := d.Catalog.Reads(ctx, d.name(), l.name)
 		if err != nil {
@@ -202,7 +216,7 @@ func (d *draft) changeColumn(ctx context.Context, w *spec.Column, l *liveColumn)
 			text += "; " + strings.Join(readers, ", ") + " follow"
 		}
 		d.change.Find("CV-T19", attr, "%s", text)
-		d.step(renaming, false, "ALTER TABLE %s RENAME COLUMN %s TO %s", d.table(), quote(l.name), quote(w.Name))
+		d.step(renaming, false, "ALTER TABLE %s RENAME COLUMN %s TO %s", d.table(), pg.Ident(l.name), pg.Ident(w.Name))
 	}
 	d.fillsNoMore(w, l)
 	if l.identity {
@@ -280,7 +294,7 @@ func (d *draft) setNotNull(ctx context.Context, w *spec.Column, l *liveColumn, a
 		return nil
 	}
 	var nulls int64
-	open, err := d.ask(ctx, "SELECT count(*) FROM "+d.table()+" WHERE "+quote(l.name)+" IS NULL", &nulls)
+	open, err := d.ask(ctx, "SELECT count(*) FROM "+d.table()+" WHERE "+pg.Ident(l.name)+" IS NULL", &nulls)
 	switch {
 	case err != nil:
 		return err
@@ -305,11 +319,11 @@ func (d *draft) generate(ctx context.Context, w *spec.Column, l *liveColumn) err
 	switch {
 	case !l.generated:
 		var rows int64
-		open, err := d.ask(ctx, "SELECT count("+quote(l.name)+") FROM "+d.table(), &rows)
+		open, err := d.ask(ctx, "SELECT count("+pg.Ident(l.name)+") FROM "+d.table(), &rows)
 		if err != nil {
 			return err
 		}
-		d.recount("CV-T33", true, "SELECT count("+quote(l.name)+") FROM "+d.table())
+		d.recount("CV-T33", true, "SELECT count("+pg.Ident(l.name)+") FROM "+d.table())
 		if !s.empty {
 			d.change.Find("CV-T33", attr, "%s", open.rows(rows, "a stored value in it")).Loss = rowsLost(rows, open == "", "at once")
 		}
@@ -321,7 +335,7 @@ func (d *draft) generate(ctx context.Context, w *spec.Column, l *liveColumn) err
 		return nil
 	}
 	if d.setsExpression(w, l) {
-		d.step(generating, true, "ALTER TABLE %s ALTER COLUMN %s SET EXPRESSION AS (%s)", d.table(), quote(w.Name), w.Generated)
+		d.step(generating, true, "ALTER TABLE %s ALTER COLUMN %s SET EXPRESSION AS (%s)", d.table(), pg.Ident(w.Name), w.Generated)
 		d.unevaluated(w, []string{})
 		return nil
 	}
@@ -329,7 +343,7 @@ func (d *draft) generate(ctx context.Context, w *spec.Column, l *liveColumn) err
 		return err
 	}
 	d.noteIndexes(l.name)
-	d.step(droppingColumns, false, "ALTER TABLE %s DROP COLUMN IF EXISTS %s", d.table(), quote(w.Name))
+	d.step(droppingColumns, false, "ALTER TABLE %s DROP COLUMN IF EXISTS %s", d.table(), pg.Ident(w.Name))
 	d.addStep(generating, true, w)
 	for _, idx := range d.Spec.Indexes { // they went with the column
 		if slices.Contains(idx.Columns, w.Name) && d.rel.index(idx.Name) != nil {

@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
+
 	"github.com/jackc/pgx/v5"
 )
 
@@ -45,11 +47,6 @@ func (b *build) run(ctx context.Context, conn *pgx.Conn, sql string) error {
 	return nil
 }
 
-// querier is a connection, or a transaction on it.
-type querier interface {
-	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
-}
-
 // look finds the index: its full name, and whether it is valid.
 func (b *build) look(ctx context.Context, q querier) (name string, valid bool, err error) {
 	err = q.QueryRow(ctx, `SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname), i.indisvalid FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -84,7 +81,7 @@ func (b *build) clear(ctx context.Context, conn *pgx.Conn) error {
 		return err
 	}
 	err = send(ctx, conn, "DROP INDEX CONCURRENTLY IF EXISTS "+name)
-	if sqlState(err) == "XX000" { // its session has made it valid just now: PostgreSQL gives up the lock a moment before that counts
+	if pg.Code(err) == "XX000" { // its session has made it valid just now: PostgreSQL gives up the lock a moment before that counts
 		return nil
 	}
 	return err

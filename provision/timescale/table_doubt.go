@@ -3,6 +3,8 @@ package timescale
 import (
 	"slices"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
+
 	"github.com/dustin/go-humanize"
 
 	"github.com/cryptoviz/cryptoviz/provision/plan"
@@ -23,7 +25,7 @@ const (
 // is asked about is. TimescaleDB fails with internal errors in queries that PostgreSQL answers, and a table is not unreadable for
 // that.
 func doubts(err error) (doubt, error) {
-	switch state := sqlState(err); {
+	switch state := pg.Code(err); {
 	case err == nil:
 		return "", nil
 	case state == "55P03":

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
+
 	"github.com/jackc/pgx/v5"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
@@ -55,7 +57,7 @@ func declaredExpression(t *spec.Table, c *spec.Column) expression {
 	var columns []string
 	for _, o := range t.Columns {
 		if o.Generated == "" {
-			columns = append(columns, quote(o.Name)+" "+string(o.Type))
+			columns = append(columns, pg.Ident(o.Name)+" "+string(o.Type))
 		}
 	}
 	e.text, e.columns = c.Generated, strings.Join(columns, ", ")
@@ -70,7 +72,7 @@ func liveExpression(r *relation, c liveColumn) expression {
 	var columns []string
 	for _, o := range r.columns {
 		if !o.generated {
-			columns = append(columns, quote(o.name)+" "+o.typ)
+			columns = append(columns, pg.Ident(o.name)+" "+o.typ)
 		}
 	}
 	e.columns = strings.Join(columns, ", ")
@@ -78,7 +80,7 @@ func liveExpression(r *relation, c liveColumn) expression {
 }
 
 // expressions returns how this server writes a table's expressions. All tables of the pipeline are asked for at once.
-func (c *Catalog) expressions(ctx context.Context, t *spec.Table) (map[expression]normal, error) {
+func expressions(ctx context.Context, c *Catalog, t *spec.Table) (map[expression]normal, error) {
 	live, err := c.load(ctx)
 	if err != nil {
 		return nil, err
@@ -88,30 +90,30 @@ func (c *Catalog) expressions(ctx context.Context, t *spec.Table) (map[expressio
 		if err != nil {
 			return nil, err
 		}
-		return c.normal(ctx, expressionsOf(t, r))
+		return normalOf(ctx, c, expressionsOf(t, r))
 	}
 	return cached(ctx, c, "expressions", func(ctx context.Context) (map[expression]normal, error) {
 		var all []expression
 		for _, t := range c.Pipeline.Tables {
 			all = append(all, expressionsOf(t, live.relations[t.Name])...)
 		}
-		return c.normal(ctx, all)
+		return normalOf(ctx, c, all)
 	})
 }
 
-// normal returns how the server writes expressions. Where only their computation can be compared, those that are the same are written
+// normalOf returns how the server writes expressions. Where only their computation can be compared, those that are the same are written
 // as the last apply wrote one of them.
-func (c *Catalog) normal(ctx context.Context, all []expression) (map[expression]normal, error) {
+func normalOf(ctx context.Context, c *Catalog, all []expression) (map[expression]normal, error) {
 	temporary, err := c.temporary(ctx)
 	if err != nil || temporary {
-		return c.normalize(ctx, all, readNormal)
+		return normalize(ctx, c, all, readNormal)
 	}
-	last, err := c.lastDefaults(ctx)
+	last, err := lastDefaults(ctx, c)
 	if err != nil {
 		return nil, err
 	}
 	all = append(last, all...)
-	out, err := c.normalize(ctx, all, readPrinted)
+	out, err := normalize(ctx, c, all, readPrinted)
 	if err != nil {
 		return nil, err
 	}
@@ -133,9 +135,9 @@ func (c *Catalog) normal(ctx context.Context, all []expression) (map[expression]
 }
 
 // lastDefaults lists the defaults that the last apply set.
-func (c *Catalog) lastDefaults(ctx context.Context) (out []expression, err error) {
+func lastDefaults(ctx context.Context, c *Catalog) (out []expression, err error) {
 	last, err := c.managed(ctx)
-	for _, address := range sortedKeys(last) {
+	for _, address := range slices.Sorted(maps.Keys(last)) {
 		for _, a := range last[address].Attrs {
 			if typ, text, is := strings.Cut(a.Value, " default "); is && strings.HasPrefix(a.Name, "column ") {
 				out = append(out, expression{typ: strings.TrimSuffix(typ, " not null"), text: text})
@@ -151,7 +153,7 @@ type readExpressions func(ctx context.Context, tx pgx.Tx, all []expression, out 
 // normalize asks the server how it writes expressions. It says so of a temporary table's defaults, in a transaction that is
 // rolled back. The cast to the column's type, which PostgreSQL adds or leaves out, is always written: 0.0 and
 // 0.0::double precision come out the same.
-func (c *Catalog) normalize(ctx context.Context, all []expression, read readExpressions) (map[expression]normal, error) {
+func normalize(ctx context.Context, c *Catalog, all []expression, read readExpressions) (map[expression]normal, error) {
 	out := map[expression]normal{}
 	seen := map[expression]bool{}
 	all = slices.DeleteFunc(slices.Clone(all), func(e expression) bool {
@@ -164,7 +166,7 @@ func (c *Catalog) normalize(ctx context.Context, all []expression, read readExpr
 	}
 	slices.SortFunc(all, func(a, b expression) int { return strings.Compare(a.columns, b.columns) })
 	err := c.trial(ctx, func(tx pgx.Tx) error { return read(ctx, tx, all, out) })
-	switch state := sqlState(err); {
+	switch state := pg.Code(err); {
 	case err == nil:
 		return out, nil
 	case state == "25006" && len(all) == 1: // it would have effects
@@ -176,7 +178,7 @@ func (c *Catalog) normalize(ctx context.Context, all []expression, read readExpr
 	}
 	out = map[expression]normal{}
 	for _, half := range [][]expression{all[:len(all)/2], all[len(all)/2:]} { // one of them is wrong: which?
-		some, err := c.normalize(ctx, half, read)
+		some, err := normalize(ctx, c, half, read)
 		if err != nil {
 			return nil, err
 		}

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
+
 	"github.com/dustin/go-humanize"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -59,7 +61,7 @@ func (d *draft) step(p phase, heavy bool, format string, args ...any) {
 }
 
 // table is the quoted name.
-func (d *draft) table() string { return quote(d.name()) }
+func (d *draft) table() string { return pg.Ident(d.name()) }
 
 // Judge completes a change: what it costs, whether the server would do it, and with which statements.
 func (t *Table) Judge(ctx context.Context, c *plan.Change) error {
@@ -355,7 +357,7 @@ func (d *draft) size(ctx context.Context) (size, error) {
 
 // sizeExpr is an expression for the bytes of the table.
 func (d *draft) sizeExpr() string {
-	name := literal(quote(d.rel.schema, d.rel.name)) + "::regclass"
+	name := literal(pg.Ident(d.rel.schema, d.rel.name)) + "::regclass"
 	switch {
 	case d.rel.hyper != nil:
 		return d.live.caps.fn("hypertable_size") + "(" + name + ")"
@@ -459,7 +461,7 @@ func (d *draft) tryCopy(ctx context.Context, s size, before doubt) error {
 		return nil
 	}
 	// A temporary table of the same name comes first in the search_path: the same statements meet it.
-	open, err := d.run(ctx, []string{"CREATE TEMPORARY TABLE " + d.table() + " (LIKE " + quote(d.rel.schema, d.rel.name) + " INCLUDING GENERATED INCLUDING CONSTRAINTS" + indexes + ") ON COMMIT DROP"}, copied)
+	open, err := d.run(ctx, []string{"CREATE TEMPORARY TABLE " + d.table() + " (LIKE " + pg.Ident(d.rel.schema, d.rel.name) + " INCLUDING GENERATED INCLUDING CONSTRAINTS" + indexes + ") ON COMMIT DROP"}, copied)
 	switch {
 	case err != nil || d.change.Impossible():
 		return err
@@ -511,7 +513,7 @@ func (d *draft) run(ctx context.Context, before []string, steps []step) (doubt, 
 		}
 		return nil
 	})
-	switch state := sqlState(err); {
+	switch state := pg.Code(err); {
 	case err == nil:
 	case state == "55P03":
 		return locked, nil
@@ -533,16 +535,16 @@ func (d *draft) run(ctx context.Context, before []string, steps []step) (doubt, 
 
 // serverText is the server's own message, with its hint.
 func serverText(err error) string {
-	pg, ok := errors.AsType[*pgconn.PgError](err)
+	e, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {
 		return err.Error()
 	}
-	text := pg.Message
-	if pg.Detail != "" {
-		text += ": " + pg.Detail
+	text := e.Message
+	if e.Detail != "" {
+		text += ": " + e.Detail
 	}
-	if pg.Hint != "" {
-		text += " (" + pg.Hint + ")"
+	if e.Hint != "" {
+		text += " (" + e.Hint + ")"
 	}
 	return text
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
+
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/units"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
@@ -55,7 +57,7 @@ func (d *draft) keep(ctx context.Context, diff plan.Diff) error {
 		return nil //nolint:nilerr // it was none, and nothing goes
 	}
 	cut := d.Now().UTC().Truncate(24 * time.Hour).Add(-r.KeepRaw)
-	column := quote(d.Spec.Hypertable.Time)
+	column := pg.Ident(d.Spec.Hypertable.Time)
 	d.recount("CV-T39", false, "SELECT count(*) FROM "+d.table()+" WHERE "+column+" < "+literal(cut.Format(time.RFC3339)))
 	loss := rowsLost(0, false, "when rollup "+r.Name+" runs next")
 	var from, to *time.Time

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
+
 	"github.com/dustin/go-humanize"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
@@ -21,8 +23,8 @@ func (d *draft) key(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.step(droppingKey, false, "ALTER TABLE %s DROP CONSTRAINT IF EXISTS %s", d.table(), quote(name))
-	d.step(addingKey, !s.empty, "ALTER TABLE %s ADD CONSTRAINT %s PRIMARY KEY (%s)", d.table(), quote(name), list(d.Spec.PrimaryKey))
+	d.step(droppingKey, false, "ALTER TABLE %s DROP CONSTRAINT IF EXISTS %s", d.table(), pg.Ident(name))
+	d.step(addingKey, !s.empty, "ALTER TABLE %s ADD CONSTRAINT %s PRIMARY KEY (%s)", d.table(), pg.Ident(name), pg.Idents(d.Spec.PrimaryKey))
 	if err := d.unique(ctx, "primary_key", d.Spec.PrimaryKey, s); err != nil || s.empty {
 		return err
 	}
@@ -51,7 +53,7 @@ func (d *draft) unique(ctx context.Context, attr string, columns []string, s siz
 	}
 	by, where := "true", ""
 	if len(live) > 0 {
-		by = list(live)
+		by = pg.Idents(live)
 		where = " WHERE (" + by + ") IS NOT NULL"
 		if len(live) > 1 {
 			where = " WHERE num_nulls(" + by + ") = 0"
@@ -59,7 +61,7 @@ func (d *draft) unique(ctx context.Context, attr string, columns []string, s siz
 	}
 	var groups int64
 	open, err := d.ask(ctx, "SELECT count(*) FROM (SELECT FROM "+d.table()+where+" GROUP BY "+by+" HAVING count(*) > 1) x", &groups)
-	if sqlState(err) == "42883" { // json = json
+	if pg.Code(err) == "42883" { // json = json
 		open, err = "the type that a column has now knows no equality", nil
 	}
 	switch {
@@ -116,15 +118,15 @@ func (d *draft) index(ctx context.Context, name string, renamed map[string]strin
 	x, attr := d.rel.index(name), "index "+name
 	if other := renamed[name]; other != "" {
 		if w != nil {
-			d.step(renaming, false, "ALTER INDEX %s RENAME TO %s", quote(other), quote(name))
+			d.step(renaming, false, "ALTER INDEX %s RENAME TO %s", pg.Ident(other), pg.Ident(name))
 		}
 		return nil
 	}
 	if x != nil {
 		if x.constraint != "" {
-			d.step(droppingIndexes, false, "ALTER TABLE %s DROP CONSTRAINT IF EXISTS %s", d.table(), quote(x.constraint))
+			d.step(droppingIndexes, false, "ALTER TABLE %s DROP CONSTRAINT IF EXISTS %s", d.table(), pg.Ident(x.constraint))
 		} else {
-			d.step(droppingIndexes, false, "DROP INDEX IF EXISTS %s", quote(x.name))
+			d.step(droppingIndexes, false, "DROP INDEX IF EXISTS %s", pg.Ident(x.name))
 		}
 	}
 	if w == nil {

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
+
 	"github.com/dustin/go-humanize"
 
 	"github.com/cryptoviz/cryptoviz/engine/units"
@@ -35,7 +37,7 @@ func (d *draft) features() {
 		d.change.Note("it keeps its native partitions, which were there before TimescaleDB: to have a hypertable, rename it aside, apply, and copy the rows")
 	case d.layout() == hyper && d.degraded() && len(asked) > 0:
 		d.change.Note("%s: no %s; old days go only by a rollup with keep_raw", caps.Name(), strings.Join(asked, ", no "))
-	case d.layout() == hyper && !caps.Policies() && !d.degraded():
+	case d.layout() == hyper && !caps.Community() && !d.degraded():
 		for _, attr := range asked {
 			d.change.Find("CV-T24", attr, "this server has the Apache edition (timescaledb.license = apache)")
 		}
@@ -104,7 +106,7 @@ func (d *draft) retentionAgainstOthers() {
 
 // retention judges another retention policy. Policies are set exactly: if_not_exists would leave another value in force.
 func (d *draft) retention(ctx context.Context) error {
-	if d.Spec.Hypertable == nil || d.layout() != hyper || !d.live.caps.Policies() {
+	if d.Spec.Hypertable == nil || d.layout() != hyper || !d.live.caps.Community() {
 		return nil
 	}
 	want, caps := d.Spec.Hypertable.Retention, d.live.caps
@@ -140,25 +142,25 @@ func (d *draft) retentionLoss(ctx context.Context, want time.Duration, runs stri
 	var from, to *time.Time
 	var open doubt
 	var err error
-	older := quote(d.Spec.Hypertable.Time) + " < now() - " + interval(want)
+	older := pg.Ident(d.Spec.Hypertable.Time) + " < now() - " + interval(want)
 	switch {
 	case d.rel.hyper != nil:
-		name := literal(quote(d.rel.schema, d.rel.name)) + "::regclass"
+		name := literal(pg.Ident(d.rel.schema, d.rel.name)) + "::regclass"
 		open, err = d.ask(ctx, `SELECT count(*)::int, min(c.range_start), max(c.range_end), coalesce(sum(s.total_bytes), 0)::bigint
 			FROM timescaledb_information.chunks c LEFT JOIN `+d.live.caps.fn("chunks_detailed_size")+`(`+name+`) s ON s.chunk_schema = c.chunk_schema AND s.chunk_name = c.chunk_name
 			WHERE c.hypertable_schema = `+literal(d.rel.schema)+` AND c.hypertable_name = `+literal(d.rel.name)+` AND c.range_end <= now() - `+interval(want),
 			&loss.Chunks, &from, &to, &loss.Bytes)
-		d.recount("CV-T07", false, "SELECT count(*) FROM "+d.table()+" WHERE "+quote(d.rel.hyper.time)+
+		d.recount("CV-T07", false, "SELECT count(*) FROM "+d.table()+" WHERE "+pg.Ident(d.rel.hyper.time)+
 			" < (SELECT max(range_end) FROM timescaledb_information.chunks WHERE hypertable_schema = "+literal(d.rel.schema)+
 			" AND hypertable_name = "+literal(d.rel.name)+" AND range_end <= now() - "+interval(want)+")")
 		if loss.Chunks > 0 {
-			older = quote(d.rel.hyper.time) + " < " + literal(to.UTC().Format(time.RFC3339Nano))
+			older = pg.Ident(d.rel.hyper.time) + " < " + literal(to.UTC().Format(time.RFC3339Nano))
 		}
 	case d.rel.column(d.Spec.Hypertable.Time) == nil: // it is new, or renamed
 		return nil
 	default:
 		d.recount("CV-T07", false, "SELECT count(*) FROM "+d.table()+" WHERE "+older)
-		open, err = d.ask(ctx, "SELECT min("+quote(d.Spec.Hypertable.Time)+"), max("+quote(d.Spec.Hypertable.Time)+") FROM "+d.table()+" WHERE "+older, &from, &to)
+		open, err = d.ask(ctx, "SELECT min("+pg.Ident(d.Spec.Hypertable.Time)+"), max("+pg.Ident(d.Spec.Hypertable.Time)+") FROM "+d.table()+" WHERE "+older, &from, &to)
 	}
 	switch {
 	case err != nil:
@@ -192,7 +194,7 @@ func (d *draft) columnstore(ctx context.Context) error {
 	_, policy := d.change.Diff("columnstore")
 	_, segmentDiffers := d.change.Diff("columnstore segment_by")
 	_, orderDiffers := d.change.Diff("columnstore order_by")
-	if !policy && !segmentDiffers && !orderDiffers || d.Spec.Hypertable == nil || d.layout() != hyper || !d.live.caps.Policies() {
+	if !policy && !segmentDiffers && !orderDiffers || d.Spec.Hypertable == nil || d.layout() != hyper || !d.live.caps.Community() {
 		return nil
 	}
 	in, err := d.stored(ctx)

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
+
 	"github.com/cryptoviz/cryptoviz/engine/partition"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
@@ -16,15 +18,6 @@ func literal(s string) string {
 		return "E" + strings.ReplaceAll(quoted, `\`, `\\`)
 	}
 	return quoted
-}
-
-// list quotes names and joins them.
-func list(names []string) string {
-	quoted := make([]string, len(names))
-	for i, n := range names {
-		quoted[i] = quote(n)
-	}
-	return strings.Join(quoted, ", ")
 }
 
 // interval writes a duration as an interval literal: whole days as days, so that a policy reads as it was declared. Seconds are the
@@ -47,7 +40,7 @@ func interval(d time.Duration) string {
 
 // columnSQL is a column's definition. Generated columns depend on others, so a table's definition lists all of them.
 func columnSQL(c *spec.Column) string {
-	line := quote(c.Name) + " " + string(c.Type)
+	line := pg.Ident(c.Name) + " " + string(c.Type)
 	if !c.Null {
 		line += " NOT NULL"
 	}
@@ -67,12 +60,12 @@ func CreateSQL(t *spec.Table, caps Capabilities, now time.Time) []string {
 		lines = append(lines, columnSQL(c))
 	}
 	if len(t.PrimaryKey) > 0 {
-		lines = append(lines, "PRIMARY KEY ("+list(t.PrimaryKey)+")")
+		lines = append(lines, "PRIMARY KEY ("+pg.Idents(t.PrimaryKey)+")")
 	}
-	create := "CREATE TABLE " + quote(t.Name) + " (\n  " + strings.Join(lines, ",\n  ") + "\n)"
+	create := "CREATE TABLE " + pg.Ident(t.Name) + " (\n  " + strings.Join(lines, ",\n  ") + "\n)"
 	native := t.Hypertable != nil && !caps.Hypertables()
 	if native {
-		create += " PARTITION BY RANGE (" + quote(t.Hypertable.Time) + ")"
+		create += " PARTITION BY RANGE (" + pg.Ident(t.Hypertable.Time) + ")"
 	}
 	out := []string{create}
 	switch {
@@ -94,7 +87,7 @@ func CreateSQL(t *spec.Table, caps Capabilities, now time.Time) []string {
 			out = append(out, columnCommentSQL(t.Name, c.Name, c.Description))
 		}
 	}
-	if h := t.Hypertable; h != nil && caps.Policies() {
+	if h := t.Hypertable; h != nil && caps.Community() {
 		if h.Columnstore != nil {
 			out = append(out, columnstoreSQL(t.Name, h.Columnstore, caps)...)
 		}
@@ -107,7 +100,7 @@ func CreateSQL(t *spec.Table, caps Capabilities, now time.Time) []string {
 
 // hypertableSQL makes a table a hypertable. The index on time that TimescaleDB would add is not made: indexes are declared.
 func hypertableSQL(t *spec.Table, caps Capabilities, migrate bool) string {
-	table, column, chunk := literal(quote(t.Name)), literal(t.Hypertable.Time), interval(t.Hypertable.ChunkInterval)
+	table, column, chunk := literal(pg.Ident(t.Name)), literal(t.Hypertable.Time), interval(t.Hypertable.ChunkInterval)
 	cut := column + ", chunk_time_interval => " + chunk
 	if caps.ByRange {
 		cut = caps.fn("by_range") + "(" + column + ", " + chunk + ")"
@@ -130,15 +123,15 @@ func indexSQL(table string, idx *spec.Index, how string) string {
 	if idx.Unique {
 		unique = "UNIQUE "
 	}
-	return "CREATE " + unique + "INDEX " + how + quote(idx.Name) + " ON " + quote(table) + " (" + list(idx.Columns) + ")"
+	return "CREATE " + unique + "INDEX " + how + pg.Ident(idx.Name) + " ON " + pg.Ident(table) + " (" + pg.Idents(idx.Columns) + ")"
 }
 
 func commentSQL(table, text string) string {
-	return "COMMENT ON TABLE " + quote(table) + " IS " + literalOrNull(text)
+	return "COMMENT ON TABLE " + pg.Ident(table) + " IS " + literalOrNull(text)
 }
 
 func columnCommentSQL(table, column, text string) string {
-	return "COMMENT ON COLUMN " + quote(table, column) + " IS " + literalOrNull(text)
+	return "COMMENT ON COLUMN " + pg.Ident(table, column) + " IS " + literalOrNull(text)
 }
 
 func literalOrNull(text string) string {
@@ -159,9 +152,9 @@ func columnstoreSettingsSQL(table string, segmentBy, orderBy []string, caps Capa
 	if caps.Columns {
 		on, segment, order = "timescaledb.enable_columnstore", "timescaledb.segmentby", "timescaledb.orderby"
 	}
-	sql := "ALTER TABLE " + quote(table) + " SET (" + on + " = true"
+	sql := "ALTER TABLE " + pg.Ident(table) + " SET (" + on + " = true"
 	if segmentBy != nil {
-		sql += ", " + segment + " = " + literal(list(segmentBy))
+		sql += ", " + segment + " = " + literal(pg.Idents(segmentBy))
 	}
 	if orderBy != nil {
 		sql += ", " + order + " = " + literal(orderList(orderBy))
@@ -174,7 +167,7 @@ func orderList(order []string) string {
 	out := make([]string, len(order))
 	for i, o := range order {
 		name, direction, _ := strings.Cut(o, " ")
-		if out[i] = quote(name); direction != "" {
+		if out[i] = pg.Ident(name); direction != "" {
 			out[i] += " " + direction
 		}
 	}
@@ -186,29 +179,29 @@ func columnstoreOffSQL(table string, caps Capabilities) string {
 	if caps.Columns {
 		on = "timescaledb.enable_columnstore"
 	}
-	return "ALTER TABLE " + quote(table) + " SET (" + on + " = false)"
+	return "ALTER TABLE " + pg.Ident(table) + " SET (" + on + " = false)"
 }
 
 func addConversionSQL(table string, after time.Duration, caps Capabilities) string {
 	if caps.Columns {
-		return "CALL " + caps.fn("add_columnstore_policy") + "(" + literal(quote(table)) + ", after => " + interval(after) + ")"
+		return "CALL " + caps.fn("add_columnstore_policy") + "(" + literal(pg.Ident(table)) + ", after => " + interval(after) + ")"
 	}
-	return "SELECT " + caps.fn("add_compression_policy") + "(" + literal(quote(table)) + ", compress_after => " + interval(after) + ")"
+	return "SELECT " + caps.fn("add_compression_policy") + "(" + literal(pg.Ident(table)) + ", compress_after => " + interval(after) + ")"
 }
 
 func removeConversionSQL(table string, caps Capabilities) string {
 	if caps.Columns {
-		return "CALL " + caps.fn("remove_columnstore_policy") + "(" + literal(quote(table)) + ", if_exists => true)"
+		return "CALL " + caps.fn("remove_columnstore_policy") + "(" + literal(pg.Ident(table)) + ", if_exists => true)"
 	}
-	return "SELECT " + caps.fn("remove_compression_policy") + "(" + literal(quote(table)) + ", if_exists => true)"
+	return "SELECT " + caps.fn("remove_compression_policy") + "(" + literal(pg.Ident(table)) + ", if_exists => true)"
 }
 
 func addRetentionSQL(table string, after time.Duration, caps Capabilities) string {
-	return "SELECT " + caps.fn("add_retention_policy") + "(" + literal(quote(table)) + ", drop_after => " + interval(after) + ")"
+	return "SELECT " + caps.fn("add_retention_policy") + "(" + literal(pg.Ident(table)) + ", drop_after => " + interval(after) + ")"
 }
 
 func removeRetentionSQL(table string, caps Capabilities) string {
-	return "SELECT " + caps.fn("remove_retention_policy") + "(" + literal(quote(table)) + ", if_exists => true)"
+	return "SELECT " + caps.fn("remove_retention_policy") + "(" + literal(pg.Ident(table)) + ", if_exists => true)"
 }
 
 // alterPolicySQL changes the age in a policy that is there, and lets it run: the job and its schedule stay.

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
+
 	"github.com/dustin/go-humanize"
 	"github.com/dustin/go-humanize/english"
 	"github.com/jackc/pgx/v5"
@@ -41,7 +43,7 @@ func (d *draft) retype(ctx context.Context, w *spec.Column, l *liveColumn) error
 		return err
 	}
 	d.step(alteringColumns, false, "SET LOCAL TimeZone = 'UTC'") // of times that become texts, and back
-	d.step(alteringColumns, true, "ALTER TABLE %s ALTER COLUMN %s TYPE %s USING %s::%s", d.table(), quote(w.Name), w.Type, quote(w.Name), w.Type)
+	d.step(alteringColumns, true, "ALTER TABLE %s ALTER COLUMN %s TYPE %s USING %s::%s", d.table(), pg.Ident(w.Name), w.Type, pg.Ident(w.Name), w.Type)
 	there, back, err := d.casts(ctx, l.typ, string(w.Type))
 	if err != nil {
 		return err
@@ -81,7 +83,7 @@ func (d *draft) retype(ctx context.Context, w *spec.Column, l *liveColumn) error
 // rewritten tells what the server rewrites for another type that keeps every value: all rows, some indexes, or nothing.
 func (d *draft) rewritten(ctx context.Context, w *spec.Column, l *liveColumn, attr string, s size) error {
 	rows, indexes, err := d.rewrittenFor(ctx, w, l)
-	if err != nil && sqlState(err) == "" {
+	if err != nil && pg.Code(err) == "" {
 		return err
 	}
 	switch {
@@ -100,7 +102,7 @@ func (d *draft) rewrittenFor(ctx context.Context, w *spec.Column, l *liveColumn)
 	const files = `SELECT pg_relation_filenode('pg_temp.cryptoviz_retyped')::bigint,
 		coalesce((SELECT array_agg(pg_relation_filenode(indexrelid)::bigint) FROM pg_index WHERE indrelid = 'pg_temp.cryptoviz_retyped'::regclass), '{}')`
 	err = d.Catalog.trial(ctx, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "CREATE TEMPORARY TABLE cryptoviz_retyped (LIKE "+quote(d.rel.schema, d.rel.name)+" INCLUDING INDEXES)"); err != nil {
+		if _, err := tx.Exec(ctx, "CREATE TEMPORARY TABLE cryptoviz_retyped (LIKE "+pg.Ident(d.rel.schema, d.rel.name)+" INCLUDING INDEXES)"); err != nil {
 			return err
 		}
 		var table, tableAfter int64
@@ -108,7 +110,7 @@ func (d *draft) rewrittenFor(ctx context.Context, w *spec.Column, l *liveColumn)
 		if err := tx.QueryRow(ctx, files).Scan(&table, &before); err != nil {
 			return err
 		}
-		sql := fmt.Sprintf("ALTER TABLE pg_temp.cryptoviz_retyped ALTER COLUMN %[1]s TYPE %[2]s USING %[1]s::%[2]s", quote(l.name), w.Type)
+		sql := fmt.Sprintf("ALTER TABLE pg_temp.cryptoviz_retyped ALTER COLUMN %[1]s TYPE %[2]s USING %[1]s::%[2]s", pg.Ident(l.name), w.Type)
 		if err := Single(ctx, tx, sql); err != nil {
 			return err
 		}
@@ -162,7 +164,7 @@ func (d *draft) casts(ctx context.Context, from, to string) (there, back bool, e
 			_, err := tx.Exec(ctx, "SELECT NULL::"+way.from+"::"+way.to)
 			return err
 		})
-		if *way.yes = err == nil; err != nil && sqlState(err) != "42846" {
+		if *way.yes = err == nil; err != nil && pg.Code(err) != "42846" {
 			return there, back, err
 		}
 	}
@@ -171,7 +173,7 @@ func (d *draft) casts(ctx context.Context, from, to string) (there, back bool, e
 
 // recountChanged counts, at the turn of the change, the values that come back different. One that does not convert ends it.
 func (d *draft) recountChanged(l *liveColumn, w *spec.Column, back bool) {
-	v := quote(l.name)
+	v := pg.Ident(l.name)
 	all := "SELECT count(" + v + ") FROM " + d.table()
 	if !back {
 		d.recount("CV-T10", true, all)
@@ -190,7 +192,7 @@ func (d *draft) convert(ctx context.Context, l *liveColumn, w *spec.Column, back
 		same = again + " IS NOT DISTINCT FROM v"
 	}
 	changed, failing, err = d.compare(ctx, l, w, same)
-	if sqlState(err) == "42883" { // json = json
+	if pg.Code(err) == "42883" { // json = json
 		changed, failing, err = d.compare(ctx, l, w, "("+again+")::text IS NOT DISTINCT FROM v::text")
 	}
 	open, err = doubts(err)
@@ -207,8 +209,8 @@ func (d *draft) compare(ctx context.Context, l *liveColumn, w *spec.Column, same
 			"; IF "+same+" THEN RETURN 0; END IF; RETURN 1; EXCEPTION WHEN data_exception OR integrity_constraint_violation THEN RETURN 2; END $f$"); err != nil {
 			return err
 		}
-		return tx.QueryRow(ctx, "SELECT count(*) FILTER (WHERE r = 1), count(*) FILTER (WHERE r = 2) FROM (SELECT pg_temp.cryptoviz_convert("+quote(l.name)+") AS r FROM "+
-			d.table()+" WHERE "+quote(l.name)+" IS NOT NULL OFFSET 0) x").Scan(&changed, &failing)
+		return tx.QueryRow(ctx, "SELECT count(*) FILTER (WHERE r = 1), count(*) FILTER (WHERE r = 2) FROM (SELECT pg_temp.cryptoviz_convert("+pg.Ident(l.name)+") AS r FROM "+
+			d.table()+" WHERE "+pg.Ident(l.name)+" IS NOT NULL OFFSET 0) x").Scan(&changed, &failing)
 	})
 	return changed, failing, err
 }

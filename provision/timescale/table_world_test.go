@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
+
 	"github.com/hashicorp/hcl/v2"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -70,7 +72,7 @@ func (w *tableWorld) clean() {
 	for _, address := range names {
 		kind, name, _ := strings.Cut(address, ".")
 		word := map[string]string{"table": "TABLE", "view": "VIEW", "aggregate": "MATERIALIZED VIEW"}[kind]
-		w.exec("DROP " + word + " IF EXISTS " + quote(name) + " CASCADE")
+		w.exec("DROP " + word + " IF EXISTS " + pg.Ident(name) + " CASCADE")
 	}
 	w.exec("DROP SCHEMA IF EXISTS cryptoviz CASCADE; DROP SCHEMA IF EXISTS other CASCADE")
 }

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
+
 	"github.com/hashicorp/hcl/v2"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -140,7 +142,7 @@ func (v *View) Judge(ctx context.Context, c *plan.Change) error {
 	if c.Action == plan.Create {
 		l = nil // what has the name, if anything
 		if what := live.taken(v.name(), s); what != "" && v.group == nil {
-			return v.Queries.nameTaken(ctx, c, what)
+			return nameTaken(ctx, v.Queries, c, what)
 		}
 	}
 	if a.refusal != nil {
@@ -149,9 +151,9 @@ func (v *View) Judge(ctx context.Context, c *plan.Change) error {
 	if v.group != nil || l != nil && !a.guessed && !prefix(l.columns, a.columns) {
 		return v.recreate(ctx, c, l, a)
 	}
-	name := quote(v.name())
+	name := pg.Ident(v.name())
 	if l != nil {
-		name = quote(l.schema, l.name)
+		name = pg.Ident(l.schema, l.name)
 	}
 	var steps []string
 	if _, changed := c.Diff("query"); changed && a.guessed {
@@ -172,7 +174,7 @@ func (v *View) Judge(ctx context.Context, c *plan.Change) error {
 }
 
 // nameTaken adds the finding that another object has the name of a new view or aggregate.
-func (q *Queries) nameTaken(ctx context.Context, c *plan.Change, what string) error {
+func nameTaken(ctx context.Context, q *Queries, c *plan.Change, what string) error {
 	groups, err := q.groups(ctx)
 	if err != nil {
 		return err
@@ -203,7 +205,7 @@ func (v *View) recreate(ctx context.Context, c *plan.Change, l *liveView, a *ans
 		return nil
 	}
 	if what != "" {
-		kept, err := v.Queries.Catalog.keep(ctx, l)
+		kept, err := keep(ctx, v.Queries.Catalog, l)
 		if err != nil {
 			return err
 		}
@@ -217,7 +219,7 @@ func (v *View) recreate(ctx context.Context, c *plan.Change, l *liveView, a *ans
 		return nil
 	}
 	v.group.join(c, nil)
-	return v.Queries.tryGroup(ctx, c, v.group)
+	return tryGroup(ctx, v.Queries, c, v.group)
 }
 
 // columnChanges tells what becomes of columns.
@@ -249,9 +251,9 @@ func (v *View) judgeRefusal(ctx context.Context, c *plan.Change, r *objection, a
 		c.Action, c.Diffs = plan.None, nil
 		c.Note("left out: it reads %s, which is left out on %s", missing, caps.Name())
 	case caps.Version == "" && caps.Available != "" && (r.code == "42883" || r.code == "42P01" && (answers.unplanned != "" || v.Queries.overAggregate(v.name()))):
-		steps := []string{createView + quote(v.name()) + " AS\n" + statement(v.Spec.Query)}
+		steps := []string{createView + pg.Ident(v.name()) + " AS\n" + statement(v.Spec.Query)}
 		if v.Spec.Description != "" {
-			steps = append(steps, commentOnView(quote(v.name()), v.Spec.Description))
+			steps = append(steps, commentOnView(pg.Ident(v.name()), v.Spec.Description))
 		}
 		c.Steps = transaction(steps...)
 		c.Note("not checked: the same apply installs TimescaleDB first")
@@ -278,7 +280,7 @@ func (v *View) judgeDelete(ctx context.Context, c *plan.Change, l *liveView) err
 		c.Find("CV-V05", "", "%s", blocked)
 		return nil
 	}
-	kept, err := v.Queries.Catalog.keep(ctx, l)
+	kept, err := keep(ctx, v.Queries.Catalog, l)
 	if err != nil {
 		return err
 	}
@@ -289,7 +291,7 @@ func (v *View) judgeDelete(ctx context.Context, c *plan.Change, l *liveView) err
 		v.group.join(c, nil)
 		return nil
 	}
-	c.Steps = transaction(dropView + quote(l.schema, l.name))
+	c.Steps = transaction(dropView + pg.Ident(l.schema, l.name))
 	return nil
 }
 

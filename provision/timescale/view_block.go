@@ -47,7 +47,7 @@ func ViewBlock(ctx context.Context, c *Catalog, name string) (string, error) {
 // AggregateBlock is the HCL block that declares a live continuous aggregate as it is, so that the plan after it is empty. What
 // the language has no words for is left out, and a comment says so: apply leaves it alone.
 func AggregateBlock(ctx context.Context, c *Catalog, name string) (string, error) {
-	l, err := (&Queries{Catalog: c}).live(ctx, name, nil)
+	l, err := live(ctx, &Queries{Catalog: c}, name, nil)
 	if err != nil {
 		return "", err
 	}

@@ -9,6 +9,8 @@ import (
 	"testing/fstest"
 	"time"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
+
 	"github.com/cryptoviz/cryptoviz/engine/load"
 	"github.com/cryptoviz/cryptoviz/engine/schema"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
@@ -75,15 +77,15 @@ func adopts(t *testing.T, w *scene, aggregates bool) {
 	sql := append(CreateSQL(p.Tables[0], caps, time.Now()), schema.SQL,
 		"CREATE VIEW latest AS SELECT source, value, 'It''s ${x} %{y} SQL'::text AS note, CASE WHEN value > 50 THEN 'greed' ELSE 'fear' END AS mood FROM crypto_sentiment WHERE time > now() - interval '1 day'",
 		"COMMENT ON VIEW latest IS 'The newest, \"so far\".'", "CREATE VIEW plain WITH (security_barrier) AS SELECT 1 AS a, 'a\n   \n\n b'::text AS blank",
-		"CREATE ROLE "+quote(role)+" LOGIN PASSWORD 'x'", "ALTER ROLE "+quote(role)+" SET default_transaction_read_only = on", "ALTER ROLE "+quote(role)+" SET statement_timeout = '90s'", "ALTER ROLE "+quote(role)+" SET work_mem = '1MB'",
-		"GRANT SELECT ON latest, plain TO "+quote(role), "GRANT SELECT, INSERT, TRUNCATE ON crypto_sentiment TO "+quote(role),
-		"GRANT USAGE ON SCHEMA cryptoviz TO "+quote(role), "GRANT SELECT ON ALL TABLES IN SCHEMA cryptoviz TO "+quote(role))
+		"CREATE ROLE "+pg.Ident(role)+" LOGIN PASSWORD 'x'", "ALTER ROLE "+pg.Ident(role)+" SET default_transaction_read_only = on", "ALTER ROLE "+pg.Ident(role)+" SET statement_timeout = '90s'", "ALTER ROLE "+pg.Ident(role)+" SET work_mem = '1MB'",
+		"GRANT SELECT ON latest, plain TO "+pg.Ident(role), "GRANT SELECT, INSERT, TRUNCATE ON crypto_sentiment TO "+pg.Ident(role),
+		"GRANT USAGE ON SCHEMA cryptoviz TO "+pg.Ident(role), "GRANT SELECT ON ALL TABLES IN SCHEMA cryptoviz TO "+pg.Ident(role))
 	if aggregates {
 		sql = append(sql,
 			"CREATE MATERIALIZED VIEW daily WITH (timescaledb.continuous, timescaledb.materialized_only = false) AS SELECT time_bucket('1 day', time) AS bucket, source, max(value) AS high FROM crypto_sentiment GROUP BY 1, 2 WITH NO DATA",
 			"SELECT add_continuous_aggregate_policy('daily', interval '10 days', interval '1 hour', interval '90 minutes')", "SELECT add_retention_policy('daily', interval '400 days')", "COMMENT ON VIEW daily IS 'by the day'",
 			"CREATE MATERIALIZED VIEW weekly WITH (timescaledb.continuous) AS SELECT time_bucket('7 days', bucket) AS bucket, max(high) AS high FROM daily GROUP BY 1 WITH NO DATA",
-			"SELECT add_continuous_aggregate_policy('weekly', NULL, interval '1 hour', interval '90 minutes')", "GRANT SELECT ON daily TO "+quote(role))
+			"SELECT add_continuous_aggregate_policy('weekly', NULL, interval '1 hour', interval '90 minutes')", "GRANT SELECT ON daily TO "+pg.Ident(role))
 	}
 	for _, s := range sql {
 		w.exec(s)

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
+
 	"github.com/jackc/pgx/v5"
 )
 
@@ -34,8 +36,8 @@ type keptDefault struct {
 }
 
 // keep reads what hangs on a view.
-func (c *Catalog) keep(ctx context.Context, l *liveView) (*kept, error) {
-	k := &kept{name: quote(l.schema, l.name), alter: "ALTER VIEW "}
+func keep(ctx context.Context, c *Catalog, l *liveView) (*kept, error) {
+	k := &kept{name: pg.Ident(l.schema, l.name), alter: "ALTER VIEW "}
 	v, err := c.views(ctx)
 	if err != nil {
 		return nil, err
@@ -137,7 +139,7 @@ func (k *kept) statements(columns []viewColumn) (out []string) {
 		if name == "" {
 			return "PUBLIC"
 		}
-		return quote(name)
+		return pg.Ident(name)
 	}
 	for _, g := range k.revoked {
 		out = append(out, "REVOKE "+g.privilege+" ON "+k.name+" FROM "+role(g.grantee))
@@ -148,7 +150,7 @@ func (k *kept) statements(columns []viewColumn) (out []string) {
 			if !there(g.column) {
 				continue
 			}
-			sql += " (" + quote(g.column) + ")"
+			sql += " (" + pg.Ident(g.column) + ")"
 		}
 		sql += " ON " + k.name + " TO " + role(g.grantee)
 		if g.option {
@@ -158,17 +160,17 @@ func (k *kept) statements(columns []viewColumn) (out []string) {
 	}
 	for _, n := range k.notes {
 		if there(n.column) {
-			out = append(out, "COMMENT ON COLUMN "+k.name+"."+quote(n.column)+" IS "+literal(n.text))
+			out = append(out, "COMMENT ON COLUMN "+k.name+"."+pg.Ident(n.column)+" IS "+literal(n.text))
 		}
 	}
 	for _, d := range k.defaults {
 		if slices.Contains(columns, d.column) {
-			out = append(out, "ALTER VIEW "+k.name+" ALTER COLUMN "+quote(d.column.name)+" SET DEFAULT "+d.expr)
+			out = append(out, "ALTER VIEW "+k.name+" ALTER COLUMN "+pg.Ident(d.column.name)+" SET DEFAULT "+d.expr)
 		}
 	}
 	out = append(out, k.parts...)
 	if k.owner != "" {
-		out = append(out, k.alter+k.name+" OWNER TO "+quote(k.owner))
+		out = append(out, k.alter+k.name+" OWNER TO "+pg.Ident(k.owner))
 	}
 	return out
 }

@@ -6,6 +6,9 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
+	"github.com/cryptoviz/cryptoviz/provision/plan"
+
 	"github.com/jackc/pgx/v5"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
@@ -19,6 +22,8 @@ type Queries struct {
 	// Planned makes, in the schema that comes first in the search_path of tx, each table that the same plan will create or give
 	// other columns; hypertables as such if it may. tx is rolled back afterwards. nil: no table will be other than it is.
 	Planned func(ctx context.Context, tx pgx.Tx, hypertables bool) error
+	// FindGroups finds what must be changed together; nil: nothing is.
+	FindGroups func(ctx context.Context) (*groups, error)
 	// Destroying: all that is declared goes, and nothing is changed.
 	Destroying bool
 
@@ -139,7 +144,7 @@ func (q *Queries) ancestors(name string) (out []*query) {
 
 // dependsOn lists the addresses of what a query reads.
 func (q *Queries) dependsOn(name string) []string {
-	out := []string{EngineAddress}
+	out := []string{plan.EngineAddress}
 	var tables []string
 	for _, t := range q.Pipeline.Tables {
 		tables = append(tables, t.Name)
@@ -188,7 +193,7 @@ func (q *Queries) ask(ctx context.Context) (*answers, error) {
 			return nil, fmt.Errorf("ask the server about queries: %w", err)
 		}
 	case q.Planned == nil:
-		if err := q.askAtOnce(ctx, all, out); err != nil && sqlState(err) == "" {
+		if err := q.askAtOnce(ctx, all, out); err != nil && pg.Code(err) == "" {
 			return nil, fmt.Errorf("ask the server about queries: %w", err)
 		}
 	}
@@ -243,7 +248,7 @@ func (q *Queries) askAtOnce(ctx context.Context, all []*query, out *answers) err
 			sql, name, _ := tempView(i, x.text)
 			byName[name], views, names = x, append(views, sql), append(names, name)
 		}
-		return readAnswers(ctx, tx, views, names, func(name string, a *answer) { out.by[byName[name].name] = a })
+		return readAnswers(ctx, q.Catalog, tx, views, names, func(name string, a *answer) { out.by[byName[name].name] = a })
 	})
 }
 
@@ -266,7 +271,7 @@ func (q *Queries) askPrinted(ctx context.Context, all []*query, out *answers, v 
 				return err
 			})
 			switch {
-			case err != nil && sqlState(err) == "":
+			case err != nil && pg.Code(err) == "":
 				return err
 			case same:
 				out.by[x.name] = &answer{text: l.query, columns: l.columns}
@@ -295,7 +300,7 @@ func sameQuery(ctx context.Context, tx pgx.Tx, a, b string) (bool, error) {
 }
 
 // readAnswers makes temporary views and reads what the server made of them, in one request.
-func readAnswers(ctx context.Context, tx pgx.Tx, views, names []string, each func(string, *answer)) error {
+func readAnswers(ctx context.Context, c *Catalog, tx pgx.Tx, views, names []string, each func(string, *answer)) error {
 	var b pgx.Batch
 	for _, sql := range views {
 		b.Queue(sql)
@@ -315,8 +320,6 @@ func readAnswers(ctx context.Context, tx pgx.Tx, views, names []string, each fun
 		})
 		return err
 	})
-	if counted, ok := tx.(*countedTx); ok {
-		counted.catalog.count()
-	}
+	c.count()
 	return tx.SendBatch(ctx, &b).Close()
 }

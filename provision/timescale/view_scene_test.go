@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
+
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -42,7 +44,7 @@ func newScene(t *testing.T, start func(testing.TB) string) *scene {
 	w.p.Database.OnMissing = "error"
 	w.catalog = NewCatalog(db)
 	w.catalog.Pipeline = w.p
-	w.queries = &Queries{Pipeline: w.p, Catalog: w.catalog}
+	w.queries = NewQueries(w.p, w.catalog)
 	return w
 }
 
@@ -56,7 +58,7 @@ func timescaleURL(t testing.TB) string {
 			t.Fatal(err)
 		}
 		defer func() { _ = db.Close(context.WithoutCancel(t.Context())) }()
-		if caps, err := detect(t.Context(), db); err == nil && caps.Available != "" {
+		if caps, err := Detect(t.Context(), db); err == nil && caps.Available != "" {
 			if _, err := db.Exec(t.Context(), "CREATE EXTENSION timescaledb"); err != nil {
 				t.Fatal(err)
 			}
@@ -90,7 +92,7 @@ func (w *scene) dropRoles() {
 	}
 	defer func() { _ = db.Close(ctx) }()
 	for _, name := range w.roles {
-		if _, err := db.Exec(ctx, "DROP ROLE IF EXISTS "+quote(name)); err != nil {
+		if _, err := db.Exec(ctx, "DROP ROLE IF EXISTS "+pg.Ident(name)); err != nil {
 			w.t.Error(err)
 		}
 	}

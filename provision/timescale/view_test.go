@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
+
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -72,7 +74,7 @@ func viewConverges(t *testing.T, w *scene) {
 
 	t.Log("other columns: dropped and made again, with what hung on it")
 	w.exec("CREATE ROLE " + pgx.Identifier{w.role("viewer")}.Sanitize())
-	w.exec("GRANT SELECT ON latest TO " + quote(w.role("viewer")))
+	w.exec("GRANT SELECT ON latest TO " + pg.Ident(w.role("viewer")))
 	w.exec("GRANT SELECT (price) ON latest TO PUBLIC")
 	w.exec("COMMENT ON COLUMN latest.price IS 'in dollars'")
 	w.exec("COMMENT ON VIEW latest IS 'kept'")
@@ -230,7 +232,7 @@ func TestViewsPlanTogether(t *testing.T) {
 		_, err := tx.Exec(ctx, "CREATE TABLE coins (name text PRIMARY KEY, title text)")
 		return err
 	}
-	if have := w.view(top).DependsOn(); !slices.Equal(have, []string{EngineAddress, "table.coins", "view.base"}) {
+	if have := w.view(top).DependsOn(); !slices.Equal(have, []string{plan.EngineAddress, "table.coins", "view.base"}) {
 		t.Errorf("depends on %v", have)
 	}
 	w.catalog.Reset()
@@ -275,9 +277,9 @@ func TestViewsPlanTogether(t *testing.T) {
 
 	t.Log("a user who may make no schema, and owns the rest")
 	owner := w.role("plain")
-	w.exec("CREATE ROLE " + quote(owner) + " LOGIN PASSWORD 'x'; GRANT CREATE ON SCHEMA public TO " + quote(owner))
+	w.exec("CREATE ROLE " + pg.Ident(owner) + " LOGIN PASSWORD 'x'; GRANT CREATE ON SCHEMA public TO " + pg.Ident(owner))
 	for _, r := range []string{"TABLE ticks", "TABLE coins", "VIEW base", "VIEW top"} {
-		w.exec("ALTER " + r + " OWNER TO " + quote(owner))
+		w.exec("ALTER " + r + " OWNER TO " + pg.Ident(owner))
 	}
 	boss := w
 	w = w.as(owner, "x")
@@ -287,7 +289,7 @@ func TestViewsPlanTogether(t *testing.T) {
 	w.p.Views = append(w.p.Views, third, fourth)
 	w.apply(w.view(fourth))
 	w.apply(w.view(third))
-	boss.exec("ALTER VIEW third OWNER TO " + quote(boss.text("SELECT current_user::text")))
+	boss.exec("ALTER VIEW third OWNER TO " + pg.Ident(boss.text("SELECT current_user::text")))
 	third.Description = "new"
 	w.expect(w.see(w.view(third)), plan.Update, []string{"description:  -> new (intent)"}, "CV-V07")
 	fourth.Query = "SELECT title, rank FROM coins" // a column that the plan adds
@@ -308,7 +310,7 @@ func TestViewsPlanTogether(t *testing.T) {
 	w.queries.Planned, fourth.Query = nil, "SELECT title FROM coins"
 
 	t.Log("a user who may not even make temporary views")
-	boss.exec("REVOKE TEMPORARY ON DATABASE " + quote(w.db.Config().ConnConfig.Database) + " FROM PUBLIC")
+	boss.exec("REVOKE TEMPORARY ON DATABASE " + pg.Ident(w.db.Config().ConnConfig.Database) + " FROM PUBLIC")
 	fourth.Query = "SELECT  coins.title\nFROM coins -- written in another way"
 	w.catalog.Reset()
 	w.expect(w.see(w.view(fourth)), plan.None, nil)
@@ -329,7 +331,7 @@ func (w *scene) as(user, password string) *scene {
 	other := *w
 	other.db, other.catalog = db, NewCatalog(db)
 	other.catalog.Pipeline = w.p
-	other.queries = &Queries{Pipeline: w.p, Catalog: other.catalog}
+	other.queries = NewQueries(w.p, other.catalog)
 	return &other
 }
 

@@ -108,7 +108,7 @@ func appended(have, want string, names []string) ([]string, bool) {
 	for k, name := range names {
 		part, plain := strings.CutSuffix(parts[k], " AS "+name)
 		if !plain {
-			if part, plain = strings.CutSuffix(parts[k], " AS "+quote(name)); !plain {
+			if part, plain = strings.CutSuffix(parts[k], " AS "+pg.Ident(name)); !plain {
 				return nil, false
 			}
 		}

@@ -37,7 +37,7 @@ func (t *trial) run(ctx context.Context, tx pgx.Tx) error {
 		return err
 	})
 	path := shadow
-	if sqlState(err) == "42501" {
+	if pg.Code(err) == "42501" {
 		t.temp, path = true, "pg_temp"
 		if _, err := tx.Exec(ctx, "CREATE TEMPORARY TABLE "+shadow+" () ON COMMIT DROP"); err != nil { // there is no schema before the first one
 			return err
@@ -53,7 +53,7 @@ func (t *trial) run(ctx context.Context, tx pgx.Tx) error {
 	}
 	if t.q.Planned != nil {
 		if err := Attempt(ctx, tx, func() error { return t.q.Planned(ctx, tx, !t.temp) }); err != nil {
-			if sqlState(err) == "" {
+			if pg.Code(err) == "" {
 				return err
 			}
 			t.out.unplanned = err.Error()
@@ -87,7 +87,7 @@ func (t *trial) read(ctx context.Context, tx pgx.Tx, i int, x *query) (*answer, 
 	out := &answer{}
 	sql, name, lead := tempView(i, t.here(x.text))
 	err := Attempt(ctx, tx, func() error {
-		if err := readAnswers(ctx, tx, []string{sql}, []string{name}, func(_ string, a *answer) { out = a }); err != nil {
+		if err := readAnswers(ctx, t.q.Catalog, tx, []string{sql}, []string{name}, func(_ string, a *answer) { out = a }); err != nil {
 			return err
 		}
 		return errRollback
@@ -106,7 +106,7 @@ func (t *trial) read(ctx context.Context, tx pgx.Tx, i int, x *query) (*answer, 
 
 // make makes a view or an aggregate for those that read it, and hears what the server says to that.
 func (t *trial) make(ctx context.Context, tx pgx.Tx, x *query, a *answer) error {
-	name := quote(t.shadow, x.name)
+	name := pg.Ident(t.shadow, x.name)
 	if x.aggregate == nil {
 		err := Attempt(ctx, tx, func() error { return Single(ctx, tx, "CREATE VIEW "+name+" AS\n"+t.here(x.text)) })
 		return t.refuse(a, err)
@@ -136,7 +136,7 @@ func (t *trial) make(ctx context.Context, tx pgx.Tx, x *query, a *answer) error 
 
 // inPlace finds out whether the server can add the new columns of an aggregate without making it anew.
 func (t *trial) inPlace(ctx context.Context, tx pgx.Tx, x *query, a *answer, l *liveView) error {
-	if !atLeast(t.s.caps.Version, 2, 28) || !prefix(l.columns, a.columns) {
+	if !t.s.caps.atLeast(2, 28) || !prefix(l.columns, a.columns) {
 		return nil
 	}
 	var names []string
@@ -147,13 +147,13 @@ func (t *trial) inPlace(ctx context.Context, tx pgx.Tx, x *query, a *answer, l *
 	if !ok {
 		return nil
 	}
-	name, definition := quote(t.shadow, x.name), ""
+	name, definition := pg.Ident(t.shadow, x.name), ""
 	statements := []string{aggregateSQL(name, l.query, &spec.Aggregate{RealTime: l.real}, t.s.caps)[0]}
 	var steps []string
 	for i, c := range a.columns[len(l.columns):] {
-		add := " ADD COLUMN " + quote(c.name) + " " + c.typ + " GENERATED ALWAYS AS (" + exprs[i] + ") STORED"
+		add := " ADD COLUMN " + pg.Ident(c.name) + " " + c.typ + " GENERATED ALWAYS AS (" + exprs[i] + ") STORED"
 		statements = append(statements, "ALTER MATERIALIZED VIEW "+name+add)
-		steps = append(steps, "ALTER MATERIALIZED VIEW "+quote(l.schema, l.name)+add)
+		steps = append(steps, "ALTER MATERIALIZED VIEW "+pg.Ident(l.schema, l.name)+add)
 	}
 	err := Attempt(ctx, tx, func() error {
 		for _, sql := range statements {
@@ -183,7 +183,7 @@ func (t *trial) refuse(a *answer, err error) error {
 	if err == nil {
 		return nil
 	}
-	if slices.Contains([]string{"55P03", "40P01", "57014"}, sqlState(err)) { // a lock, a deadlock, the time
+	if slices.Contains([]string{"55P03", "40P01", "57014"}, pg.Code(err)) { // a lock, a deadlock, the time
 		a.untried = err.Error()
 		return nil
 	}
@@ -228,7 +228,7 @@ func ident(name string) string {
 	if plainName.MatchString(name) {
 		return name
 	}
-	return quote(name)
+	return pg.Ident(name)
 }
 
 // Attempt runs f inside a savepoint, and takes back what it did when it fails.
@@ -250,11 +250,12 @@ func Attempt(ctx context.Context, tx pgx.Tx, f func() error) error {
 // Single runs one statement. What comes from pipeline.hcl goes through here: Exec without arguments would run every statement
 // of a text, and one of "…; COMMIT; DROP TABLE x" would outlive the transaction that is rolled back.
 func Single(ctx context.Context, tx pgx.Tx, sql string) error {
-	if counted, ok := tx.(*countedTx); ok {
-		counted.catalog.count()
+	rows, err := tx.Query(ctx, sql, pgx.QueryExecModeExec)
+	if err != nil {
+		return err
 	}
-	_, err := tx.Conn().PgConn().ExecParams(ctx, sql, nil, nil, nil, nil).Close()
-	return err
+	rows.Close()
+	return rows.Err()
 }
 
 // objection is what the server says against a query.
@@ -274,17 +275,17 @@ func (r *objection) String() string {
 
 // refused tells what the server has against a statement; nil when the error is another: a lost connection, a lock, a timeout.
 func refused(err error) *objection {
-	pg, ok := errors.AsType[*pgconn.PgError](err)
-	if !ok || !slices.Contains([]string{"0A", "21", "22", "23", "2B", "2F", "3F", "42", "54", "55", "P0", "XX"}, pg.Code[:min(2, len(pg.Code))]) || pg.Code == "55P03" {
+	e, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok || !slices.Contains([]string{"0A", "21", "22", "23", "2B", "2F", "3F", "42", "54", "55", "P0", "XX"}, e.Code[:min(2, len(e.Code))]) || e.Code == "55P03" {
 		return nil
 	}
-	r := &objection{code: pg.Code, text: pg.Message, position: int(pg.Position)}
-	for _, more := range []string{pg.Detail, pg.Hint} {
+	r := &objection{code: e.Code, text: e.Message, position: int(e.Position)}
+	for _, more := range []string{e.Detail, e.Hint} {
 		if more != "" {
 			r.text += ". " + strings.TrimSuffix(more, ".")
 		}
 	}
-	r.text += " (SQLSTATE " + pg.Code + ")"
+	r.text += " (SQLSTATE " + e.Code + ")"
 	return r
 }
 
@@ -315,11 +316,11 @@ func (q *Queries) Unqualified(ctx context.Context, sql string) (string, error) {
 // ReadsLeaving tells of a query that was refused for a removed object: a trial hides those behind types of the same names. ""
 // when it was refused for something else.
 func ReadsLeaving(p *spec.Pipeline, err error) string {
-	pg, ok := errors.AsType[*pgconn.PgError](err)
-	if !ok || pg.Code != "42809" { // wrong object type
+	e, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok || e.Code != "42809" { // wrong object type
 		return ""
 	}
-	i := slices.IndexFunc(p.Removed, func(r *spec.Removed) bool { return strings.Contains(pg.Message, `"`+r.Name+`"`) })
+	i := slices.IndexFunc(p.Removed, func(r *spec.Removed) bool { return strings.Contains(e.Message, `"`+r.Name+`"`) })
 	if i < 0 {
 		return ""
 	}
@@ -343,15 +344,6 @@ func (q *Queries) where(at, text string, position int) string {
 		}
 	}
 	return fmt.Sprintf("%s:%d:%d", at, line, column)
-}
-
-// atLeast compares TimescaleDB's versions.
-func atLeast(version string, major, minor int) bool {
-	var a, b int
-	if _, err := fmt.Sscanf(version, "%d.%d", &a, &b); err != nil {
-		return false
-	}
-	return a > major || a == major && b >= minor
 }
 
 // prefix tells whether columns are the first ones of others.
