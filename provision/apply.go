@@ -13,7 +13,6 @@ import (
 
 	"github.com/cryptoviz/cryptoviz/provision/ledger"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
-	"github.com/cryptoviz/cryptoviz/provision/timescale"
 )
 
 // parallel is how many objects are read, judged or applied at once.
@@ -415,7 +414,7 @@ func (run *applying) forbidden(ctx context.Context, c plan.Change) string {
 	}
 	for other, r := range run.byAddress {
 		needs := slices.Contains(r.DependsOn(), c.Address) && !strings.HasPrefix(other, "role.") // privileges go with what they are on
-		needs = needs || c.Address == plan.EngineAddress && r.Want() == nil                 // it holds the marks of what is left
+		needs = needs || c.Address == plan.EngineAddress && r.Want() == nil                      // it holds the marks of what is left
 		if o, known := run.outcome[other]; known && o != Done && needs {
 			return fmt.Sprintf("%s still needs it", other)
 		}

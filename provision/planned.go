@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/engine/schema"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/provision/grafana"
@@ -66,14 +67,14 @@ func (w *World) makePlanned(ctx context.Context, tx pgx.Tx, hypertables bool) er
 	}
 	for _, t := range w.planned {
 		for _, sql := range timescale.CreateSQL(t, caps, w.now()) {
-			if err := timescale.Single(ctx, tx, sql); err != nil {
+			if err := pg.ExecSingle(ctx, tx, sql); err != nil {
 				return fmt.Errorf("try table %s: %w", t.Name, err)
 			}
 		}
 	}
 	for _, name := range w.leaving() {
-		err := timescale.Attempt(ctx, tx, func() error {
-			return timescale.Single(ctx, tx, "CREATE TYPE "+pgx.Identifier{name}.Sanitize()+" AS ()")
+		err := pg.Savepoint(ctx, tx, func() error {
+			return pg.ExecSingle(ctx, tx, "CREATE TYPE "+pgx.Identifier{name}.Sanitize()+" AS ()")
 		})
 		if err != nil && refusal(err) == "" { // without a schema of the trial's own the name is taken: then it cannot be hidden
 			return err
@@ -195,7 +196,7 @@ func (w *World) explain(ctx context.Context, p *plan.Plan) error {
 		return err
 	}
 	name := "cryptoviz_plan_" + strings.ToLower(rand.Text()[:10])
-	err = timescale.Attempt(ctx, tx, func() error {
+	err = pg.Savepoint(ctx, tx, func() error {
 		_, err := tx.Exec(ctx, "CREATE SCHEMA "+name)
 		return err
 	})
@@ -304,8 +305,8 @@ func (w *World) viewsOf(p *plan.Plan) (out []asked) {
 func makeViews(ctx context.Context, tx pgx.Tx, left []asked) {
 	for round := len(left); round > 0 && len(left) > 0; round-- {
 		left = slices.DeleteFunc(left, func(v asked) bool {
-			return timescale.Attempt(ctx, tx, func() error {
-				return timescale.Single(ctx, tx, "CREATE VIEW "+pgx.Identifier{v.what}.Sanitize()+" AS\n"+v.sql)
+			return pg.Savepoint(ctx, tx, func() error {
+				return pg.ExecSingle(ctx, tx, "CREATE VIEW "+pgx.Identifier{v.what}.Sanitize()+" AS\n"+v.sql)
 			}) == nil
 		})
 	}
@@ -313,7 +314,7 @@ func makeViews(ctx context.Context, tx pgx.Tx, left []asked) {
 
 // try has the server read one query; the text is what it says against it.
 func try(ctx context.Context, tx pgx.Tx, p *spec.Pipeline, q asked) (string, error) {
-	err := timescale.Attempt(ctx, tx, func() error {
+	err := pg.Savepoint(ctx, tx, func() error {
 		// Prepared, not explained: whatever stands in a file, nothing of it is run.
 		_, err := tx.Conn().PgConn().Prepare(ctx, "", q.sql, nil)
 		return err

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"slices"
+	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -109,4 +110,54 @@ func Code(err error) string {
 		return pg.Code
 	}
 	return ""
+}
+
+// StatementError is a statement that failed.
+type StatementError struct {
+	SQL string
+	Err error
+}
+
+func (e *StatementError) Error() string { return FirstLine(e.SQL) + ": " + ServerText(e.Err) }
+
+func (e *StatementError) Unwrap() error { return e.Err }
+
+// Refuses tells whether an SQLSTATE is about the statement itself, and not about the connection, a lock or a privilege.
+func Refuses(state string) bool {
+	if state == "42501" || len(state) != 5 {
+		return false
+	}
+	switch state[:2] {
+	case "0A", "21", "22", "23", "2B", "42", "TS": // TS is TimescaleDB's own
+		return true
+	}
+	return state == "55000" || state == "P0001"
+}
+
+// ServerText is the server's own message, with its hint.
+func ServerText(err error) string {
+	e, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok {
+		return err.Error()
+	}
+	text := e.Message
+	if e.Detail != "" {
+		text += ": " + e.Detail
+	}
+	if e.Hint != "" {
+		text += " (" + e.Hint + ")"
+	}
+	return text
+}
+
+// FirstLine is how an error names a statement.
+func FirstLine(s string) string {
+	for strings.HasPrefix(s, "--") { // a comment tells nothing of the statement below it
+		_, s, _ = strings.Cut(s, "\n")
+	}
+	line, _, more := strings.Cut(s, "\n")
+	if more {
+		line += " …"
+	}
+	return line
 }

@@ -7,10 +7,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cryptoviz/cryptoviz/engine/pg"
-
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/units"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
@@ -247,9 +246,9 @@ func (a *Aggregate) judgePolicies(ctx context.Context, c *plan.Change, l *liveAg
 	}
 	var no *objection
 	err := a.Queries.Catalog.trial(ctx, func(tx pgx.Tx) error {
-		err := Attempt(ctx, tx, func() error {
+		err := pg.Savepoint(ctx, tx, func() error {
 			for _, sql := range steps {
-				if err := Single(ctx, tx, sql); err != nil {
+				if err := pg.ExecSingle(ctx, tx, sql); err != nil {
 					return err
 				}
 			}

@@ -7,10 +7,9 @@ import (
 	"regexp"
 	"time"
 
-	"github.com/cryptoviz/cryptoviz/engine/pg"
-
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/units"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
@@ -65,7 +64,7 @@ func (v *coverage) readSource(ctx context.Context, tx pgx.Tx, l *liveAggregate) 
 	}
 	var chunks []chunkRange
 	var k chunkRange
-	err := forEach(ctx, tx, `SELECT range_start, range_end FROM timescaledb_information.chunks WHERE hypertable_schema = $1 AND hypertable_name = $2
+	err := pg.ForEach(ctx, tx, `SELECT range_start, range_end FROM timescaledb_information.chunks WHERE hypertable_schema = $1 AND hypertable_name = $2
 		AND range_start IS NOT NULL ORDER BY range_start`, []any{l.ref.fromSchema, l.ref.fromName}, []any{&k.from, &k.to}, func() error {
 		chunks = append(chunks, k)
 		return nil
@@ -105,7 +104,7 @@ func (v *coverage) readStored(ctx context.Context, tx pgx.Tx, l *liveAggregate, 
 		width = m[1]
 	}
 	var micros int64
-	if err := tx.QueryRow(ctx, fmt.Sprintf("SELECT min(%[1]s), max(%[1]s), now(), (extract(epoch FROM %[3]s::interval) * 1000000)::bigint FROM %[2]s", pg.Ident(column), stored, literal(width))).
+	if err := tx.QueryRow(ctx, fmt.Sprintf("SELECT min(%[1]s), max(%[1]s), now(), (extract(epoch FROM %[3]s::interval) * 1000000)::bigint FROM %[2]s", pg.Ident(column), stored, pg.Literal(width))).
 		Scan(&v.from, &v.to, &v.now, &micros); err != nil {
 		return err
 	}
@@ -208,8 +207,8 @@ var errTooLong = errors.New("it takes too long")
 
 // withinTime runs a query that may have much to read, for five seconds; then it ends with errTooLong.
 func withinTime(ctx context.Context, tx pgx.Tx, f func() error) error {
-	err := Attempt(ctx, tx, func() error {
-		if err := setLocal(ctx, tx, "statement_timeout", "5s"); err != nil {
+	err := pg.Savepoint(ctx, tx, func() error {
+		if err := pg.SetLocal(ctx, tx, "statement_timeout", "5s"); err != nil {
 			return err
 		}
 		return f()

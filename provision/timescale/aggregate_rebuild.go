@@ -6,10 +6,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/cryptoviz/cryptoviz/engine/pg"
-
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
@@ -98,7 +97,7 @@ func indexesOf(ctx context.Context, q *Queries, l *liveAggregate) ([]string, err
 	var out []string
 	var name, using string
 	err := q.Catalog.trial(ctx, func(tx pgx.Tx) error {
-		return forEach(ctx, tx, `SELECT c.relname::text, substring(k.definition FROM ' USING (.*)$') FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid, LATERAL (SELECT pg_get_indexdef(i.indexrelid) AS definition) k
+		return pg.ForEach(ctx, tx, `SELECT c.relname::text, substring(k.definition FROM ' USING (.*)$') FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid, LATERAL (SELECT pg_get_indexdef(i.indexrelid) AS definition) k
 			WHERE i.indrelid = to_regclass($1) AND NOT (starts_with(c.relname::text, $3 || '_') AND i.indnatts <= 2
 			AND k.definition LIKE '% btree (%' || (SELECT quote_ident(d.column_name) FROM timescaledb_information.dimensions d WHERE d.hypertable_schema = $2 AND d.hypertable_name = $3 AND d.dimension_number = 1) || ' DESC)')
 			ORDER BY 1`, []any{pg.Ident(l.ref.storedSchema, l.ref.storedName), l.ref.storedSchema, l.ref.storedName}, []any{&name, &using}, func() error {

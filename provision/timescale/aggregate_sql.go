@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
 
@@ -24,11 +25,11 @@ func aggregateSQL(name, query string, a *spec.Aggregate, caps Capabilities) []st
 
 func addRefreshSQL(name string, r *spec.Refresh, caps Capabilities) string {
 	return fmt.Sprintf("SELECT %s(%s, start_offset => %s, end_offset => %s, schedule_interval => %s, if_not_exists => true)",
-		caps.fn("add_continuous_aggregate_policy"), literal(name), interval(r.Start), interval(r.End), interval(r.Every))
+		caps.fn("add_continuous_aggregate_policy"), pg.Literal(name), pg.Interval(r.Start), pg.Interval(r.End), pg.Interval(r.Every))
 }
 
 func retainSQL(name string, keep time.Duration, caps Capabilities) string {
-	return fmt.Sprintf("SELECT %s(%s, drop_after => %s, if_not_exists => true)", caps.fn("add_retention_policy"), literal(name), interval(keep))
+	return fmt.Sprintf("SELECT %s(%s, drop_after => %s, if_not_exists => true)", caps.fn("add_retention_policy"), pg.Literal(name), pg.Interval(keep))
 }
 
 // deleteJobSQL deletes a policy's job, if it is still there.
@@ -41,13 +42,13 @@ func deleteJobSQL(j *job, caps Capabilities) string {
 func refreshSQL(name, from string, r *spec.Refresh, force bool, caps Capabilities) string {
 	start, end, more := "NULL", "now()", ""
 	if from != "" {
-		start = literal(from)
+		start = pg.Literal(from)
 	}
 	if r != nil && r.End > 0 {
-		end += " - " + interval(r.End)
+		end += " - " + pg.Interval(r.End)
 	}
 	if force {
 		more = ", force => true"
 	}
-	return fmt.Sprintf("CALL %s(%s, %s, %s%s)", caps.fn("refresh_continuous_aggregate"), literal(name), start, end, more)
+	return fmt.Sprintf("CALL %s(%s, %s, %s%s)", caps.fn("refresh_continuous_aggregate"), pg.Literal(name), start, end, more)
 }

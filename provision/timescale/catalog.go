@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -14,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/provision/ledger"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
@@ -186,7 +186,7 @@ func (c *Catalog) trialOn(ctx context.Context, db *pgxpool.Pool, f func(pgx.Tx) 
 	c.count()
 	err := pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
 		counted := &countedTx{tx, c}
-		if err := setLocal(ctx, counted, "lock_timeout", "500ms", "statement_timeout", "30s", "TimeZone", "UTC", "jit", "off"); err != nil {
+		if err := pg.SetLocal(ctx, counted, "lock_timeout", "500ms", "statement_timeout", "30s", "TimeZone", "UTC", "jit", "off"); err != nil {
 			return err
 		}
 		if err := f(counted); err != nil {
@@ -199,21 +199,6 @@ func (c *Catalog) trialOn(ctx context.Context, db *pgxpool.Pool, f func(pgx.Tx) 
 		return nil
 	}
 	return err
-}
-
-// setLocal sets settings for the rest of a transaction, in one request.
-func setLocal(ctx context.Context, tx pgx.Tx, pairs ...string) error {
-	var calls []string
-	for i := 0; i < len(pairs); i += 2 {
-		calls = append(calls, "set_config("+literal(pairs[i])+", "+literal(pairs[i+1])+", true)")
-	}
-	_, err := tx.Exec(ctx, "SELECT "+strings.Join(calls, ", "))
-	return err
-}
-
-// plainText makes the server's texts of expressions, bounds and intervals independent of the session's settings.
-func plainText(ctx context.Context, tx pgx.Tx) error {
-	return setLocal(ctx, tx, "search_path", "pg_catalog", "TimeZone", "UTC", "IntervalStyle", "postgres", "DateStyle", "ISO", "extra_float_digits", "1", "quote_all_identifiers", "off")
 }
 
 // countedTx counts its requests.

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 )
 
 // snapshot is the database at one moment.
@@ -159,7 +161,7 @@ func (c *Catalog) read(ctx context.Context) (*snapshot, error) {
 		if s.caps, err = Detect(ctx, counted); err != nil {
 			return err
 		}
-		if err := setLocal(ctx, counted, "jit", "off"); err != nil { // compiling these queries takes longer than running them
+		if err := pg.SetLocal(ctx, counted, "jit", "off"); err != nil { // compiling these queries takes longer than running them
 			return err
 		}
 		if err := s.readAll(ctx, counted, c.concerned()); err != nil {
@@ -180,7 +182,7 @@ func (s *snapshot) readAll(ctx context.Context, tx pgx.Tx, concerned nameSet) er
 	if err != nil {
 		return err
 	}
-	if err := plainText(ctx, tx); err != nil {
+	if err := pg.PlainText(ctx, tx); err != nil {
 		return err
 	}
 	if err := s.readParts(ctx, tx, byOID, nameSet(nil).of(s.relations, "r", "p"), concerned.of(s.relations, "r", "p")); err != nil {
@@ -198,22 +200,11 @@ func (s *snapshot) readAll(ctx context.Context, tx pgx.Tx, concerned nameSet) er
 	return s.readTimescale(ctx, tx)
 }
 
-// forEach runs a query and calls f for each row. It is planned for its arguments each time: a prepared plan is made for a few
-// tables and is slow with many.
-func forEach(ctx context.Context, tx pgx.Tx, sql string, args []any, into []any, f func() error) error {
-	rows, err := tx.Query(ctx, sql, append([]any{pgx.QueryExecModeExec}, args...)...)
-	if err != nil {
-		return err
-	}
-	_, err = pgx.ForEachRow(rows, into, f)
-	return err
-}
-
 // readRelations asks for nothing that locks a relation: pg_get_partkeydef and pg_total_relation_size do, and wait for who holds it.
 func (s *snapshot) readRelations(ctx context.Context, tx pgx.Tx) (map[uint32]*relation, error) {
 	byOID := map[uint32]*relation{}
 	var r relation
-	err := forEach(ctx, tx, `SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text, coalesce(d.description, ''),
+	err := pg.ForEach(ctx, tx, `SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text, coalesce(d.description, ''),
 		coalesce((SELECT CASE p.partstrat WHEN 'r' THEN 'RANGE' WHEN 'l' THEN 'LIST' ELSE 'HASH' END || ' (' || string_agg(coalesce(quote_ident(a.attname), 'an expression'), ', ' ORDER BY k.i) || ')'
 			FROM pg_partitioned_table p, unnest(p.partattrs::int2[]) WITH ORDINALITY k(num, i) LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.num WHERE p.partrelid = c.oid GROUP BY p.partstrat), ''),
 		CASE WHEN k.n > 0 AND k.known THEN k.rows WHEN k.n > 0 THEN -1 ELSE c.reltuples::bigint END,
@@ -246,7 +237,7 @@ func (s *snapshot) readParts(ctx context.Context, tx pgx.Tx, byOID map[uint32]*r
 func readColumns(ctx context.Context, tx pgx.Tx, byOID map[uint32]*relation, oids, whole []int64) error {
 	var oid uint32
 	var c liveColumn
-	return forEach(ctx, tx, `SELECT a.attrelid, a.attnum, a.attname::text, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+	return pg.ForEach(ctx, tx, `SELECT a.attrelid, a.attnum, a.attname::text, format_type(a.atttypid, a.atttypmod), a.attnotnull,
 		coalesce(CASE WHEN a.attgenerated = '' THEN pg_get_expr(e.adbin, 0) WHEN a.attrelid = ANY($2::bigint[]::oid[]) THEN pg_get_expr(e.adbin, e.adrelid) END, ''),
 		a.attgenerated <> '', a.attgenerated = 'v', a.attidentity <> '', coalesce(d.description, '')
 		FROM pg_attribute a LEFT JOIN pg_attrdef e ON e.adrelid = a.attrelid AND e.adnum = a.attnum
@@ -275,7 +266,7 @@ func (s *snapshot) readIndexes(ctx context.Context, tx pgx.Tx, byOID map[uint32]
 	if s.caps.Number >= 150000 {
 		nullsDiffer = "NOT i.indnullsnotdistinct"
 	}
-	return forEach(ctx, tx, `SELECT i.indrelid, c.relname::text, coalesce(k.conname::text, ''), i.indisprimary, i.indisunique, i.indisvalid, i.indkey::int2[],
+	return pg.ForEach(ctx, tx, `SELECT i.indrelid, c.relname::text, coalesce(k.conname::text, ''), i.indisprimary, i.indisunique, i.indisvalid, i.indkey::int2[],
 		CASE WHEN m.amname = 'btree' AND i.indpred IS NULL AND i.indexprs IS NULL AND i.indnatts = i.indnkeyatts AND 0 = ALL (i.indoption::int2[]) AND `+nullsDiffer+`
 			AND NOT EXISTS (SELECT FROM unnest(i.indkey::int2[], i.indclass::oid[], i.indcollation::oid[]) AS p(num, class, collation_) JOIN pg_opclass o ON o.oid = p.class
 				JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = p.num WHERE NOT o.opcdefault OR p.collation_ <> a.attcollation) THEN ''
@@ -314,7 +305,7 @@ func readPartitions(ctx context.Context, tx pgx.Tx, byOID map[uint32]*relation, 
 		}
 		return time.UnixMicro(*us).UTC()
 	}
-	return forEach(ctx, tx, `SELECT i.inhparent, n.nspname::text, c.relname::text, c.reltuples::bigint, `+bound("FROM")+`, `+bound("TO")+`
+	return pg.ForEach(ctx, tx, `SELECT i.inhparent, n.nspname::text, c.relname::text, c.reltuples::bigint, `+bound("FROM")+`, `+bound("TO")+`
 		FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON n.oid = c.relnamespace,
 		LATERAL (SELECT pg_get_expr(c.relpartbound, 0) AS bound, EXISTS (SELECT FROM pg_partitioned_table t JOIN pg_attribute a ON a.attrelid = t.partrelid AND a.attnum = t.partattrs[0]
 			WHERE t.partrelid = i.inhparent AND t.partstrat = 'r' AND t.partnatts = 1 AND a.atttypid = 'timestamptz'::regtype) AS times) k

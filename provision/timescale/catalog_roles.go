@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/provision/ledger"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
@@ -133,7 +134,7 @@ const (
 func (c *Catalog) readRoles(ctx context.Context) (*roleSnapshot, error) {
 	r := &roleSnapshot{roles: map[string]*liveRole{}, relations: map[string]*grantable{}, usage: map[string][]string{}}
 	err := c.trialOfRoles(ctx, func(tx pgx.Tx) error {
-		if err := plainText(ctx, tx); err != nil {
+		if err := pg.PlainText(ctx, tx); err != nil {
 			return err
 		}
 		if err := tx.QueryRow(ctx, selfSQL).Scan(&r.database, &r.user, &r.super, &r.creates, &r.passwords); err != nil {

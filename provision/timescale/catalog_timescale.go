@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 )
 
 // microseconds makes SQL of an interval, or of a time since 1970, as a whole number; a month has 30 days, as TimescaleDB has it.
@@ -78,7 +80,7 @@ func (s *snapshot) readHypertables(ctx context.Context, tx pgx.Tx) error {
 	var interval *int64
 	var usable bool
 	found := map[uint32]*hypertable{}
-	err := forEach(ctx, tx, `SELECT h.hypertable_schema::text, h.hypertable_name::text, d.column_name::text, `+microseconds("d.time_interval")+`, h.num_chunks::int,
+	err := pg.ForEach(ctx, tx, `SELECT h.hypertable_schema::text, h.hypertable_name::text, d.column_name::text, `+microseconds("d.time_interval")+`, h.num_chunks::int,
 		h.compression_enabled, coalesce(has_schema_privilege(n.oid, 'USAGE'), false) FROM timescaledb_information.hypertables h
 		JOIN timescaledb_information.dimensions d ON d.hypertable_schema = h.hypertable_schema AND d.hypertable_name = h.hypertable_name AND d.dimension_number = 1
 		LEFT JOIN pg_namespace n ON n.nspname = h.hypertable_schema`, nil,
@@ -120,7 +122,7 @@ func readSettings(ctx context.Context, tx pgx.Tx, sql string, found map[uint32]*
 	}
 	var oid uint32
 	var segment, order string
-	return forEach(ctx, tx, sql, []any{oids}, []any{&oid, &segment, &order}, func() error {
+	return pg.ForEach(ctx, tx, sql, []any{oids}, []any{&oid, &segment, &order}, func() error {
 		found[oid].segmentBy, found[oid].orderBy = splitNames(segment), splitNames(order)
 		return nil
 	})
@@ -143,7 +145,7 @@ func (s *snapshot) aggregatesFrom() string {
 
 func (s *snapshot) readAggregates(ctx context.Context, tx pgx.Tx) error {
 	var a aggregateRef
-	return forEach(ctx, tx, `SELECT view_schema::text, view_name::text, hypertable_schema::text, hypertable_name::text,
+	return pg.ForEach(ctx, tx, `SELECT view_schema::text, view_name::text, hypertable_schema::text, hypertable_name::text,
 		materialization_hypertable_schema::text, materialization_hypertable_name::text FROM `+s.aggregatesFrom(), nil,
 		[]any{&a.schema, &a.name, &a.fromSchema, &a.fromName, &a.storedSchema, &a.storedName}, func() error {
 			if s.find(a.schema, a.name) != nil {
@@ -164,7 +166,7 @@ func (s *snapshot) readJobs(ctx context.Context, tx pgx.Tx) error {
 		return new(lasting(*us))
 	}
 	// The texts in config are in the style of the session that wrote them: only the cast reads them all.
-	return forEach(ctx, tx, `SELECT job_id, proc_name::text, coalesce(hypertable_schema::text, ''), coalesce(hypertable_name::text, ''), scheduled, CASE WHEN isfinite(next_start) THEN next_start END, `+ // -infinity while the job runs
+	return pg.ForEach(ctx, tx, `SELECT job_id, proc_name::text, coalesce(hypertable_schema::text, ''), coalesce(hypertable_name::text, ''), scheduled, CASE WHEN isfinite(next_start) THEN next_start END, `+ // -infinity while the job runs
 		microseconds("schedule_interval")+`, `+age("drop_after")+`, `+age("compress_after")+`, `+age("start_offset")+`, `+age("end_offset")+`,
 		coalesce(`+number("drop_after")+`, `+number("compress_after")+`, '')
 		FROM timescaledb_information.jobs WHERE proc_name IN ('policy_retention', 'policy_compression', 'policy_refresh_continuous_aggregate') ORDER BY job_id`, nil,

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 )
 
 // viewSnapshot is what the catalog knows of views and continuous aggregates beyond their names.
@@ -101,7 +103,7 @@ func (c *Catalog) readViews(ctx context.Context, named nameSet) (*viewSnapshot, 
 		return nil, fmt.Errorf("read the database's views: the search_path of %s names no schema that exists: tables and views would have no place", v.user)
 	}
 	err = c.trial(ctx, func(tx pgx.Tx) error {
-		if err := plainText(ctx, tx); err != nil {
+		if err := pg.PlainText(ctx, tx); err != nil {
 			return err
 		}
 		var b pgx.Batch

@@ -7,9 +7,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/cryptoviz/cryptoviz/engine/pg"
-
 	"github.com/jackc/pgx/v5"
+
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 )
 
 // nameSet is a set of names of relations; nil stands for all.
@@ -92,7 +92,7 @@ func (c *Catalog) whole(ctx context.Context, r *relation) (*relation, error) {
 		one := *r
 		one.columns, one.indexes, one.partial = nil, nil, false
 		err = c.trial(ctx, func(tx pgx.Tx) error {
-			if err := plainText(ctx, tx); err != nil {
+			if err := pg.PlainText(ctx, tx); err != nil {
 				return err
 			}
 			oids := []int64{int64(r.oid)}
@@ -125,5 +125,5 @@ func (c *Catalog) busy(ctx context.Context, err error) error {
 	if pg.Code(err) != "55P03" {
 		return err
 	}
-	return fmt.Errorf("another session holds a lock on what this reads%s: %w; wait for that session, or end it", longest(ctx, c.DB), err)
+	return fmt.Errorf("another session holds a lock on what this reads%s: %w; wait for that session, or end it", pg.OldestTransaction(ctx, c.DB), err)
 }

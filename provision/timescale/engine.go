@@ -10,10 +10,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cryptoviz/cryptoviz/engine/pg"
-
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/engine/schema"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/units"
@@ -163,7 +162,7 @@ func (e *Engine) Judge(ctx context.Context, c *plan.Change) error {
 	if err := e.readAgain(ctx, c); err != nil {
 		return err
 	}
-	steps := []string{"BEGIN", fmt.Sprintf("SET LOCAL lock_timeout = '%s'", lockWait)}
+	steps := []string{"BEGIN", fmt.Sprintf("SET LOCAL lock_timeout = '%s'", pg.LockWait)}
 	if e.caps.Version == "" && e.caps.Available != "" {
 		steps = append(steps, createExtension)
 	}
@@ -215,7 +214,7 @@ func (e *Engine) try(ctx context.Context, c *plan.Change, steps []string) error 
 				continue
 			}
 			if _, err := tx.Exec(ctx, sql); err != nil {
-				return &statementError{sql, err}
+				return &pg.StatementError{SQL: sql, Err: err}
 			}
 		}
 		return nil
@@ -227,10 +226,10 @@ func (e *Engine) try(ctx context.Context, c *plan.Change, steps []string) error 
 	case state == "25006":
 		c.Note("not tried on the server: %s", readOnlyServer)
 	case state == "42501" && e.caps.ReadOnly != "":
-		c.Note("not tried on the server: the server says %s", serverText(err))
+		c.Note("not tried on the server: the server says %s", pg.ServerText(err))
 	case state == "42501":
 		c.Find("CV-T28", "", "%s", e.Catalog.lackingForEngine(ctx, err))
-	case refuses(state):
+	case pg.Refuses(state):
 		c.Find("CV-T28", "", "%v", err)
 	default:
 		return fmt.Errorf("try the engine's tables: %w", err)
@@ -258,7 +257,7 @@ func (e *Engine) judgeDelete(ctx context.Context, c *plan.Change) error {
 		Query: "SELECT (SELECT count(*) FROM cryptoviz.slot) + (SELECT count(*) FROM cryptoviz.dead_letter)",
 	})
 	c.Find("CV-T35", "", "%d slots, %d dead letters, how far each source is stored, and what apply has set", slots, dead).Loss = loss
-	c.Steps = []string{"BEGIN", fmt.Sprintf("SET LOCAL lock_timeout = '%s'", lockWait), "DROP VIEW IF EXISTS cryptoviz.mode"}
+	c.Steps = []string{"BEGIN", fmt.Sprintf("SET LOCAL lock_timeout = '%s'", pg.LockWait), "DROP VIEW IF EXISTS cryptoviz.mode"}
 	for _, name := range engineRelations {
 		if name != "mode" {
 			c.Steps = append(c.Steps, "DROP TABLE IF EXISTS cryptoviz."+name)
@@ -271,8 +270,8 @@ func (e *Engine) judgeDelete(ctx context.Context, c *plan.Change) error {
 // sourceSQL writes one row of cryptoviz.source.
 func sourceSQL(name string, r sourceRow) string {
 	values := []string{
-		literal(name), strconv.FormatBool(r.enabled), interval(r.every), strconv.FormatInt(max(1, int64(time.Hour/r.every)), 10), literal(r.topic), literal(r.table),
-		literal(r.description), literal(r.attribution),
+		pg.Literal(name), strconv.FormatBool(r.enabled), pg.Interval(r.every), strconv.FormatInt(max(1, int64(time.Hour/r.every)), 10), pg.Literal(r.topic), pg.Literal(r.table),
+		pg.Literal(r.description), pg.Literal(r.attribution),
 	}
 	return "INSERT INTO cryptoviz.source (name, enabled, every, per_hour, topic, table_name, description, attribution) VALUES (" + strings.Join(values, ", ") + `)
 ON CONFLICT (name) DO UPDATE SET enabled = excluded.enabled, every = excluded.every, per_hour = excluded.per_hour, topic = excluded.topic,

@@ -605,7 +605,7 @@ func tryGroup(ctx context.Context, q *Queries, c *plan.Change, g *group) error {
 	err := q.Catalog.trial(ctx, func(tx pgx.Tx) error {
 		for _, sql := range inside {
 			at = sql
-			if err := Single(ctx, tx, sql); err != nil {
+			if err := pg.ExecSingle(ctx, tx, sql); err != nil {
 				return err
 			}
 		}
@@ -614,10 +614,10 @@ func tryGroup(ctx context.Context, q *Queries, c *plan.Change, g *group) error {
 	switch {
 	case err == nil, strings.HasPrefix(at, createView): // the query was tried with all that the plan makes first
 	case refused(err) != nil:
-		c.Find("CV-V03", "query", "%s: %s", firstLine(at), refused(err))
+		c.Find("CV-V03", "query", "%s: %s", pg.FirstLine(at), refused(err))
 		c.Steps = nil
 	case pg.Code(err) != "":
-		c.Note("not tried on the server: %s", serverText(err))
+		c.Note("not tried on the server: %s", pg.ServerText(err))
 	default:
 		return fmt.Errorf("try the change of %s: %w", c.Address, err)
 	}

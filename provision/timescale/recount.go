@@ -54,7 +54,7 @@ func countLarge(ctx context.Context, db *pgxpool.Pool, c plan.Change) (small []p
 			continue
 		}
 		err := pgx.BeginFunc(ctx, db, func(tx pgx.Tx) (err error) {
-			if err = setLocal(ctx, tx, "statement_timeout", "10s", "lock_timeout", "2s", "TimeZone", "UTC"); err == nil {
+			if err = pg.SetLocal(ctx, tx, "statement_timeout", "10s", "lock_timeout", "2s", "TimeZone", "UTC"); err == nil {
 				n, err = count(ctx, tx, r)
 			}
 			return err
@@ -76,7 +76,7 @@ func countLocked(ctx context.Context, tx pgx.Tx, c plan.Change, list []plan.Reco
 		if r.Table == "" || locked[r.Table] {
 			continue
 		}
-		if err := Single(ctx, tx, "LOCK TABLE "+r.Table+" IN ACCESS EXCLUSIVE MODE"); err != nil {
+		if err := pg.ExecSingle(ctx, tx, "LOCK TABLE "+r.Table+" IN ACCESS EXCLUSIVE MODE"); err != nil {
 			return err
 		}
 		locked[r.Table] = true
@@ -98,16 +98,16 @@ func count(ctx context.Context, tx pgx.Tx, r plan.Recount) (n int64, err error) 
 		if query == "" {
 			break
 		}
-		err = Attempt(ctx, tx, func() error {
+		err = pg.Savepoint(ctx, tx, func() error {
 			sp, err := tx.Begin(ctx)
 			if err != nil {
 				return err
 			}
-			if err := setLocal(ctx, sp, "TimeZone", "UTC"); err != nil {
+			if err := pg.SetLocal(ctx, sp, "TimeZone", "UTC"); err != nil {
 				return err
 			}
 			if err := sp.QueryRow(ctx, query).Scan(&n); err != nil {
-				return &statementError{query, err}
+				return &pg.StatementError{SQL: query, Err: err}
 			}
 			return sp.Rollback(ctx)
 		})

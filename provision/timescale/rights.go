@@ -5,23 +5,22 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/cryptoviz/cryptoviz/engine/pg"
-
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
 // refusedRight tells what right is missing to what the server refused with 42501.
-func (d *draft) refusedRight(ctx context.Context, before []string, steps []step, err *statementError) (doubt, error) {
+func (d *draft) refusedRight(ctx context.Context, before []string, steps []step, err *pg.StatementError) (doubt, error) {
 	switch {
-	case slices.Contains(before, err.sql): // of the trial itself: that says nothing of the change
-		return doubt("the server says " + serverText(err)), nil
+	case slices.Contains(before, err.SQL): // of the trial itself: that says nothing of the change
+		return doubt("the server says " + pg.ServerText(err)), nil
 	case d.change.Action == plan.Create && before == nil && d.inEngineSchema(ctx):
 		return d.run(ctx, []string{createEngineSchema}, steps)
 	}
 	if d.live.caps.ReadOnly != "" {
-		return doubt("the server says " + serverText(err)), nil
+		return doubt("the server says " + pg.ServerText(err)), nil
 	}
 	d.change.Find("CV-T28", "", "%s", d.Catalog.lackingForTable(ctx, d.name(), err))
 	return "", nil
@@ -53,9 +52,9 @@ func (c *Catalog) lackingForTable(ctx context.Context, table string, err error) 
 	switch {
 	case failed != nil:
 	case !owns:
-		return fmt.Sprintf("%s is not the owner of %s, %s is (%s). Let an administrator run ALTER TABLE %s OWNER TO %s", user, table, owner, serverText(err), name, pg.Ident(user))
+		return fmt.Sprintf("%s is not the owner of %s, %s is (%s). Let an administrator run ALTER TABLE %s OWNER TO %s", user, table, owner, pg.ServerText(err), name, pg.Ident(user))
 	case !creates:
-		return fmt.Sprintf("%s may not make tables and indexes in schema %s (%s). Let the schema's owner run GRANT CREATE ON SCHEMA %s TO %s", user, schema, serverText(err), pg.Ident(schema), pg.Ident(user))
+		return fmt.Sprintf("%s may not make tables and indexes in schema %s (%s). Let the schema's owner run GRANT CREATE ON SCHEMA %s TO %s", user, schema, pg.ServerText(err), pg.Ident(schema), pg.Ident(user))
 	}
 	return err.Error()
 }
@@ -72,8 +71,8 @@ func (c *Catalog) lackingForEngine(ctx context.Context, err error) string {
 		return err.Error()
 	case there:
 		return fmt.Sprintf("%s may not make tables in schema %s, which belongs to %s (%s). Let its owner run GRANT USAGE, CREATE ON SCHEMA %s TO %s",
-			user, engineSchema, owner, serverText(err), engineSchema, pg.Ident(user))
+			user, engineSchema, owner, pg.ServerText(err), engineSchema, pg.Ident(user))
 	}
 	return fmt.Sprintf("%s may not make the schema %s in database %s (%s). Let an administrator run CREATE SCHEMA %s AUTHORIZATION %s",
-		user, engineSchema, database, serverText(err), engineSchema, pg.Ident(user))
+		user, engineSchema, database, pg.ServerText(err), engineSchema, pg.Ident(user))
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/units"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
@@ -192,7 +193,7 @@ func (r *Role) path(schemas []string) string {
 	out := make([]string, 0, len(schemas)+1)
 	for _, s := range schemas {
 		if s != "public" {
-			out = append(out, ident(s))
+			out = append(out, pg.IdentAsNeeded(s))
 		}
 	}
 	return strings.Join(append(out, "public"), ", ")

@@ -8,10 +8,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/cryptoviz/cryptoviz/engine/pg"
-
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/provision/ledger"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
@@ -132,7 +131,7 @@ func (r *Role) roleSteps(c *plan.Change, l *liveRole) (out []string) {
 	here := "ALTER ROLE " + name + " IN DATABASE " + pg.Ident(r.known.database)
 	for _, s := range []struct{ attr, setting, value string }{
 		{"read_only", readOnly, "on"},
-		{patience, patience, literal(fmt.Sprintf("%dms", r.Spec.Timeout.Milliseconds()))},
+		{patience, patience, pg.Literal(fmt.Sprintf("%dms", r.Spec.Timeout.Milliseconds()))},
 		{searchPath, searchPath, ""},
 	} {
 		d, changed := c.Diff(s.attr)
@@ -324,7 +323,7 @@ func (r *Role) Apply(ctx context.Context, c plan.Change) error {
 			return err
 		}
 		for i := range steps {
-			steps[i] = strings.ReplaceAll(steps[i], hiddenSecret, literal(verifier))
+			steps[i] = strings.ReplaceAll(steps[i], hiddenSecret, pg.Literal(verifier))
 		}
 	}
 	c.Steps = steps

@@ -7,10 +7,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/cryptoviz/cryptoviz/engine/pg"
-
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
@@ -22,7 +21,7 @@ func (r *Role) try(ctx context.Context, c *plan.Change, steps []string) error {
 	err := r.Queries.Catalog.trialOfRoles(ctx, func(tx pgx.Tx) error {
 		for _, sql := range steps {
 			at = sql
-			if err := Single(ctx, tx, sql); err != nil {
+			if err := pg.ExecSingle(ctx, tx, sql); err != nil {
 				return err
 			}
 		}
@@ -37,16 +36,16 @@ func (r *Role) try(ctx context.Context, c *plan.Change, steps []string) error {
 	case state == "25006":
 		c.Note("not tried on the server: %s", readOnlyServer)
 	case state == "42501" && r.known.readOnly:
-		c.Note("not tried on the server: %s: %s", at, serverText(err))
+		c.Note("not tried on the server: %s: %s", at, pg.ServerText(err))
 	case c.Action != plan.Delete && missing(state): // this plan makes it
 	case drops && state == "42501":
-		c.Find("CV-R01", "", "%s: %s", at, serverText(err))
-	case drops && refuses(state):
-		c.Find("CV-R04", "", "%s%s", serverText(err), r.givenBy(func(grantor, grantee string) bool { return grantor == r.name() || grantor != "" && grantee == r.name() }))
+		c.Find("CV-R01", "", "%s: %s", at, pg.ServerText(err))
+	case drops && pg.Refuses(state):
+		c.Find("CV-R04", "", "%s%s", pg.ServerText(err), r.givenBy(func(grantor, grantee string) bool { return grantor == r.name() || grantor != "" && grantee == r.name() }))
 	case state == "2BP01":
-		c.Find("CV-R09", "", "%s: %s%s", at, serverText(err), r.givenBy(func(grantor, _ string) bool { return grantor == r.name() }))
+		c.Find("CV-R09", "", "%s: %s%s", at, pg.ServerText(err), r.givenBy(func(grantor, _ string) bool { return grantor == r.name() }))
 	case state == "42501":
-		c.Find("CV-R02", "", "%s: %s", at, serverText(err))
+		c.Find("CV-R02", "", "%s: %s", at, pg.ServerText(err))
 	default:
 		return fmt.Errorf("try the change of role %s: %s: %w", r.name(), at, err)
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/units"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
@@ -129,7 +130,7 @@ func (t *Table) Want() *plan.State {
 
 // ColumnAttr is the name of a column's attribute. A name that pipeline.hcl cannot declare is quoted: the column "v description" is
 // not the description of column v.
-func ColumnAttr(column string) string { return "column " + ident(column) }
+func ColumnAttr(column string) string { return "column " + pg.IdentAsNeeded(column) }
 
 // written is an expression as the server writes it, if that is known.
 func (t *Table) written(e expression) string {

@@ -6,24 +6,13 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
-	"github.com/cryptoviz/cryptoviz/engine/pg"
-
-	"github.com/cenkalti/backoff/v5"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/engine/schema"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
-)
-
-const (
-	// lockWait bounds one wait for a lock: who waits for a table's lock makes everybody behind him wait, too.
-	lockWait = 2 * time.Second
-	// lockTries is how often the lock is asked for, lockPause apart.
-	lockTries = 5
-	lockPause = time.Second
 )
 
 // Apply carries out the statements of a change: all in one transaction, and after it those that cannot be in one. Done already,
@@ -37,7 +26,7 @@ func (t *Table) Apply(ctx context.Context, c plan.Change) error {
 		return nil
 	}
 	_, more := errors.AsType[plan.More](err)
-	if ctx.Err() == nil && (more || refuses(pg.Code(err))) {
+	if ctx.Err() == nil && (more || pg.Refuses(pg.Code(err))) {
 		t.Catalog.Reset()
 		if live, readErr := t.Read(ctx); readErr == nil && reached(c, live) {
 			return nil
@@ -65,7 +54,7 @@ func inTransaction(steps []step) (out []string) {
 	if len(steps) == 0 {
 		return nil
 	}
-	out = append(out, "BEGIN", fmt.Sprintf("SET LOCAL lock_timeout = '%s'", lockWait))
+	out = append(out, "BEGIN", fmt.Sprintf("SET LOCAL lock_timeout = '%s'", pg.LockWait))
 	if slices.ContainsFunc(steps, func(s step) bool { return s.heavy }) {
 		out = append(out, "SET LOCAL statement_timeout = 0")
 	}
@@ -93,7 +82,7 @@ func execute(ctx context.Context, db *pgxpool.Pool, c plan.Change) error {
 	}
 	for i := 0; i < len(steps); i++ {
 		if steps[i] != "BEGIN" {
-			if err := patiently(ctx, func() error { return alone(ctx, db, steps[i]) }); err != nil {
+			if err := pg.RetryOnLock(ctx, func() error { return alone(ctx, db, steps[i]) }); err != nil {
 				return err
 			}
 			continue
@@ -102,7 +91,7 @@ func execute(ctx context.Context, db *pgxpool.Pool, c plan.Change) error {
 		if end < i {
 			return errors.New("the plan's steps have a BEGIN without its COMMIT")
 		}
-		if err := patiently(ctx, func() error {
+		if err := pg.RetryOnLock(ctx, func() error {
 			return pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
 				counted := false
 				for _, sql := range steps[i+1 : end] {
@@ -113,7 +102,7 @@ func execute(ctx context.Context, db *pgxpool.Pool, c plan.Change) error {
 						}
 					}
 					if err := one(ctx, tx, sql); err != nil {
-						return &statementError{sql, err}
+						return &pg.StatementError{SQL: sql, Err: err}
 					}
 				}
 				return nil
@@ -129,7 +118,7 @@ func execute(ctx context.Context, db *pgxpool.Pool, c plan.Change) error {
 // one runs a step of a transaction. Only our own schema holds several statements.
 func one(ctx context.Context, tx pgx.Tx, sql string) error {
 	if sql != schema.SQL {
-		return Single(ctx, tx, sql)
+		return pg.ExecSingle(ctx, tx, sql)
 	}
 	_, err := tx.Exec(ctx, sql)
 	return err
@@ -165,53 +154,20 @@ func alone(ctx context.Context, db *pgxpool.Pool, sql string) error {
 // send runs one statement on a connection.
 func send(ctx context.Context, conn *pgx.Conn, sql string) error {
 	if _, err := conn.PgConn().ExecParams(ctx, sql, nil, nil, nil, nil).Close(); err != nil {
-		return &statementError{sql, err}
+		return &pg.StatementError{SQL: sql, Err: err}
 	}
 	return nil
 }
-
-// patiently repeats f while a lock is not to be had or a deadlock ended it.
-func patiently(ctx context.Context, f func() error) error {
-	_, err := backoff.Retry(ctx, func() (struct{}, error) {
-		err := f()
-		if state := pg.Code(err); err != nil && state != "55P03" && state != "40P01" {
-			err = backoff.Permanent(err)
-		}
-		return struct{}{}, err
-	}, backoff.WithBackOff(backoff.NewConstantBackOff(lockPause)), // others, who waited behind us, go on
-		backoff.WithMaxTries(lockTries), backoff.WithMaxElapsedTime(0))
-	return err
-}
-
-// statementError is a statement that failed.
-type statementError struct {
-	sql string
-	err error
-}
-
-func (e *statementError) Error() string { return firstLine(e.sql) + ": " + serverText(e.err) }
-func (e *statementError) Unwrap() error { return e.err }
 
 // explain adds the remedy where there is one.
 func explain(ctx context.Context, db *pgxpool.Pool, err error) error {
 	switch pg.Code(err) {
 	case "55P03":
-		return fmt.Errorf("could not lock it in %d attempts; another session is using it: %w%s; stop that session or wait, then apply again", lockTries, err, longest(ctx, db))
+		return fmt.Errorf("could not lock it in %d attempts; another session is using it: %w%s; stop that session or wait, then apply again", pg.LockAttempts, err, pg.OldestTransaction(ctx, db))
 	case "42501":
 		return fmt.Errorf("%w: use a user that may, such as the owner", err)
 	case "25006":
 		return fmt.Errorf("%w: %w", errReadOnly, err)
 	}
 	return err
-}
-
-// longest names the oldest open transaction: the likely holder of a lock.
-func longest(ctx context.Context, db *pgxpool.Pool) string {
-	var pid int
-	var app, since string
-	if err := db.QueryRow(ctx, `SELECT pid, coalesce(application_name, ''), to_char(xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"') FROM pg_stat_activity
-		WHERE datname = current_database() AND xact_start IS NOT NULL AND pid <> pg_backend_pid() AND backend_type = 'client backend' ORDER BY xact_start LIMIT 1`).Scan(&pid, &app, &since); err != nil {
-		return ""
-	}
-	return fmt.Sprintf(" (the oldest transaction is of process %d, %q, since %s)", pid, app, since)
 }

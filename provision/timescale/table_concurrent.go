@@ -7,9 +7,9 @@ import (
 	"regexp"
 	"strings"
 
-	"github.com/cryptoviz/cryptoviz/engine/pg"
-
 	"github.com/jackc/pgx/v5"
+
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 )
 
 // build is an index that a step builds CONCURRENTLY. A try that ends early, without its lock or interrupted, leaves the index
@@ -31,7 +31,7 @@ func buildOf(sql string) *build {
 // run builds the index, and makes sure that it is there and of use.
 func (b *build) run(ctx context.Context, conn *pgx.Conn, sql string) error {
 	if err := b.clear(ctx, conn); err != nil {
-		return &statementError{sql, err}
+		return &pg.StatementError{SQL: sql, Err: err}
 	}
 	if err := send(ctx, conn, sql); err != nil {
 		return err
@@ -40,7 +40,7 @@ func (b *build) run(ctx context.Context, conn *pgx.Conn, sql string) error {
 	case errors.Is(err, pgx.ErrNoRows):
 		return fmt.Errorf("%s: the name of index %s belongs to something else than an index of table %s; give the index another name, and plan again", sql, b.index, b.table)
 	case err != nil:
-		return &statementError{sql, err}
+		return &pg.StatementError{SQL: sql, Err: err}
 	case !valid:
 		return fmt.Errorf("%s: index %s is invalid after it was built, since another session builds it or was interrupted; wait for that one, then apply again", sql, b.index)
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cryptoviz/cryptoviz/engine/partition"
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/engine/units"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
@@ -60,7 +61,7 @@ func (d *draft) chunkInterval(diff plan.Diff) {
 		d.partitions()
 	} else {
 		what, n = "chunks", d.rel.hyper.chunks
-		d.step(policies, false, "SELECT %s(%s, interval '%d microseconds')", d.live.caps.fn("set_chunk_time_interval"), literal(d.table()), d.Spec.Hypertable.ChunkInterval.Microseconds())
+		d.step(policies, false, "SELECT %s(%s, interval '%d microseconds')", d.live.caps.fn("set_chunk_time_interval"), pg.Literal(d.table()), d.Spec.Hypertable.ChunkInterval.Microseconds())
 	}
 	if n > 0 && !d.change.Impossible() {
 		d.change.Find("CV-T04", "chunk_interval", "the %d %s that exist stay at %s or what they have", n, what, diff.Old)

@@ -3,10 +3,9 @@ package timescale
 import (
 	"slices"
 
-	"github.com/cryptoviz/cryptoviz/engine/pg"
-
 	"github.com/dustin/go-humanize"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
@@ -35,7 +34,7 @@ func doubts(err error) (doubt, error) {
 	case state == "25006":
 		return readOnlyServer, nil
 	case state == "42501", len(state) == 5 && !slices.Contains([]string{"08", "42", "57"}, state[:2]):
-		return doubt("the server says " + serverText(err)), nil
+		return doubt("the server says " + pg.ServerText(err)), nil
 	}
 	return "", err
 }

@@ -9,10 +9,9 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/cryptoviz/cryptoviz/engine/pg"
-
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
 
@@ -171,7 +170,7 @@ func normalize(ctx context.Context, c *Catalog, all []expression, read readExpre
 		return out, nil
 	case state == "25006" && len(all) == 1: // it would have effects
 		return map[expression]normal{all[0]: {text: all[0].text, open: true}}, nil
-	case !refuses(state) && state != "25006":
+	case !pg.Refuses(state) && state != "25006":
 		return nil, fmt.Errorf("ask the server how it writes expressions: %w", err)
 	case len(all) == 1:
 		return map[expression]normal{all[0]: {err: err}}, nil
@@ -221,7 +220,7 @@ func readNormal(ctx context.Context, tx pgx.Tx, all []expression, out map[expres
 	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
 		return err
 	}
-	if err := plainText(ctx, tx); err != nil {
+	if err := pg.PlainText(ctx, tx); err != nil {
 		return err
 	}
 	for _, e := range all {
@@ -229,7 +228,7 @@ func readNormal(ctx context.Context, tx pgx.Tx, all []expression, out map[expres
 	}
 	var column string
 	var n normal
-	return forEach(ctx, tx, `SELECT a.attname::text, pg_get_expr(e.adbin, e.adrelid), f.varies, f.open OR e.adbin::text ~ 'COERCETODOMAIN' FROM pg_attrdef e JOIN pg_class c ON c.oid = e.adrelid
+	return pg.ForEach(ctx, tx, `SELECT a.attname::text, pg_get_expr(e.adbin, e.adrelid), f.varies, f.open OR e.adbin::text ~ 'COERCETODOMAIN' FROM pg_attrdef e JOIN pg_class c ON c.oid = e.adrelid
 		JOIN pg_attribute a ON a.attrelid = e.adrelid AND a.attnum = e.adnum, `+functionsSQL+`
 		WHERE c.relnamespace = pg_my_temp_schema() AND c.relname LIKE 'cryptoviz\_%' AND a.attname LIKE 'cryptoviz\_%'`, nil,
 		[]any{&column, &n.text, &n.varies, &n.open}, func() error {
@@ -248,7 +247,7 @@ func readPrinted(ctx context.Context, tx pgx.Tx, all []expression, out map[expre
 	if _, err := tx.Exec(ctx, "SET TRANSACTION READ ONLY"); err != nil {
 		return err
 	}
-	if err := plainText(ctx, tx); err != nil {
+	if err := pg.PlainText(ctx, tx); err != nil {
 		return err
 	}
 	for start := 0; start < len(all); {
@@ -291,16 +290,4 @@ func (c *Catalog) temporary(ctx context.Context) (bool, error) {
 	}
 	s, err := c.session(ctx)
 	return s.temp, err
-}
-
-// refuses tells whether an SQLSTATE is about the statement itself, and not about the connection, a lock or a privilege.
-func refuses(state string) bool {
-	if state == "42501" || len(state) != 5 {
-		return false
-	}
-	switch state[:2] {
-	case "0A", "21", "22", "23", "2B", "42", "TS": // TS is TimescaleDB's own
-		return true
-	}
-	return state == "55000" || state == "P0001"
 }

@@ -3,17 +3,14 @@ package timescale
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
-	"github.com/cryptoviz/cryptoviz/engine/pg"
-
 	"github.com/dustin/go-humanize"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
@@ -159,7 +156,7 @@ func (d *draft) prepare(ctx context.Context) error {
 	if c.Action == plan.Create || c.Action == plan.Update {
 		for _, w := range t.Spec.Columns {
 			if e := declaredExpression(t.Spec, w); t.expr[e].err != nil {
-				c.Find("CV-T28", "column "+w.Name, "%s: %s", e.text, serverText(t.expr[e].err))
+				c.Find("CV-T28", "column "+w.Name, "%s: %s", e.text, pg.ServerText(t.expr[e].err))
 			}
 		}
 	}
@@ -357,7 +354,7 @@ func (d *draft) size(ctx context.Context) (size, error) {
 
 // sizeExpr is an expression for the bytes of the table.
 func (d *draft) sizeExpr() string {
-	name := literal(pg.Ident(d.rel.schema, d.rel.name)) + "::regclass"
+	name := pg.Literal(pg.Ident(d.rel.schema, d.rel.name)) + "::regclass"
 	switch {
 	case d.rel.hyper != nil:
 		return d.live.caps.fn("hypertable_size") + "(" + name + ")"
@@ -371,7 +368,7 @@ func (d *draft) sizeExpr() string {
 // hides would be missing from the counts, and the policy's functions would run: PostgreSQL refuses the query instead.
 func (d *draft) ask(ctx context.Context, sql string, into ...any) (doubt, error) {
 	return doubts(d.Catalog.trial(ctx, func(tx pgx.Tx) error {
-		if err := setLocal(ctx, tx, "statement_timeout", "10s", "row_security", "off"); err != nil {
+		if err := pg.SetLocal(ctx, tx, "statement_timeout", "10s", "row_security", "off"); err != nil {
 			return err
 		}
 		return tx.QueryRow(ctx, sql).Scan(into...)
@@ -506,7 +503,7 @@ func (d *draft) run(ctx context.Context, before []string, steps []step) (doubt, 
 				dry = []string{s.sql}
 			}
 			for _, sql := range dry {
-				if err := Single(ctx, tx, sql); err != nil {
+				if err := pg.ExecSingle(ctx, tx, sql); err != nil {
 					return err
 				}
 			}
@@ -522,40 +519,13 @@ func (d *draft) run(ctx context.Context, before []string, steps []step) (doubt, 
 	case state == "25006":
 		return readOnlyServer, nil
 	case state == "42501":
-		return d.refusedRight(ctx, before, steps, &statementError{at, err})
+		return d.refusedRight(ctx, before, steps, &pg.StatementError{SQL: at, Err: err})
 	case state == "0A000" && d.live.caps.Edition == "apache":
-		d.change.Find("CV-T24", "", "%s: %s", firstLine(at), serverText(err))
-	case refuses(state), state == "42P07", slices.Contains([]string{"3F", "54", "XX"}, state[:min(2, len(state))]):
-		d.change.Find("CV-T28", "", "%s: %s", firstLine(at), serverText(err))
+		d.change.Find("CV-T24", "", "%s: %s", pg.FirstLine(at), pg.ServerText(err))
+	case pg.Refuses(state), state == "42P07", slices.Contains([]string{"3F", "54", "XX"}, state[:min(2, len(state))]):
+		d.change.Find("CV-T28", "", "%s: %s", pg.FirstLine(at), pg.ServerText(err))
 	default:
 		return "", fmt.Errorf("try the change of table %s: %w", d.name(), err)
 	}
 	return "", nil
-}
-
-// serverText is the server's own message, with its hint.
-func serverText(err error) string {
-	e, ok := errors.AsType[*pgconn.PgError](err)
-	if !ok {
-		return err.Error()
-	}
-	text := e.Message
-	if e.Detail != "" {
-		text += ": " + e.Detail
-	}
-	if e.Hint != "" {
-		text += " (" + e.Hint + ")"
-	}
-	return text
-}
-
-func firstLine(s string) string {
-	for strings.HasPrefix(s, "--") { // a comment tells nothing of the statement below it
-		_, s, _ = strings.Cut(s, "\n")
-	}
-	line, _, more := strings.Cut(s, "\n")
-	if more {
-		line += " …"
-	}
-	return line
 }

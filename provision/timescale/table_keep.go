@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/cryptoviz/cryptoviz/engine/pg"
-
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/units"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
@@ -58,10 +57,10 @@ func (d *draft) keep(ctx context.Context, diff plan.Diff) error {
 	}
 	cut := d.Now().UTC().Truncate(24 * time.Hour).Add(-r.KeepRaw)
 	column := pg.Ident(d.Spec.Hypertable.Time)
-	d.recount("CV-T39", false, "SELECT count(*) FROM "+d.table()+" WHERE "+column+" < "+literal(cut.Format(time.RFC3339)))
+	d.recount("CV-T39", false, "SELECT count(*) FROM "+d.table()+" WHERE "+column+" < "+pg.Literal(cut.Format(time.RFC3339)))
 	loss := rowsLost(0, false, "when rollup "+r.Name+" runs next")
 	var from, to *time.Time
-	open, err := d.ask(ctx, "SELECT count(*), min("+column+"), max("+column+") FROM "+d.table()+" WHERE "+column+" < "+literal(cut.Format(time.RFC3339)), &loss.Count, &from, &to)
+	open, err := d.ask(ctx, "SELECT count(*), min("+column+"), max("+column+") FROM "+d.table()+" WHERE "+column+" < "+pg.Literal(cut.Format(time.RFC3339)), &loss.Count, &from, &to)
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
@@ -437,7 +438,7 @@ func TestTableLocked(t *testing.T) {
 		t.Error("applied under the lock")
 	}
 	cancel()
-	err = explain(t.Context(), w.cat.DB, &statementError{"ALTER", lockError(w)})
+	err = explain(t.Context(), w.cat.DB, &pg.StatementError{SQL: "ALTER", Err: lockError(w)})
 	if pid := fmt.Sprint(tx.Conn().PgConn().PID()); !strings.Contains(err.Error(), "process "+pid) {
 		t.Errorf("%v, want process %s", err, pid)
 	}

@@ -5,10 +5,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cryptoviz/cryptoviz/engine/pg"
-
 	"github.com/dustin/go-humanize"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/engine/units"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
@@ -142,19 +141,19 @@ func (d *draft) retentionLoss(ctx context.Context, want time.Duration, runs stri
 	var from, to *time.Time
 	var open doubt
 	var err error
-	older := pg.Ident(d.Spec.Hypertable.Time) + " < now() - " + interval(want)
+	older := pg.Ident(d.Spec.Hypertable.Time) + " < now() - " + pg.Interval(want)
 	switch {
 	case d.rel.hyper != nil:
-		name := literal(pg.Ident(d.rel.schema, d.rel.name)) + "::regclass"
+		name := pg.Literal(pg.Ident(d.rel.schema, d.rel.name)) + "::regclass"
 		open, err = d.ask(ctx, `SELECT count(*)::int, min(c.range_start), max(c.range_end), coalesce(sum(s.total_bytes), 0)::bigint
 			FROM timescaledb_information.chunks c LEFT JOIN `+d.live.caps.fn("chunks_detailed_size")+`(`+name+`) s ON s.chunk_schema = c.chunk_schema AND s.chunk_name = c.chunk_name
-			WHERE c.hypertable_schema = `+literal(d.rel.schema)+` AND c.hypertable_name = `+literal(d.rel.name)+` AND c.range_end <= now() - `+interval(want),
+			WHERE c.hypertable_schema = `+pg.Literal(d.rel.schema)+` AND c.hypertable_name = `+pg.Literal(d.rel.name)+` AND c.range_end <= now() - `+pg.Interval(want),
 			&loss.Chunks, &from, &to, &loss.Bytes)
 		d.recount("CV-T07", false, "SELECT count(*) FROM "+d.table()+" WHERE "+pg.Ident(d.rel.hyper.time)+
-			" < (SELECT max(range_end) FROM timescaledb_information.chunks WHERE hypertable_schema = "+literal(d.rel.schema)+
-			" AND hypertable_name = "+literal(d.rel.name)+" AND range_end <= now() - "+interval(want)+")")
+			" < (SELECT max(range_end) FROM timescaledb_information.chunks WHERE hypertable_schema = "+pg.Literal(d.rel.schema)+
+			" AND hypertable_name = "+pg.Literal(d.rel.name)+" AND range_end <= now() - "+pg.Interval(want)+")")
 		if loss.Chunks > 0 {
-			older = pg.Ident(d.rel.hyper.time) + " < " + literal(to.UTC().Format(time.RFC3339Nano))
+			older = pg.Ident(d.rel.hyper.time) + " < " + pg.Literal(to.UTC().Format(time.RFC3339Nano))
 		}
 	case d.rel.column(d.Spec.Hypertable.Time) == nil: // it is new, or renamed
 		return nil
@@ -249,7 +248,7 @@ func (d *draft) columnstore(ctx context.Context) error {
 	}
 	var old int
 	if d.rel.hyper != nil {
-		err = d.Catalog.queryRow(ctx, "SELECT count(*)::int FROM timescaledb_information.chunks WHERE hypertable_schema = $1 AND hypertable_name = $2 AND NOT is_compressed AND range_end <= now() - "+interval(want.After),
+		err = d.Catalog.queryRow(ctx, "SELECT count(*)::int FROM timescaledb_information.chunks WHERE hypertable_schema = $1 AND hypertable_name = $2 AND NOT is_compressed AND range_end <= now() - "+pg.Interval(want.After),
 			d.rel.schema, d.rel.name).Scan(&old)
 	}
 	if err == nil && old > 0 {

@@ -2,41 +2,13 @@ package timescale
 
 import (
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
-	"github.com/cryptoviz/cryptoviz/engine/pg"
-
 	"github.com/cryptoviz/cryptoviz/engine/partition"
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
-
-func literal(s string) string {
-	quoted := "'" + strings.ReplaceAll(s, "'", "''") + "'"
-	if strings.ContainsRune(s, '\\') { // right whatever standard_conforming_strings says
-		return "E" + strings.ReplaceAll(quoted, `\`, `\\`)
-	}
-	return quoted
-}
-
-// interval writes a duration as an interval literal: whole days as days, so that a policy reads as it was declared. Seconds are the
-// smallest unit: PostgreSQL 14 takes no more than 2147483647 of any other.
-func interval(d time.Duration) string {
-	const day = 24 * time.Hour
-	for _, u := range []struct {
-		unit time.Duration
-		name string
-	}{{day, "day"}, {time.Hour, "hour"}, {time.Minute, "minute"}, {time.Second, "second"}} {
-		if n := d / u.unit; d%u.unit == 0 {
-			if n != 1 {
-				u.name += "s"
-			}
-			return fmt.Sprintf("interval '%d %s'", n, u.name)
-		}
-	}
-	return fmt.Sprintf("interval '%s seconds'", strconv.FormatFloat(d.Seconds(), 'f', 6, 64))
-}
 
 // columnSQL is a column's definition. Generated columns depend on others, so a table's definition lists all of them.
 func columnSQL(c *spec.Column) string {
@@ -100,7 +72,7 @@ func CreateSQL(t *spec.Table, caps Capabilities, now time.Time) []string {
 
 // hypertableSQL makes a table a hypertable. The index on time that TimescaleDB would add is not made: indexes are declared.
 func hypertableSQL(t *spec.Table, caps Capabilities, migrate bool) string {
-	table, column, chunk := literal(pg.Ident(t.Name)), literal(t.Hypertable.Time), interval(t.Hypertable.ChunkInterval)
+	table, column, chunk := pg.Literal(pg.Ident(t.Name)), pg.Literal(t.Hypertable.Time), pg.Interval(t.Hypertable.ChunkInterval)
 	cut := column + ", chunk_time_interval => " + chunk
 	if caps.ByRange {
 		cut = caps.fn("by_range") + "(" + column + ", " + chunk + ")"
@@ -127,18 +99,11 @@ func indexSQL(table string, idx *spec.Index, how string) string {
 }
 
 func commentSQL(table, text string) string {
-	return "COMMENT ON TABLE " + pg.Ident(table) + " IS " + literalOrNull(text)
+	return "COMMENT ON TABLE " + pg.Ident(table) + " IS " + pg.LiteralOrNull(text)
 }
 
 func columnCommentSQL(table, column, text string) string {
-	return "COMMENT ON COLUMN " + pg.Ident(table, column) + " IS " + literalOrNull(text)
-}
-
-func literalOrNull(text string) string {
-	if text == "" {
-		return "NULL"
-	}
-	return literal(text)
+	return "COMMENT ON COLUMN " + pg.Ident(table, column) + " IS " + pg.LiteralOrNull(text)
 }
 
 // columnstoreSQL switches the columnstore on and sets its policy. What is not declared is set to nothing, so that TimescaleDB
@@ -154,10 +119,10 @@ func columnstoreSettingsSQL(table string, segmentBy, orderBy []string, caps Capa
 	}
 	sql := "ALTER TABLE " + pg.Ident(table) + " SET (" + on + " = true"
 	if segmentBy != nil {
-		sql += ", " + segment + " = " + literal(pg.Idents(segmentBy))
+		sql += ", " + segment + " = " + pg.Literal(pg.Idents(segmentBy))
 	}
 	if orderBy != nil {
-		sql += ", " + order + " = " + literal(orderList(orderBy))
+		sql += ", " + order + " = " + pg.Literal(orderList(orderBy))
 	}
 	return sql + ")"
 }
@@ -184,28 +149,28 @@ func columnstoreOffSQL(table string, caps Capabilities) string {
 
 func addConversionSQL(table string, after time.Duration, caps Capabilities) string {
 	if caps.Columns {
-		return "CALL " + caps.fn("add_columnstore_policy") + "(" + literal(pg.Ident(table)) + ", after => " + interval(after) + ")"
+		return "CALL " + caps.fn("add_columnstore_policy") + "(" + pg.Literal(pg.Ident(table)) + ", after => " + pg.Interval(after) + ")"
 	}
-	return "SELECT " + caps.fn("add_compression_policy") + "(" + literal(pg.Ident(table)) + ", compress_after => " + interval(after) + ")"
+	return "SELECT " + caps.fn("add_compression_policy") + "(" + pg.Literal(pg.Ident(table)) + ", compress_after => " + pg.Interval(after) + ")"
 }
 
 func removeConversionSQL(table string, caps Capabilities) string {
 	if caps.Columns {
-		return "CALL " + caps.fn("remove_columnstore_policy") + "(" + literal(pg.Ident(table)) + ", if_exists => true)"
+		return "CALL " + caps.fn("remove_columnstore_policy") + "(" + pg.Literal(pg.Ident(table)) + ", if_exists => true)"
 	}
-	return "SELECT " + caps.fn("remove_compression_policy") + "(" + literal(pg.Ident(table)) + ", if_exists => true)"
+	return "SELECT " + caps.fn("remove_compression_policy") + "(" + pg.Literal(pg.Ident(table)) + ", if_exists => true)"
 }
 
 func addRetentionSQL(table string, after time.Duration, caps Capabilities) string {
-	return "SELECT " + caps.fn("add_retention_policy") + "(" + literal(pg.Ident(table)) + ", drop_after => " + interval(after) + ")"
+	return "SELECT " + caps.fn("add_retention_policy") + "(" + pg.Literal(pg.Ident(table)) + ", drop_after => " + pg.Interval(after) + ")"
 }
 
 func removeRetentionSQL(table string, caps Capabilities) string {
-	return "SELECT " + caps.fn("remove_retention_policy") + "(" + literal(pg.Ident(table)) + ", if_exists => true)"
+	return "SELECT " + caps.fn("remove_retention_policy") + "(" + pg.Literal(pg.Ident(table)) + ", if_exists => true)"
 }
 
 // alterPolicySQL changes the age in a policy that is there, and lets it run: the job and its schedule stay.
 func alterPolicySQL(j *job, key string, after time.Duration, caps Capabilities) string {
-	text := strings.TrimPrefix(interval(after), "interval ")
+	text := strings.TrimPrefix(pg.Interval(after), "interval ")
 	return fmt.Sprintf("SELECT %s(%d, scheduled => true, config => (SELECT jsonb_set(config, '{%s}', to_jsonb(text %s)) FROM timescaledb_information.jobs WHERE job_id = %d))", caps.fn("alter_job"), j.id, key, text, j.id)
 }

@@ -7,12 +7,11 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/cryptoviz/cryptoviz/engine/pg"
-
 	"github.com/dustin/go-humanize"
 	"github.com/dustin/go-humanize/english"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
 
@@ -111,7 +110,7 @@ func (d *draft) rewrittenFor(ctx context.Context, w *spec.Column, l *liveColumn)
 			return err
 		}
 		sql := fmt.Sprintf("ALTER TABLE pg_temp.cryptoviz_retyped ALTER COLUMN %[1]s TYPE %[2]s USING %[1]s::%[2]s", pg.Ident(l.name), w.Type)
-		if err := Single(ctx, tx, sql); err != nil {
+		if err := pg.ExecSingle(ctx, tx, sql); err != nil {
 			return err
 		}
 		if err := tx.QueryRow(ctx, files).Scan(&tableAfter, &after); err != nil {
@@ -202,7 +201,7 @@ func (d *draft) convert(ctx context.Context, l *liveColumn, w *spec.Column, back
 // compare converts all values, and counts those for which same is false, and those that do not convert.
 func (d *draft) compare(ctx context.Context, l *liveColumn, w *spec.Column, same string) (changed, failing int64, err error) {
 	err = d.Catalog.trial(ctx, func(tx pgx.Tx) error {
-		if err := setLocal(ctx, tx, "statement_timeout", "10s", "row_security", "off"); err != nil {
+		if err := pg.SetLocal(ctx, tx, "statement_timeout", "10s", "row_security", "off"); err != nil {
 			return err
 		}
 		if _, err := tx.Exec(ctx, "CREATE FUNCTION pg_temp.cryptoviz_convert(v "+l.typ+") RETURNS integer LANGUAGE plpgsql AS $f$ BEGIN PERFORM v::"+string(w.Type)+

@@ -6,12 +6,11 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/cryptoviz/cryptoviz/engine/pg"
-
 	"github.com/hashicorp/hcl/v2"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
@@ -363,7 +362,7 @@ func (q *Queries) removed(address string) bool {
 }
 
 func commentOnView(name, text string) string {
-	return "COMMENT ON VIEW " + name + " IS " + literalOrNull(text)
+	return "COMMENT ON VIEW " + name + " IS " + pg.LiteralOrNull(text)
 }
 
 // transaction puts statements into one transaction that waits for no lock for long.
@@ -371,7 +370,7 @@ func transaction(statements ...string) []string {
 	if len(statements) == 0 {
 		return nil
 	}
-	return slices.Concat([]string{"BEGIN", fmt.Sprintf("SET LOCAL lock_timeout = '%s'", lockWait)}, statements, []string{"COMMIT"})
+	return slices.Concat([]string{"BEGIN", fmt.Sprintf("SET LOCAL lock_timeout = '%s'", pg.LockWait)}, statements, []string{"COMMIT"})
 }
 
 // dependentsSQL lists what goes with a view, or forbids that it goes, beyond the views that read it: triggers and rules on it,

@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/cryptoviz/cryptoviz/engine/pg"
-
 	"github.com/jackc/pgx/v5"
+
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 )
 
 // kept is what a view loses when it is dropped, and gets back when it is made again: its owner, grants, comments on columns,
@@ -89,24 +89,24 @@ const revokedSQL = `SELECT DISTINCT x.privilege_type, coalesce(r.rolname::text, 
 func (k *kept) readParts(ctx context.Context, c *Catalog, l *liveView) error {
 	var column, expr string
 	err := c.trial(ctx, func(tx pgx.Tx) error {
-		if err := plainText(ctx, tx); err != nil {
+		if err := pg.PlainText(ctx, tx); err != nil {
 			return err
 		}
 		var part string
-		if err := forEach(ctx, tx, partsSQL, []any{int64(l.oid), k.name}, []any{&part}, func() error {
+		if err := pg.ForEach(ctx, tx, partsSQL, []any{int64(l.oid), k.name}, []any{&part}, func() error {
 			k.parts = append(k.parts, part)
 			return nil
 		}); err != nil {
 			return err
 		}
 		var g keptGrant
-		if err := forEach(ctx, tx, revokedSQL, []any{int64(l.oid)}, []any{&g.privilege, &g.grantee}, func() error {
+		if err := pg.ForEach(ctx, tx, revokedSQL, []any{int64(l.oid)}, []any{&g.privilege, &g.grantee}, func() error {
 			k.revoked = append(k.revoked, g)
 			return nil
 		}); err != nil {
 			return err
 		}
-		return forEach(ctx, tx, `SELECT a.attname::text, pg_get_expr(e.adbin, 0) FROM pg_attrdef e JOIN pg_attribute a ON a.attrelid = e.adrelid AND a.attnum = e.adnum WHERE e.adrelid = $1 ORDER BY a.attnum`,
+		return pg.ForEach(ctx, tx, `SELECT a.attname::text, pg_get_expr(e.adbin, 0) FROM pg_attrdef e JOIN pg_attribute a ON a.attrelid = e.adrelid AND a.attnum = e.adnum WHERE e.adrelid = $1 ORDER BY a.attnum`,
 			[]any{int64(l.oid)}, []any{&column, &expr}, func() error {
 				if i := slices.IndexFunc(l.columns, func(v viewColumn) bool { return v.name == column }); i >= 0 {
 					k.defaults = append(k.defaults, keptDefault{l.columns[i], expr})
@@ -160,7 +160,7 @@ func (k *kept) statements(columns []viewColumn) (out []string) {
 	}
 	for _, n := range k.notes {
 		if there(n.column) {
-			out = append(out, "COMMENT ON COLUMN "+k.name+"."+pg.Ident(n.column)+" IS "+literal(n.text))
+			out = append(out, "COMMENT ON COLUMN "+k.name+"."+pg.Ident(n.column)+" IS "+pg.Literal(n.text))
 		}
 	}
 	for _, d := range k.defaults {

@@ -6,12 +6,11 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/cryptoviz/cryptoviz/engine/pg"
-	"github.com/cryptoviz/cryptoviz/provision/plan"
-
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
 // Queries is what the views and aggregates of a pipeline share: their queries as the server understands them. The server
@@ -266,7 +265,7 @@ func (q *Queries) askPrinted(ctx context.Context, all []*query, out *answers, v 
 				continue
 			}
 			var same bool
-			err := Attempt(ctx, tx, func() (err error) {
+			err := pg.Savepoint(ctx, tx, func() (err error) {
 				same, err = sameQuery(ctx, tx, x.text, l.query)
 				return err
 			})

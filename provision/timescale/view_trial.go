@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -32,7 +31,7 @@ type trial struct {
 
 func (t *trial) run(ctx context.Context, tx pgx.Tx) error {
 	shadow := "cryptoviz_plan_" + strings.ToLower(rand.Text()[:10])
-	err := Attempt(ctx, tx, func() error {
+	err := pg.Savepoint(ctx, tx, func() error {
 		_, err := tx.Exec(ctx, "CREATE SCHEMA "+shadow)
 		return err
 	})
@@ -52,7 +51,7 @@ func (t *trial) run(ctx context.Context, tx pgx.Tx) error {
 		return err
 	}
 	if t.q.Planned != nil {
-		if err := Attempt(ctx, tx, func() error { return t.q.Planned(ctx, tx, !t.temp) }); err != nil {
+		if err := pg.Savepoint(ctx, tx, func() error { return t.q.Planned(ctx, tx, !t.temp) }); err != nil {
 			if pg.Code(err) == "" {
 				return err
 			}
@@ -86,7 +85,7 @@ func (t *trial) here(sql string) string {
 func (t *trial) read(ctx context.Context, tx pgx.Tx, i int, x *query) (*answer, error) {
 	out := &answer{}
 	sql, name, lead := tempView(i, t.here(x.text))
-	err := Attempt(ctx, tx, func() error {
+	err := pg.Savepoint(ctx, tx, func() error {
 		if err := readAnswers(ctx, t.q.Catalog, tx, []string{sql}, []string{name}, func(_ string, a *answer) { out = a }); err != nil {
 			return err
 		}
@@ -108,7 +107,7 @@ func (t *trial) read(ctx context.Context, tx pgx.Tx, i int, x *query) (*answer, 
 func (t *trial) make(ctx context.Context, tx pgx.Tx, x *query, a *answer) error {
 	name := pg.Ident(t.shadow, x.name)
 	if x.aggregate == nil {
-		err := Attempt(ctx, tx, func() error { return Single(ctx, tx, "CREATE VIEW "+name+" AS\n"+t.here(x.text)) })
+		err := pg.Savepoint(ctx, tx, func() error { return pg.ExecSingle(ctx, tx, "CREATE VIEW "+name+" AS\n"+t.here(x.text)) })
 		return t.refuse(a, err)
 	}
 	if t.s.caps.Version == "" || t.s.caps.Edition != "community" {
@@ -116,16 +115,16 @@ func (t *trial) make(ctx context.Context, tx pgx.Tx, x *query, a *answer) error 
 	}
 	if t.temp { // a view does for those that read it
 		a.untried = t.v.user + " may make no schema in this database, where it would be tried"
-		return t.refuse(a, Attempt(ctx, tx, func() error { return Single(ctx, tx, "CREATE VIEW "+name+" AS\n"+t.here(x.text)) }))
+		return t.refuse(a, pg.Savepoint(ctx, tx, func() error { return pg.ExecSingle(ctx, tx, "CREATE VIEW "+name+" AS\n"+t.here(x.text)) }))
 	}
 	if l := t.v.views[x.name]; l != nil && t.s.aggregates[x.name] != nil {
 		if err := t.inPlace(ctx, tx, x, a, l); err != nil {
 			return err
 		}
 	}
-	err := Attempt(ctx, tx, func() error {
+	err := pg.Savepoint(ctx, tx, func() error {
 		for _, sql := range aggregateSQL(name, t.here(x.text), x.aggregate, t.s.caps) {
-			if err := Single(ctx, tx, sql); err != nil {
+			if err := pg.ExecSingle(ctx, tx, sql); err != nil {
 				return err
 			}
 		}
@@ -155,14 +154,14 @@ func (t *trial) inPlace(ctx context.Context, tx pgx.Tx, x *query, a *answer, l *
 		statements = append(statements, "ALTER MATERIALIZED VIEW "+name+add)
 		steps = append(steps, "ALTER MATERIALIZED VIEW "+pg.Ident(l.schema, l.name)+add)
 	}
-	err := Attempt(ctx, tx, func() error {
+	err := pg.Savepoint(ctx, tx, func() error {
 		for _, sql := range statements {
-			if err := Single(ctx, tx, sql); err != nil {
+			if err := pg.ExecSingle(ctx, tx, sql); err != nil {
 				return err
 			}
 		}
-		return Attempt(ctx, tx, func() error {
-			if err := plainText(ctx, tx); err != nil {
+		return pg.Savepoint(ctx, tx, func() error {
+			if err := pg.PlainText(ctx, tx); err != nil {
 				return err
 			}
 			err := tx.QueryRow(ctx, "SELECT view_definition FROM timescaledb_information.continuous_aggregates WHERE view_schema = $1 AND view_name = $2", t.shadow, x.name).Scan(&definition)
@@ -197,9 +196,9 @@ func (t *trial) refuse(a *answer, err error) error {
 func (t *trial) unshadow(text string) string {
 	schema := func(name string) string {
 		if r := t.s.relations[name]; r != nil {
-			return ident(r.schema)
+			return pg.IdentAsNeeded(r.schema)
 		}
-		return ident(t.v.schema)
+		return pg.IdentAsNeeded(t.v.schema)
 	}
 	if t.temp {
 		return qualified(text, t.q.names(), schema)
@@ -219,43 +218,6 @@ func (t *trial) unshadow(text string) string {
 		at = k.End
 	}
 	return out.String() + text[at:]
-}
-
-var plainName = regexp.MustCompile(`^[a-z_][a-z0-9_$]*$`)
-
-// ident quotes a name as the server does in what it writes: only when it must.
-func ident(name string) string {
-	if plainName.MatchString(name) {
-		return name
-	}
-	return pg.Ident(name)
-}
-
-// Attempt runs f inside a savepoint, and takes back what it did when it fails.
-func Attempt(ctx context.Context, tx pgx.Tx, f func() error) error {
-	if _, err := tx.Exec(ctx, "SAVEPOINT attempt"); err != nil {
-		return err
-	}
-	err := f()
-	end := "RELEASE SAVEPOINT attempt"
-	if err != nil {
-		end = "ROLLBACK TO SAVEPOINT attempt; " + end
-	}
-	if _, sql := tx.Exec(ctx, end); sql != nil && err == nil {
-		err = sql
-	}
-	return err
-}
-
-// Single runs one statement. What comes from pipeline.hcl goes through here: Exec without arguments would run every statement
-// of a text, and one of "…; COMMIT; DROP TABLE x" would outlive the transaction that is rolled back.
-func Single(ctx context.Context, tx pgx.Tx, sql string) error {
-	rows, err := tx.Query(ctx, sql, pgx.QueryExecModeExec)
-	if err != nil {
-		return err
-	}
-	rows.Close()
-	return rows.Err()
 }
 
 // objection is what the server says against a query.

@@ -1,4 +1,4 @@
-package timescale
+package pg
 
 import (
 	"strconv"
@@ -15,7 +15,7 @@ func TestIntervalSuitsEveryServer(t *testing.T) {
 		time.Hour: "interval '1 hour'", 36 * time.Hour: "interval '36 hours'", 90 * time.Minute: "interval '90 minutes'", 45 * time.Second: "interval '45 seconds'",
 		10*time.Hour + 250*time.Millisecond: "interval '36000.250000 seconds'", time.Microsecond: "interval '0.000001 seconds'",
 	} {
-		got := interval(d)
+		got := Interval(d)
 		if got != want {
 			t.Errorf("%s is %s, want %s", d, got, want)
 		}
