@@ -269,17 +269,7 @@ func TestAggregateMissing(t *testing.T) {
 	w.p.Tables, w.p.Aggregates, w.p.Views = []*spec.Table{table}, []*spec.Aggregate{a}, []*spec.View{v, top}
 	w.expect(w.plan(w.aggregate(a)), plan.Create, []string{"query:  -> SQL (intent)", "real_time:  -> false (intent)"}, "CV-A01")
 	w.expect(w.plan(w.view(v)), plan.Create, []string{"query:  -> SQL (intent)"}, "CV-V02")
-	t.Log("the Apache edition has none, either; what is there from before cannot be changed")
-	apache := Capabilities{Server: "17.5", Version: "2.28.3", Edition: "apache"}
-	for _, action := range []plan.Action{plan.Create, plan.Update} {
-		c := plan.Change{Action: action}
-		w.aggregate(a).judgeMissing(&c, apache)
-		w.expect(c, action, nil, "CV-A01")
-	}
 	w.p.Database.OnMissing = "degrade"
-	c := plan.Change{Action: plan.Update}
-	w.aggregate(a).judgeMissing(&c, apache)
-	w.expect(c, plan.Update, nil, "CV-A01")
 	for _, r := range []plan.Resource{w.aggregate(a), w.view(v), w.view(top)} {
 		c := w.see(r)
 		w.expect(c, plan.None, nil)

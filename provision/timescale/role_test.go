@@ -15,7 +15,6 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/schema"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
-	"github.com/cryptoviz/cryptoviz/provision/ledger"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
@@ -53,7 +52,7 @@ func roleConverges(t *testing.T, w *scene) {
 	if err := r.Apply(t.Context(), c); err != nil {
 		t.Errorf("apply again: %v", err)
 	}
-	role, db := pg.Ident(x.Name), pg.Ident(w.text("SELECT current_database()::text"))
+	name, db := pg.Ident(x.Name), pg.Ident(w.text("SELECT current_database()::text"))
 	onAll := &spec.Grant{Privileges: []string{"select"}, On: []string{"ticks", "latest", "cryptoviz"}}
 	for _, step := range []struct {
 		name  string
@@ -72,27 +71,27 @@ func roleConverges(t *testing.T, w *scene) {
 		}, []string{"insert on ticks:  -> granted (intent)", "update on ticks:  -> granted (intent)"}, nil},
 		{"fewer grants", func() { x.Grants = x.Grants[:1]; onAll.On = onAll.On[1:] }, []string{"insert on ticks: granted ->  (reset)", "select on ticks: granted ->  (reset)", "update on ticks: granted ->  (reset)"}, []string{"CV-R08"}},
 		{"drift of grants", func() {
-			w.exec("REVOKE SELECT ON latest FROM " + role + "; REVOKE SELECT ON cryptoviz.slot FROM " + role)
+			w.exec("REVOKE SELECT ON latest FROM " + name + "; REVOKE SELECT ON cryptoviz.slot FROM " + name)
 		}, []string{"select on latest:  -> granted (drift)", fmt.Sprintf("select on cryptoviz: granted on %d of %d tables -> granted (drift)", len(engineGrants())-1, len(engineGrants()))}, nil},
-		{"drift of usage", func() { w.exec("REVOKE USAGE ON SCHEMA cryptoviz FROM " + role) }, []string{"select on cryptoviz: granted, without usage of the schema -> granted (drift)"}, nil},
-		{"drift of login", func() { w.exec("ALTER ROLE " + role + " NOLOGIN") }, []string{"login: false -> true (drift)"}, nil},
-		{"drift of the password", func() { w.exec("ALTER ROLE " + role + " PASSWORD 'changed'") }, []string{"password: set -> set (drift)"}, nil},
-		{"drift: no password", func() { w.exec("ALTER ROLE " + role + " PASSWORD NULL") }, []string{"password: - -> set (drift)"}, nil},
-		{"the same password, set by others", func() { w.exec("ALTER ROLE " + role + ` PASSWORD E'It\'s \\ second'`) }, nil, nil},
+		{"drift of usage", func() { w.exec("REVOKE USAGE ON SCHEMA cryptoviz FROM " + name) }, []string{"select on cryptoviz: granted, without usage of the schema -> granted (drift)"}, nil},
+		{"drift of login", func() { w.exec("ALTER ROLE " + name + " NOLOGIN") }, []string{"login: false -> true (drift)"}, nil},
+		{"drift of the password", func() { w.exec("ALTER ROLE " + name + " PASSWORD 'changed'") }, []string{"password: set -> set (drift)"}, nil},
+		{"drift: no password", func() { w.exec("ALTER ROLE " + name + " PASSWORD NULL") }, []string{"password: - -> set (drift)"}, nil},
+		{"the same password, set by others", func() { w.exec("ALTER ROLE " + name + ` PASSWORD E'It\'s \\ second'`) }, nil, nil},
 		{"drift of a setting", func() {
-			w.exec("ALTER ROLE " + role + " IN DATABASE " + db + " SET statement_timeout = '5min'; ALTER ROLE " + role + " IN DATABASE " + db + " SET default_transaction_read_only = off")
+			w.exec("ALTER ROLE " + name + " IN DATABASE " + db + " SET statement_timeout = '5min'; ALTER ROLE " + name + " IN DATABASE " + db + " SET default_transaction_read_only = off")
 		}, []string{"read_only: false -> true (drift)", "statement_timeout: 5m -> 1h30m (drift)"}, nil},
-		{"one level up, which does not count", func() { w.exec("ALTER ROLE " + role + " SET statement_timeout = '1s'") }, nil, nil},
+		{"one level up, which does not count", func() { w.exec("ALTER ROLE " + name + " SET statement_timeout = '1s'") }, nil, nil},
 		{"drift: setting gone", func() {
-			w.exec("ALTER ROLE " + role + " RESET ALL")
-			w.exec("ALTER ROLE " + role + " IN DATABASE " + db + " RESET ALL")
+			w.exec("ALTER ROLE " + name + " RESET ALL")
+			w.exec("ALTER ROLE " + name + " IN DATABASE " + db + " RESET ALL")
 		}, []string{"read_only:  -> true (drift)", "statement_timeout:  -> 1h30m (drift)"}, nil},
 		{"one level up", func() {
-			w.exec("ALTER ROLE " + role + " IN DATABASE " + db + " RESET ALL; ALTER ROLE " + role + " SET default_transaction_read_only = true; ALTER ROLE " + role + " SET statement_timeout = 5400000")
+			w.exec("ALTER ROLE " + name + " IN DATABASE " + db + " RESET ALL; ALTER ROLE " + name + " SET default_transaction_read_only = true; ALTER ROLE " + name + " SET statement_timeout = 5400000")
 		}, nil, nil},
 		{"unset", func() { x.Password = spec.UnsetSecret("RP is not set") }, nil, nil},
 		{"unset, and the login changes", func() { x.Login = false }, []string{"login: true -> false (intent)"}, nil},
-		{"unset, and changed outside", func() { w.exec("ALTER ROLE " + role + " PASSWORD 'third'") }, nil, nil},
+		{"unset, and changed outside", func() { w.exec("ALTER ROLE " + name + " PASSWORD 'third'") }, nil, nil},
 		{"left out", func() { x.Login, x.Password = true, spec.Secret{} }, []string{"login: false -> true (intent)"}, nil},
 		{"reset", func() {
 			if w.text("SELECT (rolpassword IS NOT NULL)::text FROM pg_authid WHERE rolname = $1", x.Name) != "true" {
@@ -111,7 +110,7 @@ func roleConverges(t *testing.T, w *scene) {
 			action = plan.None
 		}
 		for i, d := range c.Diffs {
-			if d.Name == ownPassword {
+			if d.Name == "password" {
 				if !d.Secret {
 					t.Error("a password that is not marked")
 				}
@@ -125,7 +124,7 @@ func roleConverges(t *testing.T, w *scene) {
 			}
 		}
 		// Usage of the schema comes from PUBLIC or with the first grant.
-		c.Diffs = slices.DeleteFunc(c.Diffs, func(d plan.Diff) bool { return strings.HasPrefix(d.Name, usageOf) })
+		c.Diffs = slices.DeleteFunc(c.Diffs, func(d plan.Diff) bool { return strings.HasPrefix(d.Name, "usage on schema ") })
 		w.expect(c, action, step.diffs, step.codes...)
 		if text := show(c); strings.Contains(text, "second") || strings.Contains(text, "SCRAM-SHA-256$") {
 			t.Errorf("the plan shows a secret: %s", text)
@@ -136,7 +135,7 @@ func roleConverges(t *testing.T, w *scene) {
 	}
 
 	t.Log("what others gave is left alone")
-	w.exec("GRANT SELECT, TRUNCATE ON ticks TO " + role + "; GRANT SELECT (price) ON latest TO " + role + "; ALTER ROLE " + role + " CREATEDB; ALTER ROLE " + role + " SET work_mem = '1MB'; GRANT pg_monitor TO " + role)
+	w.exec("GRANT SELECT, TRUNCATE ON ticks TO " + name + "; GRANT SELECT (price) ON latest TO " + name + "; ALTER ROLE " + name + " CREATEDB; ALTER ROLE " + name + " SET work_mem = '1MB'; GRANT pg_monitor TO " + name)
 	c = w.apply(r)
 	w.expect(c, plan.None, nil)
 	var extra []string
@@ -152,7 +151,7 @@ func roleConverges(t *testing.T, w *scene) {
 
 	t.Log("deletion")
 	gone := &Role{Queries: w.queries, Removed: &spec.Removed{Kind: "role", Name: x.Name}}
-	for _, sql := range []string{"GRANT USAGE ON SCHEMA cryptoviz TO " + role, "CREATE TABLE its (a int)", "ALTER TABLE its OWNER TO " + role} {
+	for _, sql := range []string{"GRANT USAGE ON SCHEMA cryptoviz TO " + name, "CREATE TABLE its (a int)", "ALTER TABLE its OWNER TO " + name} {
 		w.exec(sql)
 	}
 	w.expect(w.see(gone), plan.Delete, nil, "CV-R04")
@@ -160,7 +159,7 @@ func roleConverges(t *testing.T, w *scene) {
 	w.expect(w.see(r), plan.Update, []string{"login: true -> false (intent)"}, "CV-R03")
 	w.exec("DROP TABLE its")
 	if w.db.Config().ConnConfig.Database != "template1" { // that server cannot
-		w.exec("GRANT CONNECT ON DATABASE " + db + " TO " + role)
+		w.exec("GRANT CONNECT ON DATABASE " + db + " TO " + name)
 	}
 	c = w.apply(gone)
 	w.expect(c, plan.Delete, nil, "CV-R05")
@@ -421,17 +420,14 @@ func TestRoleThatOthersGaveTo(t *testing.T) {
 
 func (w *scene) hash(r *spec.Role) string { return w.hashOf(r.Password.Reveal(), r.Name) }
 
-func (w *scene) hashOf(password, role string) string {
+func (w *scene) hashOf(password, name string) string {
 	w.t.Helper()
-	salt, err := (&ledger.Ledger{DB: w.db}).Salt(w.t.Context())
-	if err != nil {
+	r := w.roleOf(&spec.Role{Name: name, Password: spec.NewSecret(password)})
+	if _, err := r.Read(w.t.Context()); err != nil {
 		w.t.Fatal(err)
 	}
-	verifier, err := roleVerifier(password, role, salt)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return passwordHash(verifier)
+	a, _ := r.Want().Get("password")
+	return a.Value
 }
 
 // A grant on a relation that the same plan makes; and one on an aggregate that is left out.
@@ -462,21 +458,4 @@ func TestRoleWithItsRelations(t *testing.T) {
 	w.apply(r)
 	w.exec("ALTER ROLE " + pg.Ident(x.Name) + " IN DATABASE " + pg.Ident(w.text("SELECT current_database()::text")) + " RESET search_path")
 	w.expect(w.apply(r), plan.Update, []string{"search_path:  -> cryptoviz, public (drift)"})
-}
-
-func TestScramVerifier(t *testing.T) {
-	t.Parallel()
-	// RFC 7677, section 3: the keys of user "pencil" with this salt.
-	v, err := scramVerifier("pencil", []byte("[m\x99h\x9d\x125\x8e\xec\xa0K\x14\x126\xfa\x81"), 4096)
-	if err != nil || v != "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=" {
-		t.Errorf("%s, %v", v, err)
-	}
-	for _, c := range []struct {
-		verifier, password string
-		want               bool
-	}{{v, "pencil", true}, {v, "pencils", false}, {"md5abc", "pencil", false}, {"SCRAM-SHA-256$x", "pencil", false}, {"", "", false}, {strings.Replace(v, "4096", "99999999", 1), "pencil", false}} {
-		if have := verifies(c.verifier, c.password); have != c.want {
-			t.Errorf("verifies(%q, %q) = %t", c.verifier, c.password, have)
-		}
-	}
 }

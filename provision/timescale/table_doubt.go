@@ -16,9 +16,10 @@ type doubt string
 const (
 	locked doubt = "another session holds a lock on it"
 	slow   doubt = "it is too large"
-	// readOnlyServer is a standby, or a user whose transactions are read-only.
-	readOnlyServer doubt = "it is read-only"
 )
+
+// readOnlyServer is a standby, or a user whose transactions are read-only.
+const readOnlyServer = "it is read-only"
 
 // doubts tells an error that leaves one question open from one that ends the planning of a table: the connection is gone, or what
 // is asked about is. TimescaleDB fails with internal errors in queries that PostgreSQL answers, and a table is not unreadable for

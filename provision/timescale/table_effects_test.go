@@ -77,12 +77,15 @@ func TestTableOfAnotherEdition(t *testing.T) {
 	w.exec("SELECT compress_chunk(c) FROM show_chunks('m') c LIMIT 1")
 	r := w.table(s)
 	w.cat.Reset()
+	now, err := w.cat.load(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	now.caps.Edition = "apache"
 	live, err := r.Read(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	apache := *r.live
-	apache.caps.Edition, r.live = "apache", &apache
 	last := w.ledger[r.Address()]
 	c := plan.New(r, &last, true, live)
 	if err := r.Judge(t.Context(), &c); err != nil {

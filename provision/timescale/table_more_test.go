@@ -337,12 +337,16 @@ func TestTableFeatures(t *testing.T) {
 	w.cat.Pipeline.Database.OnMissing = "error"
 	w.expect(w.plan(w.table(s)), "", "CV-T25")
 	apache := w.table(s)
-	s.Hypertable.ChunkInterval = 2 * days
+	s.Name, s.Hypertable.ChunkInterval = "fresh", 2*days
+	w.cat.Reset()
+	now, err := w.cat.load(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	now.caps.Version, now.caps.Edition = "2.23.0", "apache"
 	if _, err := apache.Read(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	apache.live = &snapshot{caps: Capabilities{Version: "2.23.0", Edition: "apache"}, relations: map[string]*relation{}}
-	apache.rel = nil
 	c = plan.New(apache, nil, false, nil)
 	if err := apache.Judge(t.Context(), &c); err != nil {
 		t.Fatal(err)

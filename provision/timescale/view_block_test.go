@@ -73,19 +73,19 @@ func adopts(t *testing.T, w *scene, aggregates bool) {
 		t.Fatal(err)
 	}
 	p := declared(t, "")
-	role := w.role("reader")
+	reader := w.role("reader")
 	sql := append(CreateSQL(p.Tables[0], caps, time.Now()), schema.SQL,
 		"CREATE VIEW latest AS SELECT source, value, 'It''s ${x} %{y} SQL'::text AS note, CASE WHEN value > 50 THEN 'greed' ELSE 'fear' END AS mood FROM crypto_sentiment WHERE time > now() - interval '1 day'",
 		"COMMENT ON VIEW latest IS 'The newest, \"so far\".'", "CREATE VIEW plain WITH (security_barrier) AS SELECT 1 AS a, 'a\n   \n\n b'::text AS blank",
-		"CREATE ROLE "+pg.Ident(role)+" LOGIN PASSWORD 'x'", "ALTER ROLE "+pg.Ident(role)+" SET default_transaction_read_only = on", "ALTER ROLE "+pg.Ident(role)+" SET statement_timeout = '90s'", "ALTER ROLE "+pg.Ident(role)+" SET work_mem = '1MB'",
-		"GRANT SELECT ON latest, plain TO "+pg.Ident(role), "GRANT SELECT, INSERT, TRUNCATE ON crypto_sentiment TO "+pg.Ident(role),
-		"GRANT USAGE ON SCHEMA cryptoviz TO "+pg.Ident(role), "GRANT SELECT ON ALL TABLES IN SCHEMA cryptoviz TO "+pg.Ident(role))
+		"CREATE ROLE "+pg.Ident(reader)+" LOGIN PASSWORD 'x'", "ALTER ROLE "+pg.Ident(reader)+" SET default_transaction_read_only = on", "ALTER ROLE "+pg.Ident(reader)+" SET statement_timeout = '90s'", "ALTER ROLE "+pg.Ident(reader)+" SET work_mem = '1MB'",
+		"GRANT SELECT ON latest, plain TO "+pg.Ident(reader), "GRANT SELECT, INSERT, TRUNCATE ON crypto_sentiment TO "+pg.Ident(reader),
+		"GRANT USAGE ON SCHEMA cryptoviz TO "+pg.Ident(reader), "GRANT SELECT ON ALL TABLES IN SCHEMA cryptoviz TO "+pg.Ident(reader))
 	if aggregates {
 		sql = append(sql,
 			"CREATE MATERIALIZED VIEW daily WITH (timescaledb.continuous, timescaledb.materialized_only = false) AS SELECT time_bucket('1 day', time) AS bucket, source, max(value) AS high FROM crypto_sentiment GROUP BY 1, 2 WITH NO DATA",
 			"SELECT add_continuous_aggregate_policy('daily', interval '10 days', interval '1 hour', interval '90 minutes')", "SELECT add_retention_policy('daily', interval '400 days')", "COMMENT ON VIEW daily IS 'by the day'",
 			"CREATE MATERIALIZED VIEW weekly WITH (timescaledb.continuous) AS SELECT time_bucket('7 days', bucket) AS bucket, max(high) AS high FROM daily GROUP BY 1 WITH NO DATA",
-			"SELECT add_continuous_aggregate_policy('weekly', NULL, interval '1 hour', interval '90 minutes')", "GRANT SELECT ON daily TO "+pg.Ident(role))
+			"SELECT add_continuous_aggregate_policy('weekly', NULL, interval '1 hour', interval '90 minutes')", "GRANT SELECT ON daily TO "+pg.Ident(reader))
 	}
 	for _, s := range sql {
 		w.exec(s)
@@ -105,7 +105,7 @@ func adopts(t *testing.T, w *scene, aggregates bool) {
 		add(AggregateBlock(t.Context(), w.catalog, "daily"))
 		add(AggregateBlock(t.Context(), w.catalog, "weekly"))
 	}
-	add(RoleBlock(t.Context(), w.catalog, role))
+	add(RoleBlock(t.Context(), w.catalog, reader))
 	t.Log(text.String())
 	*w.p = *declared(t, text.String())
 	resources := []plan.Resource{w.roleOf(w.p.Roles[0])}

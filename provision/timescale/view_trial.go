@@ -17,6 +17,9 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
 
+// errUndone takes back what a savepoint did.
+var errUndone = errors.New("undone")
+
 // trial makes what a plan will make, in a schema of its own and in one transaction that is rolled back, so that each query
 // meets what it will meet, and the live relations are not locked.
 type trial struct {
@@ -89,9 +92,9 @@ func (t *trial) read(ctx context.Context, tx pgx.Tx, i int, x *query) (*answer, 
 		if err := readAnswers(ctx, t.q.Catalog, tx, []string{sql}, []string{name}, func(_ string, a *answer) { out = a }); err != nil {
 			return err
 		}
-		return errRollback
+		return errUndone
 	})
-	if errors.Is(err, errRollback) {
+	if errors.Is(err, errUndone) {
 		out.text = t.unshadow(out.text)
 		return out, nil
 	}
@@ -165,13 +168,13 @@ func (t *trial) inPlace(ctx context.Context, tx pgx.Tx, x *query, a *answer, l *
 				return err
 			}
 			err := tx.QueryRow(ctx, "SELECT view_definition FROM timescaledb_information.continuous_aggregates WHERE view_schema = $1 AND view_name = $2", t.shadow, x.name).Scan(&definition)
-			return errors.Join(err, errRollback)
+			return errors.Join(err, errUndone)
 		})
 	})
 	switch {
-	case refused(err) != nil || errors.Is(err, errRollback) && t.unshadow(tidy(definition)) != a.text:
+	case refused(err) != nil || errors.Is(err, errUndone) && t.unshadow(tidy(definition)) != a.text:
 		return nil // no: it is made anew
-	case errors.Is(err, errRollback):
+	case errors.Is(err, errUndone):
 		a.inPlace = steps
 		return nil
 	}
