@@ -7,7 +7,9 @@ import (
 
 	"github.com/cryptoviz/cryptoviz/provision/grafana"
 	"github.com/cryptoviz/cryptoviz/provision/kafka"
-	"github.com/cryptoviz/cryptoviz/provision/timescale"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/role"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/table"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/view"
 )
 
 // Imported is an object as a block of pipeline.hcl.
@@ -50,13 +52,13 @@ func (w *World) Import(ctx context.Context, address string) (Imported, error) {
 	case "topic":
 		out.HCL, err = kafka.Block(ctx, w.cluster, name)
 	case "table":
-		out.HCL, err = timescale.TableBlock(ctx, w.catalog, name)
+		out.HCL, err = table.Block(ctx, w.catalog, name)
 	case "view":
-		out.HCL, err = timescale.ViewBlock(ctx, w.catalog, name)
+		out.HCL, err = view.Block(ctx, w.catalog, name)
 	case "aggregate":
-		out.HCL, err = timescale.AggregateBlock(ctx, w.catalog, name)
+		out.HCL, err = view.AggregateBlock(ctx, w.catalog, name)
 	case "role":
-		out.HCL, err = timescale.RoleBlock(ctx, w.catalog, name)
+		out.HCL, err = role.Block(ctx, w.catalog, name)
 	case "folder", "datasource", "dashboard", "alert":
 		if w.org == nil {
 			return out, fmt.Errorf("%s: Grafana is left out, since there is no grafana block, or its auth is empty", address)

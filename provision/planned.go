@@ -17,7 +17,9 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/provision/grafana"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
-	"github.com/cryptoviz/cryptoviz/provision/timescale"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/catalog"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/ddl"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/shadow"
 )
 
 // prepare reads what the last apply set, and finds the tables that this plan makes or gives other columns: queries are judged
@@ -63,10 +65,10 @@ func (w *World) leaving() (names []string) {
 func (w *World) makePlanned(ctx context.Context, tx pgx.Tx, hypertables bool) error {
 	caps := w.caps
 	if !hypertables || caps.Version == "" {
-		caps = timescale.Capabilities{Server: caps.Server}
+		caps = catalog.Capabilities{Server: caps.Server}
 	}
 	for _, t := range w.planned {
-		for _, sql := range timescale.CreateSQL(t, caps, w.now()) {
+		for _, sql := range ddl.CreateSQL(t, caps, w.now()) {
 			if err := pg.ExecSingle(ctx, tx, sql); err != nil {
 				return fmt.Errorf("try table %s: %w", t.Name, err)
 			}
@@ -120,7 +122,7 @@ func withColumns(t *spec.Table, live []liveColumn, last plan.State) *spec.Table 
 	for _, l := range live {
 		c := declaredAs(t, l, live)
 		if c == nil {
-			if _, ours := last.Get(timescale.ColumnAttr(l.name)); ours { // apply drops it
+			if _, ours := last.Get(catalog.ColumnAttr(l.name)); ours { // apply drops it
 				same = false
 				continue
 			}
@@ -319,7 +321,7 @@ func try(ctx context.Context, tx pgx.Tx, p *spec.Pipeline, q asked) (string, err
 		_, err := tx.Conn().PgConn().Prepare(ctx, "", q.sql, nil)
 		return err
 	})
-	if text := cmp.Or(timescale.ReadsLeaving(p, err), refusal(err)); text != "" || err == nil {
+	if text := cmp.Or(shadow.ReadsLeaving(p, err), refusal(err)); text != "" || err == nil {
 		return text, nil
 	}
 	return "", err

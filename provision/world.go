@@ -18,6 +18,11 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/ledger"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 	"github.com/cryptoviz/cryptoviz/provision/timescale"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/catalog"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/role"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/shadow"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/table"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/view"
 )
 
 // Clients reach the outside world. Grafana is reached by what the pipeline says of it.
@@ -40,14 +45,14 @@ type World struct {
 	servers   plan.Servers
 	refused   error // why nothing in the database could be planned
 	notes     []string
-	caps      timescale.Capabilities
+	caps      catalog.Capabilities
 	planned   []*spec.Table
-	queries   *timescale.Queries
+	queries   *shadow.Queries
 
 	p       *spec.Pipeline
 	db      *pgxpool.Pool
 	now     func() time.Time
-	catalog *timescale.Catalog
+	catalog *catalog.Catalog
 	cluster *kafka.Cluster
 	org     *grafana.Org // nil: no grafana block, or leftOut
 	leftOut *leftOut
@@ -61,8 +66,8 @@ func NewWorld(p *spec.Pipeline, c Clients) (*World, error) {
 	}
 	w := &World{p: p, db: c.DB, now: c.Now, Ledger: &ledger.Ledger{DB: c.DB}}
 	w.cluster = kafka.NewCluster(c.Kafka)
-	w.catalog = timescale.NewCatalog(c.DB)
-	w.catalog.Roles = c.Roles
+	w.catalog = catalog.NewCatalog(c.DB)
+	w.catalog.RolePool = c.Roles
 	w.catalog.Pipeline = p
 	w.Systems = []System{w.cluster, w.catalog}
 	switch {
@@ -109,16 +114,16 @@ func (w *World) resources() []plan.Resource {
 	}
 	w.queries = timescale.NewQueries(w.p, w.catalog)
 	for _, t := range w.p.Tables {
-		out = append(out, &timescale.Table{Catalog: w.catalog, Queries: w.queries, Spec: t, Now: w.now})
+		out = append(out, &table.Table{Catalog: w.catalog, Queries: w.queries, Spec: t, Now: w.now})
 	}
 	for _, v := range w.p.Views {
-		out = append(out, &timescale.View{Queries: w.queries, Spec: v})
+		out = append(out, &view.View{Queries: w.queries, Spec: v})
 	}
 	for _, a := range w.p.Aggregates {
-		out = append(out, &timescale.Aggregate{Queries: w.queries, Spec: a})
+		out = append(out, &view.Aggregate{Queries: w.queries, Spec: a})
 	}
 	for _, r := range w.p.Roles {
-		out = append(out, &timescale.Role{Queries: w.queries, Spec: r})
+		out = append(out, &role.Role{Queries: w.queries, Spec: r})
 	}
 	if w.org != nil {
 		for _, f := range w.p.Folders {
@@ -148,13 +153,13 @@ func (w *World) removed(r *spec.Removed) plan.Resource {
 	case "topic":
 		return w.cluster.Removed(r)
 	case "table":
-		return &timescale.Table{Catalog: w.catalog, Queries: w.queries, Removed: r, Now: w.now}
+		return &table.Table{Catalog: w.catalog, Queries: w.queries, Removed: r, Now: w.now}
 	case "view":
-		return &timescale.View{Queries: w.queries, Removed: r}
+		return &view.View{Queries: w.queries, Removed: r}
 	case "aggregate":
-		return &timescale.Aggregate{Queries: w.queries, Removed: r}
+		return &view.Aggregate{Queries: w.queries, Removed: r}
 	case "role":
-		return &timescale.Role{Queries: w.queries, Removed: r}
+		return &role.Role{Queries: w.queries, Removed: r}
 	}
 	if w.org == nil {
 		return nil

@@ -23,7 +23,8 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/store"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
-	"github.com/cryptoviz/cryptoviz/provision/timescale"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/catalog"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/ddl"
 )
 
 func TestMain(m *testing.M) { testkit.Main(m) }
@@ -82,7 +83,7 @@ func newRig(t testing.TB, source string, partitions int32, address string, keyed
 		t.Fatal(err)
 	}
 	defer pool.Close()
-	sql := append([]string{schema.SQL}, timescale.CreateSQL(r.src.Table, timescale.Capabilities{}, time.Now())...)
+	sql := append([]string{schema.SQL}, ddl.CreateSQL(r.src.Table, catalog.Capabilities{}, time.Now())...)
 	if !keyed {
 		sql = append(sql, "ALTER TABLE "+r.src.Table.Name+" DROP CONSTRAINT "+r.src.Table.Name+"_pkey")
 	}

@@ -24,7 +24,8 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/partition"
 	"github.com/cryptoviz/cryptoviz/engine/schema"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
-	"github.com/cryptoviz/cryptoviz/provision/timescale"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/catalog"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/ddl"
 )
 
 var (
@@ -91,7 +92,7 @@ func prepareAt(t *testing.T, broker string, postgres *testkit.PostgresServer, na
 	}
 	t.Cleanup(pool.Close)
 	base := time.Now().Add(-5 * 24 * time.Hour).Truncate(time.Hour)
-	ddl := append([]string{schema.SQL}, timescale.CreateSQL(src.Table, timescale.Capabilities{}, time.Now())...)
+	ddl := append([]string{schema.SQL}, ddl.CreateSQL(src.Table, catalog.Capabilities{}, time.Now())...)
 	ddl = append(ddl, "ALTER TABLE "+src.Table.Name+" DROP CONSTRAINT "+src.Table.Name+"_pkey")
 	if lacks != "" { // the engine's own committer creates them
 		for _, p := range partition.Between(src.Table, base, base.Add(24*time.Hour)) {

@@ -161,3 +161,6 @@ func FirstLine(s string) string {
 	}
 	return line
 }
+
+// NoTable tells whether an SQLSTATE says that a table or its schema is not there.
+func NoTable(state string) bool { return state == "42P01" || state == "3F000" }

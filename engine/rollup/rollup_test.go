@@ -23,7 +23,8 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/store"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
-	"github.com/cryptoviz/cryptoviz/provision/timescale"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/catalog"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/ddl"
 )
 
 var day = time.Date(2026, 3, 4, 0, 0, 0, 0, time.UTC)
@@ -90,10 +91,10 @@ func newRig(t *testing.T) *rig {
 	}
 	defer pool.Close()
 	r := p.Rollups[0]
-	statements := append([]string{schema.SQL}, timescale.CreateSQL(r.Into, timescale.Capabilities{}, day)...)
+	statements := append([]string{schema.SQL}, ddl.CreateSQL(r.Into, catalog.Capabilities{}, day)...)
 	plain := *r.From // one table: a test may write to any day
 	plain.Hypertable = nil
-	for _, sql := range append(statements, timescale.CreateSQL(&plain, timescale.Capabilities{}, day)...) {
+	for _, sql := range append(statements, ddl.CreateSQL(&plain, catalog.Capabilities{}, day)...) {
 		if _, err := pool.Exec(t.Context(), sql); err != nil {
 			t.Fatal(err)
 		}

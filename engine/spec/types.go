@@ -462,3 +462,6 @@ func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, Sensitive
 
 // MarshalText hides the value from JSON and slog.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(Sensitive), nil }
+
+// Place is how plans name a block: file and line.
+func Place(r hcl.Range) string { return fmt.Sprintf("%s:%d", r.Filename, r.Start.Line) }

@@ -1,6 +1,8 @@
 package spec
 
 import (
+	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -53,4 +55,22 @@ func says(lines hclwrite.Tokens, text string) bool {
 	}
 	v, d := attrs["x"].Expr.Value(nil)
 	return !d.HasErrors() && v.Type() == cty.String && v.AsString() == text+"\n"
+}
+
+// BlockName is what a name of a block may be.
+var BlockName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,47}$`)
+
+// Texts is a list of texts.
+func Texts(list []string) cty.Value {
+	values := make([]cty.Value, len(list))
+	for i, s := range list {
+		values[i] = cty.StringVal(s)
+	}
+	return cty.TupleVal(values)
+}
+
+// Remark writes a comment line.
+func Remark(b *hclwrite.Body, format string, args ...any) {
+	text := strings.Join(strings.Fields(fmt.Sprintf(format, args...)), " ")
+	b.AppendUnstructuredTokens(hclwrite.Tokens{{Type: hclsyntax.TokenComment, Bytes: []byte("# " + text + "\n")}})
 }

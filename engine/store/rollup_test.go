@@ -19,7 +19,8 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/store"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
-	"github.com/cryptoviz/cryptoviz/provision/timescale"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/catalog"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/ddl"
 )
 
 // hours is a database prepared for the shipped rollup.
@@ -56,7 +57,7 @@ func newHoursAt(t testing.TB, url, layout string) *hours {
 		t.Fatal(err)
 	}
 	defer pool.Close()
-	caps, err := timescale.Detect(t.Context(), pool)
+	caps, err := catalog.Detect(t.Context(), pool)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +77,7 @@ func newHoursAt(t testing.TB, url, layout string) *hours {
 		if layout == "plain" {
 			made.Hypertable = nil
 		}
-		statements = append(statements, timescale.CreateSQL(&made, caps, h.day.AddDate(0, 0, -1))...)
+		statements = append(statements, ddl.CreateSQL(&made, caps, h.day.AddDate(0, 0, -1))...)
 	}
 	for _, sql := range statements {
 		if _, err := pool.Exec(t.Context(), sql); err != nil {

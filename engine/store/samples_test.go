@@ -15,7 +15,8 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/schema"
 	"github.com/cryptoviz/cryptoviz/engine/store"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
-	"github.com/cryptoviz/cryptoviz/provision/timescale"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/catalog"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/ddl"
 )
 
 // worker lets these hours take records, as the shipped source's.
@@ -260,7 +261,7 @@ row {
 	defer pool.Close()
 	statements := []string{schema.SQL}
 	for _, table := range p.Tables {
-		statements = append(statements, timescale.CreateSQL(table, timescale.Capabilities{}, h.day)...)
+		statements = append(statements, ddl.CreateSQL(table, catalog.Capabilities{}, h.day)...)
 	}
 	for _, sql := range statements {
 		if _, err := pool.Exec(t.Context(), sql); err != nil {

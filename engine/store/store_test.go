@@ -20,7 +20,8 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/store"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
-	"github.com/cryptoviz/cryptoviz/provision/timescale"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/catalog"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/ddl"
 )
 
 func TestMain(m *testing.M) { testkit.Main(m) }
@@ -51,7 +52,7 @@ func newBench(t testing.TB, opt store.Options) *bench {
 		t.Fatal(err)
 	}
 	defer pool.Close()
-	for _, sql := range append([]string{schema.SQL}, timescale.CreateSQL(b.src.Table, timescale.Capabilities{}, time.Now())...) {
+	for _, sql := range append([]string{schema.SQL}, ddl.CreateSQL(b.src.Table, catalog.Capabilities{}, time.Now())...) {
 		if _, err := pool.Exec(t.Context(), sql); err != nil {
 			t.Fatal(err)
 		}

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/cryptoviz/cryptoviz/engine/pg"
-
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
@@ -191,7 +190,7 @@ func TestAggregateColumn(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := w.see(r)
-	if !caps.atLeast(2, 28) {
+	if !caps.AtLeast(2, 28) {
 		w.expect(c, plan.Replace, []string{"query: SQL -> SQL (intent)"}, "CV-A02")
 		return
 	}

@@ -13,12 +13,14 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/ddl"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/view"
 )
 
 const day = 24 * time.Hour
 
 // hourly is the scene of a hypertable with a row an hour and source, ten days back, and an aggregate of it that is not made yet.
-func hourly(t *testing.T) (*scene, *spec.Aggregate, *Aggregate) {
+func hourly(t *testing.T) (*scene, *spec.Aggregate, *view.Aggregate) {
 	t.Helper()
 	w := newScene(t, timescaleURL)
 	w.exec(ticks)
@@ -34,8 +36,8 @@ func hourly(t *testing.T) (*scene, *spec.Aggregate, *Aggregate) {
 	return w, a, w.aggregate(a)
 }
 
-func (w *scene) aggregate(a *spec.Aggregate) *Aggregate {
-	return &Aggregate{Queries: w.queries, Spec: a}
+func (w *scene) aggregate(a *spec.Aggregate) *view.Aggregate {
+	return &view.Aggregate{Queries: w.queries, Spec: a}
 }
 
 func TestAggregate(t *testing.T) {
@@ -116,7 +118,7 @@ func TestAggregate(t *testing.T) {
 	}
 
 	t.Log("deletion")
-	gone := &Aggregate{Queries: w.queries, Removed: &spec.Removed{Kind: "aggregate", Name: "daily"}}
+	gone := &view.Aggregate{Queries: w.queries, Removed: &spec.Removed{Kind: "aggregate", Name: "daily"}}
 	w.p.Aggregates = nil
 	w.expect(w.see(gone), plan.Delete, nil)
 	w.exec("DELETE FROM ticks WHERE time < now() - interval '2 days'")
@@ -142,7 +144,7 @@ func TestAggregateRetention(t *testing.T) {
 	t.Parallel()
 	w, a, r := hourly(t)
 	c := w.see(r)
-	if err := execute(t.Context(), w.db, plan.Change{Steps: c.Steps[:len(c.Steps)-1]}); err != nil {
+	if err := ddl.Execute(t.Context(), w.db, plan.Change{Steps: c.Steps[:len(c.Steps)-1]}); err != nil {
 		t.Fatal(err)
 	}
 	w.exec("SELECT set_chunk_time_interval(format('%I.%I', materialization_hypertable_schema, materialization_hypertable_name)::regclass, interval '1 day') FROM timescaledb_information.continuous_aggregates")

@@ -9,10 +9,12 @@ import (
 	"time"
 
 	"github.com/cryptoviz/cryptoviz/engine/pg"
-
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/catalog"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/table"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/view"
 )
 
 // mine is a table without anything special.
@@ -34,23 +36,23 @@ func TestPartitionBounds(t *testing.T) {
 	if _, err := w.table(mine("mine")).Read(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	s, err := w.cat.load(t.Context())
+	s, err := w.cat.Snapshot(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	far := time.Date(20000, 1, 1, 0, 0, 0, 0, time.UTC)
-	for table, want := range map[string][]livePart{
+	for table, want := range map[string][]catalog.Partition{
 		"others": {
-			{name: "others_old", to: time.Date(-43, 3, 15, 0, 0, 0, 0, time.UTC)},
-			{name: "others_mid", from: time.Date(2020, 1, 1, 0, 0, 0, 1000, time.UTC), to: far},
-			{name: "others_new", from: far},
+			{Name: "others_old", To: time.Date(-43, 3, 15, 0, 0, 0, 0, time.UTC)},
+			{Name: "others_mid", From: time.Date(2020, 1, 1, 0, 0, 0, 1000, time.UTC), To: far},
+			{Name: "others_new", From: far},
 		},
-		"numbers": {{name: "numbers_1"}},
-		"open":    {{name: "open_all"}},
+		"numbers": {{Name: "numbers_1"}},
+		"open":    {{Name: "open_all"}},
 	} {
-		got := slices.Clone(s.relations[table].parts)
+		got := slices.Clone(s.Relations[table].Parts)
 		for i := range got {
-			got[i].schema, got[i].rows = "", 0
+			got[i].Schema, got[i].Rows = "", 0
 		}
 		if !slices.Equal(got, want) {
 			t.Errorf("%s: %v, want %v", table, got, want)
@@ -117,7 +119,7 @@ func TestOthersAreLocked(t *testing.T) {
 	queries := NewQueries(p, w.cat)
 	w.locked("others", func() {
 		for r, want := range map[plan.Resource]plan.Action{
-			w.table(mine): plan.None, &View{Queries: queries, Spec: over}: plan.None, &View{Queries: queries, Removed: gone}: plan.Delete,
+			w.table(mine): plan.None, &view.View{Queries: queries, Spec: over}: plan.None, &view.View{Queries: queries, Removed: gone}: plan.Delete,
 		} {
 			c := w.plan(r)
 			if query, _ := c.Live.Get("query"); c.Action != want || c.Impossible() || strings.HasPrefix(c.Address, "view.") && query.Value == "" {
@@ -128,25 +130,25 @@ func TestOthersAreLocked(t *testing.T) {
 		if want := []string{"table.mine", "table.others", "view.gone", "view.mine_view", "view.others_second", "view.others_view"}; err != nil || !slices.Equal(unmanaged, want) {
 			t.Errorf("%q %v, want %q", unmanaged, err, want)
 		}
-		if got, err := w.cat.Reads(t.Context(), "others", "a"); err != nil || !slices.Contains(got, "view.others_view") {
+		if got, err := w.cat.DependentViews(t.Context(), "others", "a"); err != nil || !slices.Contains(got, "view.others_view") {
 			t.Errorf("%q %v", got, err)
 		}
-		_, table := TableBlock(t.Context(), w.cat, "others")
-		_, reader := ViewBlock(t.Context(), w.cat, "others_view")
+		_, table := table.Block(t.Context(), w.cat, "others")
+		_, reader := view.Block(t.Context(), w.cat, "others_view")
 		for _, err := range []error{table, reader} {
 			if pg.Code(err) != "55P03" || !strings.Contains(err.Error(), "another session holds") {
 				t.Errorf("import under a lock: %v", err)
 			}
 		}
 	})
-	text, err := TableBlock(t.Context(), w.cat, "others")
+	text, err := table.Block(t.Context(), w.cat, "others")
 	for _, want := range []string{`generated = "(a * 2)"`, "# index others_high is of a kind"} {
 		if err != nil || !strings.Contains(text, want) {
 			t.Errorf("%v %s, want %q", err, text, want)
 		}
 	}
 	for name, want := range map[string]string{"others_view": "FROM public.others", "others_second": "FROM public.others_view"} {
-		if text, err := ViewBlock(t.Context(), w.cat, name); err != nil || !strings.Contains(text, want) {
+		if text, err := view.Block(t.Context(), w.cat, name); err != nil || !strings.Contains(text, want) {
 			t.Errorf("%v %s, want %q", err, text, want)
 		}
 	}
@@ -160,7 +162,7 @@ func TestOthersAggregateIsImported(t *testing.T) {
 	w.exec("SELECT create_hypertable('others', by_range('t'))")
 	w.exec("CREATE MATERIALIZED VIEW others_daily WITH (timescaledb.continuous, timescaledb.materialized_only = false) AS SELECT time_bucket('1 day', t) AS bucket, max(v) AS high FROM others GROUP BY 1 WITH NO DATA")
 	w.cat.Pipeline.Aggregates = []*spec.Aggregate{{Name: "own_daily"}}
-	text, err := AggregateBlock(t.Context(), w.cat, "others_daily")
+	text, err := view.AggregateBlock(t.Context(), w.cat, "others_daily")
 	if err != nil || !strings.Contains(text, "table.others\n") || !strings.Contains(text, "FROM public.others") || !strings.Contains(text, "real_time = true") {
 		t.Errorf("%v %s", err, text)
 	}
@@ -201,7 +203,7 @@ func TestUnusualIndexes(t *testing.T) {
 			}
 		}
 	}
-	text, err := TableBlock(t.Context(), w.cat, "ix")
+	text, err := table.Block(t.Context(), w.cat, "ix")
 	if err != nil {
 		t.Fatal(err)
 	}

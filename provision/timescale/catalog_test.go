@@ -11,15 +11,15 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cryptoviz/cryptoviz/engine/pg"
-
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/engine/schema"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
 	"github.com/cryptoviz/cryptoviz/provision/ledger"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/catalog"
 )
 
 func TestCatalogOnPostgres(t *testing.T) { catalogs(t, newTableWorld(t, testkit.Postgres(t))) }
@@ -52,15 +52,15 @@ func catalogs(t *testing.T, w *tableWorld) {
 		{"direct", "price", "view.second"},
 		{"second", "", ""},
 	} {
-		if got, err := w.cat.Reads(t.Context(), test.table, test.column); err != nil || strings.Join(got, ", ") != test.readers {
+		if got, err := w.cat.DependentViews(t.Context(), test.table, test.column); err != nil || strings.Join(got, ", ") != test.readers {
 			t.Errorf("%s.%s is read by %q %v, want %q", test.table, test.column, got, err, test.readers)
 		}
 	}
-	if got, _ := w.cat.Reads(t.Context(), "m", ""); !slices.Contains(got, "view.counted") {
+	if got, _ := w.cat.DependentViews(t.Context(), "m", ""); !slices.Contains(got, "view.counted") {
 		t.Errorf("the table is read by %q", got)
 	}
 	if caps.Version != "" {
-		if got, _ := w.cat.Reads(t.Context(), "hours", "high"); !slices.Equal(got, []string{"aggregate.days"}) {
+		if got, _ := w.cat.DependentViews(t.Context(), "hours", "high"); !slices.Equal(got, []string{"aggregate.days"}) {
 			t.Errorf("aggregate.hours is read by %q", got)
 		}
 	}
@@ -82,7 +82,7 @@ func TestCatalogOfUserCryptoviz(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
-	w.cat = NewCatalog(pool)
+	w.cat = catalog.NewCatalog(pool)
 	w.exec(schema.SQL)
 	if got, err := w.cat.Unmanaged(t.Context()); err != nil || len(got) > 0 {
 		t.Errorf("%q %v: the engine's own tables are missing in engineRelations", got, err)
@@ -123,13 +123,13 @@ func TestTableInTheEngineSchema(t *testing.T) {
 // A server, or a user, that takes no changes can be planned for: what a change would be is compared all the same.
 func planReadOnly(t *testing.T, w *tableWorld, theirs *pgxpool.Pool, why string) {
 	t.Helper()
-	them := &tableWorld{t: t, cat: NewCatalog(theirs), ledger: w.ledger}
+	them := &tableWorld{t: t, cat: catalog.NewCatalog(theirs), ledger: w.ledger}
 	them.cat.Pipeline = w.cat.Pipeline
 	caps, err := them.cat.Capabilities(t.Context())
 	if err != nil || !strings.Contains(caps.ReadOnly, why) {
 		t.Fatalf("%q %v, want %q", caps.ReadOnly, err, why)
 	}
-	if err := caps.Writable(); !errors.Is(err, errReadOnly) || !strings.Contains(err.Error(), why) {
+	if err := caps.Writable(); !errors.Is(err, catalog.ErrReadOnly) || !strings.Contains(err.Error(), why) {
 		t.Error(err)
 	}
 	if c := them.plan(them.table(sample("m", false))); c.Action != plan.None {
@@ -239,12 +239,12 @@ func TestCatalogRequests(t *testing.T) {
 	w := newTableWorld(t, testkit.Postgres(t))
 	requests := map[int]int{}
 	for _, n := range []int{2, 30} {
-		w.cat = NewCatalog(w.cat.DB)
+		w.cat = catalog.NewCatalog(w.cat.DB)
 		w.cat.Pipeline = many(n)
 		for _, s := range w.cat.Pipeline.Tables {
 			w.apply(w.table(s))
 		}
-		w.cat = NewCatalog(w.cat.DB)
+		w.cat = catalog.NewCatalog(w.cat.DB)
 		w.cat.Pipeline = many(n)
 		w.converged()
 		requests[n] = w.cat.Describe().Requests
@@ -284,7 +284,7 @@ func TestCatalogSpeed(t *testing.T) {
 		have := 0
 		for _, n := range []int{200, 1000} {
 			p := many(n)
-			w.cat = NewCatalog(w.cat.DB)
+			w.cat = catalog.NewCatalog(w.cat.DB)
 			w.cat.Pipeline = p
 			started := time.Now()
 			for _, s := range p.Tables[have:] {
@@ -303,10 +303,10 @@ func TestCatalogSpeed(t *testing.T) {
 			made := time.Since(started)
 			have = n
 			for range 3 {
-				w.cat = NewCatalog(w.cat.DB)
+				w.cat = catalog.NewCatalog(w.cat.DB)
 				w.cat.Pipeline = p
 				started = time.Now()
-				if _, err := w.cat.load(context.Background()); err != nil {
+				if _, err := w.cat.Snapshot(context.Background()); err != nil {
 					t.Fatal(err)
 				}
 				loaded := time.Since(started)

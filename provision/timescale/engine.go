@@ -17,6 +17,8 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/units"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/catalog"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/ddl"
 )
 
 const createExtension = "CREATE EXTENSION IF NOT EXISTS timescaledb"
@@ -24,9 +26,9 @@ const createExtension = "CREATE EXTENSION IF NOT EXISTS timescaledb"
 // Engine is the resource of the schema cryptoviz, its list of sources, and TimescaleDB's extension where the server has it.
 type Engine struct {
 	Pipeline *spec.Pipeline
-	Catalog  *Catalog
+	Catalog  *catalog.Catalog
 
-	caps    Capabilities
+	caps    catalog.Capabilities
 	version int                  // of the live schema; 0: there is none
 	sources map[string]sourceRow // live
 }
@@ -36,7 +38,7 @@ func (e *Engine) Address() string { return plan.EngineAddress }
 
 // Where is the database block.
 func (e *Engine) Where() string {
-	return place(e.Pipeline.Database.Range)
+	return spec.Place(e.Pipeline.Database.Range)
 }
 
 // DependsOn is nothing.
@@ -104,9 +106,9 @@ func (e *Engine) Read(ctx context.Context) (*plan.State, error) {
 	}
 	e.version, e.sources = 0, nil
 	var version string
-	err = e.Catalog.queryRow(ctx, "SELECT value FROM cryptoviz.meta WHERE key = 'schema_version'").Scan(&version)
+	err = e.Catalog.QueryRow(ctx, "SELECT value FROM cryptoviz.meta WHERE key = 'schema_version'").Scan(&version)
 	switch state := pg.Code(err); {
-	case missing(state) || errors.Is(err, pgx.ErrNoRows):
+	case pg.NoTable(state) || errors.Is(err, pgx.ErrNoRows):
 		return nil, nil
 	case state == "42501":
 		return nil, fmt.Errorf("read the engine's tables: %w; GRANT USAGE ON SCHEMA cryptoviz and SELECT on its tables, or use the user that owns it", err)
@@ -116,7 +118,7 @@ func (e *Engine) Read(ctx context.Context) (*plan.State, error) {
 	if e.version, err = strconv.Atoi(version); err != nil {
 		return nil, fmt.Errorf("read the engine's tables: schema_version in cryptoviz.meta is %q, which is no number", version)
 	}
-	rows, err := e.Catalog.query(ctx, "SELECT name, enabled, every, topic, table_name, description, attribution FROM cryptoviz.source")
+	rows, err := e.Catalog.Query(ctx, "SELECT name, enabled, every, topic, table_name, description, attribution FROM cryptoviz.source")
 	if err != nil {
 		return nil, fmt.Errorf("read cryptoviz.source: %w", err)
 	}
@@ -137,9 +139,6 @@ func (e *Engine) Read(ctx context.Context) (*plan.State, error) {
 	putSources(s, e.sources)
 	return s, nil
 }
-
-// missing tells whether an SQLSTATE says that a table or its schema is not there.
-func missing(state string) bool { return state == "42P01" || state == "3F000" }
 
 // Judge fills in the statements.
 func (e *Engine) Judge(ctx context.Context, c *plan.Change) error {
@@ -193,7 +192,7 @@ func (e *Engine) readAgain(ctx context.Context, c *plan.Change) error {
 			continue
 		}
 		var other string
-		err := e.Catalog.queryRow(ctx, "SELECT source FROM cryptoviz.position AS p WHERE topic = $2 AND next_offset > 0 AND source <> $1 "+
+		err := e.Catalog.QueryRow(ctx, "SELECT source FROM cryptoviz.position AS p WHERE topic = $2 AND next_offset > 0 AND source <> $1 "+
 			"AND NOT EXISTS (SELECT FROM cryptoviz.position WHERE topic = p.topic AND source = $1) LIMIT 1", s.Name, s.Topic.Name).Scan(&other)
 		switch {
 		case errors.Is(err, pgx.ErrNoRows):
@@ -208,7 +207,7 @@ func (e *Engine) readAgain(ctx context.Context, c *plan.Change) error {
 
 // try runs the statements in a transaction that is rolled back; not the extension's, which loads a library.
 func (e *Engine) try(ctx context.Context, c *plan.Change, steps []string) error {
-	err := e.Catalog.trial(ctx, func(tx pgx.Tx) error {
+	err := e.Catalog.DryRun(ctx, func(tx pgx.Tx) error {
 		for _, sql := range steps {
 			if sql == createExtension {
 				continue
@@ -224,11 +223,11 @@ func (e *Engine) try(ctx context.Context, c *plan.Change, steps []string) error 
 	case state == "55P03":
 		c.Note("not tried on the server: another session holds a lock")
 	case state == "25006":
-		c.Note("not tried on the server: %s", readOnlyServer)
+		c.Note("not tried on the server: %s", catalog.ReadOnlyServer)
 	case state == "42501" && e.caps.ReadOnly != "":
 		c.Note("not tried on the server: the server says %s", pg.ServerText(err))
 	case state == "42501":
-		c.Find("CV-T28", "", "%s", e.Catalog.lackingForEngine(ctx, err))
+		c.Find("CV-T28", "", "%s", e.Catalog.LackingForEngine(ctx, err))
 	case pg.Refuses(state):
 		c.Find("CV-T28", "", "%v", err)
 	default:
@@ -244,13 +243,13 @@ func (e *Engine) judgeDelete(ctx context.Context, c *plan.Change) error {
 		return nil
 	}
 	var slots, dead, bytes int64
-	err := e.Catalog.queryRow(ctx, `SELECT (SELECT count(*) FROM cryptoviz.slot), (SELECT count(*) FROM cryptoviz.dead_letter),
-		(SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint FROM pg_class c WHERE c.relnamespace = 'cryptoviz'::regnamespace AND c.relkind = 'r' AND c.relname::text = ANY($1))`, engineRelations).
+	err := e.Catalog.QueryRow(ctx, `SELECT (SELECT count(*) FROM cryptoviz.slot), (SELECT count(*) FROM cryptoviz.dead_letter),
+		(SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint FROM pg_class c WHERE c.relnamespace = 'cryptoviz'::regnamespace AND c.relkind = 'r' AND c.relname::text = ANY($1))`, catalog.EngineRelations).
 		Scan(&slots, &dead, &bytes)
 	if err != nil {
 		return fmt.Errorf("measure the engine's tables: %w", err)
 	}
-	loss := rowsLost(slots+dead, true, "at once")
+	loss := ddl.RowsLost(slots+dead, true, "at once")
 	loss.Bytes = bytes
 	c.Recounts = append(c.Recounts, plan.Recount{
 		Address: c.Address, Code: "CV-T35", Size: "0",
@@ -258,7 +257,7 @@ func (e *Engine) judgeDelete(ctx context.Context, c *plan.Change) error {
 	})
 	c.Find("CV-T35", "", "%d slots, %d dead letters, how far each source is stored, and what apply has set", slots, dead).Loss = loss
 	c.Steps = []string{"BEGIN", fmt.Sprintf("SET LOCAL lock_timeout = '%s'", pg.LockWait), "DROP VIEW IF EXISTS cryptoviz.mode"}
-	for _, name := range engineRelations {
+	for _, name := range catalog.EngineRelations {
 		if name != "mode" {
 			c.Steps = append(c.Steps, "DROP TABLE IF EXISTS cryptoviz."+name)
 		}
@@ -283,8 +282,8 @@ func (e *Engine) Apply(ctx context.Context, c plan.Change) error {
 	if c.Impossible() {
 		return errors.New("prepare the database: it cannot be done, as the plan says")
 	}
-	if err := execute(ctx, e.Catalog.DB, c); err != nil {
-		return fmt.Errorf("prepare the database: %w", explain(ctx, e.Catalog.DB, err))
+	if err := ddl.Execute(ctx, e.Catalog.DB, c); err != nil {
+		return fmt.Errorf("prepare the database: %w", ddl.Explain(ctx, e.Catalog.DB, err))
 	}
 	return nil
 }

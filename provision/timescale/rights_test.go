@@ -5,14 +5,14 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/cryptoviz/cryptoviz/engine/pg"
-
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/catalog"
 )
 
 // unprivileged is a user that may nothing but connect, as PostgreSQL 15 and later have it. Older ones let all make tables.
@@ -78,7 +78,7 @@ func hiddenExtension(t *testing.T, w *tableWorld) {
 	}
 	w.cat.DB.Close()
 	defer pool.Close()
-	w = &tableWorld{t: t, cat: NewCatalog(pool), ledger: w.ledger}
+	w = &tableWorld{t: t, cat: catalog.NewCatalog(pool), ledger: w.ledger}
 	w.cat.Pipeline = &spec.Pipeline{Database: spec.Database{OnMissing: "degrade"}}
 	s := sample("m", true)
 	if c := w.apply(w.table(s)); !strings.Contains(strings.Join(c.Steps, "\n"), `"public".by_range(`) {

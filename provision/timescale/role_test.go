@@ -7,15 +7,17 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cryptoviz/cryptoviz/engine/pg"
-
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/engine/schema"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/catalog"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/ddl"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/role"
 )
 
 // staff is the scene of a natively partitioned or hyper table with a view, and the engine's own tables.
@@ -29,7 +31,7 @@ func staff(t *testing.T, start func(testing.TB) string) *scene {
 		{Name: "time", Type: spec.Timestamptz}, {Name: "source", Type: spec.Text}, {Name: "price", Type: spec.Double},
 	}}
 	caps.Available = "" // no hypertable where the extension is not installed
-	for _, sql := range append(CreateSQL(table, caps, time.Now()), "CREATE VIEW latest AS SELECT source, price FROM ticks", schema.SQL) {
+	for _, sql := range append(ddl.CreateSQL(table, caps, time.Now()), "CREATE VIEW latest AS SELECT source, price FROM ticks", schema.SQL) {
 		w.exec(sql)
 	}
 	w.ledger = true
@@ -37,7 +39,7 @@ func staff(t *testing.T, start func(testing.TB) string) *scene {
 	return w
 }
 
-func (w *scene) roleOf(r *spec.Role) *Role { return &Role{Queries: w.queries, Spec: r} }
+func (w *scene) roleOf(r *spec.Role) *role.Role { return &role.Role{Queries: w.queries, Spec: r} }
 
 func TestRoleOnPostgres(t *testing.T) { roleConverges(t, staff(t, testkit.Postgres)) }
 
@@ -72,7 +74,7 @@ func roleConverges(t *testing.T, w *scene) {
 		{"fewer grants", func() { x.Grants = x.Grants[:1]; onAll.On = onAll.On[1:] }, []string{"insert on ticks: granted ->  (reset)", "select on ticks: granted ->  (reset)", "update on ticks: granted ->  (reset)"}, []string{"CV-R08"}},
 		{"drift of grants", func() {
 			w.exec("REVOKE SELECT ON latest FROM " + name + "; REVOKE SELECT ON cryptoviz.slot FROM " + name)
-		}, []string{"select on latest:  -> granted (drift)", fmt.Sprintf("select on cryptoviz: granted on %d of %d tables -> granted (drift)", len(engineGrants())-1, len(engineGrants()))}, nil},
+		}, []string{"select on latest:  -> granted (drift)", fmt.Sprintf("select on cryptoviz: granted on %d of %d tables -> granted (drift)", len(catalog.EngineGrants())-1, len(catalog.EngineGrants()))}, nil},
 		{"drift of usage", func() { w.exec("REVOKE USAGE ON SCHEMA cryptoviz FROM " + name) }, []string{"select on cryptoviz: granted, without usage of the schema -> granted (drift)"}, nil},
 		{"drift of login", func() { w.exec("ALTER ROLE " + name + " NOLOGIN") }, []string{"login: false -> true (drift)"}, nil},
 		{"drift of the password", func() { w.exec("ALTER ROLE " + name + " PASSWORD 'changed'") }, []string{"password: set -> set (drift)"}, nil},
@@ -150,7 +152,7 @@ func roleConverges(t *testing.T, w *scene) {
 	}
 
 	t.Log("deletion")
-	gone := &Role{Queries: w.queries, Removed: &spec.Removed{Kind: "role", Name: x.Name}}
+	gone := &role.Role{Queries: w.queries, Removed: &spec.Removed{Kind: "role", Name: x.Name}}
 	for _, sql := range []string{"GRANT USAGE ON SCHEMA cryptoviz TO " + name, "CREATE TABLE its (a int)", "ALTER TABLE its OWNER TO " + name} {
 		w.exec(sql)
 	}
@@ -335,16 +337,16 @@ func TestRoleRights(t *testing.T) {
 	if !c.Adopt || !strings.Contains(c.Findings[0].Text, other.db.Config().ConnConfig.Database) {
 		t.Errorf("%s", show(c))
 	}
-	gone := &Role{Queries: w.queries, Removed: &spec.Removed{Kind: "role", Name: name}}
+	gone := &role.Role{Queries: w.queries, Removed: &spec.Removed{Kind: "role", Name: name}}
 	w.expect(w.see(gone), plan.Delete, nil, "CV-R04")
 	other.exec("DROP TABLE theirs")
 	w.expect(w.see(gone), plan.Delete, nil, "CV-R05")
-	low.expect(low.see(&Role{Queries: low.queries, Removed: gone.Removed}), plan.Delete, nil, "CV-R02")
+	low.expect(low.see(&role.Role{Queries: low.queries, Removed: gone.Removed}), plan.Delete, nil, "CV-R02")
 	w.exec("ALTER TABLE ticks OWNER TO " + pg.Ident(weak))
-	low.expect(low.see(&Role{Queries: low.queries, Removed: gone.Removed}), plan.Delete, nil, "CV-R05")
+	low.expect(low.see(&role.Role{Queries: low.queries, Removed: gone.Removed}), plan.Delete, nil, "CV-R05")
 	w.exec("ALTER TABLE ticks OWNER TO CURRENT_USER")
 	w.exec("ALTER ROLE " + pg.Ident(weak) + " NOCREATEROLE")
-	low.expect(low.see(&Role{Queries: low.queries, Removed: gone.Removed}), plan.Delete, nil, "CV-R01")
+	low.expect(low.see(&role.Role{Queries: low.queries, Removed: gone.Removed}), plan.Delete, nil, "CV-R01")
 }
 
 // Privileges that another role gave, or that the role passed on, keep it from being dropped: the plan asks the server, and
@@ -356,8 +358,8 @@ func TestRoleThatOthersGaveTo(t *testing.T) {
 	w.exec("CREATE ROLE " + pg.Ident(ann))
 	x := &spec.Role{Name: bob, Grants: []*spec.Grant{{Privileges: []string{"select"}, On: []string{"ticks"}}}}
 	w.apply(w.roleOf(x))
-	removed := func(name string) *Role {
-		return &Role{Queries: w.queries, Removed: &spec.Removed{Kind: "role", Name: name}}
+	removed := func(name string) *role.Role {
+		return &role.Role{Queries: w.queries, Removed: &spec.Removed{Kind: "role", Name: name}}
 	}
 	w.expect(w.see(removed(ann)), plan.Delete, nil)
 	w.expect(w.see(removed(bob)), plan.Delete, nil)

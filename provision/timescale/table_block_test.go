@@ -12,6 +12,7 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/table"
 )
 
 func TestTableBlockOnPostgres(t *testing.T) {
@@ -64,7 +65,7 @@ func tableBlocks(t *testing.T, w *tableWorld, timescale bool) {
 	}
 	for _, name := range names {
 		w.cat.Reset()
-		text, err := TableBlock(t.Context(), w.cat, name)
+		text, err := table.Block(t.Context(), w.cat, name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -89,7 +90,7 @@ func tableBlocks(t *testing.T, w *tableWorld, timescale bool) {
 	for name, want := range map[string]string{
 		"keyless": "no primary key", "v": "is a view", "Upper": "cannot be a block's", "listed": "LIST (a)", "nothing": "there is no table", "short": "character varying(9)",
 	} {
-		if text, err := TableBlock(t.Context(), w.cat, name); err == nil || !strings.Contains(err.Error(), want) {
+		if text, err := table.Block(t.Context(), w.cat, name); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v %s", name, err, text)
 		}
 	}

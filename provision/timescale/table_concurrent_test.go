@@ -13,6 +13,7 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/catalog"
 )
 
 // slowBuild is a large table, of which an index is built CONCURRENTLY, in sessions that wait for a lock a moment only, as the
@@ -29,7 +30,7 @@ func slowBuild(t *testing.T) (w *tableWorld, table *spec.Table, c plan.Change, o
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
-	w = &tableWorld{t: t, cat: NewCatalog(pool), ledger: map[string]plan.State{}}
+	w = &tableWorld{t: t, cat: catalog.NewCatalog(pool), ledger: map[string]plan.State{}}
 	w.cat.Pipeline = &spec.Pipeline{}
 	w.exec(`CREATE TABLE "Big" (id bigint PRIMARY KEY, v text); INSERT INTO "Big" SELECT i, repeat(md5(i::text), 20) FROM generate_series(1, 30000) i; CREATE TABLE small (a int)`)
 	table = &spec.Table{Name: "Big", PrimaryKey: []string{"id"}, Columns: []*spec.Column{{Name: "id", Type: spec.Bigint}, {Name: "v", Type: spec.Text, Null: true}}}

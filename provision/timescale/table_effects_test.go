@@ -7,6 +7,7 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/ddl"
 )
 
 // What a sequence gave out stays given out when a transaction is rolled back: planning evaluates nothing that may do such a thing.
@@ -40,7 +41,7 @@ func TestPlanHasNoEffects(t *testing.T) {
 		if change.Impossible() || !strings.Contains(strings.Join(change.Notes, "\n"), "plan does not evaluate the expression of column more") {
 			t.Errorf("%s: %+v %q", name, change.Findings, change.Notes)
 		}
-		if !strings.Contains(strings.Join(change.Steps, "\n"), "ADD COLUMN IF NOT EXISTS "+columnSQL(c)) {
+		if !strings.Contains(strings.Join(change.Steps, "\n"), "ADD COLUMN IF NOT EXISTS "+ddl.ColumnSQL(c)) {
 			t.Errorf("%s: apply would do something else: %q", name, change.Steps)
 		}
 	}
@@ -77,11 +78,11 @@ func TestTableOfAnotherEdition(t *testing.T) {
 	w.exec("SELECT compress_chunk(c) FROM show_chunks('m') c LIMIT 1")
 	r := w.table(s)
 	w.cat.Reset()
-	now, err := w.cat.load(t.Context())
+	now, err := w.cat.Snapshot(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	now.caps.Edition = "apache"
+	now.Caps.Edition = "apache"
 	live, err := r.Read(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -12,12 +12,14 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/ddl"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/table"
 )
 
 const days = 24 * time.Hour
 
-func (w *tableWorld) removed(name string) *Table {
-	return &Table{Catalog: w.cat, Removed: &spec.Removed{Kind: "table", Name: name}, Now: time.Now}
+func (w *tableWorld) removed(name string) *table.Table {
+	return &table.Table{Catalog: w.cat, Removed: &spec.Removed{Kind: "table", Name: name}, Now: time.Now}
 }
 
 func TestTableIsDropped(t *testing.T) {
@@ -306,17 +308,17 @@ func oldNames(t *testing.T, w *tableWorld) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !caps.Columns || !caps.ByRange || caps.Edition != "community" || !caps.atLeast(2, 20) || caps.atLeast(3, 0) {
+	if !caps.Columns || !caps.ByRange || caps.Edition != "community" || !caps.AtLeast(2, 20) || caps.AtLeast(3, 0) {
 		t.Errorf("%+v", caps)
 	}
 	caps.Columns, caps.ByRange = false, false
-	for _, sql := range CreateSQL(s, caps, time.Now()) {
+	for _, sql := range ddl.CreateSQL(s, caps, time.Now()) {
 		w.exec(sql)
 	}
 	if c := w.plan(w.table(s)); c.Action != plan.None {
 		t.Errorf("%+v", c.Diffs)
 	}
-	for _, sql := range []string{removeConversionSQL("m", caps), columnstoreOffSQL("m", caps), columnstoreSettingsSQL("m", []string{"note"}, []string{"n DESC"}, caps)} {
+	for _, sql := range []string{ddl.RemoveConversionSQL("m", caps), ddl.ColumnstoreOffSQL("m", caps), ddl.ColumnstoreSettingsSQL("m", []string{"note"}, []string{"n DESC"}, caps)} {
 		w.exec(sql)
 	}
 	w.expect(w.plan(w.table(s)), "columnstore intent, columnstore order_by intent, columnstore segment_by intent", "")
@@ -339,11 +341,11 @@ func TestTableFeatures(t *testing.T) {
 	apache := w.table(s)
 	s.Name, s.Hypertable.ChunkInterval = "fresh", 2*days
 	w.cat.Reset()
-	now, err := w.cat.load(t.Context())
+	now, err := w.cat.Snapshot(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	now.caps.Version, now.caps.Edition = "2.23.0", "apache"
+	now.Caps.Version, now.Caps.Edition = "2.23.0", "apache"
 	if _, err := apache.Read(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -442,7 +444,7 @@ func TestTableLocked(t *testing.T) {
 		t.Error("applied under the lock")
 	}
 	cancel()
-	err = explain(t.Context(), w.cat.DB, &pg.StatementError{SQL: "ALTER", Err: lockError(w)})
+	err = ddl.Explain(t.Context(), w.cat.DB, &pg.StatementError{SQL: "ALTER", Err: lockError(w)})
 	if pid := fmt.Sprint(tx.Conn().PgConn().PID()); !strings.Contains(err.Error(), "process "+pid) {
 		t.Errorf("%v, want process %s", err, pid)
 	}

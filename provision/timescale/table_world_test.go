@@ -8,19 +8,20 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cryptoviz/cryptoviz/engine/pg"
-
 	"github.com/hashicorp/hcl/v2"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/catalog"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/table"
 )
 
 // tableWorld drives resources as plan and apply do: read, compare with what the last apply set, judge, apply.
 type tableWorld struct {
 	t      *testing.T
-	cat    *Catalog
+	cat    *catalog.Catalog
 	ledger map[string]plan.State
 }
 
@@ -31,7 +32,7 @@ func newTableWorld(t *testing.T, url string) *tableWorld {
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
-	cat := NewCatalog(pool)
+	cat := catalog.NewCatalog(pool)
 	cat.Pipeline = &spec.Pipeline{Database: spec.Database{OnMissing: "degrade"}}
 	return &tableWorld{t: t, cat: cat, ledger: map[string]plan.State{}}
 }
@@ -56,7 +57,7 @@ func (w *tableWorld) as(sql string) *tableWorld {
 		pool.Close()
 		_, _ = w.cat.DB.Exec(context.Background(), "DROP OWNED BY "+name+"; DROP ROLE "+name)
 	})
-	theirs := &tableWorld{t: w.t, cat: NewCatalog(pool), ledger: w.ledger}
+	theirs := &tableWorld{t: w.t, cat: catalog.NewCatalog(pool), ledger: w.ledger}
 	theirs.cat.Pipeline = w.cat.Pipeline
 	return theirs
 }
@@ -77,8 +78,8 @@ func (w *tableWorld) clean() {
 	w.exec("DROP SCHEMA IF EXISTS cryptoviz CASCADE; DROP SCHEMA IF EXISTS other CASCADE")
 }
 
-func (w *tableWorld) table(s *spec.Table) *Table {
-	return &Table{Catalog: w.cat, Spec: s, Now: time.Now}
+func (w *tableWorld) table(s *spec.Table) *table.Table {
+	return &table.Table{Catalog: w.cat, Spec: s, Now: time.Now}
 }
 
 func (w *tableWorld) exec(sql string) {

@@ -9,13 +9,15 @@ import (
 	"testing/fstest"
 	"time"
 
-	"github.com/cryptoviz/cryptoviz/engine/pg"
-
 	"github.com/cryptoviz/cryptoviz/engine/load"
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/engine/schema"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/ddl"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/role"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/view"
 )
 
 // declared is a small pipeline with a source, its table, and more blocks.
@@ -74,7 +76,7 @@ func adopts(t *testing.T, w *scene, aggregates bool) {
 	}
 	p := declared(t, "")
 	reader := w.role("reader")
-	sql := append(CreateSQL(p.Tables[0], caps, time.Now()), schema.SQL,
+	sql := append(ddl.CreateSQL(p.Tables[0], caps, time.Now()), schema.SQL,
 		"CREATE VIEW latest AS SELECT source, value, 'It''s ${x} %{y} SQL'::text AS note, CASE WHEN value > 50 THEN 'greed' ELSE 'fear' END AS mood FROM crypto_sentiment WHERE time > now() - interval '1 day'",
 		"COMMENT ON VIEW latest IS 'The newest, \"so far\".'", "CREATE VIEW plain WITH (security_barrier) AS SELECT 1 AS a, 'a\n   \n\n b'::text AS blank",
 		"CREATE ROLE "+pg.Ident(reader)+" LOGIN PASSWORD 'x'", "ALTER ROLE "+pg.Ident(reader)+" SET default_transaction_read_only = on", "ALTER ROLE "+pg.Ident(reader)+" SET statement_timeout = '90s'", "ALTER ROLE "+pg.Ident(reader)+" SET work_mem = '1MB'",
@@ -99,13 +101,13 @@ func adopts(t *testing.T, w *scene, aggregates bool) {
 		}
 		text.WriteString(block)
 	}
-	add(ViewBlock(t.Context(), w.catalog, "latest"))
-	add(ViewBlock(t.Context(), w.catalog, "plain"))
+	add(view.Block(t.Context(), w.catalog, "latest"))
+	add(view.Block(t.Context(), w.catalog, "plain"))
 	if aggregates {
-		add(AggregateBlock(t.Context(), w.catalog, "daily"))
-		add(AggregateBlock(t.Context(), w.catalog, "weekly"))
+		add(view.AggregateBlock(t.Context(), w.catalog, "daily"))
+		add(view.AggregateBlock(t.Context(), w.catalog, "weekly"))
 	}
-	add(RoleBlock(t.Context(), w.catalog, reader))
+	add(role.Block(t.Context(), w.catalog, reader))
 	t.Log(text.String())
 	*w.p = *declared(t, text.String())
 	resources := []plan.Resource{w.roleOf(w.p.Roles[0])}
@@ -122,17 +124,17 @@ func adopts(t *testing.T, w *scene, aggregates bool) {
 		}
 	}
 	for _, name := range []string{"none", "crypto_sentiment"} {
-		if _, err := ViewBlock(t.Context(), w.catalog, name); err == nil {
+		if _, err := view.Block(t.Context(), w.catalog, name); err == nil {
 			t.Errorf("a view block of %s", name)
 		}
-		if _, err := AggregateBlock(t.Context(), w.catalog, name); err == nil {
+		if _, err := view.AggregateBlock(t.Context(), w.catalog, name); err == nil {
 			t.Errorf("an aggregate block of %s", name)
 		}
-		if _, err := RoleBlock(t.Context(), w.catalog, name); err == nil {
+		if _, err := role.Block(t.Context(), w.catalog, name); err == nil {
 			t.Errorf("a role block of %s", name)
 		}
 	}
-	if _, err := RoleBlock(t.Context(), w.catalog, w.text("SELECT current_user::text")); err == nil {
+	if _, err := role.Block(t.Context(), w.catalog, w.text("SELECT current_user::text")); err == nil {
 		t.Error("a role block of a superuser")
 	}
 }

@@ -8,15 +8,17 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/cryptoviz/cryptoviz/engine/pg"
-
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
 	"github.com/cryptoviz/cryptoviz/provision/ledger"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/catalog"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/shadow"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/view"
 )
 
 // scene is a database with a pipeline that changes, and what the last apply set.
@@ -24,8 +26,8 @@ type scene struct {
 	t       *testing.T
 	db      *pgxpool.Pool
 	p       *spec.Pipeline
-	catalog *Catalog
-	queries *Queries
+	catalog *catalog.Catalog
+	queries *shadow.Queries
 	last    map[string]plan.State
 	roles   []string
 	ledger  bool // cryptoviz.managed is there: write it, too
@@ -42,7 +44,7 @@ func newScene(t *testing.T, start func(testing.TB) string) *scene {
 	t.Cleanup(db.Close)
 	w.db, w.p, w.last = db, &spec.Pipeline{File: "pipeline.hcl", FS: os.DirFS(t.TempDir())}, map[string]plan.State{}
 	w.p.Database.OnMissing = "error"
-	w.catalog = NewCatalog(db)
+	w.catalog = catalog.NewCatalog(db)
 	w.catalog.Pipeline = w.p
 	w.queries = NewQueries(w.p, w.catalog)
 	return w
@@ -58,7 +60,7 @@ func timescaleURL(t testing.TB) string {
 			t.Fatal(err)
 		}
 		defer func() { _ = db.Close(context.WithoutCancel(t.Context())) }()
-		if caps, err := Detect(t.Context(), db); err == nil && caps.Available != "" {
+		if caps, err := catalog.Detect(t.Context(), db); err == nil && caps.Available != "" {
 			if _, err := db.Exec(t.Context(), "CREATE EXTENSION timescaledb"); err != nil {
 				t.Fatal(err)
 			}
@@ -206,4 +208,4 @@ func short(value string) string {
 	return value
 }
 
-func (w *scene) view(v *spec.View) *View { return &View{Queries: w.queries, Spec: v} }
+func (w *scene) view(v *spec.View) *view.View { return &view.View{Queries: w.queries, Spec: v} }

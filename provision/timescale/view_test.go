@@ -7,14 +7,15 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/cryptoviz/cryptoviz/engine/pg"
-
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/catalog"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/view"
 )
 
 const ticks = `CREATE TABLE ticks (time timestamptz NOT NULL, source text NOT NULL, price double precision, PRIMARY KEY (source, time))`
@@ -98,9 +99,9 @@ func viewConverges(t *testing.T, w *scene) {
 	if !strings.Contains(c.Findings[0].Text, "view.outer_view depends on it") || len(c.Steps) > 0 {
 		t.Errorf("%s", show(c))
 	}
-	gone := &View{Queries: w.queries, Removed: &spec.Removed{Kind: "view", Name: "latest"}}
+	gone := &view.View{Queries: w.queries, Removed: &spec.Removed{Kind: "view", Name: "latest"}}
 	w.expect(w.see(gone), plan.Delete, nil, "CV-V05")
-	outer := &View{Queries: w.queries, Removed: &spec.Removed{Kind: "view", Name: "outer_view"}}
+	outer := &view.View{Queries: w.queries, Removed: &spec.Removed{Kind: "view", Name: "outer_view"}}
 	w.expect(w.see(outer), plan.Delete, nil)
 	if have := outer.DependsOn(); !slices.Equal(have, []string{"view.latest"}) {
 		t.Errorf("deleted before %v", have)
@@ -121,7 +122,7 @@ func TestViewDependents(t *testing.T) {
 	v := &spec.View{Name: "v", Query: "SELECT price, source, time::text AS time FROM ticks"}
 	w.p.Views = []*spec.View{v}
 	r := w.view(v)
-	gone := &View{Queries: w.queries, Removed: &spec.Removed{Kind: "view", Name: "v"}}
+	gone := &view.View{Queries: w.queries, Removed: &spec.Removed{Kind: "view", Name: "v"}}
 
 	for _, test := range []struct{ make, drop, want string }{
 		{"CREATE FUNCTION f(x v) RETURNS int LANGUAGE sql AS 'SELECT 1'", "DROP FUNCTION f", "function f(v) depends on it"},
@@ -226,7 +227,7 @@ func TestViewsPlanTogether(t *testing.T) {
 	planned := 0
 	w.queries.Planned = func(ctx context.Context, tx pgx.Tx, _ bool) error {
 		planned++
-		if s, err := w.catalog.load(ctx); err != nil || s.relations["coins"] != nil {
+		if s, err := w.catalog.Snapshot(ctx); err != nil || s.Relations["coins"] != nil {
 			return err
 		}
 		_, err := tx.Exec(ctx, "CREATE TABLE coins (name text PRIMARY KEY, title text)")
@@ -236,7 +237,7 @@ func TestViewsPlanTogether(t *testing.T) {
 		t.Errorf("depends on %v", have)
 	}
 	w.catalog.Reset()
-	for _, r := range []*View{w.view(base), w.view(top)} {
+	for _, r := range []*view.View{w.view(base), w.view(top)} {
 		c := w.plan(r)
 		w.expect(c, plan.Create, []string{"query:  -> SQL (intent)"})
 		if strings.Contains(strings.Join(c.Steps, ""), "cryptoviz_plan") {
@@ -329,7 +330,7 @@ func (w *scene) as(user, password string) *scene {
 	}
 	w.t.Cleanup(db.Close)
 	other := *w
-	other.db, other.catalog = db, NewCatalog(db)
+	other.db, other.catalog = db, catalog.NewCatalog(db)
 	other.catalog.Pipeline = w.p
 	other.queries = NewQueries(w.p, other.catalog)
 	return &other

@@ -1,0 +1,2 @@
+// Package role makes roles and their privileges match pipeline.hcl.
+package role

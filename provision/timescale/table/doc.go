@@ -1,0 +1,2 @@
+// Package table makes tables match pipeline.hcl.
+package table

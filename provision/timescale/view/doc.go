@@ -1,0 +1,2 @@
+// Package view makes views and continuous aggregates match pipeline.hcl.
+package view
