@@ -246,8 +246,14 @@ func near(t testing.TB, name string, r storedRow, now time.Time) {
 
 func sensible(t testing.TB, name string, r storedRow) {
 	t.Helper()
-	f := func(c string) float64 { v, _ := r[c].(float64); return v }
-	if f("price") <= 0 || f("bid") > f("price") || f("ask") < f("price") || f("low_24h") > f("price") || f("high_24h") < f("price") {
+	price, _ := r["price"].(float64)
+	f := func(c string) float64 { // a source need not tell it
+		if v, there := r[c].(float64); there {
+			return v
+		}
+		return price
+	}
+	if price <= 0 || f("bid") > price || f("ask") < price || f("low_24h") > price || f("high_24h") < price {
 		t.Errorf("%s: %v", name, r)
 	}
 }
