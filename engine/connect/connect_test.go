@@ -309,13 +309,13 @@ func TestPostgresThatIsSilent(t *testing.T) {
 
 func TestKafkaWays(t *testing.T) {
 	t.Parallel()
-	users := []kfake.Opt{kfake.NumBrokers(1), kfake.EnableSASL(), kfake.Superuser("PLAIN", "p", "geheim"), kfake.Superuser("SCRAM-SHA-256", "s", "geheim"), kfake.Superuser("SCRAM-SHA-512", "t", "geheim")}
+	users := []kfake.Opt{kfake.EnableSASL(), kfake.Superuser("PLAIN", "p", "geheim"), kfake.Superuser("SCRAM-SHA-256", "s", "geheim"), kfake.Superuser("SCRAM-SHA-512", "t", "geheim")}
 	addresses := map[string]string{
-		"plain":     broker(t, kfake.NumBrokers(1)),
-		"tls":       broker(t, kfake.NumBrokers(1), kfake.TLS(&tls.Config{Certificates: []tls.Certificate{certificate}})),
-		"users":     broker(t, users...), // it closes the connection after a wrong password, where Apache Kafka says so first
-		"tls+users": broker(t, append(users, kfake.TLS(&tls.Config{Certificates: []tls.Certificate{certificate}}))...),
-		"old tls":   broker(t, kfake.NumBrokers(1), kfake.TLS(&tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11})),
+		"plain":     testkit.EmbeddedKafka(t).ListenAddrs()[0],
+		"tls":       testkit.EmbeddedKafka(t, kfake.TLS(&tls.Config{Certificates: []tls.Certificate{certificate}})).ListenAddrs()[0],
+		"users":     testkit.EmbeddedKafka(t, users...).ListenAddrs()[0], // it closes the connection after a wrong password, where Apache Kafka says so first
+		"tls+users": testkit.EmbeddedKafka(t, append(users, kfake.TLS(&tls.Config{Certificates: []tls.Certificate{certificate}}))...).ListenAddrs()[0],
+		"old tls":   testkit.EmbeddedKafka(t, kfake.TLS(&tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11})).ListenAddrs()[0],
 	}
 	for name, c := range map[string]struct {
 		to   string
@@ -346,16 +346,6 @@ func TestKafkaWays(t *testing.T) {
 			}
 		})
 	}
-}
-
-func broker(t *testing.T, opts ...kfake.Opt) string {
-	t.Helper()
-	cluster, err := kfake.NewCluster(opts...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(cluster.Close)
-	return cluster.ListenAddrs()[0]
 }
 
 func ping(t *testing.T, k spec.Kafka) error {

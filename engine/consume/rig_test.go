@@ -12,7 +12,6 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/cryptoviz/cryptoviz/engine/consume"
@@ -59,12 +58,7 @@ func newRig(t testing.TB, source string, partitions int32, address string, keyed
 		r.brokers = []string{realBroker}
 		r.src.Topic.Name = strings.ToLower(rand.Text())
 	} else if address == "" {
-		cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(cluster.Close)
-		r.brokers = cluster.ListenAddrs()
+		r.brokers = testkit.EmbeddedKafka(t).ListenAddrs()
 	}
 	var err error
 	if r.kafka, err = kgo.NewClient(append(r.clients(), produce.ClientOptions()...)...); err != nil {

@@ -6,11 +6,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/cryptoviz/cryptoviz/engine/consume"
 	"github.com/cryptoviz/cryptoviz/engine/store"
+	"github.com/cryptoviz/cryptoviz/engine/testkit"
 )
 
 // hungCommit is a database that answers a commit when it is told to, and says nothing before.
@@ -59,11 +59,7 @@ func TestHungCommitIsTold(t *testing.T) {
 // TestHungBrokerIsTold, likewise.
 func TestHungBrokerIsTold(t *testing.T) {
 	t.Parallel()
-	cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(cluster.Close)
+	cluster := testkit.EmbeddedKafka(t)
 	r := newRig(t, "binance", 1, cluster.ListenAddrs()[0], true)
 	w, _ := r.runs(consume.Options{})
 	r.send(time.Now(), 0, 10)

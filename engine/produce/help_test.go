@@ -48,12 +48,7 @@ func source(topic string) *spec.Source {
 
 func broker(t *testing.T, opts ...kfake.Opt) *kfake.Cluster {
 	t.Helper()
-	cluster, err := kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1), kfake.SeedTopics(2, "s")}, opts...)...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(cluster.Close)
-	return cluster
+	return testkit.EmbeddedKafka(t, append(opts, kfake.SeedTopics(2, "s"))...)
 }
 
 // producer is one instance; what it still has at the end of the test is given up.

@@ -11,7 +11,6 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
-	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
@@ -194,11 +193,7 @@ func TestRightsAreNamed(t *testing.T) {
 // A broker that deletes later than it says: the name is taken for a while, and its topic is not there.
 func TestCreateWaitsForDeletion(t *testing.T) {
 	t.Parallel()
-	f, err := kfake.NewCluster(kfake.NumBrokers(1))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
+	f := testkit.EmbeddedKafka(t)
 	refusals := 3
 	f.ControlKey(int16(kmsg.CreateTopics), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		f.KeepControl()
@@ -220,11 +215,7 @@ func TestCreateWaitsForDeletion(t *testing.T) {
 // The embedded Kafka of `up` is no real one; plans converge there all the same.
 func TestConvergesOnTheEmbeddedKafka(t *testing.T) {
 	t.Parallel()
-	f, err := kfake.NewCluster(kfake.NumBrokers(1))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
+	f := testkit.EmbeddedKafka(t)
 	w := newWorld(t, newClient(t, kgo.SeedBrokers(f.ListenAddrs()...)))
 	s := topicOf("binance", 1, 1, retentionMs, "604800000", cleanupPolicy, "delete", retentionBytes, "-1")
 	w.converge(s)
@@ -250,11 +241,7 @@ func TestConvergesOnTheEmbeddedKafka(t *testing.T) {
 // Eight at a time, as provision plans: what concerns all topics is asked once, whatever their number.
 func TestManyTopicsTakeFewRequests(t *testing.T) {
 	t.Parallel()
-	f, err := kfake.NewCluster(kfake.NumBrokers(1))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
+	f := testkit.EmbeddedKafka(t)
 	w := newWorld(t, newClient(t, kgo.SeedBrokers(f.ListenAddrs()...)))
 	all := func(f func(*Topic) error, resources []*Topic) {
 		t.Helper()

@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kversion"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/testkit"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
@@ -167,11 +168,7 @@ func TestNamesCollide(t *testing.T) {
 // A service that does not tell what its disks hold, nor the rights on the cluster: the records are counted, and nothing fails.
 func TestBrokersThatLackRequests(t *testing.T) {
 	t.Parallel()
-	k, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "ticks"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(k.Close)
+	k := testkit.EmbeddedKafka(t, kfake.SeedTopics(1, "ticks"))
 	versions := kversion.Stable()
 	for _, r := range []kmsg.Request{kmsg.NewPtrDescribeLogDirsRequest(), kmsg.NewPtrDescribeClusterRequest()} {
 		versions.SetMaxKeyVersion(r.Key(), -1)
