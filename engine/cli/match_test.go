@@ -82,11 +82,11 @@ func TestPlanTextsFit(t *testing.T) {
 	}
 }
 
-// The commands that make the world match say what they do, with an example of each use.
+// Every command says what it does, with an example of each use.
 func TestHelpTeaches(t *testing.T) {
 	e := &env{}
 	for _, c := range e.root().Commands() {
-		if c.GroupID != "match" {
+		if c.GroupID == "" { // those that cobra adds
 			continue
 		}
 		if c.Long == "" || c.Example == "" {

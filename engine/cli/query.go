@@ -30,7 +30,8 @@ func (e *env) newQuery() *cobra.Command {
 		Use:   "query SQL",
 		Short: "Run a read-only query on the pipeline's database",
 		Long: `Run one SELECT, WITH, VALUES, TABLE, SHOW or EXPLAIN in a read-only transaction on the pipeline's database, or on
-the one of a running cryptoviz up, where a role that may only read runs it, and print the rows. "-" reads the statement from standard input. Times are UTC.`,
+the one of a running cryptoviz up, where a role that may only read runs it, and print the rows. "-" reads the statement
+from standard input. Times are UTC.`,
 		Example: `  cryptoviz query "SELECT * FROM raw_crypto_data ORDER BY time DESC LIMIT 5"
   cryptoviz query --format csv "SELECT * FROM crypto_data_hourly" > hours.csv`,
 		Args: cobra.ExactArgs(1),

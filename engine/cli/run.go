@@ -31,10 +31,10 @@ func (e *env) newRun() *cobra.Command {
 on its topic), work (store them in its table) and rollup (aggregate the finished day at 00:05 UTC).
 
 Any number of instances may run side by side, each with all stages or some: a slot is fetched by one of them, a topic
-is stored by one of them, and a row is never doubled. One that was killed goes on at once when it is started again: it has
-its name among the instances back, which the database holds for whoever is connected. Run cryptoviz apply before. A Kafka cluster that is not
-the one of the last apply is refused; cryptoviz apply --moved kafka says that the topics moved. Other commands use the services of a
-cryptoviz up that runs in --state; run never does.`,
+is stored by one of them, and a row is never doubled. One that was killed goes on at once when it is started again: it
+has its name among the instances back, which the database holds for whoever is connected. Run cryptoviz apply before. A
+Kafka cluster that is not the one of the last apply is refused; cryptoviz apply --moved kafka says that the topics
+moved. Other commands use the services of a cryptoviz up that runs in --state; run never does.`,
 		Example: "  cryptoviz run\n  cryptoviz run --only work,rollup --listen :9464 --log-format json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
