@@ -33,6 +33,15 @@ type Ledger interface {
 	FillIn(ctx context.Context, s plan.Servers) error
 }
 
+// prepare reads what the last apply set, and whether the database can be planned for.
+func (w *World) prepare(ctx context.Context) error {
+	if err := w.readLedger(ctx); err != nil {
+		return err
+	}
+	_, err := w.catalog.Capabilities(ctx)
+	return err
+}
+
 // Plan reads every object and compares. It changes nothing. What cannot be read is in Plan.Errors, and does not hide the rest.
 func (w *World) Plan(ctx context.Context) (plan.Plan, error) {
 	var out plan.Plan
@@ -93,7 +102,7 @@ func (w *World) Plan(ctx context.Context) (plan.Plan, error) {
 		}
 	}
 	if refused == nil {
-		if err := w.explain(ctx, &out); err != nil {
+		if err := w.checkQueries(ctx, &out); err != nil {
 			return out, lost(err)
 		}
 	}

@@ -45,8 +45,6 @@ type World struct {
 	servers   plan.Servers
 	refused   error // why nothing in the database could be planned
 	notes     []string
-	caps      catalog.Capabilities
-	planned   []*spec.Table
 	queries   *shadow.Queries
 
 	p       *spec.Pipeline

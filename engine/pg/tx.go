@@ -1,6 +1,7 @@
 package pg
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -105,4 +107,39 @@ func ExecSingle(ctx context.Context, tx pgx.Tx, sql string) error {
 	}
 	rows.Close()
 	return rows.Err()
+}
+
+// ExecAll runs statements in one request, each as ExecSingle does, up to the first that fails: its index comes with the error.
+func ExecAll(ctx context.Context, tx pgx.Tx, statements []string) (failed int, err error) {
+	batch := &pgconn.Batch{}
+	for _, sql := range statements {
+		batch.ExecParams(sql, nil, nil, nil, nil)
+	}
+	reader := tx.Conn().PgConn().ExecBatch(ctx, batch)
+	for failed = 0; reader.NextResult(); failed++ {
+		if _, err := reader.ResultReader().Close(); err != nil {
+			break
+		}
+	}
+	return min(failed, max(0, len(statements)-1)), reader.Close()
+}
+
+// PrepareAll has the server read statements in one request, up to the first that it rejects. It runs none of them; EXPLAIN would
+// run what is constant.
+func PrepareAll(ctx context.Context, tx pgx.Tx, statements []string) error {
+	pipeline := tx.Conn().PgConn().StartPipeline(ctx)
+	for _, sql := range statements {
+		pipeline.SendPrepare("", sql, nil)
+	}
+	err := pipeline.Sync()
+	for err == nil {
+		var result any
+		if result, err = pipeline.GetResults(); result == nil {
+			break
+		}
+		if _, end := result.(*pgconn.PipelineSync); end {
+			break
+		}
+	}
+	return cmp.Or(err, pipeline.Close())
 }

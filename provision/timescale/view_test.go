@@ -1,7 +1,6 @@
 package timescale
 
 import (
-	"context"
 	"os"
 	"slices"
 	"strings"
@@ -219,20 +218,11 @@ func TestViewsPlanTogether(t *testing.T) {
 	t.Parallel()
 	w := newScene(t, testkit.Postgres)
 	w.exec(ticks)
-	table := &spec.Table{Name: "coins"}
+	table := &spec.Table{Name: "coins", PrimaryKey: []string{"name"}, Columns: []*spec.Column{{Name: "name", Type: spec.Text}, {Name: "title", Type: spec.Text, Null: true}}}
 	w.p.Tables = []*spec.Table{table}
 	base := &spec.View{Name: "base", Query: "SELECT source, price FROM ticks"}
 	top := &spec.View{Name: "top", Query: "SELECT * FROM base JOIN coins ON coins.name = base.source"}
 	w.p.Views = []*spec.View{top, base} // the declared order does not matter
-	planned := 0
-	w.queries.Planned = func(ctx context.Context, tx pgx.Tx, _ bool) error {
-		planned++
-		if s, err := w.catalog.Snapshot(ctx); err != nil || s.Relations["coins"] != nil {
-			return err
-		}
-		_, err := tx.Exec(ctx, "CREATE TABLE coins (name text PRIMARY KEY, title text)")
-		return err
-	}
 	if have := w.view(top).DependsOn(); !slices.Equal(have, []string{plan.EngineAddress, "table.coins", "view.base"}) {
 		t.Errorf("depends on %v", have)
 	}
@@ -265,16 +255,14 @@ func TestViewsPlanTogether(t *testing.T) {
 	t.Log("a column more in a table that the plan changes")
 	top.Query = "SELECT * FROM coins"
 	w.apply(w.view(top))
-	w.queries.Planned = func(ctx context.Context, tx pgx.Tx, _ bool) error {
-		_, err := tx.Exec(ctx, "CREATE TABLE coins (name text PRIMARY KEY, title text, rank int)")
-		return err
-	}
+	rank := &spec.Column{Name: "rank", Type: spec.Integer, Null: true}
+	table.Columns = append(table.Columns, rank)
 	c := w.see(w.view(top))
 	w.expect(c, plan.Update, []string{"query: SQL -> SQL (intent)"})
 	if !strings.Contains(c.Diffs[0].New, "rank") || !strings.Contains(c.Diffs[0].New, "public.coins") {
 		t.Errorf("new query %s", c.Diffs[0].New)
 	}
-	w.queries.Planned = nil
+	table.Columns = table.Columns[:2]
 
 	t.Log("a user who may make no schema, and owns the rest")
 	owner := w.role("plain")
@@ -294,13 +282,7 @@ func TestViewsPlanTogether(t *testing.T) {
 	third.Description = "new"
 	w.expect(w.see(w.view(third)), plan.Update, []string{"description:  -> new (intent)"}, "CV-V07")
 	fourth.Query = "SELECT title, rank FROM coins" // a column that the plan adds
-	w.queries.Planned = func(ctx context.Context, tx pgx.Tx, hypertables bool) error {
-		if hypertables {
-			t.Error("a hypertable cannot be temporary")
-		}
-		_, err := tx.Exec(ctx, "CREATE TABLE coins (name text PRIMARY KEY, title text, rank int)")
-		return err
-	}
+	table.Columns = append(table.Columns, rank)
 	w.catalog.Reset()
 	c = w.see(w.view(fourth))
 	w.expect(c, plan.Update, []string{"query: SQL -> SQL (intent)"})
@@ -308,7 +290,7 @@ func TestViewsPlanTogether(t *testing.T) {
 		t.Errorf("new query %q in %q", c.Diffs[0].New, c.Steps)
 	}
 	w.expect(w.see(w.view(third)), plan.Update, []string{"description:  -> new (intent)"}, "CV-V07")
-	w.queries.Planned, fourth.Query = nil, "SELECT title FROM coins"
+	table.Columns, fourth.Query = table.Columns[:2], "SELECT title FROM coins"
 
 	t.Log("a user who may not even make temporary views")
 	boss.exec("REVOKE TEMPORARY ON DATABASE " + pg.Ident(w.db.Config().ConnConfig.Database) + " FROM PUBLIC")

@@ -166,7 +166,7 @@ func (c *Catalog) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 var errRollback = errors.New("roll back")
 
 // DryRun runs f in a transaction that is always rolled back: planning asks the server, and changes nothing. It waits for no
-// lock longer than a moment, and for no statement longer than half a minute.
+// lock longer than a moment, and for no statement longer than 15 seconds.
 func (c *Catalog) DryRun(ctx context.Context, f func(pgx.Tx) error) error {
 	return c.trialOn(ctx, c.DB, f)
 }
@@ -188,7 +188,7 @@ func (c *Catalog) trialOn(ctx context.Context, db *pgxpool.Pool, f func(pgx.Tx) 
 	c.Count()
 	err := pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
 		counted := &countedTx{tx, c}
-		if err := pg.SetLocal(ctx, counted, "lock_timeout", "500ms", "statement_timeout", "30s", "TimeZone", "UTC", "jit", "off"); err != nil {
+		if err := pg.SetLocal(ctx, counted, "lock_timeout", "500ms", "statement_timeout", "15s", "TimeZone", "UTC", "jit", "off"); err != nil {
 			return err
 		}
 		if err := f(counted); err != nil {
@@ -244,5 +244,5 @@ func (c *Catalog) Temporary(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	s, err := c.Session(ctx)
-	return s.temp, err
+	return s.Temporary, err
 }

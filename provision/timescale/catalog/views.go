@@ -13,22 +13,22 @@ import (
 
 // ViewSnapshot is what the catalog knows of views and continuous aggregates beyond their names.
 type ViewSnapshot struct {
-	session
+	Session
 	kinds map[string]string // of everything in the session's schema that takes a name among relations
 	Views map[string]*View
 }
 
-// session is who the catalog works as.
-type session struct {
-	Schema string // where an unqualified new object is made
-	User   string
-	temp   bool // who may make temporary tables and views
+// Session is who the catalog works as.
+type Session struct {
+	Schema    string // where an unqualified new object is made
+	User      string
+	Temporary bool // whether it may make temporary tables and views
 }
 
 // Session asks the first time.
-func (c *Catalog) Session(ctx context.Context) (session, error) {
-	return Cached(ctx, c, "session", func(ctx context.Context) (out session, err error) {
-		err = c.QueryRow(ctx, sessionSQL).Scan(&out.Schema, &out.User, &out.temp)
+func (c *Catalog) Session(ctx context.Context) (Session, error) {
+	return Cached(ctx, c, "session", func(ctx context.Context) (out Session, err error) {
+		err = c.QueryRow(ctx, sessionSQL).Scan(&out.Schema, &out.User, &out.Temporary)
 		return out, err
 	})
 }
@@ -96,7 +96,7 @@ func (c *Catalog) readViews(ctx context.Context, named nameSet) (*ViewSnapshot, 
 	}
 	views, aggregates := s.viewsAmong(named)
 	v := &ViewSnapshot{kinds: map[string]string{}, Views: map[string]*View{}}
-	if v.session, err = c.Session(ctx); err != nil {
+	if v.Session, err = c.Session(ctx); err != nil {
 		return nil, fmt.Errorf("read the database's views: %w", err)
 	}
 	if v.Schema == "" {

@@ -4,11 +4,143 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/provision/plan"
 	"github.com/cryptoviz/cryptoviz/provision/timescale/catalog"
 	"github.com/cryptoviz/cryptoviz/provision/timescale/ddl"
 )
+
+// Queries is what the views and aggregates of a pipeline share: their queries as the server understands them. The server
+// rewrites a query when it stores it, so two texts are compared only after it rewrote both.
+type Queries struct {
+	Pipeline *spec.Pipeline
+	Catalog  *catalog.Catalog
+	// FindGroups finds what must be changed together; nil: nothing is.
+	FindGroups func(ctx context.Context) (*ddl.Groups, error)
+	// Destroying: all that is declared goes, and nothing is changed.
+	Destroying bool
+
+	Granting sync.Mutex // held while a role is changed
+
+	mu      sync.Mutex
+	origins []Origin // that order was made from
+	order   []*Query
+}
+
+// Origin is where a query is declared.
+type Origin struct {
+	View      *spec.View
+	Aggregate *spec.Aggregate
+	Query     string
+}
+
+// Query is one declared query.
+type Query struct {
+	Address, Name string
+	Text, at      string
+	Aggregate     *spec.Aggregate // nil: a view
+	Depends       []string        // names of the views and aggregates that it may read, earlier ones only
+}
+
+// Ordered lists the declared queries, each after those that it reads.
+func (q *Queries) Ordered() []*Query {
+	var declared []Origin
+	for _, v := range q.Pipeline.Views {
+		declared = append(declared, Origin{v, nil, v.Query})
+	}
+	for _, a := range q.Pipeline.Aggregates {
+		declared = append(declared, Origin{nil, a, a.Query})
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if slices.Equal(declared, q.origins) {
+		return q.order
+	}
+	q.origins, q.order = declared, InOrder(declared)
+	return q.order
+}
+
+// InOrder lists queries, each after those that it reads.
+func InOrder(declared []Origin) []*Query {
+	var all []*Query
+	var names []string
+	for _, d := range declared {
+		x := &Query{Text: Statement(d.Query), Aggregate: d.Aggregate}
+		if d.View != nil {
+			x.Name, x.at = d.View.Name, d.View.QueryAt
+			x.Address = "view." + x.Name
+		} else {
+			x.Name, x.at = d.Aggregate.Name, d.Aggregate.QueryAt
+			x.Address = "aggregate." + x.Name
+		}
+		all, names = append(all, x), append(names, x.Name)
+	}
+	var out []*Query
+	done, under := map[string]bool{}, map[string]bool{}
+	var visit func(*Query)
+	visit = func(x *Query) {
+		if done[x.Name] {
+			return
+		}
+		under[x.Name] = true
+		for _, name := range Mentions(x.Text, names) {
+			// A column may have the name of a view: what would close a circle is none.
+			if i := slices.Index(names, name); !under[name] {
+				visit(all[i])
+				x.Depends = append(x.Depends, name)
+			}
+		}
+		under[x.Name], done[x.Name] = false, true
+		out = append(out, x)
+	}
+	for _, x := range all {
+		visit(x)
+	}
+	return out
+}
+
+// ancestors lists the views and aggregates that a query reads, directly or not.
+func (q *Queries) ancestors(name string) (out []*Query) {
+	all := q.Ordered()
+	wanted := []string{name}
+	for _, x := range slices.Backward(all) { // each after those that it reads
+		if slices.Contains(wanted, x.Name) {
+			wanted = append(wanted, x.Depends...)
+			if x.Name != name {
+				out = append(out, x)
+			}
+		}
+	}
+	return out
+}
+
+// DependsOn lists the addresses of what a query reads.
+func (q *Queries) DependsOn(name string) []string {
+	out := []string{plan.EngineAddress}
+	var tables []string
+	for _, t := range q.Pipeline.Tables {
+		tables = append(tables, t.Name)
+	}
+	all := q.Ordered()
+	for _, x := range all {
+		if x.Name != name {
+			continue
+		}
+		for _, t := range Mentions(x.Text, tables) {
+			out = append(out, "table."+t)
+		}
+		if x.Aggregate != nil && x.Aggregate.From != nil && !slices.Contains(out, "table."+x.Aggregate.From.Name) {
+			out = append(out, "table."+x.Aggregate.From.Name)
+		}
+		for _, d := range x.Depends {
+			i := slices.IndexFunc(all, func(o *Query) bool { return o.Name == d })
+			out = append(out, all[i].Address)
+		}
+	}
+	return out
+}
 
 // LeftOut returns the first aggregate that is left out here and that a query reads; "" for none.
 func (q *Queries) LeftOut(name string, caps catalog.Capabilities) string {
@@ -139,4 +271,18 @@ func (q *Queries) stillReading(ctx context.Context, name string, readers []strin
 // IsRemoved tells whether a removed block takes an object away in the same plan.
 func (q *Queries) IsRemoved(address string) bool {
 	return slices.ContainsFunc(q.Pipeline.Removed, func(r *spec.Removed) bool { return r.Address() == address })
+}
+
+// names are those of all relations that the pipeline declares or removes.
+func (q *Queries) names() (out []string) {
+	for _, t := range q.Pipeline.Tables {
+		out = append(out, t.Name)
+	}
+	for _, x := range q.Ordered() {
+		out = append(out, x.Name)
+	}
+	for _, r := range q.Pipeline.Removed {
+		out = append(out, r.Name)
+	}
+	return out
 }
