@@ -16,8 +16,8 @@ import (
 )
 
 // column judges the difference of one column: missing, dropped or changed.
-func (d *draft) column(ctx context.Context, name string) error {
-	w := d.Spec.Column(name)
+func (d *tableDiff) column(ctx context.Context, name string) error {
+	w := d.t.Spec.Column(name)
 	if w == nil {
 		return d.dropColumn(ctx, name)
 	}
@@ -28,32 +28,32 @@ func (d *draft) column(ctx context.Context, name string) error {
 }
 
 // liveColumn is the live column of a declared one, under its name or the one it had before.
-func (d *draft) liveColumn(w *spec.Column) *catalog.Column {
-	if l := d.rel.Column(w.Name); l != nil || w.Was == "" || d.renames()[w.Was] != w.Name {
+func (d *tableDiff) liveColumn(w *spec.Column) *catalog.Column {
+	if l := d.t.rel.Column(w.Name); l != nil || w.Was == "" || d.t.renames()[w.Was] != w.Name {
 		return l
 	}
-	return d.rel.Column(w.Was)
+	return d.t.rel.Column(w.Was)
 }
 
 // isTime tells whether a live column is the one that chunks or partitions are cut by.
-func (d *draft) isTime(l *catalog.Column) bool {
-	_, time, _ := d.rel.Layout()
+func (d *tableDiff) isTime(l *catalog.Column) bool {
+	_, time, _ := d.t.rel.Layout()
 	return time == l.Name
 }
 
-func (d *draft) addColumn(ctx context.Context, w *spec.Column) error {
+func (d *tableDiff) addColumn(ctx context.Context, w *spec.Column) error {
 	s, err := d.size(ctx)
 	if err != nil {
 		return err
 	}
 	attr := "column " + w.Name
-	e := d.expr[shadow.DeclaredExpression(d.Spec, w)]
+	e := d.t.expr[shadow.DeclaredExpression(d.t.Spec, w)]
 	rewrites := w.Generated != "" || e.Varies
 	switch {
 	case s.empty:
 	case !w.Null && w.Default == "" && w.Generated == "":
 		d.change.Find("CV-T02", attr, "%s is not null and has no default, and the table has %s", w.Name, s)
-	case rewrites && d.rel.Hyper != nil && d.rel.Hyper.Columnar:
+	case rewrites && d.t.rel.Hyper != nil && d.t.rel.Hyper.Columnar:
 		d.change.Find("CV-T12", attr, "TimescaleDB adds no generated column, and no default that differs from row to row, while the columnstore is on")
 	case rewrites:
 		d.change.Find("CV-T03", attr, "%s are written anew", s)
@@ -68,26 +68,26 @@ func (d *draft) addColumn(ctx context.Context, w *spec.Column) error {
 
 // addStep adds a column. Planning gives it no value where a function that computes it may have effects: a sequence that moved stays
 // moved when the transaction is rolled back.
-func (d *draft) addStep(when ddl.Phase, heavy bool, w *spec.Column) {
-	add := "ALTER TABLE " + d.table() + " ADD COLUMN IF NOT EXISTS "
+func (d *tableDiff) addStep(when ddl.Phase, heavy bool, w *spec.Column) {
+	add := "ALTER TABLE " + d.quoted() + " ADD COLUMN IF NOT EXISTS "
 	d.step(when, heavy, "%s%s", add, ddl.ColumnSQL(w))
 	dry := []string{add + pg.Ident(w.Name) + " " + string(w.Type)}
 	if w.Default != "" {
-		dry = append(dry, "ALTER TABLE "+d.table()+" ALTER COLUMN "+pg.Ident(w.Name)+" SET DEFAULT "+w.Default)
+		dry = append(dry, "ALTER TABLE "+d.quoted()+" ALTER COLUMN "+pg.Ident(w.Name)+" SET DEFAULT "+w.Default)
 	}
 	d.unevaluated(w, dry)
 }
 
 // unevaluated replaces what planning tries of the last step where a function in a column's expression may have effects.
-func (d *draft) unevaluated(w *spec.Column, dry []string) {
-	if d.expr[shadow.DeclaredExpression(d.Spec, w)].Open {
+func (d *tableDiff) unevaluated(w *spec.Column, dry []string) {
+	if d.t.expr[shadow.DeclaredExpression(d.t.Spec, w)].Open {
 		d.steps[len(d.steps)-1].Dry = dry
 		d.note("plan does not evaluate the expression of column " + w.Name + ", since a function in it may change something")
 	}
 }
 
-func (d *draft) dropColumn(ctx context.Context, name string) error {
-	l, attr := d.rel.Column(name), "column "+name
+func (d *tableDiff) dropColumn(ctx context.Context, name string) error {
+	l, attr := d.t.rel.Column(name), "column "+name
 	if l == nil {
 		return nil
 	}
@@ -95,35 +95,35 @@ func (d *draft) dropColumn(ctx context.Context, name string) error {
 		d.change.Find("CV-T08", attr, "%s is the time column", name)
 		return nil
 	}
-	if err := d.blockedByReaders(ctx, l, attr); err != nil {
+	if err := d.blockedByDependents(ctx, l, attr); err != nil {
 		return err
 	}
 	var rows, bytes int64
 	// OFFSET 0 keeps the aggregates away from the columnstore: TimescaleDB cannot vectorize them over a function, and fails.
-	open, err := d.ask(ctx, "SELECT count(s), coalesce(sum(s), 0)::bigint FROM (SELECT pg_column_size("+pg.Ident(name)+") AS s FROM "+d.table()+" OFFSET 0) x", &rows, &bytes)
+	open, err := d.ask(ctx, "SELECT count(s), coalesce(sum(s), 0)::bigint FROM (SELECT pg_column_size("+pg.Ident(name)+") AS s FROM "+d.quoted()+" OFFSET 0) x", &rows, &bytes)
 	if err != nil {
 		return err
 	}
 	text := []string{open.rows(rows, "a value in it")}
-	for _, w := range d.Spec.Columns {
-		if d.rel.Column(w.Name) == nil && string(w.Type) == l.Type && w.Generated == "" {
+	for _, w := range d.t.Spec.Columns {
+		if d.t.rel.Column(w.Name) == nil && string(w.Type) == l.Type && w.Generated == "" {
 			text = append(text, "if "+w.Name+" takes its place, say was = \""+name+"\" there")
 		}
 	}
 	d.noteIndexes(name)
 	loss := ddl.RowsLost(rows, open == "", "at once")
 	loss.Bytes = bytes
-	d.recount("CV-T06", true, "SELECT count("+pg.Ident(name)+") FROM "+d.table())
+	d.recount("CV-T06", true, "SELECT count("+pg.Ident(name)+") FROM "+d.quoted())
 	d.change.Find("CV-T06", attr, "%s", strings.Join(text, "; ")).Loss = loss
-	d.step(ddl.DroppingColumns, false, "ALTER TABLE %s DROP COLUMN IF EXISTS %s", d.table(), pg.Ident(name))
+	d.step(ddl.DroppingColumns, false, "ALTER TABLE %s DROP COLUMN IF EXISTS %s", d.quoted(), pg.Ident(name))
 	return nil
 }
 
 // noteIndexes tells which indexes go with a column, where nobody declares them: the others are made again, or shall go.
-func (d *draft) noteIndexes(column string) {
-	for _, x := range d.rel.Indexes {
+func (d *tableDiff) noteIndexes(column string) {
+	for _, x := range d.t.rel.Indexes {
 		_, changes := d.change.Diff("index " + x.Name)
-		declared := slices.ContainsFunc(d.Spec.Indexes, func(w *spec.Index) bool { return w.Name == x.Name })
+		declared := slices.ContainsFunc(d.t.Spec.Indexes, func(w *spec.Index) bool { return w.Name == x.Name })
 		over := slices.Contains(x.Columns, column) || len(shadow.Mentions(x.Using, []string{column})) > 0
 		if over && !changes && !declared && !x.Primary {
 			d.change.Note("index %s goes with column %s", x.Name, column)
@@ -131,20 +131,20 @@ func (d *draft) noteIndexes(column string) {
 	}
 }
 
-// blockedByReaders adds the findings that views or aggregates read a column, or that something else needs it.
-func (d *draft) blockedByReaders(ctx context.Context, l *catalog.Column, attr string) error {
-	readers, err := d.Catalog.DependentViews(ctx, d.name(), l.Name)
+// blockedByDependents adds the findings that views or aggregates read a column, or that something else needs it.
+func (d *tableDiff) blockedByDependents(ctx context.Context, l *catalog.Column, attr string) error {
+	readers, err := d.t.Catalog.DependentViews(ctx, d.t.name(), l.Name)
 	if err != nil {
 		return err
 	}
-	if d.group == nil && len(readers) > 0 {
+	if d.t.group == nil && len(readers) > 0 {
 		text := strings.Join(readers, ", ") + " read " + l.Name
-		if d.Queries != nil {
-			groups, err := d.Queries.Groups(ctx)
+		if d.t.Queries != nil {
+			groups, err := d.t.Queries.Groups(ctx)
 			if err != nil {
 				return err
 			}
-			if blocked := groups.Blocked[d.Address()]; len(blocked) > 0 {
+			if blocked := groups.Blocked[d.t.Address()]; len(blocked) > 0 {
 				text = strings.Join(blocked, "; ")
 			}
 		}
@@ -154,8 +154,8 @@ func (d *draft) blockedByReaders(ctx context.Context, l *catalog.Column, attr st
 }
 
 // findRetyped lists the live names of the stored columns that get another type.
-func (d *draft) findRetyped() {
-	for _, w := range d.Spec.Columns {
+func (d *tableDiff) findRetyped() {
+	for _, w := range d.t.Spec.Columns {
 		if l := d.liveColumn(w); l != nil && l.Type != string(w.Type) && !l.Generated && w.Generated == "" {
 			d.retyped = append(d.retyped, l.Name)
 		}
@@ -170,18 +170,18 @@ func Displaced(ctx context.Context, q *shadow.Queries, spec *spec.Table, last ma
 		return nil
 	}
 	c := newChange(t, last, live)
-	return (&draft{Table: t, change: &c}).displaced()
+	return (&tableDiff{t: t, change: &c}).displaced()
 }
 
 // displaced lists the live names of the columns that are dropped, made anew or get another type: a view that reads one forbids it.
-func (d *draft) displaced() (out []string) {
+func (d *tableDiff) displaced() (out []string) {
 	d.findRetyped()
 	for _, diff := range d.change.Diffs {
 		name, is := strings.CutPrefix(diff.Name, "column ")
 		if _, described := strings.CutSuffix(name, " description"); !is || described {
 			continue
 		}
-		w, l := d.Spec.Column(name), d.rel.Column(name)
+		w, l := d.t.Spec.Column(name), d.t.rel.Column(name)
 		if w != nil {
 			l = d.liveColumn(w)
 		}
@@ -196,20 +196,20 @@ func (d *draft) displaced() (out []string) {
 }
 
 // regenerates tells whether a column becomes generated, or gets another expression or type.
-func (d *draft) regenerates(w *spec.Column, l *catalog.Column) bool {
-	return w.Generated != "" && (!l.Generated || l.Virtual || l.Type != string(w.Type) || d.written(shadow.DeclaredExpression(d.Spec, w)) != d.written(shadow.LiveExpression(d.rel, *l)))
+func (d *tableDiff) regenerates(w *spec.Column, l *catalog.Column) bool {
+	return w.Generated != "" && (!l.Generated || l.Virtual || l.Type != string(w.Type) || d.t.written(shadow.DeclaredExpression(d.t.Spec, w)) != d.t.written(shadow.LiveExpression(d.t.rel, *l)))
 }
 
 // setsExpression tells whether PostgreSQL gives a generated column its new expression in place.
-func (d *draft) setsExpression(w *spec.Column, l *catalog.Column) bool {
-	return l.Generated && !l.Virtual && l.Type == string(w.Type) && w.Null != l.NotNull && d.live.Caps.Number >= 170000 && len(d.retyped) == 0
+func (d *tableDiff) setsExpression(w *spec.Column, l *catalog.Column) bool {
+	return l.Generated && !l.Virtual && l.Type == string(w.Type) && w.Null != l.NotNull && d.t.live.Caps.Number >= 170000 && len(d.retyped) == 0
 }
 
-func (d *draft) changeColumn(ctx context.Context, w *spec.Column, l *catalog.Column) error {
-	attr, differs := "column "+w.Name, d.written(shadow.DeclaredExpression(d.Spec, w)) != d.written(shadow.LiveExpression(d.rel, *l))
-	alter := "ALTER TABLE " + d.table() + " ALTER COLUMN " + pg.Ident(w.Name) + " "
+func (d *tableDiff) changeColumn(ctx context.Context, w *spec.Column, l *catalog.Column) error {
+	attr, differs := "column "+w.Name, d.t.written(shadow.DeclaredExpression(d.t.Spec, w)) != d.t.written(shadow.LiveExpression(d.t.rel, *l))
+	alter := "ALTER TABLE " + d.quoted() + " ALTER COLUMN " + pg.Ident(w.Name) + " "
 	if l.Name != w.Name {
-		readers, err := d.Catalog.DependentViews(ctx, d.name(), l.Name)
+		readers, err := d.t.Catalog.DependentViews(ctx, d.t.name(), l.Name)
 		if err != nil {
 			return err
 		}
@@ -218,7 +218,7 @@ func (d *draft) changeColumn(ctx context.Context, w *spec.Column, l *catalog.Col
 			text += "; " + strings.Join(readers, ", ") + " follow"
 		}
 		d.change.Find("CV-T19", attr, "%s", text)
-		d.step(ddl.Renaming, false, "ALTER TABLE %s RENAME COLUMN %s TO %s", d.table(), pg.Ident(l.Name), pg.Ident(w.Name))
+		d.step(ddl.Renaming, false, "ALTER TABLE %s RENAME COLUMN %s TO %s", d.quoted(), pg.Ident(l.Name), pg.Ident(w.Name))
 	}
 	d.fillsNoMore(w, l)
 	if l.Identity {
@@ -260,7 +260,7 @@ func (d *draft) changeColumn(ctx context.Context, w *spec.Column, l *catalog.Col
 
 // fillsNoMore adds the finding that a column gets no value by itself any more, unless the last apply made it do so: then it is
 // known who wants that.
-func (d *draft) fillsNoMore(w *spec.Column, l *catalog.Column) {
+func (d *tableDiff) fillsNoMore(w *spec.Column, l *catalog.Column) {
 	if w.Default != "" || w.Generated != "" {
 		return
 	}
@@ -285,7 +285,7 @@ func (d *draft) fillsNoMore(w *spec.Column, l *catalog.Column) {
 	d.change.Find("CV-T37", "column "+w.Name, "%s has %s, which apply takes off: inserts that do not name it %s from then on", l.Name, what, then)
 }
 
-func (d *draft) setNotNull(ctx context.Context, w *spec.Column, l *catalog.Column, alter string) error {
+func (d *tableDiff) setNotNull(ctx context.Context, w *spec.Column, l *catalog.Column, alter string) error {
 	s, err := d.size(ctx)
 	if err != nil {
 		return err
@@ -296,7 +296,7 @@ func (d *draft) setNotNull(ctx context.Context, w *spec.Column, l *catalog.Colum
 		return nil
 	}
 	var nulls int64
-	open, err := d.ask(ctx, "SELECT count(*) FROM "+d.table()+" WHERE "+pg.Ident(l.Name)+" IS NULL", &nulls)
+	open, err := d.ask(ctx, "SELECT count(*) FROM "+d.quoted()+" WHERE "+pg.Ident(l.Name)+" IS NULL", &nulls)
 	switch {
 	case err != nil:
 		return err
@@ -312,7 +312,7 @@ func (d *draft) setNotNull(ctx context.Context, w *spec.Column, l *catalog.Colum
 
 // generate makes a column generated, or gives it another expression or type. PostgreSQL 17 has a statement for the expression;
 // otherwise the column is made anew.
-func (d *draft) generate(ctx context.Context, w *spec.Column, l *catalog.Column) error {
+func (d *tableDiff) generate(ctx context.Context, w *spec.Column, l *catalog.Column) error {
 	s, err := d.size(ctx)
 	if err != nil {
 		return err
@@ -321,39 +321,39 @@ func (d *draft) generate(ctx context.Context, w *spec.Column, l *catalog.Column)
 	switch {
 	case !l.Generated:
 		var rows int64
-		open, err := d.ask(ctx, "SELECT count("+pg.Ident(l.Name)+") FROM "+d.table(), &rows)
+		open, err := d.ask(ctx, "SELECT count("+pg.Ident(l.Name)+") FROM "+d.quoted(), &rows)
 		if err != nil {
 			return err
 		}
-		d.recount("CV-T33", true, "SELECT count("+pg.Ident(l.Name)+") FROM "+d.table())
+		d.recount("CV-T33", true, "SELECT count("+pg.Ident(l.Name)+") FROM "+d.quoted())
 		if !s.empty {
 			d.change.Find("CV-T33", attr, "%s", open.rows(rows, "a stored value in it")).Loss = ddl.RowsLost(rows, open == "", "at once")
 		}
 	case !s.empty:
 		d.change.Find("CV-T32", attr, "%s are written anew", s)
 	}
-	if h := d.rel.Hyper; h != nil && h.Columnar {
+	if h := d.t.rel.Hyper; h != nil && h.Columnar {
 		d.change.Find("CV-T12", attr, "TimescaleDB changes no generated column while the columnstore is on")
 		return nil
 	}
 	if d.setsExpression(w, l) {
-		d.step(ddl.Generating, true, "ALTER TABLE %s ALTER COLUMN %s SET EXPRESSION AS (%s)", d.table(), pg.Ident(w.Name), w.Generated)
+		d.step(ddl.Generating, true, "ALTER TABLE %s ALTER COLUMN %s SET EXPRESSION AS (%s)", d.quoted(), pg.Ident(w.Name), w.Generated)
 		d.unevaluated(w, []string{})
 		return nil
 	}
-	if err := d.blockedByReaders(ctx, l, attr); err != nil {
+	if err := d.blockedByDependents(ctx, l, attr); err != nil {
 		return err
 	}
 	d.noteIndexes(l.Name)
-	d.step(ddl.DroppingColumns, false, "ALTER TABLE %s DROP COLUMN IF EXISTS %s", d.table(), pg.Ident(w.Name))
+	d.step(ddl.DroppingColumns, false, "ALTER TABLE %s DROP COLUMN IF EXISTS %s", d.quoted(), pg.Ident(w.Name))
 	d.addStep(ddl.Generating, true, w)
-	for _, idx := range d.Spec.Indexes { // they went with the column
-		if slices.Contains(idx.Columns, w.Name) && d.rel.Index(idx.Name) != nil {
-			d.step(ddl.AddingIndexes, true, "%s", ddl.IndexSQL(d.name(), idx, ddl.IfMissing))
+	for _, idx := range d.t.Spec.Indexes { // they went with the column
+		if slices.Contains(idx.Columns, w.Name) && d.t.rel.Index(idx.Name) != nil {
+			d.step(ddl.AddingIndexes, true, "%s", ddl.IndexSQL(d.t.name(), idx, ddl.IfMissing))
 		}
 	}
 	if w.Description != "" {
-		d.step(ddl.Comments, false, "%s", ddl.ColumnCommentSQL(d.name(), w.Name, w.Description))
+		d.step(ddl.Comments, false, "%s", ddl.ColumnCommentSQL(d.t.name(), w.Name, w.Description))
 	}
 	return nil
 }

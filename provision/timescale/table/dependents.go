@@ -44,15 +44,15 @@ const hangingOnTable = `WITH RECURSIVE gone(classid, objid) AS (SELECT 'pg_class
 
 // blockedByOthers adds the finding that something else than views and aggregates forbids to drop a column, or to rewrite one that
 // stays. The server would say so, too, but large tables are not tried.
-func (d *draft) blockedByOthers(ctx context.Context, l *catalog.Column, attr string) error {
-	rewritten := d.Spec.Column(l.Name) != nil || d.renames()[l.Name] != ""
-	rows, err := d.Catalog.Query(ctx, hangingOnColumn, d.rel.OID, l.Name, rewritten)
+func (d *tableDiff) blockedByOthers(ctx context.Context, l *catalog.Column, attr string) error {
+	rewritten := d.t.Spec.Column(l.Name) != nil || d.t.renames()[l.Name] != ""
+	rows, err := d.t.Catalog.Query(ctx, hangingOnColumn, d.t.rel.OID, l.Name, rewritten)
 	if err != nil {
-		return fmt.Errorf("read what depends on %s.%s: %w", d.name(), l.Name, err)
+		return fmt.Errorf("read what depends on %s.%s: %w", d.t.name(), l.Name, err)
 	}
 	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
-		return fmt.Errorf("read what depends on %s.%s: %w", d.name(), l.Name, err)
+		return fmt.Errorf("read what depends on %s.%s: %w", d.t.name(), l.Name, err)
 	}
 	if len(names) > 0 {
 		d.change.Find("CV-T36", attr, "%s", catalog.DependOnIt(names))
@@ -61,10 +61,10 @@ func (d *draft) blockedByOthers(ctx context.Context, l *catalog.Column, attr str
 }
 
 // blockedFromDropping adds the finding that the table cannot go, whatever becomes of the views and aggregates that read it.
-func (d *draft) blockedFromDropping(ctx context.Context, readers []string) error {
-	rows, err := d.Catalog.Query(ctx, hangingOnTable, d.rel.OID, d.rel.Hyper != nil)
+func (d *tableDiff) blockedFromDropping(ctx context.Context, readers []string) error {
+	rows, err := d.t.Catalog.Query(ctx, hangingOnTable, d.t.rel.OID, d.t.rel.Hyper != nil)
 	if err != nil {
-		return fmt.Errorf("read what depends on %s: %w", d.name(), err)
+		return fmt.Errorf("read what depends on %s: %w", d.t.name(), err)
 	}
 	var names []string
 	var what, view string
@@ -77,7 +77,7 @@ func (d *draft) blockedFromDropping(ctx context.Context, readers []string) error
 		}
 		return nil
 	}); err != nil {
-		return fmt.Errorf("read what depends on %s: %w", d.name(), err)
+		return fmt.Errorf("read what depends on %s: %w", d.t.name(), err)
 	}
 	if len(names) > 0 {
 		d.change.Find("CV-T36", "", "%s", catalog.DependOnIt(names))

@@ -18,31 +18,31 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/timescale/shadow"
 )
 
-// draft is a change of one table in the making.
-type draft struct {
-	*Table
-	change  *plan.Change
-	steps   []ddl.Step
-	known   *size
-	inside  *columnar
-	untried bool     // what depends on it goes by the same apply
-	retyped []string // live names of stored columns that get another type
+// tableDiff is a change of one table in the making.
+type tableDiff struct {
+	t             *Table
+	change        *plan.Change
+	steps         []ddl.Step
+	known         *size
+	inColumnstore *columnar
+	skipped       bool     // what depends on it goes by the same apply
+	retyped       []string // live names of stored columns that get another type
 }
 
-func (d *draft) step(p ddl.Phase, heavy bool, format string, args ...any) {
+func (d *tableDiff) step(p ddl.Phase, heavy bool, format string, args ...any) {
 	d.steps = append(d.steps, ddl.Step{Phase: p, SQL: fmt.Sprintf(format, args...), Heavy: heavy})
 }
 
-// table is the quoted name.
-func (d *draft) table() string { return pg.Ident(d.name()) }
+// quoted is the quoted name.
+func (d *tableDiff) quoted() string { return pg.Ident(d.t.name()) }
 
 // Judge completes a change: what it costs, whether the server would do it, and with which statements.
 func (t *Table) Judge(ctx context.Context, c *plan.Change) error {
-	d := &draft{Table: t, change: c}
+	d := &tableDiff{t: t, change: c}
 	if err := d.prepare(ctx); err != nil || c.Action == plan.None || c.Impossible() {
 		return err
 	}
-	if err := d.try(ctx); err != nil || c.Impossible() {
+	if err := d.dryRun(ctx); err != nil || c.Impossible() {
 		return err
 	}
 	if t.group == nil {
@@ -55,23 +55,23 @@ func (t *Table) Judge(ctx context.Context, c *plan.Change) error {
 }
 
 // ofGroup lists the steps of all tables of the group, for its leader.
-func (d *draft) ofGroup(ctx context.Context) ([]ddl.Step, error) {
+func (d *tableDiff) ofGroup(ctx context.Context) ([]ddl.Step, error) {
 	all := d.steps
-	if d.group.Leader != d.Address() {
+	if d.t.group.Leader != d.t.Address() {
 		return nil, nil
 	}
-	last, err := d.Catalog.Managed(ctx)
+	last, err := d.t.Catalog.Managed(ctx)
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range d.group.Tables[1:] {
-		i := slices.IndexFunc(d.Queries.Pipeline.Tables, func(t *spec.Table) bool { return t.Name == name })
-		t := &Table{Catalog: d.Catalog, Queries: d.Queries, Spec: d.Queries.Pipeline.Tables[i], Now: d.Now}
+	for _, name := range d.t.group.Tables[1:] {
+		i := slices.IndexFunc(d.t.Queries.Pipeline.Tables, func(t *spec.Table) bool { return t.Name == name })
+		t := &Table{Catalog: d.t.Catalog, Queries: d.t.Queries, Spec: d.t.Queries.Pipeline.Tables[i], Now: d.t.Now}
 		c, err := t.compare(ctx, last)
 		if err != nil {
 			return nil, err
 		}
-		other := &draft{Table: t, change: &c}
+		other := &tableDiff{t: t, change: &c}
 		if err := other.prepare(ctx); err != nil {
 			return nil, err
 		}
@@ -100,8 +100,8 @@ func newChange(t *Table, last map[string]plan.State, live *plan.State) plan.Chan
 }
 
 // prepare finds what the change costs, and its steps in order.
-func (d *draft) prepare(ctx context.Context) error {
-	t, c := d.Table, d.change
+func (d *tableDiff) prepare(ctx context.Context) error {
+	t, c := d.t, d.change
 	var err error
 	switch c.Action {
 	case plan.None:
@@ -141,21 +141,21 @@ func (d *draft) prepare(ctx context.Context) error {
 }
 
 // takesName adds the finding that the name belongs to a removed view that cannot go.
-func (d *draft) takesName(ctx context.Context) error {
-	r := d.live.Relations[d.name()]
-	if r == nil || d.group != nil {
+func (d *tableDiff) takesName(ctx context.Context) error {
+	r := d.t.live.Relations[d.t.name()]
+	if r == nil || d.t.group != nil {
 		return nil
 	}
-	groups, err := d.Queries.Groups(ctx)
+	groups, err := d.t.Queries.Groups(ctx)
 	if err == nil {
-		d.change.Find("CV-T01", "layout", "%s is a %s that cannot be dropped: %s", d.name(), d.live.KindOf(r), strings.Join(groups.Blocked[d.Address()], "; "))
+		d.change.Find("CV-T01", "layout", "%s is a %s that cannot be dropped: %s", d.t.name(), d.t.live.KindOf(r), strings.Join(groups.Blocked[d.t.Address()], "; "))
 	}
 	return err
 }
 
-func (d *draft) update(ctx context.Context) error {
-	if other := catalog.OtherKinds[d.rel.Kind]; other != "" {
-		d.change.Find("CV-T01", "layout", "%s is a %s", d.name(), other)
+func (d *tableDiff) update(ctx context.Context) error {
+	if other := catalog.OtherKinds[d.t.rel.Kind]; other != "" {
+		d.change.Find("CV-T01", "layout", "%s is a %s", d.t.name(), other)
 		return nil
 	}
 	indexes := d.renamedIndexes()
@@ -166,10 +166,10 @@ func (d *draft) update(ctx context.Context) error {
 		var err error
 		switch {
 		case diff.Name == "description":
-			d.step(ddl.Comments, false, "%s", ddl.CommentSQL(d.name(), diff.New))
+			d.step(ddl.Comments, false, "%s", ddl.CommentSQL(d.t.name(), diff.New))
 		case kind == "column" && described:
-			if d.Spec.Column(column) != nil { // else it goes with its column, or is nobody's
-				d.step(ddl.Comments, false, "%s", ddl.ColumnCommentSQL(d.name(), column, diff.New))
+			if d.t.Spec.Column(column) != nil { // else it goes with its column, or is nobody's
+				d.step(ddl.Comments, false, "%s", ddl.ColumnCommentSQL(d.t.name(), column, diff.New))
 			}
 		case kind == "column":
 			err = d.column(ctx, rest)
@@ -178,7 +178,7 @@ func (d *draft) update(ctx context.Context) error {
 		case kind == "index":
 			err = d.index(ctx, rest, indexes)
 		case diff.Name == "layout":
-			err = d.cut(ctx)
+			err = d.becomeHypertable(ctx)
 		case diff.Name == "time":
 			d.timeColumn(diff)
 		case diff.Name == "chunk_interval":
@@ -186,7 +186,7 @@ func (d *draft) update(ctx context.Context) error {
 		case diff.Name == "retention":
 			err = d.retention(ctx)
 		case diff.Name == keepRaw:
-			err = d.keep(ctx, diff)
+			err = d.rawRetention(ctx, diff)
 		}
 		if err != nil {
 			return err
@@ -200,13 +200,13 @@ func (d *draft) update(ctx context.Context) error {
 }
 
 // dropTable is what a removed block asks for.
-func (d *draft) dropTable(ctx context.Context) error {
+func (d *tableDiff) dropTable(ctx context.Context) error {
 	c := d.change
-	if other := catalog.OtherKinds[d.rel.Kind]; other != "" {
-		c.Find("CV-T01", "layout", "%s is a %s, and the removed block says table", d.name(), other)
+	if other := catalog.OtherKinds[d.t.rel.Kind]; other != "" {
+		c.Find("CV-T01", "layout", "%s is a %s, and the removed block says table", d.t.name(), other)
 		return nil
 	}
-	readers, err := d.Catalog.DependentViews(ctx, d.name(), "")
+	readers, err := d.t.Catalog.DependentViews(ctx, d.t.name(), "")
 	if err != nil {
 		return err
 	}
@@ -215,8 +215,8 @@ func (d *draft) dropTable(ctx context.Context) error {
 	}
 	all := len(readers)
 	readers = slices.DeleteFunc(readers, d.goesBefore)
-	if d.Queries != nil && d.Spec == nil {
-		blocked, err := d.Queries.Blocking(ctx, d.Removed, d.group, readers)
+	if d.t.Queries != nil && d.t.Spec == nil {
+		blocked, err := d.t.Queries.Blocking(ctx, d.t.Removed, d.t.group, readers)
 		if err != nil {
 			return err
 		}
@@ -225,7 +225,7 @@ func (d *draft) dropTable(ctx context.Context) error {
 			all = 0
 		}
 	}
-	d.untried = d.group != nil || len(readers) < all
+	d.skipped = d.t.group != nil || len(readers) < all
 	if len(readers) > 0 {
 		c.Find("CV-T20", "", "%s read it", strings.Join(readers, ", "))
 	}
@@ -233,48 +233,48 @@ func (d *draft) dropTable(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	loss := ddl.RowsLost(max(s.rows, 0), s.doubt == "" && s.rows >= 0, "at once")
+	loss := ddl.RowsLost(max(s.rows, 0), s.unknown == "" && s.rows >= 0, "at once")
 	loss.Bytes, loss.Chunks = s.bytes, d.chunks()
 	c.Find("CV-T29", "", "%s", s).Loss = loss
 	if !s.about { // else it is the server's estimate that was agreed to
-		d.recount("CV-T29", true, "SELECT count(*) FROM "+d.table())
+		d.recount("CV-T29", true, "SELECT count(*) FROM "+d.quoted())
 	}
-	d.step(ddl.Renaming, false, ddl.DropTable+"%s", d.table())
+	d.step(ddl.Renaming, false, ddl.DropTable+"%s", d.quoted())
 	return nil
 }
 
 // goesBefore tells whether a view or aggregate goes before the table does: it is removed, too; or all that is declared is
 // destroyed.
-func (d *draft) goesBefore(reader string) bool {
-	p := d.Catalog.Pipeline
+func (d *tableDiff) goesBefore(reader string) bool {
+	p := d.t.Catalog.Pipeline
 	if p == nil {
 		return false
 	}
-	if d.Spec == nil {
+	if d.t.Spec == nil {
 		return slices.ContainsFunc(p.Removed, func(r *spec.Removed) bool { return r.Address() == reader })
 	}
 	return slices.ContainsFunc(p.Views, func(v *spec.View) bool { return "view."+v.Name == reader }) ||
 		slices.ContainsFunc(p.Aggregates, func(a *spec.Aggregate) bool { return "aggregate."+a.Name == reader })
 }
 
-func (d *draft) chunks() int {
-	if d.rel.Hyper != nil {
-		return d.rel.Hyper.Chunks
+func (d *tableDiff) chunks() int {
+	if d.t.rel.Hyper != nil {
+		return d.t.rel.Hyper.Chunks
 	}
-	return len(d.rel.Parts)
+	return len(d.t.rel.Parts)
 }
 
 // size is how large a table is.
 type size struct {
-	empty bool
-	rows  int64 // -1: unknown
-	about bool  // rows is an estimate
-	bytes int64
-	doubt doubt // why it was not measured: rows and bytes are what the last ANALYZE left, if there was one
+	empty   bool
+	rows    int64 // -1: unknown
+	about   bool  // rows is an estimate
+	bytes   int64
+	unknown unknown // why it was not measured: rows and bytes are what the last ANALYZE left, if there was one
 }
 
 // large tells whether a table is, or may be, too large to try heavy statements on.
-func (s size) large() bool { return s.doubt != "" || s.bytes > small }
+func (s size) large() bool { return s.unknown != "" || s.bytes > small }
 
 // small tables are tried out: their rows are rewritten in no time.
 const small = 16 << 20
@@ -289,31 +289,31 @@ func (s size) String() string {
 	case s.about:
 		rows = "about " + rows
 	}
-	if s.doubt != "" && s.bytes == 0 {
+	if s.unknown != "" && s.bytes == 0 {
 		return rows
 	}
 	return rows + ", " + humanize.IBytes(uint64(max(s.bytes, 0))) //nolint:gosec // not negative
 }
 
 // size asks how large the table is, once.
-func (d *draft) size(ctx context.Context) (size, error) {
+func (d *tableDiff) size(ctx context.Context) (size, error) {
 	if d.known != nil {
 		return *d.known, nil
 	}
-	s := size{rows: d.rel.Rows, about: true}
+	s := size{rows: d.t.rel.Rows, about: true}
 	var err error
-	if s.doubt, err = d.ask(ctx, "SELECT coalesce("+d.sizeExpr()+", 0)::bigint, NOT EXISTS (SELECT FROM "+d.table()+")", &s.bytes, &s.empty); err != nil {
+	if s.unknown, err = d.ask(ctx, "SELECT coalesce("+d.sizeExpr()+", 0)::bigint, NOT EXISTS (SELECT FROM "+d.quoted()+")", &s.bytes, &s.empty); err != nil {
 		return s, err
 	}
 	switch {
-	case s.doubt != "":
-		s.bytes = d.rel.Bytes
-		d.note("not measured: " + string(s.doubt))
+	case s.unknown != "":
+		s.bytes = d.t.rel.Bytes
+		d.note("not measured: " + string(s.unknown))
 	case s.empty:
 		s.rows, s.about = 0, false
 	case s.bytes <= ddl.Countable:
 		var n int64
-		open, err := d.ask(ctx, "SELECT count(*) FROM "+d.table(), &n)
+		open, err := d.ask(ctx, "SELECT count(*) FROM "+d.quoted(), &n)
 		if err != nil {
 			return s, err
 		}
@@ -326,12 +326,12 @@ func (d *draft) size(ctx context.Context) (size, error) {
 }
 
 // sizeExpr is an expression for the bytes of the table.
-func (d *draft) sizeExpr() string {
-	name := pg.Literal(pg.Ident(d.rel.Schema, d.rel.Name)) + "::regclass"
+func (d *tableDiff) sizeExpr() string {
+	name := pg.Literal(pg.Ident(d.t.rel.Schema, d.t.rel.Name)) + "::regclass"
 	switch {
-	case d.rel.Hyper != nil:
-		return d.live.Caps.Function("hypertable_size") + "(" + name + ")"
-	case d.rel.Kind == "p":
+	case d.t.rel.Hyper != nil:
+		return d.t.live.Caps.Function("hypertable_size") + "(" + name + ")"
+	case d.t.rel.Kind == "p":
 		return "(SELECT sum(pg_total_relation_size(relid)) FROM pg_partition_tree(" + name + "))"
 	}
 	return "pg_total_relation_size(" + name + ")"
@@ -339,8 +339,8 @@ func (d *draft) sizeExpr() string {
 
 // ask runs a query with one row over the table's data, with a bounded wait. It tells why when there is no answer. Rows that a policy
 // hides would be missing from the counts, and the policy's functions would run: PostgreSQL refuses the query instead.
-func (d *draft) ask(ctx context.Context, sql string, into ...any) (doubt, error) {
-	return doubts(d.Catalog.DryRun(ctx, func(tx pgx.Tx) error {
+func (d *tableDiff) ask(ctx context.Context, sql string, into ...any) (unknown, error) {
+	return unknownFor(d.t.Catalog.DryRun(ctx, func(tx pgx.Tx) error {
 		if err := pg.SetLocal(ctx, tx, "statement_timeout", "10s", "row_security", "off"); err != nil {
 			return err
 		}
@@ -348,15 +348,15 @@ func (d *draft) ask(ctx context.Context, sql string, into ...any) (doubt, error)
 	}))
 }
 
-// try runs the statements in a transaction that is rolled back, as far as that costs nothing: heavy ones on small tables only.
+// dryRun runs the statements in a transaction that is rolled back, as far as that costs nothing: heavy ones on small tables only.
 // Their effect on columns is tried on an empty copy otherwise.
-func (d *draft) try(ctx context.Context) error {
-	if d.untried { // but for the right to do it: the owner may comment it, too
-		open, err := d.run(ctx, nil, []ddl.Step{{SQL: ddl.CommentSQL(d.name(), d.rel.Comment)}})
-		d.untriedFor(open)
+func (d *tableDiff) dryRun(ctx context.Context) error {
+	if d.skipped { // but for the right to do it: the owner may comment it, too
+		open, err := d.run(ctx, nil, []ddl.Step{{SQL: ddl.CommentSQL(d.t.name(), d.t.rel.Comment)}})
+		d.noteSkipped(open)
 		return err
 	}
-	if d.live.Caps.Version == "" && d.live.Caps.Available != "" && d.change.Want != nil && d.Spec.Hypertable != nil {
+	if d.t.live.Caps.Version == "" && d.t.live.Caps.Available != "" && d.change.Want != nil && d.t.Spec.Hypertable != nil {
 		if d.change.Action == plan.Create { // the table itself needs no extension: may it be made?
 			if _, err := d.run(ctx, nil, d.steps[:1]); err != nil || d.change.Impossible() {
 				return err
@@ -377,13 +377,13 @@ func (d *draft) try(ctx context.Context) error {
 		}
 	}
 	before, steps := []string(nil), d.steps[:cheap]
-	if g := d.group; g != nil {
-		if g.Aggregates() && d.rel == nil {
+	if g := d.t.group; g != nil {
+		if g.Aggregates() && d.t.rel == nil {
 			d.note("not tried on the server: aggregates are dropped and created in the same transaction")
 			return nil
 		}
 		if g.Aggregates() {
-			return d.tryCopy(ctx, s, "aggregates that read it would have to be dropped for that")
+			return d.dryRunCopy(ctx, s, "aggregates that read it would have to be dropped for that")
 		}
 		before = g.Drops
 		if cheap == all && len(g.Tables) == 1 {
@@ -397,23 +397,23 @@ func (d *draft) try(ctx context.Context) error {
 		return err
 	}
 	if s.large() {
-		return d.tryCopy(ctx, s, open)
+		return d.dryRunCopy(ctx, s, open)
 	}
-	d.untriedFor(open)
+	d.noteSkipped(open)
 	return nil
 }
 
 // until is the number of steps before the first one of a kind.
-func (d *draft) until(kind func(ddl.Step) bool) int {
+func (d *tableDiff) until(kind func(ddl.Step) bool) int {
 	if i := slices.IndexFunc(d.steps, kind); i >= 0 {
 		return i
 	}
 	return len(d.steps)
 }
 
-// tryCopy tries what a large table's steps do to its columns on an empty copy. The copy has its constraints, and its indexes unless
+// dryRunCopy tries what a large table's steps do to its columns on an empty copy. The copy has its constraints, and its indexes unless
 // some of them go: a step names those of the table. before is why the steps that cost nothing could not be tried on the table.
-func (d *draft) tryCopy(ctx context.Context, s size, before doubt) error {
+func (d *tableDiff) dryRunCopy(ctx context.Context, s size, before unknown) error {
 	indexes := " INCLUDING INDEXES"
 	if slices.ContainsFunc(d.steps, func(x ddl.Step) bool { return x.Phase == ddl.DroppingIndexes || x.Phase == ddl.DroppingKey }) {
 		indexes = ""
@@ -422,21 +422,21 @@ func (d *draft) tryCopy(ctx context.Context, s size, before doubt) error {
 		return !slices.Contains([]ddl.Phase{ddl.Renaming, ddl.DroppingColumns, ddl.AddingColumns, ddl.AlteringColumns, ddl.Generating}, x.Phase)
 	})
 	large := "the table is large: " + s.String()
-	if s.doubt != "" {
+	if s.unknown != "" {
 		large = "it is not known how large the table is"
 	}
 	if len(copied) == 0 {
-		d.untriedFor(before)
+		d.noteSkipped(before)
 		d.note("not tried on the server to the end, because " + large)
 		return nil
 	}
 	// A temporary table of the same name comes first in the search_path: the same statements meet it.
-	open, err := d.run(ctx, []string{"CREATE TEMPORARY TABLE " + d.table() + " (LIKE " + pg.Ident(d.rel.Schema, d.rel.Name) + " INCLUDING GENERATED INCLUDING CONSTRAINTS" + indexes + ") ON COMMIT DROP"}, copied)
+	open, err := d.run(ctx, []string{"CREATE TEMPORARY TABLE " + d.quoted() + " (LIKE " + pg.Ident(d.t.rel.Schema, d.t.rel.Name) + " INCLUDING GENERATED INCLUDING CONSTRAINTS" + indexes + ") ON COMMIT DROP"}, copied)
 	switch {
 	case err != nil || d.change.Impossible():
 		return err
 	case open != "":
-		d.untriedFor(open)
+		d.noteSkipped(open)
 	case before != "":
 		d.note("tried on an empty copy only: " + string(before))
 	default:
@@ -445,8 +445,8 @@ func (d *draft) tryCopy(ctx context.Context, s size, before doubt) error {
 	return nil
 }
 
-// untriedFor tells why steps could not be tried, if they could not.
-func (d *draft) untriedFor(open doubt) {
+// noteSkipped tells why steps could not be tried, if they could not.
+func (d *tableDiff) noteSkipped(open unknown) {
 	switch open {
 	case "":
 	case slow:
@@ -457,12 +457,12 @@ func (d *draft) untriedFor(open doubt) {
 }
 
 // run tries steps. It tells why when that was not possible.
-func (d *draft) run(ctx context.Context, before []string, steps []ddl.Step) (doubt, error) {
+func (d *tableDiff) run(ctx context.Context, before []string, steps []ddl.Step) (unknown, error) {
 	if len(steps) == 0 {
 		return "", nil
 	}
 	var at string
-	err := d.Catalog.DryRun(ctx, func(tx pgx.Tx) error {
+	err := d.t.Catalog.DryRun(ctx, func(tx pgx.Tx) error {
 		for _, sql := range before {
 			at = sql
 			if _, err := tx.Exec(ctx, sql); err != nil {
@@ -492,23 +492,23 @@ func (d *draft) run(ctx context.Context, before []string, steps []ddl.Step) (dou
 	case state == "25006":
 		return catalog.ReadOnlyServer, nil
 	case state == "42501":
-		return d.refusedRight(ctx, before, steps, &pg.StatementError{SQL: at, Err: err})
-	case state == "0A000" && d.live.Caps.Edition == "apache":
+		return d.noPrivilege(ctx, before, steps, &pg.StatementError{SQL: at, Err: err})
+	case state == "0A000" && d.t.live.Caps.Edition == "apache":
 		d.change.Find("CV-T24", "", "%s: %s", pg.FirstLine(at), pg.ServerText(err))
 	case pg.Refuses(state), state == "42P07", slices.Contains([]string{"3F", "54", "XX"}, state[:min(2, len(state))]):
 		d.change.Find("CV-T28", "", "%s: %s", pg.FirstLine(at), pg.ServerText(err))
 	default:
-		return "", fmt.Errorf("try the change of table %s: %w", d.name(), err)
+		return "", fmt.Errorf("try the change of table %s: %w", d.t.name(), err)
 	}
 	return "", nil
 }
 
 // recount adds a query that counts again what a code loses. The table is locked meanwhile when it is lost at once; what a policy
 // or a rollup deletes later may still grow by then.
-func (d *draft) recount(code string, atOnce bool, query string) *plan.Recount {
-	r := plan.Recount{Address: d.Address(), Code: code, Size: d.sizeExpr(), Query: query}
+func (d *tableDiff) recount(code string, atOnce bool, query string) *plan.Recount {
+	r := plan.Recount{Address: d.t.Address(), Code: code, Size: d.sizeExpr(), Query: query}
 	if atOnce {
-		r.Table = d.table()
+		r.Table = d.quoted()
 	}
 	d.change.Recounts = append(d.change.Recounts, r)
 	return &d.change.Recounts[len(d.change.Recounts)-1]

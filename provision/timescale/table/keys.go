@@ -14,18 +14,18 @@ import (
 )
 
 // key judges another primary key.
-func (d *draft) key(ctx context.Context) error {
-	name := d.name() + "_pkey"
-	if k := d.rel.Key(); k != nil {
+func (d *tableDiff) key(ctx context.Context) error {
+	name := d.t.name() + "_pkey"
+	if k := d.t.rel.Key(); k != nil {
 		name = k.Constraint
 	}
 	s, err := d.size(ctx)
 	if err != nil {
 		return err
 	}
-	d.step(ddl.DroppingKey, false, "ALTER TABLE %s DROP CONSTRAINT IF EXISTS %s", d.table(), pg.Ident(name))
-	d.step(ddl.AddingKey, !s.empty, "ALTER TABLE %s ADD CONSTRAINT %s PRIMARY KEY (%s)", d.table(), pg.Ident(name), pg.Idents(d.Spec.PrimaryKey))
-	if err := d.unique(ctx, "primary_key", d.Spec.PrimaryKey, s); err != nil || s.empty {
+	d.step(ddl.DroppingKey, false, "ALTER TABLE %s DROP CONSTRAINT IF EXISTS %s", d.quoted(), pg.Ident(name))
+	d.step(ddl.AddingKey, !s.empty, "ALTER TABLE %s ADD CONSTRAINT %s PRIMARY KEY (%s)", d.quoted(), pg.Ident(name), pg.Idents(d.t.Spec.PrimaryKey))
+	if err := d.unique(ctx, "primary_key", d.t.Spec.PrimaryKey, s); err != nil || s.empty {
 		return err
 	}
 	d.change.Find("CV-T16", "primary_key", "built over %s", s)
@@ -33,18 +33,18 @@ func (d *draft) key(ctx context.Context) error {
 }
 
 // unique looks for what forbids that columns are unique: duplicates, and chunks that are cut by another column.
-func (d *draft) unique(ctx context.Context, attr string, columns []string, s size) error {
-	if h := d.Spec.Hypertable; h != nil && !slices.Contains(columns, h.Time) {
+func (d *tableDiff) unique(ctx context.Context, attr string, columns []string, s size) error {
+	if h := d.t.Spec.Hypertable; h != nil && !slices.Contains(columns, h.Time) {
 		d.change.Find("CV-T17", attr, "it lacks the time column %s", h.Time)
 		return nil
 	}
 	var live []string // a new column has one value in all rows
 	for _, name := range columns {
-		w := d.Spec.Column(name)
+		w := d.t.Spec.Column(name)
 		switch {
-		case d.rel.Column(name) != nil:
+		case d.t.rel.Column(name) != nil:
 			live = append(live, name)
-		case w != nil && d.renames()[w.Was] == name:
+		case w != nil && d.t.renames()[w.Was] == name:
 			live = append(live, w.Was)
 		}
 	}
@@ -60,7 +60,7 @@ func (d *draft) unique(ctx context.Context, attr string, columns []string, s siz
 		}
 	}
 	var groups int64
-	open, err := d.ask(ctx, "SELECT count(*) FROM (SELECT FROM "+d.table()+where+" GROUP BY "+by+" HAVING count(*) > 1) x", &groups)
+	open, err := d.ask(ctx, "SELECT count(*) FROM (SELECT FROM "+d.quoted()+where+" GROUP BY "+by+" HAVING count(*) > 1) x", &groups)
 	if pg.Code(err) == "42883" { // json = json
 		open, err = "the type that a column has now knows no equality", nil
 	}
@@ -77,16 +77,16 @@ func (d *draft) unique(ctx context.Context, attr string, columns []string, s siz
 
 // renamedIndexes pairs an index that the last apply made, and that is not declared any more, with a declared one over the same
 // columns: it is renamed, not built again. The result maps both names to each other.
-func (d *draft) renamedIndexes() map[string]string {
+func (d *tableDiff) renamedIndexes() map[string]string {
 	out := map[string]string{}
 	for _, gone := range d.change.Diffs {
 		old, is := strings.CutPrefix(gone.Name, "index ")
-		if x := d.rel.Index(old); !is || gone.Cause != plan.Reset || x == nil || !x.Valid || x.Constraint != "" {
+		if x := d.t.rel.Index(old); !is || gone.Cause != plan.Reset || x == nil || !x.Valid || x.Constraint != "" {
 			continue
 		}
 		for _, made := range d.change.Diffs {
 			name, is := strings.CutPrefix(made.Name, "index ")
-			if is && made.Old == "" && made.New == gone.Old && out[name] == "" && d.rel.Index(name) == nil {
+			if is && made.Old == "" && made.New == gone.Old && out[name] == "" && d.t.rel.Index(name) == nil {
 				out[old], out[name] = name, old
 				break
 			}
@@ -96,7 +96,7 @@ func (d *draft) renamedIndexes() map[string]string {
 }
 
 // showRenamed makes one difference of the two that a renamed index has: none is built, and none goes.
-func (d *draft) showRenamed(renamed map[string]string) {
+func (d *tableDiff) showRenamed(renamed map[string]string) {
 	d.change.Diffs = slices.DeleteFunc(d.change.Diffs, func(gone plan.Diff) bool {
 		old, is := strings.CutPrefix(gone.Name, "index ")
 		return is && gone.New == "" && renamed[old] != ""
@@ -110,12 +110,12 @@ func (d *draft) showRenamed(renamed map[string]string) {
 }
 
 // index judges a missing, another, or no more wanted index.
-func (d *draft) index(ctx context.Context, name string, renamed map[string]string) error {
+func (d *tableDiff) index(ctx context.Context, name string, renamed map[string]string) error {
 	var w *spec.Index
-	if i := slices.IndexFunc(d.Spec.Indexes, func(x *spec.Index) bool { return x.Name == name }); i >= 0 {
-		w = d.Spec.Indexes[i]
+	if i := slices.IndexFunc(d.t.Spec.Indexes, func(x *spec.Index) bool { return x.Name == name }); i >= 0 {
+		w = d.t.Spec.Indexes[i]
 	}
-	x, attr := d.rel.Index(name), "index "+name
+	x, attr := d.t.rel.Index(name), "index "+name
 	if other := renamed[name]; other != "" {
 		if w != nil {
 			d.step(ddl.Renaming, false, "ALTER INDEX %s RENAME TO %s", pg.Ident(other), pg.Ident(name))
@@ -124,7 +124,7 @@ func (d *draft) index(ctx context.Context, name string, renamed map[string]strin
 	}
 	if x != nil {
 		if x.Constraint != "" {
-			d.step(ddl.DroppingIndexes, false, "ALTER TABLE %s DROP CONSTRAINT IF EXISTS %s", d.table(), pg.Ident(x.Constraint))
+			d.step(ddl.DroppingIndexes, false, "ALTER TABLE %s DROP CONSTRAINT IF EXISTS %s", d.quoted(), pg.Ident(x.Constraint))
 		} else {
 			d.step(ddl.DroppingIndexes, false, "DROP INDEX IF EXISTS %s", pg.Ident(x.Name))
 		}
@@ -133,8 +133,8 @@ func (d *draft) index(ctx context.Context, name string, renamed map[string]strin
 		return nil
 	}
 	if x == nil {
-		for _, r := range d.live.Relations {
-			if r.Schema == d.rel.Schema && (r.Name == name || r.Index(name) != nil) {
+		for _, r := range d.t.live.Relations {
+			if r.Schema == d.t.rel.Schema && (r.Name == name || r.Index(name) != nil) {
 				d.change.Find("CV-T30", attr, "%s has it", r.Name)
 				return nil
 			}
@@ -149,20 +149,20 @@ func (d *draft) index(ctx context.Context, name string, renamed map[string]strin
 			return err
 		}
 	}
-	for _, y := range d.rel.Indexes {
+	for _, y := range d.t.rel.Indexes {
 		if y.Name != name && y.Valid && y.Using == "" && y.Unique == w.Unique && slices.Equal(y.Columns, w.Columns) {
 			d.change.Note("index %s is over the same columns as %s, which is there: name = %q in the index block would take it", name, y.Name, y.Name)
 		}
 	}
 	switch {
 	case s.empty:
-		d.step(ddl.AddingIndexes, false, "%s", ddl.IndexSQL(d.name(), w, ddl.IfMissing))
+		d.step(ddl.AddingIndexes, false, "%s", ddl.IndexSQL(d.t.name(), w, ddl.IfMissing))
 		return nil
-	case d.rel.Kind == "r" && d.rel.Hyper == nil && d.Spec.Hypertable == nil && s.large():
-		d.step(ddl.Outside, true, "%s", ddl.IndexSQL(d.name(), w, ddl.Concurrently))
+	case d.t.rel.Kind == "r" && d.t.rel.Hyper == nil && d.t.Spec.Hypertable == nil && s.large():
+		d.step(ddl.Outside, true, "%s", ddl.IndexSQL(d.t.name(), w, ddl.Concurrently))
 		d.change.Find("CV-T18", attr, "built over %s, CONCURRENTLY: readers and writers go on", s)
 	default:
-		d.step(ddl.AddingIndexes, true, "%s", ddl.IndexSQL(d.name(), w, ddl.IfMissing))
+		d.step(ddl.AddingIndexes, true, "%s", ddl.IndexSQL(d.t.name(), w, ddl.IfMissing))
 		d.change.Find("CV-T18", attr, "built over %s; writers wait meanwhile", s)
 	}
 	return nil

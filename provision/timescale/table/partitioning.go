@@ -14,23 +14,23 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/timescale/ddl"
 )
 
-// cut judges another layout: only a plain table becomes a hypertable.
-func (d *draft) cut(ctx context.Context) error {
+// becomeHypertable judges another layout: only a plain table becomes a hypertable.
+func (d *tableDiff) becomeHypertable(ctx context.Context) error {
 	diff, _ := d.change.Diff("layout")
 	if diff.Old != catalog.PlainTable || diff.New != catalog.Hyper {
-		d.change.Find("CV-T22", "layout", "%s is a %s and cannot become a %s", d.name(), diff.Old, strings.TrimSuffix(diff.New, "s"))
+		d.change.Find("CV-T22", "layout", "%s is a %s and cannot become a %s", d.t.name(), diff.Old, strings.TrimSuffix(diff.New, "s"))
 		return nil
 	}
 	s, err := d.size(ctx)
 	if err != nil {
 		return err
 	}
-	h := d.Spec.Hypertable
+	h := d.t.Spec.Hypertable
 	time := h.Time
-	if w := d.Spec.Column(h.Time); w != nil && d.renames()[w.Was] == h.Time {
+	if w := d.t.Spec.Column(h.Time); w != nil && d.t.renames()[w.Was] == h.Time {
 		time = w.Was
 	}
-	for _, x := range d.rel.Indexes { // those that stay must hold the time column
+	for _, x := range d.t.rel.Indexes { // those that stay must hold the time column
 		_, changes := d.change.Diff("index " + x.Name)
 		if _, key := d.change.Diff("primary_key"); x.Primary {
 			changes = key
@@ -39,7 +39,7 @@ func (d *draft) cut(ctx context.Context) error {
 			d.change.Find("CV-T17", "layout", "the unique index %s lacks the time column %s", x.Name, time)
 		}
 	}
-	d.step(ddl.Partitioning, !s.empty, "%s", ddl.HypertableSQL(d.Spec, d.live.Caps, !s.empty))
+	d.step(ddl.Partitioning, !s.empty, "%s", ddl.HypertableSQL(d.t.Spec, d.t.live.Caps, !s.empty))
 	if !s.empty {
 		d.change.Find("CV-T21", "layout", "%s are moved into chunks of %s", s, units.FormatDuration(h.ChunkInterval))
 	}
@@ -47,23 +47,23 @@ func (d *draft) cut(ctx context.Context) error {
 }
 
 // timeColumn judges another time column of a table that is cut already.
-func (d *draft) timeColumn(diff plan.Diff) {
+func (d *tableDiff) timeColumn(diff plan.Diff) {
 	if _, recut := d.change.Diff("layout"); !recut {
 		d.change.Find("CV-T08", "time", "chunks are cut by %s, not by %s", diff.Old, diff.New)
 	}
 }
 
 // chunkInterval judges another length of chunks or partitions.
-func (d *draft) chunkInterval(diff plan.Diff) {
-	if _, recut := d.change.Diff("layout"); recut || d.Spec.Hypertable == nil {
+func (d *tableDiff) chunkInterval(diff plan.Diff) {
+	if _, recut := d.change.Diff("layout"); recut || d.t.Spec.Hypertable == nil {
 		return
 	}
-	what, n := "partitions", len(d.rel.Parts)
-	if d.rel.Kind == "p" {
+	what, n := "partitions", len(d.t.rel.Parts)
+	if d.t.rel.Kind == "p" {
 		d.partitions()
 	} else {
-		what, n = "chunks", d.rel.Hyper.Chunks
-		d.step(ddl.Policies, false, "SELECT %s(%s, interval '%d microseconds')", d.live.Caps.Function("set_chunk_time_interval"), pg.Literal(d.table()), d.Spec.Hypertable.ChunkInterval.Microseconds())
+		what, n = "chunks", d.t.rel.Hyper.Chunks
+		d.step(ddl.Policies, false, "SELECT %s(%s, interval '%d microseconds')", d.t.live.Caps.Function("set_chunk_time_interval"), pg.Literal(d.quoted()), d.t.Spec.Hypertable.ChunkInterval.Microseconds())
 	}
 	if n > 0 && !d.change.Impossible() {
 		d.change.Find("CV-T04", "chunk_interval", "the %d %s that exist stay at %s or what they have", n, what, diff.Old)
@@ -72,9 +72,9 @@ func (d *draft) chunkInterval(diff plan.Diff) {
 
 // partitions gives native partitions another length, from the end of those that exist: the engine fills what they leave, and a
 // rollup deletes the rows of a day that is a part of one.
-func (d *draft) partitions() {
+func (d *tableDiff) partitions() {
 	var end time.Time
-	for _, p := range d.rel.Parts {
+	for _, p := range d.t.rel.Parts {
 		switch {
 		case p.To.IsZero() && !p.From.IsZero():
 			d.change.Find("CV-T05", "chunk_interval", "partition %s begins at %s and has no end", p.Name, p.From.Format(time.RFC3339))
@@ -83,7 +83,7 @@ func (d *draft) partitions() {
 			end = p.To
 		}
 	}
-	for _, p := range partition.After(d.Spec, end, d.Now()) {
+	for _, p := range partition.After(d.t.Spec, end, d.t.Now()) {
 		d.step(ddl.Partitioning, false, "%s", p.DDL())
 	}
 }

@@ -12,18 +12,18 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/timescale/ddl"
 )
 
-// refusedRight tells what right is missing to what the server refused with 42501.
-func (d *draft) refusedRight(ctx context.Context, before []string, steps []ddl.Step, err *pg.StatementError) (doubt, error) {
+// noPrivilege tells what right is missing to what the server refused with 42501.
+func (d *tableDiff) noPrivilege(ctx context.Context, before []string, steps []ddl.Step, err *pg.StatementError) (unknown, error) {
 	switch {
 	case slices.Contains(before, err.SQL): // of the trial itself: that says nothing of the change
-		return doubt("the server says " + pg.ServerText(err)), nil
+		return unknown("the server says " + pg.ServerText(err)), nil
 	case d.change.Action == plan.Create && before == nil && d.inEngineSchema(ctx):
 		return d.run(ctx, []string{createEngineSchema}, steps)
 	}
-	if d.live.Caps.ReadOnly != "" {
-		return doubt("the server says " + pg.ServerText(err)), nil
+	if d.t.live.Caps.ReadOnly != "" {
+		return unknown("the server says " + pg.ServerText(err)), nil
 	}
-	d.change.Find("CV-T28", "", "%s", d.Catalog.LackingForTable(ctx, d.name(), err))
+	d.change.Find("CV-T28", "", "%s", d.t.Catalog.LackingForTable(ctx, d.t.name(), err))
 	return "", nil
 }
 
@@ -32,8 +32,8 @@ const createEngineSchema = "DO $$ BEGIN IF to_regnamespace('" + catalog.EngineSc
 
 // inEngineSchema tells whether new tables come to be in the engine's schema, which the same apply makes: where the search_path
 // begins with it, as it does for a user of its name.
-func (d *draft) inEngineSchema(ctx context.Context) (yes bool) {
-	err := d.Catalog.DryRun(ctx, func(tx pgx.Tx) error {
+func (d *tableDiff) inEngineSchema(ctx context.Context) (yes bool) {
+	err := d.t.Catalog.DryRun(ctx, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, createEngineSchema); err != nil {
 			return err
 		}

@@ -28,8 +28,8 @@ func (t *Table) rollup() *spec.Rollup {
 	return nil
 }
 
-// readKeep adds to the live state how long raw rows are kept. What no apply was told yet counts as it is declared.
-func (t *Table) readKeep(ctx context.Context, s *plan.State) error {
+// readRawRetention adds to the live state how long raw rows are kept. What no apply was told yet counts as it is declared.
+func (t *Table) readRawRetention(ctx context.Context, s *plan.State) error {
 	r := t.rollup()
 	if r == nil || t.rel.Kind != "r" && t.rel.Kind != "p" {
 		return nil
@@ -49,19 +49,19 @@ func (t *Table) readKeep(ctx context.Context, s *plan.State) error {
 	return nil
 }
 
-// keep judges another keep_raw: a shorter one deletes days when the rollup runs next.
-func (d *draft) keep(ctx context.Context, diff plan.Diff) error {
-	r := d.rollup()
+// rawRetention judges another keep_raw: a shorter one deletes days when the rollup runs next.
+func (d *tableDiff) rawRetention(ctx context.Context, diff plan.Diff) error {
+	r := d.t.rollup()
 	was, err := units.ParseDuration(diff.Old)
-	if r == nil || err != nil || was <= r.KeepRaw || d.Spec.Hypertable == nil || d.rel.Column(d.Spec.Hypertable.Time) == nil {
+	if r == nil || err != nil || was <= r.KeepRaw || d.t.Spec.Hypertable == nil || d.t.rel.Column(d.t.Spec.Hypertable.Time) == nil {
 		return nil //nolint:nilerr // it was none, and nothing goes
 	}
-	cut := d.Now().UTC().Truncate(24 * time.Hour).Add(-r.KeepRaw)
-	column := pg.Ident(d.Spec.Hypertable.Time)
-	d.recount("CV-T39", false, "SELECT count(*) FROM "+d.table()+" WHERE "+column+" < "+pg.Literal(cut.Format(time.RFC3339)))
+	cut := d.t.Now().UTC().Truncate(24 * time.Hour).Add(-r.KeepRaw)
+	column := pg.Ident(d.t.Spec.Hypertable.Time)
+	d.recount("CV-T39", false, "SELECT count(*) FROM "+d.quoted()+" WHERE "+column+" < "+pg.Literal(cut.Format(time.RFC3339)))
 	loss := ddl.RowsLost(0, false, "when rollup "+r.Name+" runs next")
 	var from, to *time.Time
-	open, err := d.ask(ctx, "SELECT count(*), min("+column+"), max("+column+") FROM "+d.table()+" WHERE "+column+" < "+pg.Literal(cut.Format(time.RFC3339)), &loss.Count, &from, &to)
+	open, err := d.ask(ctx, "SELECT count(*), min("+column+"), max("+column+") FROM "+d.quoted()+" WHERE "+column+" < "+pg.Literal(cut.Format(time.RFC3339)), &loss.Count, &from, &to)
 	if err != nil {
 		return err
 	}

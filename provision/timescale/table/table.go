@@ -186,7 +186,7 @@ func (t *Table) observe(ctx context.Context) (*plan.State, error) {
 		return nil, nil
 	}
 	s := t.state(t.rel, t.renames())
-	return s, t.readKeep(ctx, s)
+	return s, t.readRawRetention(ctx, s)
 }
 
 // ofAnotherKind tells whether the name belongs to something that a removed block deletes in the same apply, or that took over the

@@ -27,13 +27,13 @@ var lossless = map[string][]string{
 }
 
 // retype judges another type for a column, and adds its statement.
-func (d *draft) retype(ctx context.Context, w *spec.Column, l *catalog.Column) error {
+func (d *tableDiff) retype(ctx context.Context, w *spec.Column, l *catalog.Column) error {
 	attr := "column " + w.Name
 	if d.isTime(l) {
 		d.change.Find("CV-T08", attr, "%s is the time column", l.Name)
 		return nil
 	}
-	if err := d.blockedByReaders(ctx, l, attr); err != nil {
+	if err := d.blockedByDependents(ctx, l, attr); err != nil {
 		return err
 	}
 	if blocked, err := d.blockedByColumnstore(ctx, attr); err != nil || blocked {
@@ -44,7 +44,7 @@ func (d *draft) retype(ctx context.Context, w *spec.Column, l *catalog.Column) e
 		return err
 	}
 	d.step(ddl.AlteringColumns, false, "SET LOCAL TimeZone = 'UTC'") // of times that become texts, and back
-	d.step(ddl.AlteringColumns, true, "ALTER TABLE %s ALTER COLUMN %s TYPE %s USING %s::%s", d.table(), pg.Ident(w.Name), w.Type, pg.Ident(w.Name), w.Type)
+	d.step(ddl.AlteringColumns, true, "ALTER TABLE %s ALTER COLUMN %s TYPE %s USING %s::%s", d.quoted(), pg.Ident(w.Name), w.Type, pg.Ident(w.Name), w.Type)
 	there, back, err := d.casts(ctx, l.Type, string(w.Type))
 	if err != nil {
 		return err
@@ -62,7 +62,7 @@ func (d *draft) retype(ctx context.Context, w *spec.Column, l *catalog.Column) e
 		return nil
 	}
 	var changed, failing int64
-	var open doubt
+	var open unknown
 	if !kept {
 		if changed, failing, open, err = d.convert(ctx, l, w, back); err != nil {
 			return err
@@ -82,7 +82,7 @@ func (d *draft) retype(ctx context.Context, w *spec.Column, l *catalog.Column) e
 }
 
 // rewritten tells what the server rewrites for another type that keeps every value: all rows, some indexes, or nothing.
-func (d *draft) rewritten(ctx context.Context, w *spec.Column, l *catalog.Column, attr string, s size) error {
+func (d *tableDiff) rewritten(ctx context.Context, w *spec.Column, l *catalog.Column, attr string, s size) error {
 	rows, indexes, err := d.rewrittenFor(ctx, w, l)
 	if err != nil && pg.Code(err) == "" {
 		return err
@@ -99,11 +99,11 @@ func (d *draft) rewritten(ctx context.Context, w *spec.Column, l *catalog.Column
 }
 
 // rewrittenFor asks the server with an empty copy of the table: what is rewritten has another file afterwards.
-func (d *draft) rewrittenFor(ctx context.Context, w *spec.Column, l *catalog.Column) (rows bool, indexes int, err error) {
+func (d *tableDiff) rewrittenFor(ctx context.Context, w *spec.Column, l *catalog.Column) (rows bool, indexes int, err error) {
 	const files = `SELECT pg_relation_filenode('pg_temp.cryptoviz_retyped')::bigint,
 		coalesce((SELECT array_agg(pg_relation_filenode(indexrelid)::bigint) FROM pg_index WHERE indrelid = 'pg_temp.cryptoviz_retyped'::regclass), '{}')`
-	err = d.Catalog.DryRun(ctx, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "CREATE TEMPORARY TABLE cryptoviz_retyped (LIKE "+pg.Ident(d.rel.Schema, d.rel.Name)+" INCLUDING INDEXES)"); err != nil {
+	err = d.t.Catalog.DryRun(ctx, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "CREATE TEMPORARY TABLE cryptoviz_retyped (LIKE "+pg.Ident(d.t.rel.Schema, d.t.rel.Name)+" INCLUDING INDEXES)"); err != nil {
 			return err
 		}
 		var table, tableAfter int64
@@ -130,9 +130,9 @@ func (d *draft) rewrittenFor(ctx context.Context, w *spec.Column, l *catalog.Col
 }
 
 // regenerate makes generated columns anew that read a column with a new type: PostgreSQL refuses to change what they read.
-func (d *draft) regenerate(ctx context.Context) error {
+func (d *tableDiff) regenerate(ctx context.Context) error {
 	for _, w := range d.follows() {
-		if err := d.generate(ctx, w, d.rel.Column(w.Name)); err != nil {
+		if err := d.generate(ctx, w, d.t.rel.Column(w.Name)); err != nil {
 			return err
 		}
 	}
@@ -140,9 +140,9 @@ func (d *draft) regenerate(ctx context.Context) error {
 }
 
 // follows lists the generated columns that do not change, and read one that gets another type.
-func (d *draft) follows() (out []*spec.Column) {
-	for _, w := range d.Spec.Columns {
-		l := d.rel.Column(w.Name)
+func (d *tableDiff) follows() (out []*spec.Column) {
+	for _, w := range d.t.Spec.Columns {
+		l := d.t.rel.Column(w.Name)
 		if _, changes := d.change.Diff("column " + w.Name); changes || w.Generated == "" || l == nil || !l.Generated {
 			continue
 		}
@@ -156,12 +156,12 @@ func (d *draft) follows() (out []*spec.Column) {
 }
 
 // casts tells whether there is a conversion between two types, and one back.
-func (d *draft) casts(ctx context.Context, from, to string) (there, back bool, err error) {
+func (d *tableDiff) casts(ctx context.Context, from, to string) (there, back bool, err error) {
 	for _, way := range []struct {
 		from, to string
 		yes      *bool
 	}{{from, to, &there}, {to, from, &back}} {
-		err := d.Catalog.DryRun(ctx, func(tx pgx.Tx) error {
+		err := d.t.Catalog.DryRun(ctx, func(tx pgx.Tx) error {
 			_, err := tx.Exec(ctx, "SELECT NULL::"+way.from+"::"+way.to)
 			return err
 		})
@@ -173,9 +173,9 @@ func (d *draft) casts(ctx context.Context, from, to string) (there, back bool, e
 }
 
 // recountChanged counts, at the turn of the change, the values that come back different. One that does not convert ends it.
-func (d *draft) recountChanged(l *catalog.Column, w *spec.Column, back bool) {
+func (d *tableDiff) recountChanged(l *catalog.Column, w *spec.Column, back bool) {
 	v := pg.Ident(l.Name)
-	all := "SELECT count(" + v + ") FROM " + d.table()
+	all := "SELECT count(" + v + ") FROM " + d.quoted()
 	if !back {
 		d.recount("CV-T10", true, all)
 		return
@@ -187,7 +187,7 @@ func (d *draft) recountChanged(l *catalog.Column, w *spec.Column, back bool) {
 
 // convert counts the values that the new type cannot hold, and those that come back different. Without a way back, every value
 // counts as different. Types that know no equality, such as json and point, are compared as texts.
-func (d *draft) convert(ctx context.Context, l *catalog.Column, w *spec.Column, back bool) (changed, failing int64, open doubt, err error) {
+func (d *tableDiff) convert(ctx context.Context, l *catalog.Column, w *spec.Column, back bool) (changed, failing int64, open unknown, err error) {
 	again, same := "(v::"+string(w.Type)+")::"+l.Type, "false"
 	if back {
 		same = again + " IS NOT DISTINCT FROM v"
@@ -196,13 +196,13 @@ func (d *draft) convert(ctx context.Context, l *catalog.Column, w *spec.Column, 
 	if pg.Code(err) == "42883" { // json = json
 		changed, failing, err = d.compare(ctx, l, w, "("+again+")::text IS NOT DISTINCT FROM v::text")
 	}
-	open, err = doubts(err)
+	open, err = unknownFor(err)
 	return changed, failing, open, err
 }
 
 // compare converts all values, and counts those for which same is false, and those that do not convert.
-func (d *draft) compare(ctx context.Context, l *catalog.Column, w *spec.Column, same string) (changed, failing int64, err error) {
-	err = d.Catalog.DryRun(ctx, func(tx pgx.Tx) error {
+func (d *tableDiff) compare(ctx context.Context, l *catalog.Column, w *spec.Column, same string) (changed, failing int64, err error) {
+	err = d.t.Catalog.DryRun(ctx, func(tx pgx.Tx) error {
 		if err := pg.SetLocal(ctx, tx, "statement_timeout", "10s", "row_security", "off"); err != nil {
 			return err
 		}
@@ -211,7 +211,7 @@ func (d *draft) compare(ctx context.Context, l *catalog.Column, w *spec.Column, 
 			return err
 		}
 		return tx.QueryRow(ctx, "SELECT count(*) FILTER (WHERE r = 1), count(*) FILTER (WHERE r = 2) FROM (SELECT pg_temp.cryptoviz_convert("+pg.Ident(l.Name)+") AS r FROM "+
-			d.table()+" WHERE "+pg.Ident(l.Name)+" IS NOT NULL OFFSET 0) x").Scan(&changed, &failing)
+			d.quoted()+" WHERE "+pg.Ident(l.Name)+" IS NOT NULL OFFSET 0) x").Scan(&changed, &failing)
 	})
 	return changed, failing, err
 }
@@ -223,25 +223,25 @@ type columnar struct {
 }
 
 // stored counts the chunks in the columnstore, once.
-func (d *draft) stored(ctx context.Context) (columnar, error) {
-	if d.inside != nil {
-		return *d.inside, nil
+func (d *tableDiff) stored(ctx context.Context) (columnar, error) {
+	if d.inColumnstore != nil {
+		return *d.inColumnstore, nil
 	}
 	var c columnar
-	if d.rel.Hyper != nil {
-		err := d.Catalog.QueryRow(ctx, "SELECT count(*) FILTER (WHERE is_compressed), count(*) FROM timescaledb_information.chunks WHERE hypertable_schema = $1 AND hypertable_name = $2",
-			d.rel.Schema, d.rel.Name).Scan(&c.chunks, &c.all)
+	if d.t.rel.Hyper != nil {
+		err := d.t.Catalog.QueryRow(ctx, "SELECT count(*) FILTER (WHERE is_compressed), count(*) FROM timescaledb_information.chunks WHERE hypertable_schema = $1 AND hypertable_name = $2",
+			d.t.rel.Schema, d.t.rel.Name).Scan(&c.chunks, &c.all)
 		if err != nil {
 			return c, err
 		}
 	}
-	d.inside = &c
+	d.inColumnstore = &c
 	return c, nil
 }
 
 // blockedByColumnstore adds the finding that the columnstore forbids to rewrite a column.
-func (d *draft) blockedByColumnstore(ctx context.Context, attr string) (bool, error) {
-	if d.rel.Hyper == nil || !d.rel.Hyper.Columnar {
+func (d *tableDiff) blockedByColumnstore(ctx context.Context, attr string) (bool, error) {
+	if d.t.rel.Hyper == nil || !d.t.rel.Hyper.Columnar {
 		return false, nil
 	}
 	in, err := d.stored(ctx)
@@ -250,8 +250,8 @@ func (d *draft) blockedByColumnstore(ctx context.Context, attr string) (bool, er
 		return false, err
 	case in.chunks > 0:
 		d.change.Find("CV-T12", attr, "%d of %d chunks are in the columnstore", in.chunks, in.all)
-	case !d.live.Caps.AtLeast(2, 24):
-		d.change.Find("CV-T12", attr, "the columnstore is on, and TimescaleDB %s allows no rewrite then", d.live.Caps.Version)
+	case !d.t.live.Caps.AtLeast(2, 24):
+		d.change.Find("CV-T12", attr, "the columnstore is on, and TimescaleDB %s allows no rewrite then", d.t.live.Caps.Version)
 	default:
 		return false, nil
 	}

@@ -9,19 +9,19 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/timescale/catalog"
 )
 
-// doubt is why the server could not say something about a table's rows; "" when it did. What is in doubt counts as unknown, never
+// unknown is why the server could not say something about a table's rows; "" when it did. What is in doubt counts as unknown, never
 // as none.
-type doubt string
+type unknown string
 
 const (
-	locked doubt = "another session holds a lock on it"
-	slow   doubt = "it is too large"
+	locked unknown = "another session holds a lock on it"
+	slow   unknown = "it is too large"
 )
 
-// doubts tells an error that leaves one question open from one that ends the planning of a table: the connection is gone, or what
+// unknownFor tells an error that leaves one question open from one that ends the planning of a table: the connection is gone, or what
 // is asked about is. TimescaleDB fails with internal errors in queries that PostgreSQL answers, and a table is not unreadable for
 // that.
-func doubts(err error) (doubt, error) {
+func unknownFor(err error) (unknown, error) {
 	switch state := pg.Code(err); {
 	case err == nil:
 		return "", nil
@@ -32,13 +32,13 @@ func doubts(err error) (doubt, error) {
 	case state == "25006":
 		return catalog.ReadOnlyServer, nil
 	case state == "42501", len(state) == 5 && !slices.Contains([]string{"08", "42", "57"}, state[:2]):
-		return doubt("the server says " + pg.ServerText(err)), nil
+		return unknown("the server says " + pg.ServerText(err)), nil
 	}
 	return "", err
 }
 
 // rows tells how many rows have something, as far as that is known.
-func (d doubt) rows(n int64, have string) string {
+func (d unknown) rows(n int64, have string) string {
 	if d != "" {
 		return "how many rows have " + have + " is not known: " + string(d)
 	}
@@ -46,7 +46,7 @@ func (d doubt) rows(n int64, have string) string {
 }
 
 // note adds a remark once: several statements may meet the same lock.
-func (d *draft) note(text string) {
+func (d *tableDiff) note(text string) {
 	if !slices.Contains(d.change.Notes, text) {
 		d.change.Note("%s", text)
 	}
