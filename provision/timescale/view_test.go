@@ -1,6 +1,7 @@
 package timescale
 
 import (
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 	"github.com/cryptoviz/cryptoviz/provision/timescale/catalog"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/shadow"
 	"github.com/cryptoviz/cryptoviz/provision/timescale/view"
 )
 
@@ -337,5 +339,49 @@ func TestViewsAreReadTogether(t *testing.T) {
 		t.Errorf("%d requests", n)
 	} else {
 		t.Logf("%d requests for 50 views, %.0f ms", n, w.catalog.Describe().Seconds*1000)
+	}
+}
+
+// New views over a new table, and what reads them, are checked in few requests; of those that the server rejects each is named, and
+// the others are answered all the same.
+func TestRejectedAmongManyIsNamed(t *testing.T) {
+	t.Parallel()
+	w := newScene(t, testkit.Postgres)
+	w.p.Tables = []*spec.Table{{Name: "coins", PrimaryKey: []string{"name"}, Columns: []*spec.Column{{Name: "name", Type: spec.Text}}}}
+	var changed []string
+	for i := range 40 {
+		v := &spec.View{Name: fmt.Sprintf("v%02d", i), Query: "SELECT name FROM coins"}
+		if i == 7 {
+			v.Query = "SELECT title FROM coins"
+		}
+		w.p.Views, changed = append(w.p.Views, v), append(changed, "view."+v.Name)
+	}
+	for i, v := range w.p.Views {
+		c := w.plan(w.view(v))
+		if c.Impossible() != (i == 7) || i != 7 && c.Steps == nil {
+			t.Errorf("%s: %s", v.Name, show(c))
+		}
+	}
+	if n := w.catalog.Describe().Requests; n > 100 {
+		t.Errorf("%d requests for 40 views", n)
+	}
+	var checks []*shadow.Check
+	for i := range 30 {
+		checks = append(checks, &shadow.Check{Address: "dashboard.d", SQL: fmt.Sprintf("SELECT name FROM v%02d", i)})
+	}
+	checks[20].SQL = "SELECT pg_sleep(1000), title FROM coins"
+	checks[21].SQL = "SELECT 1; DROP TABLE coins"
+	checks[22].SQL = "SELECT pg_sleep(1000)"
+	before := w.catalog.Describe().Requests
+	if err := w.queries.Check(t.Context(), changed, checks); err != nil {
+		t.Fatal(err)
+	}
+	for i, c := range checks {
+		if (c.Rejected != "") != slices.Contains([]int{7, 20, 21}, i) || c.Unchecked {
+			t.Errorf("%d: %+v", i, c)
+		}
+	}
+	if n := w.catalog.Describe().Requests - before; n > 120 {
+		t.Errorf("%d requests for 30 checks", n)
 	}
 }
