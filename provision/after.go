@@ -18,7 +18,7 @@ func (w *World) states(ctx context.Context, wanted func(address string) bool) (m
 	group.SetLimit(parallel)
 	for i, r := range w.Resources {
 		if wanted(r.Address()) {
-			group.Go(func() error { found[i], failed[i] = r.Read(ctx); return nil })
+			group.Go(func() error { o, err := r.Observe(ctx); found[i], failed[i] = o.Live, err; return nil })
 		}
 	}
 	_ = group.Wait()

@@ -107,11 +107,8 @@ func (w *World) applyLocked(ctx context.Context, a plan.Agreement, opt Options) 
 		return nil, err
 	}
 	run := &applying{
-		World: w, opt: opt, outcome: map[string]Outcome{}, byAddress: map[string]plan.Resource{}, changes: map[string]plan.Change{},
+		World: w, opt: opt, outcome: map[string]Outcome{}, changes: map[string]plan.Change{},
 		kept: map[string]Result{}, servers: fresh.Servers,
-	}
-	for _, r := range w.Resources {
-		run.byAddress[r.Address()] = r
 	}
 	todo := run.compare(ctx, a, fresh)
 	if ctx.Err() != nil {
@@ -175,11 +172,10 @@ func CheckServers(a plan.Agreement, fresh plan.Plan, moved []string) error {
 
 type applying struct {
 	*World
-	opt       Options
-	servers   plan.Servers
-	byAddress map[string]plan.Resource
-	changes   map[string]plan.Change
-	kept      map[string]Result // of a change that is made in part: what is left as it is
+	opt     Options
+	servers plan.Servers
+	changes map[string]plan.Change
+	kept    map[string]Result // of a change that is made in part: what is left as it is
 
 	mu      sync.Mutex
 	outcome map[string]Outcome
@@ -268,7 +264,7 @@ func (run *applying) split(ctx context.Context, x plan.Agreed, c plan.Change) pl
 		return c
 	}
 	reason := fmt.Sprintf("%s left as it is: %s", strings.Join(attrs, ", "), c.Consents.Lacking(c))
-	if err := run.byAddress[c.Address].Judge(ctx, &part); err != nil || part.Impossible() || len(part.Consents.Missing(part)) > 0 {
+	if err := part.Assess(ctx, &part); err != nil || part.Impossible() || len(part.Consents.Missing(part)) > 0 {
 		return c
 	}
 	whole := part
@@ -363,7 +359,7 @@ func (run *applying) do(ctx context.Context, c plan.Change) error {
 	if !c.Changes() {
 		return nil
 	}
-	return lostBy(c.Address, run.byAddress[c.Address].Apply(ctx, c))
+	return lostBy(c.Address, c.Make(ctx))
 }
 
 // record writes the ledger row at once, so that an interruption leaves nothing unrecorded.
@@ -412,10 +408,11 @@ func (run *applying) forbidden(ctx context.Context, c plan.Change) string {
 		}
 		return ""
 	}
-	for other, r := range run.byAddress {
-		needs := slices.Contains(r.DependsOn(), c.Address) && !strings.HasPrefix(other, "role.") // privileges go with what they are on
-		needs = needs || c.Address == plan.EngineAddress && r.Want() == nil                      // it holds the marks of what is left
-		if o, known := run.outcome[other]; known && o != Done && needs {
+	for other, o := range run.outcome {
+		x := run.changes[other]
+		needs := slices.Contains(x.Depends, c.Address) && x.Kind() != "role" // privileges go with what they are on
+		needs = needs || c.Address == plan.EngineAddress && x.Want == nil    // it holds the ledger of what is left
+		if o != Done && needs {
 			return fmt.Sprintf("%s still needs it", other)
 		}
 	}

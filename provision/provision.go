@@ -3,7 +3,6 @@ package provision
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"slices"
 
@@ -64,7 +63,7 @@ func (w *World) Plan(ctx context.Context) (plan.Plan, error) {
 				failed[i] = refused
 				return nil
 			}
-			changes[i], failed[i] = one(ctx, r, last)
+			changes[i], failed[i] = w.one(ctx, r)
 			if there := w.elsewhere[r.Address()]; there != "" && failed[i] == nil {
 				changes[i].Note("last applied on %s", there)
 			}
@@ -110,19 +109,11 @@ func (w *World) Plan(ctx context.Context) (plan.Plan, error) {
 	return out, nil
 }
 
-func one(ctx context.Context, r plan.Resource, last map[string]plan.State) (plan.Change, error) {
-	live, err := r.Read(ctx)
-	if err != nil {
-		return plan.Change{}, err
+// one assesses one resource.
+func (w *World) one(ctx context.Context, r plan.Resource) (plan.Change, error) {
+	state, managed := w.last[r.Address()]
+	if !managed {
+		return plan.Assess(ctx, r, nil, false)
 	}
-	var was *plan.State
-	state, ours := last[r.Address()]
-	if ours {
-		was = &state
-	}
-	c := plan.New(r, was, ours, live)
-	if err := r.Judge(ctx, &c); err != nil {
-		return c, fmt.Errorf("check %s: %w", r.Address(), err)
-	}
-	return c, nil
+	return plan.Assess(ctx, r, &state, true)
 }

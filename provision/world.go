@@ -180,30 +180,30 @@ func (w *World) lock(ctx context.Context) (held context.Context, release func(),
 	return ledger.Lock(ctx, w.db)
 }
 
-// deleting wants a resource gone. An object without our mark is somebody else's and stays.
+// deleting wants a resource gone. An object that no apply made is somebody else's and stays.
 type deleting struct {
 	plan.Resource
-	where   string
-	depends []string // of what is declared; nil: of the resource itself, which may know only when it has read
-	ours    bool
+	where    string
+	declared plan.Resource // what it depends on is what this one depends on; nil: what it depends on itself
+	managed  bool
 }
 
 func (d *deleting) Where() string { return d.where }
 
-func (d *deleting) DependsOn() []string {
-	if d.depends != nil {
-		return d.depends
+func (d *deleting) Observe(ctx context.Context) (plan.Observation, error) {
+	o, err := d.Resource.Observe(ctx)
+	if err != nil {
+		return o, err
 	}
-	return d.Resource.DependsOn()
-}
-
-func (d *deleting) Want() *plan.State { return nil }
-
-func (d *deleting) Read(ctx context.Context) (*plan.State, error) {
-	if !d.ours {
-		return nil, nil
+	if o.Want = nil; !d.managed {
+		o.Live = nil
 	}
-	return d.Resource.Read(ctx)
+	if d.declared != nil {
+		declared, err := d.declared.Observe(ctx)
+		o.DependsOn = declared.DependsOn
+		return o, err
+	}
+	return o, nil
 }
 
 // Destroying is the world whose plan deletes everything that carries our mark, or the targets alone.
@@ -231,12 +231,12 @@ func (w *World) Destroying(ctx context.Context, targets []string) (*World, error
 		if ours {
 			p.Removed = append(p.Removed, gone) // so that what reads it is known to go too
 		}
-		d := &deleting{Resource: r, where: r.Where(), ours: ours}
+		d := &deleting{Resource: r, where: r.Where(), managed: ours}
 		switch kind {
 		case "table", "view", "aggregate", "role": // what they hang on is what is live, not what is declared
 			d.Resource = w.removed(gone)
 		case "folder", "datasource", "dashboard", "alert": // the object of the uid that the last apply set, not of the declared one
-			d.Resource, d.depends = w.removed(gone), r.DependsOn()
+			d.Resource, d.declared = w.removed(gone), r
 		}
 		out.Resources = append(out.Resources, d)
 	}

@@ -26,8 +26,7 @@ func (a *Alert) Address() string { return "alert." + a.Spec.Name }
 // Where is its place in pipeline.hcl.
 func (a *Alert) Where() string { return where(a.Spec.Range) }
 
-// DependsOn is its folder and its data source.
-func (a *Alert) DependsOn() []string {
+func (a *Alert) dependsOn() []string {
 	out := []string{"folder." + a.Spec.Folder.Name}
 	if a.Spec.DataSource != nil {
 		out = append(out, "datasource."+a.Spec.DataSource.Name)
@@ -44,22 +43,25 @@ func (a *Alert) source() string {
 	return a.Spec.DataSource.UID
 }
 
-// Want is what the block says.
-func (a *Alert) Want() *plan.State {
+// want is what the block says.
+func (a *Alert) want() *plan.State {
 	return a.Org.ruleState(&rule{body: a.rule(), interval: int64(a.Spec.Every / time.Second)}, nil)
 }
 
-// Read is the live rule.
-func (a *Alert) Read(ctx context.Context) (*plan.State, error) {
+// Observe reads the rule.
+func (a *Alert) Observe(ctx context.Context) (plan.Observation, error) {
 	s, err := a.Org.load(ctx)
 	if err != nil {
-		return nil, err
+		return plan.Observation{}, err
 	}
 	live, err := a.Org.rule(ctx, s, a.uid())
 	if err != nil {
-		return nil, err
+		return plan.Observation{}, err
 	}
-	return a.Org.ruleState(live, a.rule()), nil
+	return plan.Observation{
+		Live: a.Org.ruleState(live, a.rule()), Want: a.want(), DependsOn: a.dependsOn(),
+		Assess: func(ctx context.Context, c *plan.Change) error { return a.assess(ctx, c, live) },
+	}, nil
 }
 
 func (a *Alert) fresh(ctx context.Context) (*plan.State, error) {
@@ -74,13 +76,9 @@ func (a *Alert) fresh(ctx context.Context) (*plan.State, error) {
 	return a.Org.ruleState(live, a.rule()), nil
 }
 
-// Judge finds what cannot be done, and lists the requests.
-func (a *Alert) Judge(ctx context.Context, c *plan.Change) error {
+// assess finds what cannot be done, and lists the requests.
+func (a *Alert) assess(ctx context.Context, c *plan.Change, live *rule) error {
 	s, err := a.Org.load(ctx)
-	if err != nil {
-		return err
-	}
-	live, err := a.Org.rule(ctx, s, a.uid())
 	if err != nil {
 		return err
 	}
@@ -91,6 +89,7 @@ func (a *Alert) Judge(ctx context.Context, c *plan.Change) error {
 		return nil
 	}
 	s.foresee(c)
+	c.Do = a.make
 	for _, r := range s.ruleList {
 		if text(r["folderUID"]) != folderUID(a.Spec.Folder) || text(r["title"]) != a.Spec.Title || text(r["uid"]) == a.uid() {
 			continue
@@ -154,8 +153,8 @@ func locked(live *rule) []string {
 	return nil
 }
 
-// Apply creates or changes the rule, then its group's interval.
-func (a *Alert) Apply(ctx context.Context, c plan.Change) error {
+// make creates or changes the rule, then its group's interval.
+func (a *Alert) make(ctx context.Context, c plan.Change) error {
 	s, err := a.Org.load(ctx)
 	if err != nil {
 		return err
@@ -201,7 +200,7 @@ func (a *Alert) made(ctx context.Context) bool {
 	if err != nil || live == nil {
 		return false
 	}
-	diffs, _ := plan.Compare(nil, live, a.Want())
+	diffs, _ := plan.Compare(nil, live, a.want())
 	return !slices.ContainsFunc(diffs, func(d plan.Diff) bool { return d.Name != "every" })
 }
 

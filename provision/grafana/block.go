@@ -164,7 +164,7 @@ func (o *Org) folderBlock(ctx context.Context, s *snapshot, uid string, state *p
 	if parent != nil {
 		w.refer("parent", "folder."+parent.Name)
 	}
-	return w.done(nil), exact(w.address, state, (&Folder{Org: o, Spec: &spec.Folder{Name: name, Title: live.Title, Parent: parent}}).Want())
+	return w.done(nil), exact(w.address, state, (&Folder{Org: o, Spec: &spec.Folder{Name: name, Title: live.Title, Parent: parent}}).want())
 }
 
 // freeName is a block's name for an object that has a uid of its own.
@@ -216,7 +216,7 @@ func (o *Org) sourceBlock(ctx context.Context, s *snapshot, uid string, state *p
 	if x.Default {
 		w.body.SetAttributeValue("default", cty.True)
 	}
-	return w.done(nil), exact(w.address, state, (&DataSource{Org: o, Spec: x}).Want())
+	return w.done(nil), exact(w.address, state, (&DataSource{Org: o, Spec: x}).want())
 }
 
 func (w writer) remark(text string) {
@@ -264,7 +264,7 @@ func (o *Org) declares(x *spec.Dashboard, live *board) error {
 	if _, err := d.model(); err != nil {
 		return err
 	}
-	return exact(d.Address(), d.state(live), d.Want())
+	return exact(d.Address(), d.state(live), d.want())
 }
 
 // fileText is a dashboard as a file: readable, and without what belongs to the server it came from.
@@ -330,7 +330,7 @@ func (o *Org) ruleBlock(ctx context.Context, s *snapshot, uid string, state *pla
 	w := newWriter("alert", name)
 	w.alert(x)
 	a := &Alert{Org: o, Spec: x}
-	return w.done(nil), exact(w.address, o.ruleState(live, a.rule()), a.Want())
+	return w.done(nil), exact(w.address, o.ruleState(live, a.rule()), a.want())
 }
 
 func (w writer) alert(x *spec.Alert) {

@@ -15,10 +15,10 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
-// Judge separates what the file changes and what people changed in Grafana since the last apply. What both changed,
+// assess separates what the file changes and what people changed in Grafana since the last apply. What both changed,
 // and what only people changed where the file changes nothing, is overwritten with consent only; where the file
 // changes other places, both are kept.
-func (d *Dashboard) Judge(ctx context.Context, c *plan.Change) error {
+func (d *Dashboard) assess(ctx context.Context, c *plan.Change) error {
 	m, err := d.model()
 	if err != nil {
 		return err
@@ -76,6 +76,7 @@ func (d *Dashboard) finish(c *plan.Change, s *snapshot, live *board) {
 		return
 	}
 	s.foresee(c)
+	c.Do = d.save
 	body := d.compose(live, *c)
 	at := "new"
 	if live != nil {

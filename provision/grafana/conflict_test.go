@@ -249,10 +249,8 @@ func TestSavedInTheMeantime(t *testing.T) {
 		w.apply()
 		text(`"title": "Price"`, `"title": "Last price"`)(w.p)
 		c := of(t, w.plan(), "dashboard.market")
-		resources := w.resources()
-		i := slices.IndexFunc(resources, func(r plan.Resource) bool { return r.Address() == c.Address })
 		srv.SaveInBrowser(t, "cv-market", "alice", func(m map[string]any) { panelOf(t, m, "1")["title"] = "Hers" })
-		err := resources[i].Apply(context.Background(), c)
+		err := c.Make(context.Background())
 		if err == nil {
 			t.Fatal("it was overwritten")
 		}

@@ -101,8 +101,7 @@ func (d *Dashboard) Address() string { return "dashboard." + d.Spec.Name }
 // Where is its place in pipeline.hcl.
 func (d *Dashboard) Where() string { return where(d.Spec.Range) }
 
-// DependsOn is its folder and its data source.
-func (d *Dashboard) DependsOn() []string {
+func (d *Dashboard) dependsOn() []string {
 	var out []string
 	if d.Spec.Folder != nil {
 		out = append(out, "folder."+d.Spec.Folder.Name)
@@ -119,26 +118,22 @@ func (d *Dashboard) model() (*model, error) {
 	return d.file, d.err
 }
 
-// Want is what the file and the block say.
-func (d *Dashboard) Want() *plan.State {
-	m, err := d.model()
-	if err != nil {
-		return &plan.State{Attrs: []plan.Attr{{Name: "uid", Value: d.Spec.UID}}} // Read says why
-	}
-	return m.state(d.Spec.UID, d.Org.folderName(folderUID(d.Spec.Folder)), m)
+// want is what the file and the block say.
+func (d *Dashboard) want() *plan.State {
+	return d.file.state(d.Spec.UID, d.Org.folderName(folderUID(d.Spec.Folder)), d.file)
 }
 
-// Read is the live dashboard.
-func (d *Dashboard) Read(ctx context.Context) (*plan.State, error) {
+// Observe reads the dashboard.
+func (d *Dashboard) Observe(ctx context.Context) (plan.Observation, error) {
 	if _, err := d.model(); err != nil {
-		return nil, err
+		return plan.Observation{}, err
 	}
 	s, err := d.Org.load(ctx)
 	if err != nil {
-		return nil, err
+		return plan.Observation{}, err
 	}
 	live, err := d.live(ctx, s)
-	return d.state(live), err
+	return plan.Observation{Live: d.state(live), Want: d.want(), DependsOn: d.dependsOn(), Assess: d.assess}, err
 }
 
 // live is the dashboard, with the file's ids for its rows.
@@ -188,11 +183,8 @@ func (m *model) fingerprint() string {
 	return digest(without(m.raw, append([]string{"refresh", "schemaVersion"}, serverKeys...)...))
 }
 
-// Apply saves the dashboard: what is live, with the planned differences over it.
-func (d *Dashboard) Apply(ctx context.Context, c plan.Change) error {
-	if _, err := d.model(); err != nil {
-		return err
-	}
+// save saves the dashboard: what is live, with the planned differences over it.
+func (d *Dashboard) save(ctx context.Context, c plan.Change) error {
 	s, err := d.Org.load(ctx)
 	if err != nil {
 		return err

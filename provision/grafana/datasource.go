@@ -59,9 +59,6 @@ func (d *DataSource) Address() string { return "datasource." + d.Spec.Name }
 // Where is its place in pipeline.hcl.
 func (d *DataSource) Where() string { return where(d.Spec.Range) }
 
-// DependsOn is nothing in Grafana.
-func (d *DataSource) DependsOn() []string { return nil }
-
 // hash is what the ledger keeps of the password: salted with the data source's own name, and slow to try out.
 func (d *DataSource) hash() string {
 	hashed, known := d.Org.hashes.Load(*d.Spec)
@@ -75,8 +72,8 @@ func (d *DataSource) hash() string {
 	return hashed.(string)
 }
 
-// Want is what the block says.
-func (d *DataSource) Want() *plan.State {
+// want is what the block says.
+func (d *DataSource) want() *plan.State {
 	x := d.Spec
 	s := &plan.State{Attrs: []plan.Attr{
 		{Name: "uid", Value: x.UID},
@@ -147,9 +144,10 @@ func (s *source) state() *plan.State {
 	return out
 }
 
-// Read is the live data source.
-func (d *DataSource) Read(ctx context.Context) (*plan.State, error) {
-	return d.Org.object(ctx, "datasource", d.Spec.UID)
+// Observe reads the data source.
+func (d *DataSource) Observe(ctx context.Context) (plan.Observation, error) {
+	live, err := d.Org.object(ctx, "datasource", d.Spec.UID)
+	return plan.Observation{Live: live, Want: d.want(), Assess: d.assess}, err
 }
 
 func (d *DataSource) fresh(ctx context.Context) (*plan.State, error) {
@@ -157,8 +155,8 @@ func (d *DataSource) fresh(ctx context.Context) (*plan.State, error) {
 	return live.state(), err
 }
 
-// Judge compares the password with the ledger, and finds what cannot be done.
-func (d *DataSource) Judge(ctx context.Context, c *plan.Change) error {
+// assess compares the password with the ledger, and finds what cannot be done.
+func (d *DataSource) assess(ctx context.Context, c *plan.Change) error {
 	s, err := d.Org.load(ctx)
 	if err != nil {
 		return err
@@ -192,7 +190,7 @@ func (d *DataSource) Judge(ctx context.Context, c *plan.Change) error {
 	if shown.SecureJSONData != nil && !d.Spec.Password.Null() {
 		shown.SecureJSONData = map[string]any{"password": d.Spec.Password.String()}
 	}
-	c.Steps = []string{verb + encode(shown)}
+	c.Steps, c.Do = []string{verb + encode(shown)}, d.make
 	return nil
 }
 
@@ -283,8 +281,8 @@ func interval(d time.Duration) string {
 	return fmt.Sprintf("%dms", d.Milliseconds())
 }
 
-// Apply creates or changes it.
-func (d *DataSource) Apply(ctx context.Context, c plan.Change) error {
+// make creates or changes it.
+func (d *DataSource) make(ctx context.Context, c plan.Change) error {
 	s, err := d.Org.load(ctx)
 	if err != nil {
 		return err

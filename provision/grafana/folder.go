@@ -55,8 +55,7 @@ func where(r hcl.Range) string {
 	return fmt.Sprintf("%s:%d", r.Filename, r.Start.Line)
 }
 
-// DependsOn is its parent.
-func (f *Folder) DependsOn() []string {
+func (f *Folder) dependsOn() []string {
 	if f.Spec.Parent == nil {
 		return nil
 	}
@@ -65,8 +64,8 @@ func (f *Folder) DependsOn() []string {
 
 func (f *Folder) uid() string { return uidOf(f.Spec.Name) }
 
-// Want is what the block says.
-func (f *Folder) Want() *plan.State {
+// want is what the block says.
+func (f *Folder) want() *plan.State {
 	return f.Org.folderState(&folder{UID: f.uid(), Title: f.Spec.Title, ParentUID: folderUID(f.Spec.Parent)})
 }
 
@@ -79,18 +78,20 @@ func (o *Org) folderState(f *folder) *plan.State {
 	}}
 }
 
-// Read is the live folder.
-func (f *Folder) Read(ctx context.Context) (*plan.State, error) {
-	return f.Org.object(ctx, "folder", f.uid())
+// Observe reads the folder.
+func (f *Folder) Observe(ctx context.Context) (plan.Observation, error) {
+	live, err := f.Org.object(ctx, "folder", f.uid())
+	return plan.Observation{Live: live, Want: f.want(), DependsOn: f.dependsOn(), Assess: f.assess}, err
 }
 
-// Judge finds what a move means, and lists the requests.
-func (f *Folder) Judge(ctx context.Context, c *plan.Change) error {
+// assess finds what a move means, and lists the requests.
+func (f *Folder) assess(ctx context.Context, c *plan.Change) error {
 	s, err := f.Org.load(ctx)
 	if err != nil {
 		return err
 	}
 	s.foresee(c)
+	c.Do = f.make
 	switch c.Action {
 	case plan.Create:
 		c.Steps = []string{"POST /api/folders " + encode(f.body())}
@@ -115,8 +116,8 @@ func (f *Folder) body() map[string]any {
 	return out
 }
 
-// Apply creates, renames or moves it.
-func (f *Folder) Apply(ctx context.Context, c plan.Change) error {
+// make creates, renames or moves it.
+func (f *Folder) make(ctx context.Context, c plan.Change) error {
 	s, err := f.Org.load(ctx)
 	if err != nil {
 		return err
@@ -163,11 +164,11 @@ func (f *Folder) fresh(ctx context.Context) (*plan.State, error) {
 
 // object is what settled needs of a resource.
 type object interface {
-	Want() *plan.State
+	want() *plan.State
 	fresh(ctx context.Context) (*plan.State, error)
 }
 
-// settled judges a write that failed: an answer may be lost, or the same write may have been made before. If the
+// settled looks at a write that failed: an answer may be lost, or the same write may have been made before. If the
 // object is as it is wanted, all is well; if it changed underneath, the error says so.
 func (o *Org) settled(ctx context.Context, r object, address string, failure error) error {
 	if s := status(failure); !conflict(failure) && s != 0 && s < 500 || ctx.Err() != nil {
@@ -177,7 +178,7 @@ func (o *Org) settled(ctx context.Context, r object, address string, failure err
 	if err != nil || live == nil {
 		return failure
 	}
-	diffs, _ := plan.Compare(nil, live, r.Want())
+	diffs, _ := plan.Compare(nil, live, r.want())
 	diffs = slices.DeleteFunc(diffs, func(d plan.Diff) bool { return d.Secret })
 	if len(diffs) == 0 {
 		return nil
@@ -240,13 +241,14 @@ func (o *Org) contents(ctx context.Context, uid string) (out []held, rules bool,
 	return out, rules, nil
 }
 
-// judgeFolder is the judgement on a folder that a removed block wants gone.
-func (o *Org) judgeFolder(ctx context.Context, uid string, c *plan.Change) error {
+// assessFolder is about a folder that a removed block wants gone.
+func (o *Org) assessFolder(ctx context.Context, uid string, c *plan.Change) error {
 	found, rules, err := o.contents(ctx, uid)
 	if err != nil {
 		return err
 	}
 	c.Steps = []string{deleteFolder(uid, rules)}
+	c.Do = func(ctx context.Context, c plan.Change) error { return o.removeFolder(ctx, uid, c, found) }
 	if len(found) == 0 {
 		return nil
 	}
@@ -264,8 +266,13 @@ func deleteFolder(uid string, rules bool) string {
 	return fmt.Sprintf("DELETE /api/folders/%s?forceDeleteRules=%t", uid, rules)
 }
 
-// removeFolder deletes a folder, if it holds what the plan said it holds, or less.
-func (o *Org) removeFolder(ctx context.Context, uid string, c plan.Change) error {
+// removeFolder deletes a folder, if it holds what it held when it was assessed, or less.
+func (o *Org) removeFolder(ctx context.Context, uid string, c plan.Change, known []held) error {
+	s, err := o.load(ctx)
+	if err != nil {
+		return err
+	}
+	defer s.folders.forget(uid)
 	found, rules, err := o.contents(ctx, uid)
 	if err != nil {
 		if missing(err) {
@@ -273,9 +280,8 @@ func (o *Org) removeFolder(ctx context.Context, uid string, c plan.Change) error
 		}
 		return err
 	}
-	planned := strings.Join(c.Steps, "\n")
 	for _, h := range found {
-		if !strings.Contains(planned, h.exact()) {
+		if !slices.Contains(known, h) {
 			return fmt.Errorf("%s contains something new, %s: plan again", c.Address, h.exact())
 		}
 	}

@@ -93,7 +93,7 @@ func (w *world) resources() []plan.Resource {
 	return out
 }
 
-// plan reads and judges everything, as provision does.
+// plan assesses everything, as provision does.
 func (w *world) plan() []plan.Change {
 	w.t.Helper()
 	changes, err := w.try()
@@ -108,17 +108,13 @@ func (w *world) try() ([]plan.Change, error) {
 	w.org.Reset()
 	var out []plan.Change
 	for _, r := range w.resources() {
-		live, err := r.Read(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", r.Address(), err)
-		}
 		var last *plan.State
-		state, ours := w.ledger[r.Address()]
-		if ours {
+		state, managed := w.ledger[r.Address()]
+		if managed {
 			last = &state
 		}
-		c := plan.New(r, last, ours, live)
-		if err := r.Judge(ctx, &c); err != nil {
+		c, err := plan.Assess(ctx, r, last, managed)
+		if err != nil {
 			return nil, fmt.Errorf("%s: %w", r.Address(), err)
 		}
 		out = append(out, roundTrip(w.t, c))
@@ -126,7 +122,7 @@ func (w *world) try() ([]plan.Change, error) {
 	return out, nil
 }
 
-// roundTrip passes a change through a plan file.
+// roundTrip passes what is shown of a change through JSON.
 func roundTrip(t *testing.T, c plan.Change) plan.Change {
 	t.Helper()
 	text, err := json.Marshal(c)
@@ -137,6 +133,7 @@ func roundTrip(t *testing.T, c plan.Change) plan.Change {
 	if err := json.Unmarshal(text, &out); err != nil {
 		t.Fatal(err)
 	}
+	out.Do = c.Do
 	return out
 }
 
@@ -147,16 +144,15 @@ func (w *world) carry(changes []plan.Change) error {
 	resources := w.resources()
 	for _, c := range changes {
 		i := slices.IndexFunc(resources, func(r plan.Resource) bool { return r.Address() == c.Address })
-		live, err := resources[i].Read(ctx)
+		now, err := resources[i].Observe(ctx)
 		if err != nil {
 			return err
 		}
-		if live.Fingerprint() != c.Live.Fingerprint() {
+		if now.Live.Fingerprint() != c.Live.Fingerprint() {
 			return fmt.Errorf("%s moved since the plan", c.Address)
 		}
 	}
 	for _, c := range changes {
-		i := slices.IndexFunc(resources, func(r plan.Resource) bool { return r.Address() == c.Address })
 		blocked := slices.ContainsFunc(c.Findings, func(f plan.Finding) bool {
 			return f.Class == plan.Impossible || f.Class == plan.Destroys && !slices.Contains(w.allow, f.Code)
 		})
@@ -164,7 +160,7 @@ func (w *world) carry(changes []plan.Change) error {
 			continue
 		}
 		if c.Changes() {
-			if err := resources[i].Apply(ctx, c); err != nil {
+			if err := c.Make(ctx); err != nil {
 				return fmt.Errorf("%s: %w", c.Address, err)
 			}
 		}

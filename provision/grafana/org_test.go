@@ -132,7 +132,11 @@ func TestDependencies(t *testing.T) {
 		"dashboard.market": "folder.crypto datasource.main", "alert.stale": "folder.crypto_detail datasource.main",
 	}
 	for i, r := range w.resources() {
-		if got := strings.Join(r.DependsOn(), " "); got != want[r.Address()] || r.Where() != fmt.Sprintf("pipeline.hcl:%d", i+1) {
+		o, err := r.Observe(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(o.DependsOn, " "); got != want[r.Address()] || r.Where() != fmt.Sprintf("pipeline.hcl:%d", i+1) {
 			t.Errorf("%s at %s depends on %q", r.Address(), r.Where(), got)
 		}
 	}
@@ -195,15 +199,12 @@ func TestSideBySide(t *testing.T) {
 		}
 	}
 	all(func(i int, r plan.Resource) error {
-		live, err := r.Read(t.Context())
-		if err != nil {
-			return err
-		}
-		changes[i] = plan.New(r, nil, false, live)
-		return r.Judge(t.Context(), &changes[i])
+		c, err := plan.Assess(t.Context(), r, nil, false)
+		changes[i] = c
+		return err
 	})
 	for i := range 3 { // folders and the data source first
-		if err := resources[i].Apply(t.Context(), changes[i]); err != nil {
+		if err := changes[i].Make(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -211,7 +212,7 @@ func TestSideBySide(t *testing.T) {
 		if i < 3 {
 			return nil
 		}
-		return r.Apply(t.Context(), changes[i])
+		return changes[i].Make(t.Context())
 	})
 	for i, r := range resources {
 		w.ledger[r.Address()] = *changes[i].Want

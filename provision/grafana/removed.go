@@ -22,12 +22,6 @@ func (r *Removed) Address() string { return r.Spec.Address() }
 // Where is the block's place in pipeline.hcl.
 func (r *Removed) Where() string { return where(r.Spec.Range) }
 
-// DependsOn is nothing.
-func (r *Removed) DependsOn() []string { return nil }
-
-// Want is nothing: it is to be deleted.
-func (r *Removed) Want() *plan.State { return nil }
-
 // uid finds out which object is meant: the one that the last apply set, else the one that the name makes.
 func (r *Removed) uid(ctx context.Context) (string, error) {
 	last, err := r.Last(ctx)
@@ -41,13 +35,14 @@ func (r *Removed) uid(ctx context.Context) (string, error) {
 	return uidOf(r.Spec.Name), nil
 }
 
-// Read is the live object.
-func (r *Removed) Read(ctx context.Context) (*plan.State, error) {
+// Observe reads the object.
+func (r *Removed) Observe(ctx context.Context) (plan.Observation, error) {
 	uid, err := r.uid(ctx)
 	if err != nil {
-		return nil, err
+		return plan.Observation{}, err
 	}
-	return r.Org.object(ctx, r.Spec.Kind, uid)
+	live, err := r.Org.object(ctx, r.Spec.Kind, uid)
+	return plan.Observation{Live: live, Assess: func(ctx context.Context, c *plan.Change) error { return r.assess(ctx, uid, c) }}, err
 }
 
 // object reads any object, declared or not.
@@ -89,29 +84,13 @@ func (o *Org) listRules(ctx context.Context, s *snapshot) error {
 	return s.rulesErr
 }
 
-// Judge finds what goes with it.
-func (r *Removed) Judge(ctx context.Context, c *plan.Change) error {
-	uid, err := r.uid(ctx)
-	if err != nil || c.Action != plan.Delete {
-		return err
-	}
-	return r.judge(ctx, uid, c)
-}
-
-// Apply deletes the object; one that is gone already is no error.
-func (r *Removed) Apply(ctx context.Context, c plan.Change) error {
-	uid, err := r.uid(ctx)
-	if err != nil {
-		return err
-	}
+// remove deletes the object; one that is gone already is no error.
+func (r *Removed) remove(ctx context.Context, uid string) error {
 	s, err := r.Org.load(ctx)
 	if err != nil {
 		return err
 	}
 	switch r.Spec.Kind {
-	case "folder":
-		defer s.folders.forget(uid)
-		return r.Org.removeFolder(ctx, uid, c)
 	case "datasource":
 		defer s.sources.forget(uid)
 		return r.Org.removeSource(ctx, uid)
@@ -124,8 +103,12 @@ func (r *Removed) Apply(ctx context.Context, c plan.Change) error {
 	}
 }
 
-// judge finds what goes with the object of a uid.
-func (r *Removed) judge(ctx context.Context, uid string, c *plan.Change) error {
+// assess finds what goes with the object of a uid.
+func (r *Removed) assess(ctx context.Context, uid string, c *plan.Change) error {
+	if c.Action != plan.Delete {
+		return nil
+	}
+	c.Do = func(ctx context.Context, _ plan.Change) error { return r.remove(ctx, uid) }
 	o := r.Org
 	s, err := o.load(ctx)
 	if err != nil {
@@ -134,7 +117,7 @@ func (r *Removed) judge(ctx context.Context, uid string, c *plan.Change) error {
 	s.foresee(c)
 	switch r.Spec.Kind {
 	case "folder":
-		return o.judgeFolder(ctx, uid, c)
+		return o.assessFolder(ctx, uid, c)
 	case "datasource":
 		live, err := o.source(ctx, s, uid)
 		if err != nil || live == nil {

@@ -41,7 +41,7 @@ func TestRemoved(t *testing.T) {
 			}
 		}
 		for _, r := range w.resources() { // again: gone is gone
-			if err := r.Apply(context.Background(), of(t, changes, r.Address())); err != nil {
+			if err := of(t, changes, r.Address()).Make(context.Background()); err != nil {
 				t.Errorf("%s: %v", r.Address(), err)
 			}
 		}
@@ -100,7 +100,7 @@ func TestFolderWithSomethingNewIsNotDeleted(t *testing.T) {
 		t.Errorf("it is empty, and yet: %v", c.Findings)
 	}
 	w.srv.Put(t, "cv-crypto", "carol", []byte(`{"uid": "new", "title": "Brand new"}`))
-	err := w.resources()[0].Apply(context.Background(), c)
+	err := c.Make(context.Background())
 	if err == nil || !strings.Contains(err.Error(), "Brand new") || w.srv.Dashboard("new") == nil {
 		t.Errorf("%v", err)
 	}

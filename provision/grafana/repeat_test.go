@@ -24,13 +24,13 @@ func TestApplyIsSafeToRepeat(t *testing.T) {
 		changes := w.plan()
 		for range 2 {
 			for i, r := range w.resources() {
-				if err := r.Apply(context.Background(), changes[i]); err != nil && !strings.Contains(err.Error(), "closed") {
+				if err := changes[i].Make(context.Background()); err != nil && !strings.Contains(err.Error(), "closed") {
 					t.Fatalf("%s: %v", r.Address(), err)
 				}
 			}
 		}
 		for i, r := range w.resources() {
-			if err := r.Apply(context.Background(), changes[i]); err != nil {
+			if err := changes[i].Make(context.Background()); err != nil {
 				t.Fatalf("%s: %v", r.Address(), err)
 			}
 			w.ledger[r.Address()] = *changes[i].Want
@@ -41,7 +41,7 @@ func TestApplyIsSafeToRepeat(t *testing.T) {
 		changes = w.plan()
 		for range 2 {
 			for i, r := range w.resources() {
-				if err := r.Apply(context.Background(), changes[i]); err != nil {
+				if err := changes[i].Make(context.Background()); err != nil {
 					t.Fatalf("%s: %v", r.Address(), err)
 				}
 				w.ledger[r.Address()] = *changes[i].Want
@@ -161,7 +161,7 @@ func TestOthersChangedInTheMeantime(t *testing.T) {
 			if i == 1 {
 				continue
 			}
-			err := r.Apply(context.Background(), of(t, changes, r.Address()))
+			err := of(t, changes, r.Address()).Make(context.Background())
 			if err == nil || !strings.Contains(err.Error(), "another user") {
 				t.Errorf("%s: %v", r.Address(), err)
 			}

@@ -117,7 +117,7 @@ func TestOneUnreadableObject(t *testing.T) {
 	srv.Fail(grafanatest.Fault{Path: "/api/datasources", Status: 403, Body: `{"message":"Permissions needed: datasources:read"}`})
 	failed := map[string]string{}
 	for _, r := range w.resources() {
-		if _, err := r.Read(context.Background()); err != nil {
+		if _, err := r.Observe(context.Background()); err != nil {
 			failed[r.Address()] = err.Error()
 		}
 	}
@@ -287,7 +287,7 @@ func TestCancel(t *testing.T) {
 	stop := srv.Fail(grafanatest.Fault{Path: "/api/dashboards", Delay: 10 * time.Minute})
 	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond) //nolint:forbidigo // it ends with its context
 	defer cancel()
-	if _, err := w.resources()[0].Read(ctx); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := w.resources()[0].Observe(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		t.Error(err)
 	}
 	stop()

@@ -25,25 +25,15 @@ const (
 	brokerTimeout = 15_000           // milliseconds in which the controller is to answer
 )
 
-// Apply sends the requests of the plan, each of which may be repeated, and waits until every broker shows the result.
-func (t *Topic) Apply(ctx context.Context, c plan.Change) error {
+// apply sends the requests of a change, each of which may be repeated, and waits until every broker shows the result.
+func (t *Topic) apply(ctx context.Context, c plan.Change, steps []step) error {
 	if err := t.countAgain(ctx, c); err != nil {
 		return err
 	}
-	for _, text := range c.Steps {
-		s, err := parseStep(text)
-		if err == nil && s.Topic != t.name {
-			err = fmt.Errorf("the plan holds a request for topic %s", s.Topic)
-		}
-		if err == nil {
-			err = t.cluster.send(ctx, s)
-		}
-		if err != nil {
+	for _, s := range steps {
+		if err := t.cluster.send(ctx, s); err != nil {
 			return fmt.Errorf("topic %s: %w", t.name, err)
 		}
-	}
-	if len(c.Steps) == 0 {
-		return nil
 	}
 	if err := t.settle(ctx, c); err != nil {
 		return fmt.Errorf("topic %s: %w", t.name, err)
@@ -51,8 +41,8 @@ func (t *Topic) Apply(ctx context.Context, c plan.Change) error {
 	return nil
 }
 
-// countAgain judges a change that may lose records once more, just before its requests: Kafka cannot check and delete in one. The
-// error is a plan.More.
+// countAgain assesses a change that may lose records once more, just before its requests: Kafka cannot check and delete in one.
+// The error is a plan.More.
 func (t *Topic) countAgain(ctx context.Context, c plan.Change) error {
 	live, err := t.cluster.topic(ctx, t.name)
 	if err != nil || live == nil || c.Action == plan.Create || !t.mayLose(live) {
@@ -61,7 +51,11 @@ func (t *Topic) countAgain(ctx context.Context, c plan.Change) error {
 	t.cluster.forget(t.name)
 	again := c
 	again.Findings, again.Notes, again.Steps = nil, nil, nil
-	if err := t.Judge(ctx, &again); err != nil {
+	now, err := t.Observe(ctx)
+	if err == nil {
+		err = now.Assess(ctx, &again)
+	}
+	if err != nil {
 		return fmt.Errorf("topic %s: count again what is lost: %w", t.name, err)
 	}
 	for _, f := range again.Findings {

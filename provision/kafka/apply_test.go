@@ -32,13 +32,13 @@ func TestCreatedByAnotherMeanwhile(t *testing.T) {
 		other := newWorld(t, w.client)
 		r := other.cluster.Topic(s)
 		c := other.plan(r)
-		group.Go(func() { errs[i] = r.Apply(t.Context(), c) })
+		group.Go(func() { errs[i] = c.Make(t.Context()) })
 	}
 	group.Wait()
 	if err := errors.Join(errs...); err != nil {
 		t.Error(err)
 	}
-	w.ledger["topic.binance"] = w.cluster.Topic(s).Want()
+	w.ledger["topic.binance"] = w.cluster.Topic(s).want()
 	w.empty(w.cluster.Topic(s))
 }
 
@@ -47,7 +47,7 @@ func TestDeletionForbidden(t *testing.T) {
 	w := oneBroker(t, "delete.topic.enable=false")
 	w.converge(topicOf("binance", 1, 1))
 	r := w.cluster.Removed(removedTopic("binance"))
-	if err := r.Apply(t.Context(), w.plan(r)); err == nil || !strings.Contains(err.Error(), "set delete.topic.enable=true") {
+	if err := w.plan(r).Make(t.Context()); err == nil || !strings.Contains(err.Error(), "set delete.topic.enable=true") {
 		t.Error(err)
 	}
 }
@@ -166,7 +166,7 @@ func TestRightsAreNamed(t *testing.T) {
 	if codes(c) != "CV-K13@retention" {
 		t.Errorf("%s", text(c))
 	}
-	ann.ledger["topic.there"] = ann.cluster.Topic(there).Want()
+	ann.ledger["topic.there"] = ann.cluster.Topic(there).want()
 	if c = ann.plan(ann.cluster.Topic(topicOf("there", 1, 1))); codes(c) != "CV-K07@retention" || c.Findings[0].Loss.Count != 0 || !strings.Contains(c.Findings[0].Text, "not known") {
 		t.Errorf("%s", text(c))
 	}
@@ -177,16 +177,13 @@ func TestRightsAreNamed(t *testing.T) {
 	}
 	// What was allowed in the plan may be forbidden in apply.
 	r := ann.cluster.Topic(shorter)
-	for request, operation := range map[string]string{
-		`DeleteTopics {"topic":"there"}`: "Delete --topic", `CreatePartitions {"topic":"there","partitions":9}`: "Alter --topic",
-		`AlterPartitionReassignments {"topic":"there","replicas":{"0":[1]}}`: "Alter --cluster",
+	for operation, request := range map[string]step{
+		"Delete --topic": {api: deleteTopics, Topic: "there"}, "Alter --topic": {api: createPartitions, Topic: "there", Partitions: 9},
+		"Alter --cluster": {api: alterReplicas, Topic: "there", Replicas: map[int32][]int32{0: {1}}},
 	} {
-		if err := r.Apply(t.Context(), plan.Change{Steps: []string{request}}); err == nil || !strings.Contains(err.Error(), "--operation "+operation) {
+		if err := r.apply(t.Context(), plan.Change{}, []step{request}); err == nil || !strings.Contains(err.Error(), "--operation "+operation) {
 			t.Errorf("%s: %v", request, err)
 		}
-	}
-	if err := r.Apply(t.Context(), plan.Change{Steps: []string{`CreateTopics {"topic":"other"}`}}); err == nil {
-		t.Error("a step of another topic was sent")
 	}
 }
 
@@ -265,17 +262,14 @@ func TestManyTopicsTakeFewRequests(t *testing.T) {
 		}
 		before := w.cluster.requests.Load()
 		all(func(r *Topic) error {
-			live, err := r.Read(t.Context())
-			if err != nil {
-				return err
-			}
-			*changes[r] = plan.New(r, nil, true, live)
-			return r.Judge(t.Context(), changes[r])
+			c, err := plan.Assess(t.Context(), r, nil, true)
+			*changes[r] = c
+			return err
 		}, resources)
 		if n := w.cluster.requests.Load() - before; n > most {
 			t.Errorf("%d requests, want at most %d", n, most)
 		}
-		all(func(r *Topic) error { return r.Apply(t.Context(), *changes[r]) }, resources)
+		all(func(r *Topic) error { return changes[r].Make(t.Context()) }, resources)
 	}
 	round("604800000", 3) // the list, the missing ones by name, whether they can be made
 	round("604800000", 2) // the list, the configs
@@ -291,7 +285,7 @@ func TestApplyEnds(t *testing.T) {
 	c := w.plan(r)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := r.Apply(ctx, c); !errors.Is(err, context.Canceled) {
+	if err := c.Make(ctx); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 	w.apply(r, c)

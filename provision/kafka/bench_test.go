@@ -48,12 +48,7 @@ func BenchmarkPlan(b *testing.B) {
 						w.cluster.Reset()
 						before, beforeWire := w.cluster.requests.Load(), hook.n.Load()
 						for _, r := range resources {
-							live, err := r.Read(b.Context())
-							if err != nil {
-								b.Fatal(err)
-							}
-							c := plan.New(r, nil, true, live)
-							if err := r.Judge(b.Context(), &c); err != nil || c.Action != want {
+							if c, err := plan.Assess(b.Context(), r, nil, true); err != nil || c.Action != want {
 								b.Fatalf("%v: %s", err, text(c))
 							}
 						}

@@ -13,12 +13,8 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
-// Judge says what a change costs, asks Kafka whether it can be made, and writes the requests that make it.
-func (t *Topic) Judge(ctx context.Context, c *plan.Change) error {
-	live, err := t.cluster.topic(ctx, t.name)
-	if err != nil {
-		return err
-	}
+// assess says what a change costs, asks Kafka whether it can be made, and lists the requests that make it.
+func (t *Topic) assess(ctx context.Context, c *plan.Change, live *topic) error {
 	if reservedName(t.name) || live != nil && live.internal {
 		c.Find("CV-K12", "", "%s belongs to Kafka itself, or to the schema registry", t.name)
 		return nil
@@ -28,11 +24,11 @@ func (t *Topic) Judge(ctx context.Context, c *plan.Change) error {
 	}
 	switch c.Action {
 	case plan.Create:
-		return t.judgeCreate(ctx, c)
+		return t.assessCreate(ctx, c)
 	case plan.Update:
-		return t.judgeUpdate(ctx, c, live)
+		return t.assessUpdate(ctx, c, live)
 	case plan.Delete:
-		return t.judgeDelete(ctx, c, live)
+		return t.assessDelete(ctx, c, live)
 	default:
 		return nil
 	}
@@ -43,7 +39,7 @@ func unchecked(c *plan.Change, what string, remedy error) {
 	c.Note("not checked by Kafka: this Kafka user may not %s; for apply, %v", what, remedy)
 }
 
-func (t *Topic) judgeCreate(ctx context.Context, c *plan.Change) error {
+func (t *Topic) assessCreate(ctx context.Context, c *plan.Change) error {
 	if other := t.cluster.collides(t.name); other != "" {
 		c.Find("CV-K06", "", "it and topic %s cannot both exist: in the names of Kafka's metrics . and _ are the same", other)
 		return nil
@@ -63,11 +59,12 @@ func (t *Topic) judgeCreate(ctx context.Context, c *plan.Change) error {
 		return t.refuse(c, err)
 	}
 	config := refusals.effective[t.name]
-	t.judgeInsync(c, config[minInsync], int64(t.spec.Replication))
+	t.assessInsync(c, config[minInsync], int64(t.spec.Replication))
 	if slices.Contains(list(config[cleanupPolicy]), "compact") {
 		c.Note("compacted: Kafka keeps the newest record of each key, and refuses records without a key")
 	}
-	return add(c, step{api: createTopics, Topic: t.name, Partitions: t.spec.Partitions, Replication: t.spec.Replication, Set: t.spec.Config})
+	t.requests(c, step{api: createTopics, Topic: t.name, Partitions: t.spec.Partitions, Replication: t.spec.Replication, Set: t.spec.Config})
+	return nil
 }
 
 // refuse reports the broker's no. What may be otherwise the next time is an error.
@@ -85,15 +82,15 @@ func (t *Topic) refuse(c *plan.Change, err error) error {
 	return nil
 }
 
-func (t *Topic) judgeUpdate(ctx context.Context, c *plan.Change, live *topic) error {
+func (t *Topic) assessUpdate(ctx context.Context, c *plan.Change, live *topic) error {
 	refusals, err := t.cluster.validated(ctx)
 	if err != nil {
 		return err
 	}
-	if err := t.judgePartitions(c, refusals.partitions[t.name]); err != nil {
+	if err := t.assessPartitions(c, refusals.partitions[t.name]); err != nil {
 		return err
 	}
-	if err := t.judgeReplication(ctx, c, live); err != nil {
+	if err := t.assessReplication(ctx, c, live); err != nil {
 		return err
 	}
 	switch err := refusals.config[t.name]; {
@@ -112,18 +109,18 @@ func (t *Topic) judgeUpdate(ctx context.Context, c *plan.Change, live *topic) er
 	_, replicated := c.Diff(replicationAttr)
 	_, insync := c.Diff(minInsync)
 	if replicated || insync {
-		t.judgeInsync(c, after(minInsync), int64(t.spec.Replication))
+		t.assessInsync(c, after(minInsync), int64(t.spec.Replication))
 	}
 	if d, changed := c.Diff(maxMessage); changed && lowered(live.config[maxMessage].value, after(maxMessage)) {
 		c.Find("CV-K10", maxMessage, "larger batches are refused from now on: %s -> %s bytes", orUnset(d.Old), after(maxMessage))
 	}
-	if err := t.judgeRetention(ctx, c, live, after); err != nil {
+	if err := t.assessRetention(ctx, c, live, after); err != nil {
 		return err
 	}
 	if c.Impossible() {
 		return nil
 	}
-	return t.steps(ctx, c)
+	return t.assessRequests(ctx, c)
 }
 
 func orUnset(value string) string {
@@ -171,7 +168,7 @@ func (c *Cluster) afterReset(ctx context.Context, live *topic, key string) (valu
 	return c.reset(ctx, live, key)
 }
 
-func (t *Topic) judgePartitions(c *plan.Change, refused error) error {
+func (t *Topic) assessPartitions(c *plan.Change, refused error) error {
 	d, changed := c.Diff(partitionsAttr)
 	if !changed {
 		return nil
@@ -194,7 +191,7 @@ func (t *Topic) judgePartitions(c *plan.Change, refused error) error {
 	return nil
 }
 
-func (t *Topic) judgeReplication(ctx context.Context, c *plan.Change, live *topic) error {
+func (t *Topic) assessReplication(ctx context.Context, c *plan.Change, live *topic) error {
 	if _, changed := c.Diff(replicationAttr); !changed {
 		return nil
 	}
@@ -237,7 +234,7 @@ func (t *Topic) judgeReplication(ctx context.Context, c *plan.Change, live *topi
 	return nil
 }
 
-func (t *Topic) judgeInsync(c *plan.Change, least string, replicas int64) {
+func (t *Topic) assessInsync(c *plan.Change, least string, replicas int64) {
 	if n, err := strconv.ParseInt(least, 10, 64); err == nil && n > replicas {
 		attr := minInsync
 		if _, changed := c.Diff(minInsync); !changed {
@@ -247,7 +244,7 @@ func (t *Topic) judgeInsync(c *plan.Change, least string, replicas int64) {
 	}
 }
 
-func (t *Topic) judgeDelete(ctx context.Context, c *plan.Change, live *topic) error {
+func (t *Topic) assessDelete(ctx context.Context, c *plan.Change, live *topic) error {
 	const mayDelete = 1 << 6 // Kafka's number of the operation
 	if live.operations > 0 && live.operations&mayDelete == 0 {
 		unchecked(c, "delete it", grant("Delete", t.name))
@@ -258,5 +255,6 @@ func (t *Topic) judgeDelete(ctx context.Context, c *plan.Change, live *topic) er
 	}
 	gone := everything(holdings)
 	c.Find("CV-K11", "", "all records go%s", gone.doubt()).Loss = gone.finish("at once")
-	return add(c, step{api: deleteTopics, Topic: t.name})
+	t.requests(c, step{api: deleteTopics, Topic: t.name})
+	return nil
 }

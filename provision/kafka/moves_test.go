@@ -159,7 +159,7 @@ func TestReplicationOnThreeBrokers(t *testing.T) {
 	brokers[2].Kill()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second) //nolint:forbidigo // it ends with its context
 	defer cancel()
-	if err := late.Apply(ctx, c); err == nil || ctx.Err() == nil {
+	if err := c.Make(ctx); err == nil || ctx.Err() == nil {
 		t.Errorf("without a majority of controllers: %v", err)
 	}
 }
@@ -182,7 +182,7 @@ func TestCopyIsResumed(t *testing.T) {
 	w.cluster.moveWait = time.Second
 	two := w.cluster.Topic(with(base, func(s *spec.Topic) { s.Replication = 2 }))
 	c := w.plan(two)
-	err := two.Apply(t.Context(), c)
+	err := c.Make(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "still being copied after 1s: Kafka goes on by itself") {
 		t.Fatal(err)
 	}
@@ -191,7 +191,7 @@ func TestCopyIsResumed(t *testing.T) {
 		t.Errorf("%s", text(again))
 	}
 	// Another setting may be changed meanwhile.
-	w.ledger["topic.binance"] = w.cluster.Topic(base).Want()
+	w.ledger["topic.binance"] = w.cluster.Topic(base).want()
 	meanwhile := w.cluster.Topic(with(base, func(s *spec.Topic) { s.Config[maxMessage] = "3000000" }))
 	w.apply(meanwhile, w.plan(meanwhile))
 	w.cluster.moveWait = time.Minute

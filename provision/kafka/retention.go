@@ -12,8 +12,8 @@ import (
 // soon is when Kafka deletes: it looks every five minutes, unless set otherwise.
 const soon = "within minutes"
 
-// judgeRetention says which records go because of a shorter retention or of another cleanup policy.
-func (t *Topic) judgeRetention(ctx context.Context, c *plan.Change, live *topic, after func(string) string) error {
+// assessRetention says which records go because of a shorter retention or of another cleanup policy.
+func (t *Topic) assessRetention(ctx context.Context, c *plan.Change, live *topic, after func(string) string) error {
 	was, will := list(live.config[cleanupPolicy].value), list(after(cleanupPolicy))
 	begins := func(policy string) bool { return slices.Contains(will, policy) && !slices.Contains(was, policy) }
 	deletes := slices.Contains(will, "delete")

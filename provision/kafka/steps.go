@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,8 +11,7 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
-// step is one request that changes a topic. As text it is the request's name and its content: the plan shows it, and Apply
-// sends exactly that.
+// step is one request that changes a topic. The plan shows it as text: the request's name and its content.
 type step struct {
 	api         string
 	Topic       string            `json:"topic"`
@@ -33,32 +31,25 @@ const (
 	alterReplicas    = "AlterPartitionReassignments"
 )
 
-// add writes steps into a change.
-func add(c *plan.Change, steps ...step) error {
+func (s step) String() string {
+	var text bytes.Buffer
+	out := json.NewEncoder(&text)
+	out.SetEscapeHTML(false)
+	_ = out.Encode(s) // numbers and texts
+	return s.api + " " + strings.TrimSpace(text.String())
+}
+
+// requests are what makes a change.
+func (t *Topic) requests(c *plan.Change, steps ...step) {
 	for _, s := range steps {
-		var text bytes.Buffer
-		out := json.NewEncoder(&text)
-		out.SetEscapeHTML(false)
-		if err := out.Encode(s); err != nil {
-			return err
-		}
-		c.Steps = append(c.Steps, s.api+" "+strings.TrimSpace(text.String()))
+		c.Steps = append(c.Steps, s.String())
 	}
-	return nil
+	c.Do = func(ctx context.Context, c plan.Change) error { return t.apply(ctx, c, steps) }
 }
 
-func parseStep(text string) (s step, err error) {
-	api, content, _ := strings.Cut(text, " ")
-	if err := json.Unmarshal([]byte(content), &s); err != nil {
-		return s, fmt.Errorf("the plan holds a step that is no request to Kafka: %w", err)
-	}
-	s.api = api
-	return s, nil
-}
-
-// steps writes the requests of an update. Replicas come before partitions, because new partitions get as many as the others
+// assessRequests lists the requests of an update. Replicas come before partitions, because new partitions get as many as the others
 // have; a higher min.insync.replicas comes last, because writes stop until there are as many.
-func (t *Topic) steps(ctx context.Context, c *plan.Change) error {
+func (t *Topic) assessRequests(ctx context.Context, c *plan.Change) error {
 	first := step{api: alterConfigs, Topic: t.name, Set: map[string]string{}}
 	last := step{api: alterConfigs, Topic: t.name, Set: map[string]string{}}
 	var middle []step
@@ -85,7 +76,8 @@ func (t *Topic) steps(ctx context.Context, c *plan.Change) error {
 		}
 	}
 	all := slices.Concat([]step{first}, middle, []step{last})
-	return add(c, slices.DeleteFunc(all, func(s step) bool { return s.api == alterConfigs && len(s.Set)+len(s.Delete) == 0 })...)
+	t.requests(c, slices.DeleteFunc(all, func(s step) bool { return s.api == alterConfigs && len(s.Set)+len(s.Delete) == 0 })...)
+	return nil
 }
 
 func more(before, after string) bool {

@@ -27,11 +27,21 @@ func (t *Topic) Address() string { return "topic." + t.name }
 // Where is the place of the block.
 func (t *Topic) Where() string { return fmt.Sprintf("%s:%d", t.at.Filename, t.at.Start.Line) }
 
-// DependsOn is nothing: a topic stands alone.
-func (t *Topic) DependsOn() []string { return nil }
+// Observe reads what is set on the topic, and of its other settings those that the block names.
+func (t *Topic) Observe(ctx context.Context) (plan.Observation, error) {
+	live, err := t.cluster.topic(ctx, t.name)
+	if err != nil {
+		return plan.Observation{}, err
+	}
+	out := plan.Observation{Want: t.want(), Assess: func(ctx context.Context, c *plan.Change) error { return t.assess(ctx, c, live) }}
+	if live != nil {
+		out.Live = live.state(out.Want)
+	}
+	return out, nil
+}
 
-// Want is what the block says.
-func (t *Topic) Want() *plan.State {
+// want is what the block says.
+func (t *Topic) want() *plan.State {
 	if t.spec == nil {
 		return nil
 	}
@@ -42,15 +52,6 @@ func (t *Topic) Want() *plan.State {
 		s.Set(attribute(key, canonical(key, t.spec.Config[key])))
 	}
 	return s
-}
-
-// Read is what Kafka has: what is set on the topic, and of the rest what the block names.
-func (t *Topic) Read(ctx context.Context) (*plan.State, error) {
-	live, err := t.cluster.topic(ctx, t.name)
-	if err != nil || live == nil {
-		return nil, err
-	}
-	return live.state(t.Want()), nil
 }
 
 func (t *topic) state(want *plan.State) *plan.State {

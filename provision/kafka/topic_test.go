@@ -15,12 +15,11 @@ func TestTopicConverges(t *testing.T) {
 	t.Parallel()
 	w := oneBroker(t)
 	base := topicOf("binance", 2, 1, retentionMs, "604800000", cleanupPolicy, "delete")
-	r := w.cluster.Topic(base)
 	created := w.converge(base)
 	if created.Action != plan.Create || created.Where != "pipeline.hcl:41" || len(created.Steps) != 1 || created.Steps[0] != `CreateTopics {"topic":"binance","partitions":2,"replication":1,"set":{"cleanup.policy":"delete","retention.ms":"604800000"}}` {
 		t.Errorf("%s", text(created))
 	}
-	if err := r.Apply(t.Context(), created); err != nil {
+	if err := created.Make(t.Context()); err != nil {
 		t.Errorf("the same creation once more: %v", err)
 	}
 
@@ -79,7 +78,7 @@ func TestTopicConverges(t *testing.T) {
 	more := with(base, func(s *spec.Topic) { s.Partitions = 5 })
 	if c := w.converge(more); codes(c) != "CV-K03@partitions" || len(c.Diffs) != 1 || c.Steps[0] != `CreatePartitions {"topic":"binance","partitions":5}` {
 		t.Errorf("%s", text(c))
-	} else if err := w.cluster.Topic(more).Apply(t.Context(), c); err != nil {
+	} else if err := c.Make(t.Context()); err != nil {
 		t.Errorf("the same partitions once more: %v", err)
 	}
 
@@ -90,7 +89,7 @@ func TestTopicConverges(t *testing.T) {
 	}
 	w.apply(gone, c)
 	w.empty(gone)
-	if err := gone.Apply(t.Context(), c); err != nil {
+	if err := c.Make(t.Context()); err != nil {
 		t.Errorf("the same deletion once more: %v", err)
 	}
 	w.converge(base) // the name is free at once

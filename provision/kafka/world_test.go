@@ -57,16 +57,11 @@ func topicOf(name string, partitions int32, replication int16, config ...string)
 
 func removedTopic(name string) *spec.Removed { return &spec.Removed{Kind: "topic", Name: name} }
 
-// try plans one resource as provision does: read, compare, judge.
+// try plans one resource as provision does: observe, compare, assess.
 func (w *world) try(ctx context.Context, r *Topic) (plan.Change, error) {
 	w.cluster.Reset()
-	live, err := r.Read(ctx)
-	if err != nil {
-		return plan.Change{}, err
-	}
-	last, ours := w.ledger[r.Address()]
-	c := plan.New(r, last, ours, live)
-	return c, r.Judge(ctx, &c)
+	last, managed := w.ledger[r.Address()]
+	return plan.Assess(ctx, r, last, managed)
 }
 
 func (w *world) plan(r *Topic) plan.Change {
@@ -81,7 +76,7 @@ func (w *world) plan(r *Topic) plan.Change {
 // apply carries out a change and marks it, as provision does.
 func (w *world) apply(r *Topic, c plan.Change) {
 	w.t.Helper()
-	if err := r.Apply(w.t.Context(), c); err != nil {
+	if err := c.Make(w.t.Context()); err != nil {
 		w.t.Fatalf("apply: %v", err)
 	}
 	if c.Action == plan.Delete {

@@ -255,7 +255,7 @@ func (c Change) Check(address, code string, now Loss) error {
 // Without is a change without some of its attributes, to be judged again: the others can be made alone. They stay as they are.
 func (c Change) Without(attrs []string) Change {
 	out := c
-	out.Findings, out.Notes, out.Steps, out.Recounts, out.Waits = nil, nil, nil, nil, ""
+	out.Findings, out.Notes, out.Steps, out.Recounts, out.Do, out.Waits = nil, nil, nil, nil, nil, ""
 	out.Action = None
 	out.Diffs = slices.DeleteFunc(slices.Clone(c.Diffs), func(d Diff) bool { return slices.Contains(attrs, d.Name) })
 	if len(out.Diffs) > 0 {

@@ -25,23 +25,43 @@ const (
 	Delete  Action = "delete"  // a removed block, or destroy, wants it gone
 )
 
-// Resource is one object of the outside world.
+// Resource is what pipeline.hcl says of one object: that it is there, and how; or that it is to be deleted.
 type Resource interface {
 	// Address names it as the user does: "topic.binance".
 	Address() string
 	// Where is the place in pipeline.hcl: "pipeline.hcl:41".
 	Where() string
-	// DependsOn lists the addresses that must be applied before it.
+	// Observe reads the object. It may answer from a snapshot that all resources of a system share.
+	Observe(ctx context.Context) (Observation, error)
+}
+
+// Observation is one object as it was read, beside what is wanted of it.
+type Observation struct {
+	Live      *State   // nil: there is no such object
+	Want      *State   // in the words in which the server would tell it; nil: it is to be deleted
+	DependsOn []string // the addresses that must be applied before it
+	// Assess completes a change: its findings, each with a code and what it costs, its steps as text, and what makes it. It asks
+	// the servers and changes nothing. It may turn an Update into a Replace.
+	Assess func(ctx context.Context, c *Change) error
+}
+
+// Object is an object that is found out about step by step: each observation has its own.
+type Object interface {
 	DependsOn() []string
-	// Want is the wanted state, nil when the object shall be deleted.
 	Want() *State
-	// Read is the live state, nil when there is none. It may answer from a snapshot that all resources of a system share.
 	Read(ctx context.Context) (*State, error)
-	// Judge completes a change: its findings, each with a code and what it costs, and the exact steps. It asks the servers
-	// and changes nothing. It may turn an Update into a Replace.
-	Judge(ctx context.Context, c *Change) error
-	// Apply carries out a change.
-	Apply(ctx context.Context, c Change) error
+	Assess(ctx context.Context, c *Change) error
+	Make(ctx context.Context, c Change) error
+}
+
+// Observed reads an object that nothing has read yet.
+func Observed(ctx context.Context, o Object) (Observation, error) {
+	live, err := o.Read(ctx)
+	assess := func(ctx context.Context, c *Change) error {
+		c.Do = o.Make
+		return o.Assess(ctx, c)
+	}
+	return Observation{Live: live, Want: o.Want(), DependsOn: o.DependsOn(), Assess: assess}, err
 }
 
 // EngineAddress names the engine's own tables. They hold the marks, so every other object depends on them.
@@ -66,19 +86,49 @@ type Change struct {
 	Waits    string    `json:"waits_for,omitempty"` // apply leaves it out, because this other change cannot be done
 	Group    string    `json:"group,omitempty"`     // the change in whose transaction it is made, together with all of the same group
 
-	Recounts []Recount `json:"-"` // what counts again, at the change's turn, what it loses
-	Consents Consents  `json:"-"` // apply: what the change may lose
-	Held     []string  `json:"-"` // apply: attributes that stay as they are
+	Assess   func(ctx context.Context, c *Change) error `json:"-"` // of its observation
+	Do       func(ctx context.Context, c Change) error  `json:"-"` // makes the change; nil: there is nothing to do, or another one of its group does it
+	Recounts []Recount                                  `json:"-"` // what counts again, at the change's turn, what it loses
+	Consents Consents                                   `json:"-"` // apply: what the change may lose
+	Held     []string                                   `json:"-"` // apply: attributes that stay as they are
 }
 
-// New compares one resource; Judge completes it. ours tells whether the ledger knows the object.
-func New(r Resource, last *State, ours bool, live *State) Change {
-	c := Change{Address: r.Address(), Where: r.Where(), Action: None, Live: live, Want: r.Want(), Last: last, Ours: ours, Depends: r.DependsOn()}
+// Assess observes a resource and compares: what the last apply set, if it did (managed), what is there, and what is wanted.
+func Assess(ctx context.Context, r Resource, last *State, managed bool) (Change, error) {
+	o, err := r.Observe(ctx)
+	if err != nil {
+		return Change{}, err
+	}
+	c := New(r, o, last, managed)
+	if err := o.Assess(ctx, &c); err != nil {
+		return c, fmt.Errorf("check %s: %w", r.Address(), err)
+	}
+	return c, nil
+}
+
+// Make carries the change out.
+func (c Change) Make(ctx context.Context) error {
+	if c.Do == nil {
+		return nil
+	}
+	return c.Do(ctx, c)
+}
+
+// New compares one resource; Assess of its observation completes the change.
+func New(r interface {
+	Address() string
+	Where() string
+}, o Observation, last *State, managed bool) Change {
+	live := o.Live
+	c := Change{
+		Address: r.Address(), Where: r.Where(), Action: None, Live: live, Want: o.Want, Last: last, Ours: managed,
+		Depends: o.DependsOn, Assess: o.Assess,
+	}
 	switch {
 	case c.Want == nil && live != nil:
 		c.Action = Delete
 		switch {
-		case !ours:
+		case !managed:
 			c.Find("CV-F01", "", "cryptoviz did not create it: the ledger of this database has no entry for it")
 		case recreated(last, live):
 			c.Find("CV-F01", "", "cryptoviz did not create it: the one that the last apply set is gone, and this is another one of its name")
@@ -92,7 +142,7 @@ func New(r Resource, last *State, ours bool, live *State) Change {
 			}
 		}
 	default:
-		c.Adopt = !ours || another(last, live)
+		c.Adopt = !managed || another(last, live)
 		if c.Diffs, c.Extra = Compare(c.Base(), live, c.Want); len(c.Diffs) > 0 {
 			c.Action = Update
 		}

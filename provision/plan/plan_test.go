@@ -45,13 +45,16 @@ type fake struct {
 	want, live *State
 }
 
-func (f *fake) Address() string                      { return f.address }
-func (f *fake) Where() string                        { return "pipeline.hcl:41" }
-func (f *fake) DependsOn() []string                  { return nil }
-func (f *fake) Want() *State                         { return f.want }
-func (f *fake) Read(context.Context) (*State, error) { return f.live, nil }
-func (f *fake) Judge(context.Context, *Change) error { return nil }
-func (f *fake) Apply(context.Context, Change) error  { return nil }
+func (f *fake) Address() string { return f.address }
+func (f *fake) Where() string   { return "pipeline.hcl:41" }
+func (f *fake) Observe(context.Context) (Observation, error) {
+	return Observation{Live: f.live, Want: f.want, Assess: func(context.Context, *Change) error { return nil }}, nil
+}
+
+func assessed(f *fake, last *State, managed bool) Change {
+	o, _ := f.Observe(context.Background())
+	return New(f, o, last, managed)
+}
 
 // The three-way difference, attribute by attribute: what was applied last, what is live, what is wanted.
 func TestCompare(t *testing.T) {
@@ -112,7 +115,7 @@ func TestNewChange(t *testing.T) {
 		"to be deleted":               {state("a", "1"), state("a", "1"), nil, true, Delete, false, false},
 		"to be deleted, gone already": {state("a", "1"), nil, nil, true, None, false, true},
 	} {
-		got := New(&fake{"topic.x", c.want, c.live}, c.last, c.ours, c.live)
+		got := assessed(&fake{"topic.x", c.want, c.live}, c.last, c.ours)
 		if got.Action != c.action || got.Adopt != c.adopt || got.Marks() != c.marks {
 			t.Errorf("%s: %s, adopt %v, marks %v", name, got.Action, got.Adopt, got.Marks())
 		}
@@ -135,18 +138,18 @@ func many() Plan {
 		return c
 	}
 	update := func(address string, last, live, want *State) Change {
-		return New(&fake{address, want, live}, last, last != nil, live)
+		return assessed(&fake{address, want, live}, last, last != nil)
 	}
-	created := New(&fake{"topic.kraken", state("partitions", "1", "replication", "1", "retention", "7d"), nil}, nil, false, nil)
+	created := assessed(&fake{"topic.kraken", state("partitions", "1", "replication", "1", "retention", "7d"), nil}, nil, false)
 	shorter := find(update("table.raw", state("retention", "7d"), state("retention", "7d"), state("retention", "2d")),
 		"CV-T07", "retention", "the policy drops what is older than 2d", &Loss{Unit: Rows, Count: 118_000_000, Known: true, Chunks: 5, Bytes: 44_023_414_784, From: "2026-01-03T00:00:00Z", To: "2026-01-08T00:00:00Z", When: "when the policy job runs: 2026-01-09 03:00 UTC"})
 	fewer := find(update("topic.okx", state("partitions", "12"), state("partitions", "12"), state("partitions", "6")), "CV-K01", "partitions", "Kafka cannot remove partitions", nil)
 	drifted := update("topic.coinbase", state("retention", "7d"), state("retention", "1h"), state("retention", "7d"))
-	secret := New(&fake{"datasource.main", &State{Attrs: []Attr{{Name: "password", Value: "h1", Secret: true}}}, nil}, &State{Attrs: []Attr{{Name: "password", Value: "h0", Secret: true}}}, true,
-		&State{Attrs: []Attr{{Name: "password", Value: "h0", Secret: true}}})
+	was := &State{Attrs: []Attr{{Name: "password", Value: "h0", Secret: true}}}
+	secret := assessed(&fake{"datasource.main", &State{Attrs: []Attr{{Name: "password", Value: "h1", Secret: true}}}, was}, was, true)
 	hostile := update("dashboard.market", nil, state("title", "a\x1b[2Jb\u202e"), state("title", "Market"))
 	adopted := update("topic.legacy", nil, state("partitions", "3"), state("partitions", "3"))
-	gone := New(&fake{"table.old", nil, nil}, nil, true, state("column a", "text"))
+	gone := assessed(&fake{"table.old", nil, state("column a", "text")}, nil, true)
 	return Plan{
 		Reads:     []Read{{System: "Kafka", Text: "127.0.0.1:9092: 14 topics", Requests: 2, Seconds: 0.2}, {System: "PostgreSQL", Text: "crypto@db1: 6 tables", Requests: 6, Seconds: 0.31}},
 		Changes:   []Change{created, shorter, fewer, drifted, adopted, gone, secret, hostile},
@@ -164,7 +167,7 @@ func TestPrint(t *testing.T) {
 		"many":         {many(), Style{}},
 		"many_verbose": {many(), Style{Verbose: true, Hints: true}},
 		"many_narrow":  {many(), Style{Width: 72}},
-		"nothing":      {Plan{Changes: []Change{New(&fake{"topic.a", state("x", "1"), state("x", "1")}, state("x", "1"), true, state("x", "1"))}}, Style{}},
+		"nothing":      {Plan{Changes: []Change{assessed(&fake{"topic.a", state("x", "1"), state("x", "1")}, state("x", "1"), true)}}, Style{}},
 	} {
 		var out bytes.Buffer
 		if err := c.plan.Print(&out, c.style); err != nil {

@@ -32,7 +32,7 @@ func TestPrintKeepsWhatHasAFinding(t *testing.T) {
 	for i := range 40 {
 		want.Set(Attr{Name: fmt.Sprintf("column c%02d", i), Value: "text"})
 	}
-	c := New(&fake{"table.wide", want, nil}, nil, false, nil)
+	c := assessed(&fake{"table.wide", want, nil}, nil, false)
 	c.Find("CV-T28", "column c30", "the server refuses it")
 	text := printed(t, Style{}, c)
 	lacks(t, text, "cannot be created", "column c30  text", "CV-T28 impossible: the server refuses it", "and 24 more attributes")
@@ -48,7 +48,7 @@ func TestPrintShowsWhereTextsDiffer(t *testing.T) {
 	query := func(columns string) *State {
 		return state("query", "SELECT time_bucket('1 hour', time) AS time, market, "+columns+" FROM prices WHERE market IS NOT NULL GROUP BY 1, 2")
 	}
-	c := New(&fake{"view.hourly", query("max(price) AS high, min(price) AS low"), query("max(price) AS high")}, query("max(price) AS high"), true, query("max(price) AS high"))
+	c := assessed(&fake{"view.hourly", query("max(price) AS high, min(price) AS low"), query("max(price) AS high")}, query("max(price) AS high"), true)
 	text := strings.Join(strings.Fields(printed(t, Style{}, c)), " ")
 	lacks(t, text, "… market, max(price) AS high FROM prices WHERE … -> … market, max(price) AS high, min(price) AS low FROM prices WHERE …")
 	if strings.Contains(text, "time_bucket") {
@@ -68,7 +68,7 @@ func TestPrintHidesDigests(t *testing.T) {
 	panel := func(digest string) *State {
 		return &State{Attrs: []Attr{{Name: "panel Price (id 1)", Value: "timeseries " + digest, Raw: "{…}"}}}
 	}
-	c := New(&fake{"dashboard.market", panel("59381182d656"), panel("2dee3cfe381f")}, panel("2dee3cfe381f"), true, panel("2dee3cfe381f"))
+	c := assessed(&fake{"dashboard.market", panel("59381182d656"), panel("2dee3cfe381f")}, panel("2dee3cfe381f"), true)
 	text := printed(t, Style{}, c)
 	lacks(t, text, "panel Price (id 1)  timeseries, changed")
 	c.Note("panel Price (id 1): title %q -> %q", "a", "b")
@@ -109,18 +109,18 @@ func TestHeadlines(t *testing.T) {
 	t.Parallel()
 	a, b, c := state("x", "1"), state("x", "2"), state("x", "3")
 	impossible := func(x Change) Change { x.Find("CV-K01", "x", "no"); return x }
-	affected := New(&fake{"rollup.r", a, a}, a, true, a)
+	affected := assessed(&fake{"rollup.r", a, a}, a, true)
 	affected.Find("CV-Q02", "", "no")
 	for want, x := range map[string]Change{
-		"+ topic.t will be created":                               New(&fake{"topic.t", a, nil}, nil, false, nil),
-		"~ topic.t will be changed":                               New(&fake{"topic.t", b, a}, a, true, a),
-		"- topic.t will be deleted":                               New(&fake{"topic.t", nil, a}, a, true, a),
-		"≠ topic.t changed outside cryptoviz; will be reverted":   New(&fake{"topic.t", b, a}, b, true, a),
-		"≠ topic.t changed outside cryptoviz; will be changed":    New(&fake{"topic.t", b, a}, c, true, a),
-		"= topic.t exists already, will be adopted":               New(&fake{"topic.t", a, a}, nil, false, a),
-		"~ topic.t exists already, will be adopted and changed":   New(&fake{"topic.t", b, a}, nil, false, a),
-		"✗ topic.t cannot be changed":                             impossible(New(&fake{"topic.t", b, a}, a, true, a)),
-		"✗ topic.t changed outside cryptoviz; cannot be reverted": impossible(New(&fake{"topic.t", b, a}, b, true, a)),
+		"+ topic.t will be created":                               assessed(&fake{"topic.t", a, nil}, nil, false),
+		"~ topic.t will be changed":                               assessed(&fake{"topic.t", b, a}, a, true),
+		"- topic.t will be deleted":                               assessed(&fake{"topic.t", nil, a}, a, true),
+		"≠ topic.t changed outside cryptoviz; will be reverted":   assessed(&fake{"topic.t", b, a}, b, true),
+		"≠ topic.t changed outside cryptoviz; will be changed":    assessed(&fake{"topic.t", b, a}, c, true),
+		"= topic.t exists already, will be adopted":               assessed(&fake{"topic.t", a, a}, nil, false),
+		"~ topic.t exists already, will be adopted and changed":   assessed(&fake{"topic.t", b, a}, nil, false),
+		"✗ topic.t cannot be changed":                             impossible(assessed(&fake{"topic.t", b, a}, a, true)),
+		"✗ topic.t changed outside cryptoviz; cannot be reverted": impossible(assessed(&fake{"topic.t", b, a}, b, true)),
 		"  rollup.r is affected":                                  affected,
 	} {
 		lacks(t, printed(t, Style{}, x), "  "+want+" ")

@@ -53,7 +53,7 @@ func TestAggregateRebuild(t *testing.T) {
 	if n := w.text("SELECT count(*)::text FROM weekly"); n < "10" {
 		t.Errorf("%s rows in the child", n)
 	}
-	if err := r.Apply(t.Context(), c); err != nil {
+	if err := r.Make(t.Context(), c); err != nil {
 		t.Errorf("apply again: %v", err)
 	}
 
@@ -159,15 +159,15 @@ func TestAggregateRebuildTellsOfOthers(t *testing.T) {
 }
 
 // carry applies a change as it was planned.
-func (w *scene) carry(r plan.Resource, c plan.Change) {
+func (w *scene) carry(r resource, c plan.Change) {
 	w.t.Helper()
-	if err := r.Apply(w.t.Context(), c); err != nil {
+	if err := r.Make(w.t.Context(), c); err != nil {
 		w.t.Fatalf("%v\nsteps:\n%s", err, strings.Join(c.Steps, ";\n"))
 	}
 	w.mark(r)
 }
 
-func (w *scene) empty(rs ...plan.Resource) {
+func (w *scene) empty(rs ...resource) {
 	w.t.Helper()
 	w.catalog.Reset()
 	for _, r := range rs {
@@ -201,7 +201,7 @@ func TestAggregateColumn(t *testing.T) {
 	if n := w.text("SELECT count(*) FILTER (WHERE low IS NULL) || ' ' || count(*) FILTER (WHERE low IS NOT NULL) FROM daily"); strings.HasPrefix(n, "0 ") || strings.HasSuffix(n, " 0") {
 		t.Errorf("NULL and not NULL: %s", n)
 	}
-	if err := r.Apply(t.Context(), c); err != nil {
+	if err := r.Make(t.Context(), c); err != nil {
 		t.Errorf("apply again: %v", err)
 	}
 	t.Log("with a child that waits for the new column")

@@ -51,7 +51,7 @@ func TestAggregate(t *testing.T) {
 	if n := w.text("SELECT count(*)::text FROM daily WHERE bucket < now() - interval '7 days'"); n < "1" || n == "0" {
 		t.Errorf("the first refresh left out what the policy does not look at: %s rows", n)
 	}
-	if err := r.Apply(t.Context(), c); err != nil {
+	if err := r.Make(t.Context(), c); err != nil {
 		t.Errorf("apply again: %v", err)
 	}
 	a.Query = strings.ToLower(a.Query) + " -- the same"
@@ -131,7 +131,7 @@ func TestAggregate(t *testing.T) {
 	w.exec("DROP VIEW reader")
 	w.apply(gone)
 	w.expect(w.see(gone), plan.None, nil)
-	if err := r.Judge(t.Context(), &plan.Change{Action: plan.None}); err != nil { // nothing to delete
+	if err := r.Assess(t.Context(), &plan.Change{Action: plan.None}); err != nil { // nothing to delete
 		t.Error(err)
 	}
 }
@@ -208,7 +208,7 @@ func TestAggregateFirstRefresh(t *testing.T) {
 	w, _, r := hourly(t)
 	c := w.see(r)
 	c.Steps = c.Steps[:len(c.Steps)-1]
-	if err := r.Apply(t.Context(), c); err != nil {
+	if err := r.Make(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}
 	c = w.see(r) // without a mark in the ledger
@@ -261,7 +261,7 @@ func TestAggregateMissing(t *testing.T) {
 	w.expect(w.plan(w.aggregate(a)), plan.Create, []string{"query:  -> SQL (intent)", "real_time:  -> false (intent)"}, "CV-A01")
 	w.expect(w.plan(w.view(v)), plan.Create, []string{"query:  -> SQL (intent)"}, "CV-V02")
 	w.p.Database.OnMissing = "degrade"
-	for _, r := range []plan.Resource{w.aggregate(a), w.view(v), w.view(top)} {
+	for _, r := range []resource{w.aggregate(a), w.view(v), w.view(top)} {
 		c := w.see(r)
 		w.expect(c, plan.None, nil)
 		if len(c.Notes) != 1 {

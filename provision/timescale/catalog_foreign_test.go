@@ -118,7 +118,7 @@ func TestOthersAreLocked(t *testing.T) {
 	p.Tables, p.Views, p.Removed = []*spec.Table{mine}, []*spec.View{over}, []*spec.Removed{gone}
 	queries := NewQueries(p, w.cat)
 	w.locked("others", func() {
-		for r, want := range map[plan.Resource]plan.Action{
+		for r, want := range map[resource]plan.Action{
 			w.table(mine): plan.None, &view.View{Queries: queries, Spec: over}: plan.None, &view.View{Queries: queries, Removed: gone}: plan.Delete,
 		} {
 			c := w.plan(r)

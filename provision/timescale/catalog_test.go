@@ -263,8 +263,8 @@ func (w *tableWorld) converged() {
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		c := plan.New(r, nil, false, live)
-		if err := r.Judge(w.t.Context(), &c); err != nil {
+		c := compared(r, nil, false, live)
+		if err := r.Assess(w.t.Context(), &c); err != nil {
 			w.t.Fatal(err)
 		}
 		if c.Action != plan.None {
@@ -292,11 +292,11 @@ func TestCatalogSpeed(t *testing.T) {
 				if _, err := r.Read(t.Context()); err != nil {
 					t.Fatal(err)
 				}
-				c := plan.New(r, nil, false, nil)
-				if err := r.Judge(t.Context(), &c); err != nil {
+				c := compared(r, nil, false, nil)
+				if err := r.Assess(t.Context(), &c); err != nil {
 					t.Fatal(err)
 				}
-				if err := r.Apply(t.Context(), c); err != nil {
+				if err := r.Make(t.Context(), c); err != nil {
 					t.Fatal(err)
 				}
 			}

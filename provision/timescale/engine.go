@@ -33,6 +33,11 @@ type Engine struct {
 	sources map[string]sourceRow // live
 }
 
+// Observe reads the engine's tables.
+func (e *Engine) Observe(ctx context.Context) (plan.Observation, error) {
+	return plan.Observed(ctx, &Engine{Pipeline: e.Pipeline, Catalog: e.Catalog})
+}
+
 // Address is engine.schema.
 func (e *Engine) Address() string { return plan.EngineAddress }
 
@@ -140,8 +145,8 @@ func (e *Engine) Read(ctx context.Context) (*plan.State, error) {
 	return s, nil
 }
 
-// Judge fills in the statements.
-func (e *Engine) Judge(ctx context.Context, c *plan.Change) error {
+// Assess fills in the statements.
+func (e *Engine) Assess(ctx context.Context, c *plan.Change) error {
 	if c.Want == nil {
 		return e.judgeDelete(ctx, c)
 	}
@@ -277,8 +282,8 @@ ON CONFLICT (name) DO UPDATE SET enabled = excluded.enabled, every = excluded.ev
   table_name = excluded.table_name, description = excluded.description, attribution = excluded.attribution, updated_at = now()`
 }
 
-// Apply creates the schema, or brings it up to this version, and writes the sources. All of it is safe to repeat.
-func (e *Engine) Apply(ctx context.Context, c plan.Change) error {
+// Make creates the schema, or brings it up to this version, and writes the sources. All of it is safe to repeat.
+func (e *Engine) Make(ctx context.Context, c plan.Change) error {
 	if c.Impossible() {
 		return errors.New("prepare the database: it cannot be done, as the plan says")
 	}

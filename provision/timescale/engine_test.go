@@ -131,7 +131,7 @@ func TestEngineDestroyed(t *testing.T) {
 }
 
 // going is a resource that destroy wants gone.
-type going struct{ plan.Resource }
+type going struct{ resource }
 
 func (*going) Want() *plan.State { return nil }
 

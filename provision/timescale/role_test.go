@@ -51,7 +51,7 @@ func roleConverges(t *testing.T, w *scene) {
 	r := w.roleOf(x)
 	c := w.apply(r)
 	w.expect(c, plan.Create, []string{"login:  -> false (intent)"})
-	if err := r.Apply(t.Context(), c); err != nil {
+	if err := r.Make(t.Context(), c); err != nil {
 		t.Errorf("apply again: %v", err)
 	}
 	name, db := pg.Ident(x.Name), pg.Ident(w.text("SELECT current_database()::text"))
@@ -165,11 +165,11 @@ func roleConverges(t *testing.T, w *scene) {
 	}
 	c = w.apply(gone)
 	w.expect(c, plan.Delete, nil, "CV-R05")
-	if err := gone.Apply(t.Context(), c); err != nil {
+	if err := gone.Make(t.Context(), c); err != nil {
 		t.Errorf("apply again: %v", err)
 	}
 	w.expect(w.see(gone), plan.None, nil)
-	if err := w.roleOf(x).Judge(t.Context(), &plan.Change{Action: plan.None}); err != nil { // nothing to delete, nothing read
+	if err := w.roleOf(x).Assess(t.Context(), &plan.Change{Action: plan.None}); err != nil { // nothing to delete, nothing read
 		t.Error(err)
 	}
 }

@@ -67,7 +67,7 @@ func TestConcurrentIndexWaits(t *testing.T) {
 	t.Parallel()
 	w, table, c, old := slowBuild(t)
 	done := make(chan error, 1)
-	go func() { done <- w.table(table).Apply(t.Context(), c) }()
+	go func() { done <- w.table(table).Make(t.Context(), c) }()
 	w.waits("1")
 	oid, _, _ := strings.Cut(w.text("SELECT "+theIndex), " ")
 	select {
@@ -112,7 +112,7 @@ func TestConcurrentIndexAgain(t *testing.T) {
 	w.waits("1")
 	oid, _, _ := strings.Cut(w.text("SELECT "+theIndex), " ")
 	second := make(chan error, 1)
-	go func() { second <- w.table(table).Apply(t.Context(), c) }()
+	go func() { second <- w.table(table).Make(t.Context(), c) }()
 	w.waits("2")
 	if err := old.Rollback(t.Context()); err != nil {
 		t.Fatal(err)
@@ -129,7 +129,7 @@ func TestConcurrentIndexAgain(t *testing.T) {
 
 	t.Log("the first session was killed")
 	w.exec(`UPDATE pg_index SET indisvalid = false WHERE indexrelid = '"the ""v"""'::regclass`)
-	if err := w.table(table).Apply(t.Context(), c); err != nil {
+	if err := w.table(table).Make(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}
 	if have := w.text("SELECT " + theIndex); have == oid+" true" || !strings.HasSuffix(have, " true") {
@@ -141,7 +141,7 @@ func TestConcurrentIndexAgain(t *testing.T) {
 
 	t.Log("another table took the name since the plan")
 	w.exec(`DROP INDEX "the ""v"""; CREATE INDEX "the ""v""" ON small (a)`)
-	if err := w.table(table).Apply(t.Context(), c); err == nil || !strings.Contains(err.Error(), "belongs to something else") {
+	if err := w.table(table).Make(t.Context(), c); err == nil || !strings.Contains(err.Error(), "belongs to something else") {
 		t.Errorf("applied: %v", err)
 	}
 }
@@ -155,7 +155,7 @@ func TestConcurrentIndexStaysInvalid(t *testing.T) {
 	}
 	w.exec(`CREATE FUNCTION spoil() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN UPDATE pg_index SET indisvalid = false WHERE indexrelid = to_regclass('"the ""v"""'); END $$;
 		CREATE EVENT TRIGGER spoil ON ddl_command_end WHEN TAG IN ('CREATE INDEX') EXECUTE FUNCTION spoil()`)
-	if err := w.table(table).Apply(t.Context(), c); err == nil || !strings.Contains(err.Error(), "is invalid after it was built") {
+	if err := w.table(table).Make(t.Context(), c); err == nil || !strings.Contains(err.Error(), "is invalid after it was built") {
 		t.Errorf("applied: %v", err)
 	}
 }

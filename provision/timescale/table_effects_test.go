@@ -88,8 +88,8 @@ func TestTableOfAnotherEdition(t *testing.T) {
 		t.Fatal(err)
 	}
 	last := w.ledger[r.Address()]
-	c := plan.New(r, &last, true, live)
-	if err := r.Judge(t.Context(), &c); err != nil {
+	c := compared(r, &last, true, live)
+	if err := r.Assess(t.Context(), &c); err != nil {
 		t.Fatal(err)
 	}
 	notes := strings.Join(c.Notes, "\n")

@@ -70,7 +70,7 @@ func TestTableWithoutRows(t *testing.T) {
 	s.PrimaryKey = []string{"time"}
 	c := w.plan(w.table(s))
 	w.exec("INSERT INTO m (time, source, bid, ask) VALUES (now(), 'a', 1, 1)")
-	if err := w.table(s).Apply(t.Context(), c); err != nil {
+	if err := w.table(s).Make(t.Context(), c); err != nil {
 		t.Errorf("apply over new rows: %v", err)
 	}
 	if n := w.text("SELECT count(*)::text FROM m"); n != "1" {
@@ -349,16 +349,16 @@ func TestTableFeatures(t *testing.T) {
 	if _, err := apache.Read(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	c = plan.New(apache, nil, false, nil)
-	if err := apache.Judge(t.Context(), &c); err != nil {
+	c = compared(apache, nil, false, nil)
+	if err := apache.Assess(t.Context(), &c); err != nil {
 		t.Fatal(err)
 	}
 	if strings.Join(codes(c), " ") != "CV-T24" || len(c.Findings) != 2 {
 		t.Errorf("%+v", c.Findings)
 	}
 	w.cat.Pipeline.Database.OnMissing = "degrade"
-	c = plan.New(apache, nil, false, nil)
-	if err := apache.Judge(t.Context(), &c); err != nil {
+	c = compared(apache, nil, false, nil)
+	if err := apache.Assess(t.Context(), &c); err != nil {
 		t.Fatal(err)
 	}
 	_, retention := c.Diff("retention")
@@ -440,7 +440,7 @@ func TestTableLocked(t *testing.T) {
 		t.Errorf("%q %q", c.Notes, c.Steps)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond) //nolint:forbidigo // it ends with its context
-	if err := w.table(s).Apply(ctx, c); err == nil {
+	if err := w.table(s).Make(ctx, c); err == nil {
 		t.Error("applied under the lock")
 	}
 	cancel()
@@ -450,7 +450,7 @@ func TestTableLocked(t *testing.T) {
 	}
 	// The lock comes free after a first try has ended without it.
 	done := make(chan error, 1)
-	go func() { done <- w.table(s).Apply(t.Context(), c) }()
+	go func() { done <- w.table(s).Make(t.Context(), c) }()
 	for _, waiting := range []string{"true", "false"} {
 		testkit.Eventually(t, func() error {
 			if got := w.text("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'm'::regclass)::text"); got != waiting {

@@ -37,7 +37,7 @@ func TestTypeChangeTellsWhatIsRewritten(t *testing.T) {
 			}
 			file := "SELECT pg_relation_filenode('%s')::text"
 			table, index := w.text(fmt.Sprintf(file, name)), w.text(fmt.Sprintf(file, name+"_v"))
-			if err := w.table(s).Apply(t.Context(), c); err != nil {
+			if err := w.table(s).Make(t.Context(), c); err != nil {
 				t.Errorf("%s to %s: %v", from, to, err)
 				continue
 			}

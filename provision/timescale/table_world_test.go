@@ -97,7 +97,7 @@ func (w *tableWorld) text(sql string) (out string) {
 	return out
 }
 
-func (w *tableWorld) plan(r plan.Resource) plan.Change {
+func (w *tableWorld) plan(r resource) plan.Change {
 	w.t.Helper()
 	w.cat.Reset()
 	live, err := r.Read(w.t.Context())
@@ -109,23 +109,23 @@ func (w *tableWorld) plan(r plan.Resource) plan.Change {
 	if ours {
 		last = &state
 	}
-	c := plan.New(r, last, ours, live)
+	c := compared(r, last, ours, live)
 	c.Findings = nil // whose an object is, is not what these tests are about
-	if err := r.Judge(w.t.Context(), &c); err != nil {
+	if err := r.Assess(w.t.Context(), &c); err != nil {
 		w.t.Fatalf("%s: %v", r.Address(), err)
 	}
 	return c
 }
 
 // apply plans, applies, and demands that the next plan is empty and that a second apply does no harm.
-func (w *tableWorld) apply(r plan.Resource) plan.Change {
+func (w *tableWorld) apply(r resource) plan.Change {
 	w.t.Helper()
 	c := w.plan(r)
 	if c.Impossible() {
 		w.t.Fatalf("%s is impossible: %+v", c.Address, c.Findings)
 	}
 	for range 2 {
-		if err := r.Apply(w.t.Context(), c); err != nil {
+		if err := r.Make(w.t.Context(), c); err != nil {
 			w.t.Fatalf("%v\n%s", err, strings.Join(c.Steps, ";\n"))
 		}
 	}

@@ -14,7 +14,6 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/schema"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
-	"github.com/cryptoviz/cryptoviz/provision/plan"
 	"github.com/cryptoviz/cryptoviz/provision/timescale/ddl"
 	"github.com/cryptoviz/cryptoviz/provision/timescale/role"
 	"github.com/cryptoviz/cryptoviz/provision/timescale/view"
@@ -110,7 +109,7 @@ func adopts(t *testing.T, w *scene, aggregates bool) {
 	add(role.Block(t.Context(), w.catalog, reader))
 	t.Log(text.String())
 	*w.p = *declared(t, text.String())
-	resources := []plan.Resource{w.roleOf(w.p.Roles[0])}
+	resources := []resource{w.roleOf(w.p.Roles[0])}
 	for _, v := range w.p.Views {
 		resources = append(resources, w.view(v))
 	}

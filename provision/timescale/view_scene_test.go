@@ -118,7 +118,7 @@ func (w *scene) text(sql string, args ...any) string {
 }
 
 // plan reads, compares and judges as the command does.
-func (w *scene) plan(r plan.Resource) plan.Change {
+func (w *scene) plan(r resource) plan.Change {
 	w.t.Helper()
 	live, err := r.Read(w.t.Context())
 	if err != nil {
@@ -129,30 +129,30 @@ func (w *scene) plan(r plan.Resource) plan.Change {
 	if ours {
 		last = &s
 	}
-	c := plan.New(r, last, ours, live)
+	c := compared(r, last, ours, live)
 	c.Findings = nil // whose an object is, is not what these tests are about
-	if err := r.Judge(w.t.Context(), &c); err != nil {
+	if err := r.Assess(w.t.Context(), &c); err != nil {
 		w.t.Fatalf("judge %s: %v", r.Address(), err)
 	}
 	return c
 }
 
 // see plans anew.
-func (w *scene) see(r plan.Resource) plan.Change {
+func (w *scene) see(r resource) plan.Change {
 	w.t.Helper()
 	w.catalog.Reset()
 	return w.plan(r)
 }
 
 // apply plans anew and applies, writes the ledger, and wants the plan after it to be empty.
-func (w *scene) apply(r plan.Resource) plan.Change {
+func (w *scene) apply(r resource) plan.Change {
 	w.t.Helper()
 	c := w.see(r)
 	if c.Impossible() {
 		w.t.Fatalf("%s is impossible: %v", c.Address, c.Findings)
 	}
 	if c.Changes() {
-		if err := r.Apply(w.t.Context(), c); err != nil {
+		if err := r.Make(w.t.Context(), c); err != nil {
 			w.t.Fatalf("%v\nsteps:\n%s", err, strings.Join(c.Steps, ";\n"))
 		}
 	}
@@ -164,7 +164,7 @@ func (w *scene) apply(r plan.Resource) plan.Change {
 }
 
 // mark writes the ledger.
-func (w *scene) mark(r plan.Resource) {
+func (w *scene) mark(r resource) {
 	if want := r.Want(); want != nil {
 		last := w.last[r.Address()]
 		record := (&plan.Change{Want: want, Last: &last}).Recorded()

@@ -38,7 +38,7 @@ func viewConverges(t *testing.T, w *scene) {
 	if len(c.Steps) != 4 || c.Steps[0] != "BEGIN" || !strings.HasPrefix(c.Steps[2], `CREATE OR REPLACE VIEW "latest" AS`) {
 		t.Errorf("steps %q", c.Steps)
 	}
-	if err := r.Apply(t.Context(), c); err != nil {
+	if err := r.Make(t.Context(), c); err != nil {
 		t.Errorf("apply again: %v", err)
 	}
 	if n := w.text("SELECT count(*)::text FROM latest"); n != "1" {
@@ -84,7 +84,7 @@ func viewConverges(t *testing.T, w *scene) {
 	v.Query = "SELECT time, source AS name, price FROM ticks"
 	c = w.apply(r)
 	w.expect(c, plan.Replace, []string{"query: SQL -> SQL (intent)"}, "CV-V04")
-	if err := r.Apply(t.Context(), c); err != nil {
+	if err := r.Make(t.Context(), c); err != nil {
 		t.Errorf("apply again: %v", err)
 	}
 	if have := w.text(`SELECT has_table_privilege($1, 'latest', 'SELECT') || ' ' || has_column_privilege($1, 'latest', 'price', 'SELECT') || ' ' || col_description('latest'::regclass, 3) || ' ' ||
@@ -192,7 +192,7 @@ func TestViewAdoptsAndRefuses(t *testing.T) {
 			if len(change.Findings) != 1 || change.Findings[0].Code != "CV-V02" || !strings.HasPrefix(change.Findings[0].Text, c.want) || len(change.Steps) > 0 {
 				t.Errorf("%s", show(change))
 			}
-			if err := w.view(bad).Apply(t.Context(), change); err == nil {
+			if err := w.view(bad).Make(t.Context(), change); err == nil {
 				t.Error("an impossible change was applied")
 			}
 		})

@@ -17,8 +17,8 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/timescale/ddl"
 )
 
-// Judge completes the change.
-func (r *Role) Judge(ctx context.Context, c *plan.Change) error {
+// Assess completes the change.
+func (r *Role) Assess(ctx context.Context, c *plan.Change) error {
 	if c.Want == nil && c.Action != plan.Delete { // there is none
 		return nil
 	}
@@ -313,8 +313,8 @@ func (r *Role) judgeDelete(ctx context.Context, c *plan.Change, l *catalog.Role)
 	return nil
 }
 
-// Apply carries out the steps. The password's verifier takes the place that the plan left for it.
-func (r *Role) Apply(ctx context.Context, c plan.Change) error {
+// Make carries out the steps. The password's verifier takes the place that the plan left for it.
+func (r *Role) Make(ctx context.Context, c plan.Change) error {
 	steps, verifier := slices.Clone(c.Steps), ""
 	if slices.ContainsFunc(steps, func(s string) bool { return strings.Contains(s, hiddenSecret) }) {
 		salt, err := (&ledger.Ledger{DB: r.Queries.Catalog.DB}).Salt(ctx)

@@ -32,6 +32,11 @@ type Role struct {
 	on    []string // of a role that goes: what it has privileges on
 }
 
+// Observe reads the role.
+func (r *Role) Observe(ctx context.Context) (plan.Observation, error) {
+	return plan.Observed(ctx, &Role{Queries: r.Queries, Spec: r.Spec, Removed: r.Removed})
+}
+
 func (r *Role) name() string {
 	if r.Spec == nil {
 		return r.Removed.Name

@@ -36,8 +36,8 @@ func (d *tableDiff) step(p ddl.Phase, heavy bool, format string, args ...any) {
 // quoted is the quoted name.
 func (d *tableDiff) quoted() string { return pg.Ident(d.t.name()) }
 
-// Judge completes a change: what it costs, whether the server would do it, and with which statements.
-func (t *Table) Judge(ctx context.Context, c *plan.Change) error {
+// Assess completes a change: what it costs, whether the server would do it, and with which statements.
+func (t *Table) Assess(ctx context.Context, c *plan.Change) error {
 	d := &tableDiff{t: t, change: c}
 	if err := d.prepare(ctx); err != nil || c.Action == plan.None || c.Impossible() {
 		return err
@@ -96,7 +96,7 @@ func newChange(t *Table, last map[string]plan.State, live *plan.State) plan.Chan
 	if ours {
 		was = &state
 	}
-	return plan.New(t, was, ours, live)
+	return plan.New(t, plan.Observation{Live: live, Want: t.Want(), DependsOn: t.DependsOn()}, was, ours)
 }
 
 // prepare finds what the change costs, and its steps in order.

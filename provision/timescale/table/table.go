@@ -30,6 +30,11 @@ type Table struct {
 	group *ddl.Group // what it changes together with
 }
 
+// Observe reads the table.
+func (t *Table) Observe(ctx context.Context) (plan.Observation, error) {
+	return plan.Observed(ctx, &Table{Catalog: t.Catalog, Queries: t.Queries, Spec: t.Spec, Removed: t.Removed, Now: t.Now})
+}
+
 func (t *Table) name() string {
 	if t.Spec == nil {
 		return t.Removed.Name
@@ -298,9 +303,9 @@ func (t *Table) state(r *catalog.Relation, renames map[string]string) *plan.Stat
 	return s
 }
 
-// Apply carries out the statements of a change: all in one transaction, and after it those that cannot be in one. Done already,
+// Make carries out the statements of a change: all in one transaction, and after it those that cannot be in one. Done already,
 // by an earlier call or another instance, is no error.
-func (t *Table) Apply(ctx context.Context, c plan.Change) error {
+func (t *Table) Make(ctx context.Context, c plan.Change) error {
 	if c.Impossible() {
 		return fmt.Errorf("change table %s: it cannot be done, as the plan says", t.name())
 	}

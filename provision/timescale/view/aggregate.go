@@ -16,7 +16,7 @@ import (
 
 // Aggregate is the resource of one aggregate block: a continuous aggregate of TimescaleDB with its policies.
 //
-// Apply makes it WITH NO DATA, together with its policies, in one transaction. The first refresh comes after that, outside of
+// Make makes it WITH NO DATA, together with its policies, in one transaction. The first refresh comes after that, outside of
 // a transaction as TimescaleDB wants it, and over all data of the source: a policy only ever looks at its window. When it
 // fails, Apply fails, the aggregate stays, and the next plan finds it empty and refreshes again.
 type Aggregate struct {
@@ -27,6 +27,11 @@ type Aggregate struct {
 	query string     // as the server writes it, known after Read
 	reads []string   // of an aggregate that goes
 	group *ddl.Group // what it changes together with
+}
+
+// Observe reads the aggregate.
+func (a *Aggregate) Observe(ctx context.Context) (plan.Observation, error) {
+	return plan.Observed(ctx, &Aggregate{Queries: a.Queries, Spec: a.Spec, Removed: a.Removed})
 }
 
 func (a *Aggregate) name() string {
@@ -196,8 +201,8 @@ func describeJob(j *catalog.Job) string {
 	return j.Proc
 }
 
-// Apply carries out the steps. All of them may be repeated; a column that is there already is no error.
-func (a *Aggregate) Apply(ctx context.Context, c plan.Change) error {
+// Make carries out the steps. All of them may be repeated; a column that is there already is no error.
+func (a *Aggregate) Make(ctx context.Context, c plan.Change) error {
 	if err := a.countAgain(ctx, c); err != nil {
 		return err
 	}
@@ -223,7 +228,7 @@ func (a *Aggregate) countAgain(ctx context.Context, c plan.Change) error {
 	if again.Action == plan.Replace {
 		again.Action = plan.Update
 	}
-	if err := a.Judge(ctx, &again); err != nil {
+	if err := a.Assess(ctx, &again); err != nil {
 		return fmt.Errorf("count again what is lost of %s: %w", c.Address, err)
 	}
 	for _, f := range again.Findings {

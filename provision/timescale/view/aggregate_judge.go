@@ -18,8 +18,8 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/timescale/shadow"
 )
 
-// Judge completes the change.
-func (a *Aggregate) Judge(ctx context.Context, c *plan.Change) error {
+// Assess completes the change.
+func (a *Aggregate) Assess(ctx context.Context, c *plan.Change) error {
 	caps, err := a.Queries.Catalog.Capabilities(ctx)
 	if err != nil {
 		return err

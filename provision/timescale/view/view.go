@@ -25,6 +25,11 @@ type View struct {
 	group *ddl.Group // what it changes together with
 }
 
+// Observe reads the view.
+func (v *View) Observe(ctx context.Context) (plan.Observation, error) {
+	return plan.Observed(ctx, &View{Queries: v.Queries, Spec: v.Spec, Removed: v.Removed})
+}
+
 func (v *View) name() string {
 	if v.Spec == nil {
 		return v.Removed.Name
@@ -109,8 +114,8 @@ func (v *View) Read(ctx context.Context) (*plan.State, error) {
 	return out, nil
 }
 
-// Judge completes the change.
-func (v *View) Judge(ctx context.Context, c *plan.Change) error {
+// Assess completes the change.
+func (v *View) Assess(ctx context.Context, c *plan.Change) error {
 	if c.Action == plan.None && (v.group == nil || c.Live == nil) {
 		return nil
 	}
@@ -291,7 +296,7 @@ func (v *View) judgeDelete(ctx context.Context, c *plan.Change, l *catalog.View)
 	return nil
 }
 
-// Apply carries out the steps. All of them may be repeated.
-func (v *View) Apply(ctx context.Context, c plan.Change) error {
+// Make carries out the steps. All of them may be repeated.
+func (v *View) Make(ctx context.Context, c plan.Change) error {
 	return ddl.Apply(ctx, v.Queries.Catalog.DB, c)
 }
