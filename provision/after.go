@@ -10,21 +10,23 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
-// states reads all objects of one kind of system that are in the ledger or were just made.
-func (w *World) states(ctx context.Context, wanted func(address string) bool) (map[string]*plan.State, error) {
-	found := make([]*plan.State, len(w.Resources))
-	failed := make([]error, len(w.Resources))
+// states reads objects again: the live ones by address, without those that cannot be read.
+func states(ctx context.Context, resources []plan.Resource) (map[string]*plan.State, error) {
+	found := make([]*plan.State, len(resources))
+	failed := make([]error, len(resources))
 	group := errgroup.Group{}
 	group.SetLimit(parallel)
-	for i, r := range w.Resources {
-		if wanted(r.Address()) {
-			group.Go(func() error { o, err := r.Observe(ctx); found[i], failed[i] = o.Live, err; return nil })
-		}
+	for i, r := range resources {
+		group.Go(func() error {
+			o, err := r.Observe(ctx)
+			found[i], failed[i] = o.Live, err
+			return nil
+		})
 	}
 	_ = group.Wait()
 	out := map[string]*plan.State{}
-	for i, r := range w.Resources {
-		if wanted(r.Address()) && failed[i] == nil {
+	for i, r := range resources {
+		if failed[i] == nil {
 			out[r.Address()] = found[i]
 		}
 	}
@@ -58,21 +60,28 @@ func carried(last plan.State, before, after *plan.State) *plan.State {
 }
 
 // consequences writes down what the changes of this apply did to other objects, and which objects it made.
-func (run *applying) consequences(ctx context.Context, before map[string]*plan.State) error {
+func (run *applying) consequences(ctx context.Context, b *baseline, before plan.Plan) error {
 	made := map[string]bool{}
+	touched := false
 	for address, o := range run.outcome {
 		if c := run.changes[address]; o == Done && c.Changes() {
 			made[address] = true
+			touched = touched || dependent(address)
 		}
 	}
-	touched := slices.ContainsFunc(run.Resources, func(r plan.Resource) bool { return made[r.Address()] && dependent(r.Address()) })
-	after, err := run.states(ctx, func(address string) bool {
-		return made[address] && run.changes[address].Action != plan.Delete || touched && dependent(address)
+	live := map[string]*plan.State{}
+	for _, c := range before.Changes {
+		live[c.Address] = c.Live
+	}
+	again := slices.DeleteFunc(run.stack.resources(run.stack.objects(), b.last), func(r plan.Resource) bool {
+		address := r.Address()
+		return !(made[address] && run.changes[address].Action != plan.Delete || touched && dependent(address))
 	})
+	after, err := states(ctx, again)
 	if err != nil || len(after) == 0 {
 		return err
 	}
-	rows, err := run.Ledger.Entries(ctx)
+	rows, err := run.stack.Ledger.Entries(ctx)
 	if err != nil {
 		return err
 	}
@@ -88,7 +97,7 @@ func (run *applying) consequences(ctx context.Context, before map[string]*plan.S
 				next.ID = is.ID
 			}
 		} else {
-			was, known := before[address]
+			was, known := live[address]
 			if !known {
 				continue
 			}
@@ -96,9 +105,9 @@ func (run *applying) consequences(ctx context.Context, before map[string]*plan.S
 		}
 		switch {
 		case next == nil:
-			err = run.Ledger.Forget(ctx, address)
+			err = run.stack.Ledger.Forget(ctx, address)
 		case next.ID != row.ID || next.Fingerprint() != row.Fingerprint():
-			err = run.Ledger.Put(ctx, address, ledger.Entry{State: *next, Server: entry.Server}, run.opt.By, run.opt.Version)
+			err = run.stack.Ledger.Put(ctx, address, ledger.Entry{State: *next, Server: entry.Server}, run.opt.By, run.opt.Version)
 		}
 		if err != nil {
 			return err

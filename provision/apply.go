@@ -1,6 +1,7 @@
 package provision
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -70,21 +71,21 @@ func (r Result) complete() bool { return r.Outcome == Left || r.Outcome == Done 
 var ErrIncomplete = errors.New("not everything was applied")
 
 // Apply makes what a plan that was just shown says. It is the agreement that was never written down.
-func (w *World) Apply(ctx context.Context, p plan.Plan, opt Options) ([]Result, error) {
-	return w.ApplyAgreed(ctx, plan.Agree(p), opt)
+func (s *Stack) Apply(ctx context.Context, p plan.Plan, opt Options) ([]Result, error) {
+	return s.ApplyAgreed(ctx, plan.Agree(p), opt)
 }
 
 // ApplyAgreed does what was agreed to, under the advisory lock. It plans again from pipeline.hcl and the servers, and makes the
 // changes that this second plan finds, each only if the agreement covers it: one that changed since is refused, and so is what
 // depends on it; the others go on. Nothing that the agreement says is ever executed. Interrupted at any point, the next apply
 // continues.
-func (w *World) ApplyAgreed(ctx context.Context, a plan.Agreement, opt Options) ([]Result, error) {
-	ctx, release, err := w.lock(ctx)
+func (s *Stack) ApplyAgreed(ctx context.Context, a plan.Agreement, opt Options) ([]Result, error) {
+	ctx, release, err := s.lock(ctx)
 	if err != nil {
 		return nil, lost(err)
 	}
 	defer release()
-	results, err := w.applyLocked(ctx, a, opt)
+	results, err := s.applyLocked(ctx, a, opt)
 	if cause := context.Cause(ctx); cause != nil && err != nil && !errors.Is(err, ErrIncomplete) {
 		return results, cause // interrupted, or the lock is lost: whatever failed by it says only "context canceled"
 	}
@@ -92,22 +93,19 @@ func (w *World) ApplyAgreed(ctx context.Context, a plan.Agreement, opt Options) 
 }
 
 // applyLocked is ApplyAgreed once the lock is held.
-func (w *World) applyLocked(ctx context.Context, a plan.Agreement, opt Options) ([]Result, error) {
-	for _, s := range w.Systems {
-		s.Reset()
-	}
-	fresh, err := w.Plan(ctx)
+func (s *Stack) applyLocked(ctx context.Context, a plan.Agreement, opt Options) ([]Result, error) {
+	b, fresh, err := s.plan(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if w.refused != nil {
-		return nil, w.refused // the ledger takes nothing either
+	if b.refused != nil {
+		return nil, b.refused // the ledger takes nothing either
 	}
 	if err := CheckServers(a, fresh, opt.Moved); err != nil {
 		return nil, err
 	}
 	run := &applying{
-		World: w, opt: opt, outcome: map[string]Outcome{}, changes: map[string]plan.Change{},
+		stack: s, opt: opt, outcome: map[string]Outcome{}, changes: map[string]plan.Change{},
 		kept: map[string]Result{}, servers: fresh.Servers,
 	}
 	todo := run.compare(ctx, a, fresh)
@@ -117,10 +115,6 @@ func (w *World) applyLocked(ctx context.Context, a plan.Agreement, opt Options) 
 	for _, c := range todo {
 		run.changes[c.Address] = c
 	}
-	before, err := w.states(ctx, dependent)
-	if err != nil {
-		return nil, err
-	}
 	for _, level := range levels(todo) {
 		group := errgroup.Group{}
 		group.SetLimit(parallel)
@@ -129,22 +123,30 @@ func (w *World) applyLocked(ctx context.Context, a plan.Agreement, opt Options) 
 		}
 		_ = group.Wait()
 	}
-	for _, s := range w.Systems {
-		s.Reset()
-	}
-	if ctx.Err() != nil {
-		return run.results, ctx.Err()
-	}
-	if err := run.consequences(ctx, before); err != nil {
-		return run.results, err
-	}
-	if err := w.Ledger.FillIn(ctx, fresh.Servers); err != nil {
+	if err := run.finish(ctx, b, fresh); err != nil {
 		return run.results, err
 	}
 	if slices.ContainsFunc(run.results, func(r Result) bool { return !r.complete() }) {
 		return run.results, ErrIncomplete
 	}
 	return run.results, nil
+}
+
+// finish brings the ledger up to date after the changes; also after an interruption, unless another apply may have begun.
+func (run *applying) finish(ctx context.Context, b *baseline, before plan.Plan) error {
+	interrupted := ctx.Err()
+	if interrupted != nil {
+		if errors.Is(context.Cause(ctx), ledger.ErrLockLost) {
+			return interrupted
+		}
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), ledgerTime)
+		defer cancel()
+	}
+	if err := run.consequences(ctx, b, before); err != nil {
+		return cmp.Or(interrupted, err)
+	}
+	return cmp.Or(interrupted, run.stack.Ledger.FillIn(ctx, before.Servers))
 }
 
 // CheckServers refuses an agreement of other servers, and servers that are not those of the last apply, unless they moved on
@@ -171,7 +173,7 @@ func CheckServers(a plan.Agreement, fresh plan.Plan, moved []string) error {
 }
 
 type applying struct {
-	*World
+	stack   *Stack
 	opt     Options
 	servers plan.Servers
 	changes map[string]plan.Change
@@ -367,10 +369,10 @@ func (run *applying) record(ctx context.Context, c plan.Change) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ledgerTime)
 	defer cancel()
 	if c.Want == nil {
-		return lost(run.Ledger.Forget(ctx, c.Address))
+		return lost(run.stack.Ledger.Forget(ctx, c.Address))
 	}
 	e := ledger.Entry{State: c.Recorded(), Server: run.servers.Place(c.Address)}
-	return lost(run.Ledger.Put(ctx, c.Address, e, run.opt.By, run.opt.Version))
+	return lost(run.stack.Ledger.Put(ctx, c.Address, e, run.opt.By, run.opt.Version))
 }
 
 func (run *applying) forbidden(ctx context.Context, c plan.Change) string {

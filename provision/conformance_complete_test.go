@@ -91,11 +91,11 @@ func TestConformanceIsComplete(t *testing.T) {
 		one.Elem().FieldByName("Name").SetString("x")
 		p := &spec.Pipeline{Grafana: &spec.Grafana{URL: "http://localhost:1", Auth: spec.NewSecret("x")}}
 		reflect.ValueOf(p).Elem().Field(i).Set(reflect.Append(reflect.Zero(f.Type), one))
-		w, err := provision.NewWorld(p, provision.Clients{Kafka: client(t, "localhost:1")})
+		w, err := provision.NewStack(p, provision.Clients{Kafka: client(t, "localhost:1")})
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, r := range w.Resources {
+		for _, r := range w.Resources() {
 			if kind, _, _ := strings.Cut(r.Address(), "."); !kinds[kind] {
 				t.Errorf("%s: no subject is a %s", f.Name, kind)
 			}

@@ -206,10 +206,7 @@ func (c *conformance) remove(nothing []string) {
 	c.t.Helper()
 	what, w := c.kind+", removed", c.open()
 	if c.engine() {
-		var err error
-		if w, err = w.Destroying(c.t.Context(), nil); err != nil {
-			c.t.Fatal(err)
-		}
+		w = w.Destroying(nil)
 	} else {
 		files := c.without()
 		files["pipeline.hcl"] += "removed {\n  object = " + c.subject.address + "\n}\n"
@@ -296,7 +293,7 @@ func (c *conformance) refuses(what string, found plan.Plan, before []string) boo
 }
 
 // leaves wants apply to skip the subject, and to change nothing.
-func (c *conformance) leaves(what string, w *provision.World, found plan.Plan, before []string, allow ...plan.Consent) {
+func (c *conformance) leaves(what string, w *provision.Stack, found plan.Plan, before []string, allow ...plan.Consent) {
 	c.t.Helper()
 	results, _ := w.Apply(c.t.Context(), found, provision.Options{Allow: allow, By: "test", Version: "0"})
 	if r := outcomes(results)[c.address]; r.Outcome != provision.Skipped {
@@ -313,7 +310,7 @@ func (c *conformance) do(what string, found plan.Plan, before []string) {
 }
 
 // agreed applies with consent; without it, what destroys is left alone.
-func (c *conformance) agreed(what string, w *provision.World, found plan.Plan, before []string) {
+func (c *conformance) agreed(what string, w *provision.Stack, found plan.Plan, before []string) {
 	c.t.Helper()
 	if x, there := changes(found)[c.address]; there && x.Class() == plan.Destroys {
 		c.leaves(what+" without consent", w, found, before)

@@ -23,12 +23,9 @@ func withGrafana(t *testing.T) (*world, *grafanatest.Server) {
 }
 
 // destroying plans to delete all.
-func (w *world) destroying() (*provision.World, plan.Plan) {
+func (w *world) destroying() (*provision.Stack, plan.Plan) {
 	w.t.Helper()
-	going, err := w.open().Destroying(w.t.Context(), nil)
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	going := w.open().Destroying(nil)
 	found, err := going.Plan(w.t.Context())
 	if err != nil {
 		w.t.Fatal(err)

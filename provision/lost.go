@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -41,14 +40,4 @@ func lostBy(address string, err error) error {
 		return lost(err)
 	}
 	return err
-}
-
-func inGrafana(address string) bool {
-	kind, _, _ := strings.Cut(address, ".")
-	return slices.Contains([]string{"folder", "datasource", "dashboard", "alert"}, kind)
-}
-
-func inDatabase(address string) bool {
-	kind, _, _ := strings.Cut(address, ".")
-	return slices.Contains([]string{"engine", "table", "view", "aggregate", "role"}, kind)
 }

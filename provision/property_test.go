@@ -265,10 +265,7 @@ func (l *lab) destroy(empty []string) {
 		kind, name, _ := strings.Cut(address, ".")
 		l.p.Removed = append(l.p.Removed, &spec.Removed{Kind: kind, Name: name})
 	}
-	w, err := l.open().Destroying(l.t.Context(), nil)
-	if err != nil {
-		l.t.Fatal(err)
-	}
+	w := l.open().Destroying(nil)
 	found, err := w.Plan(l.t.Context())
 	if err != nil || len(found.Errors) > 0 {
 		l.t.Fatalf("%v %+v", err, found.Errors)

@@ -12,9 +12,8 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
-// System is a snapshot of one system that its resources share: read at once in few requests.
+// System is a snapshot of one system that its resources share: read on first use, in few requests.
 type System interface {
-	Reset()
 	// Describe tells what was read, where, and in how many requests.
 	Describe() plan.Read
 	// Unmanaged lists the addresses of objects that are there and that pipeline.hcl does not declare.
@@ -32,50 +31,31 @@ type Ledger interface {
 	FillIn(ctx context.Context, s plan.Servers) error
 }
 
-// prepare reads what the last apply set, and whether the database can be planned for.
-func (w *World) prepare(ctx context.Context) error {
-	if err := w.readLedger(ctx); err != nil {
-		return err
-	}
-	_, err := w.catalog.Capabilities(ctx)
-	return err
+// Plan reads every object and compares. It changes nothing. What cannot be read is in Plan.Errors, and hides nothing else.
+func (s *Stack) Plan(ctx context.Context) (plan.Plan, error) {
+	_, p, err := s.plan(ctx)
+	return p, err
 }
 
-// Plan reads every object and compares. It changes nothing. What cannot be read is in Plan.Errors, and does not hide the rest.
-func (w *World) Plan(ctx context.Context) (plan.Plan, error) {
-	var out plan.Plan
-	var refused error // the database answers, and cannot be planned for: the other systems can
-	if err := w.prepare(ctx); err != nil {
-		if refused = err; w.last == nil || lost(err).Error() != err.Error() || ctx.Err() != nil {
-			return out, lost(err)
-		}
+func (s *Stack) plan(ctx context.Context) (*baseline, plan.Plan, error) {
+	b, err := s.loadBaseline(ctx)
+	if err != nil {
+		return nil, plan.Plan{}, lost(err)
 	}
-	w.refused = refused
-	last := w.last
-	out.Servers, out.Moved, out.Notes = w.servers, w.movedServers(), w.notes
-	changes := make([]plan.Change, len(w.Resources))
-	failed := make([]error, len(w.Resources))
+	out := plan.Plan{Servers: b.servers, Moved: b.moved(), Notes: b.notes}
+	changes := make([]plan.Change, len(b.resources))
+	failed := make([]error, len(b.resources))
 	group := errgroup.Group{}
 	group.SetLimit(parallel)
-	for i, r := range w.Resources {
-		group.Go(func() error {
-			if refused != nil && inDatabase(r.Address()) {
-				failed[i] = refused
-				return nil
-			}
-			changes[i], failed[i] = w.one(ctx, r)
-			if there := w.elsewhere[r.Address()]; there != "" && failed[i] == nil {
-				changes[i].Note("last applied on %s", there)
-			}
-			return nil
-		})
+	for i, r := range b.resources {
+		group.Go(func() error { changes[i], failed[i] = b.assess(ctx, r); return nil })
 	}
 	_ = group.Wait()
 	if ctx.Err() != nil {
-		return out, ctx.Err()
+		return b, out, ctx.Err()
 	}
 	declared := map[string]bool{}
-	for i, r := range w.Resources {
+	for i, r := range b.resources {
 		declared[r.Address()] = true
 		if failed[i] != nil {
 			out.Errors = append(out.Errors, plan.ReadError{Address: r.Address(), Text: lostBy(r.Address(), failed[i]).Error()})
@@ -83,37 +63,28 @@ func (w *World) Plan(ctx context.Context) (plan.Plan, error) {
 		}
 		out.Changes = append(out.Changes, changes[i])
 	}
-	for _, s := range w.Systems {
-		names, err := s.Unmanaged(ctx)
+	for _, system := range b.systems() {
+		names, err := system.Unmanaged(ctx)
 		if err != nil && len(out.Errors) == 0 {
-			return out, err
+			return b, out, err
 		}
 		for _, name := range names {
-			if _, managed := last[name]; !managed && !declared[name] {
+			if _, managed := b.last[name]; !managed && !declared[name] {
 				out.Unmanaged = append(out.Unmanaged, name)
 			}
 		}
-		out.Reads = append(out.Reads, s.Describe())
+		out.Reads = append(out.Reads, system.Describe())
 	}
-	for _, address := range slices.Sorted(maps.Keys(last)) {
-		if !declared[address] && (w.leftOut == nil || !inGrafana(address)) {
+	for _, address := range slices.Sorted(maps.Keys(b.last)) {
+		if !declared[address] && (b.leftOut == nil || !inGrafana(address)) {
 			out.Orphans = append(out.Orphans, address)
 		}
 	}
-	if refused == nil {
-		if err := w.checkQueries(ctx, &out); err != nil {
-			return out, lost(err)
+	if b.refused == nil {
+		if err := b.checkQueries(ctx, &out); err != nil {
+			return b, out, lost(err)
 		}
 	}
 	out.Wait()
-	return out, nil
-}
-
-// one assesses one resource.
-func (w *World) one(ctx context.Context, r plan.Resource) (plan.Change, error) {
-	state, managed := w.last[r.Address()]
-	if !managed {
-		return plan.Assess(ctx, r, nil, false)
-	}
-	return plan.Assess(ctx, r, &state, true)
+	return b, out, nil
 }

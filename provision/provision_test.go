@@ -54,9 +54,9 @@ func newWorld(t *testing.T, url string) *world {
 	return w
 }
 
-func (w *world) open() *provision.World {
+func (w *world) open() *provision.Stack {
 	w.t.Helper()
-	out, err := provision.NewWorld(w.p, provision.Clients{Kafka: w.kafka, DB: w.db, Now: time.Now})
+	out, err := provision.NewStack(w.p, provision.Clients{Kafka: w.kafka, DB: w.db, Now: time.Now})
 	if err != nil {
 		w.t.Fatal(err)
 	}

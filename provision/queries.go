@@ -13,21 +13,21 @@ import (
 
 // checkQueries has the server read the SQL of rollups, dashboards and alerts against what the plan will make. What it rejects becomes
 // a finding of the rollup, dashboard or alert: so a dropped column names the panels that read it.
-func (w *World) checkQueries(ctx context.Context, p *plan.Plan) error {
+func (b *baseline) checkQueries(ctx context.Context, p *plan.Plan) error {
 	var changed []string
 	for _, c := range p.Changes {
 		if c.Action == plan.Create || c.Action == plan.Update || c.Action == plan.Replace {
 			changed = append(changed, c.Address)
 		}
 	}
-	checks := w.checks(p)
-	if err := w.queries.Check(ctx, changed, checks); err != nil {
+	checks := b.checks(p)
+	if err := b.queries.Check(ctx, changed, checks); err != nil {
 		return err
 	}
 	for _, c := range checks {
 		switch {
 		case c.Rejected != "":
-			w.rejected(p, c)
+			b.rejected(p, c)
 		case c.Unchecked:
 			for i := range p.Changes {
 				if p.Changes[i].Address == c.Address {
@@ -40,17 +40,17 @@ func (w *World) checkQueries(ctx context.Context, p *plan.Plan) error {
 }
 
 // checks lists the SQL of the plan's rollups, dashboards and alerts.
-func (w *World) checks(p *plan.Plan) (out []*shadow.Check) {
-	for _, r := range w.p.Rollups {
+func (b *baseline) checks(p *plan.Plan) (out []*shadow.Check) {
+	for _, r := range b.pipeline.Rollups {
 		out = append(out, &shadow.Check{Address: "rollup." + r.Name, What: r.QueryAt, SQL: strings.TrimSuffix(strings.TrimSpace(r.Query), ";")})
 	}
-	if w.org == nil {
+	if b.org == nil {
 		return out
 	}
 	declared := func(address string) bool {
 		return slices.ContainsFunc(p.Changes, func(c plan.Change) bool { return c.Address == address && c.Want != nil })
 	}
-	for _, d := range w.p.Dashboards {
+	for _, d := range b.pipeline.Dashboards {
 		address := "dashboard." + d.Name
 		list, err := grafana.SQL(d)
 		if err != nil || !declared(address) {
@@ -62,7 +62,7 @@ func (w *World) checks(p *plan.Plan) (out []*shadow.Check) {
 			}
 		}
 	}
-	for _, a := range w.p.Alerts {
+	for _, a := range b.pipeline.Alerts {
 		if q := grafana.AlertSQL(a); q.Problem == "" && declared("alert."+a.Name) {
 			out = append(out, &shadow.Check{Address: "alert." + a.Name, What: a.QueryAt, SQL: q.SQL})
 		}
@@ -71,7 +71,7 @@ func (w *World) checks(p *plan.Plan) (out []*shadow.Check) {
 }
 
 // rejected adds the finding that the server rejects SQL.
-func (w *World) rejected(p *plan.Plan, check *shadow.Check) {
+func (b *baseline) rejected(p *plan.Plan, check *shadow.Check) {
 	for i := range p.Changes {
 		if p.Changes[i].Address == check.Address {
 			p.Changes[i].Find("CV-Q01", "", "%s: %s", check.What, check.Rejected)
@@ -79,7 +79,7 @@ func (w *World) rejected(p *plan.Plan, check *shadow.Check) {
 		}
 	}
 	c := plan.Change{Address: check.Address, Action: plan.None}
-	for _, r := range w.p.Rollups {
+	for _, r := range b.pipeline.Rollups {
 		if check.Address == "rollup."+r.Name {
 			c.Where = spec.Place(r.Range)
 		}

@@ -89,8 +89,8 @@ func scale(b *testing.B, n int) {
 		b.Fatal(err)
 	}
 	defer kafka.Close()
-	open := func() *provision.World {
-		w, err := provision.NewWorld(p, provision.Clients{Kafka: kafka, DB: db})
+	open := func() *provision.Stack {
+		w, err := provision.NewStack(p, provision.Clients{Kafka: kafka, DB: db})
 		if err != nil {
 			b.Fatal(err)
 		}

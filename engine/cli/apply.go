@@ -70,7 +70,7 @@ The ledger knows which Kafka cluster and which Grafana the last apply was on. On
 				}
 				targets = agreed.Targets
 			}
-			w, err := e.world(cmd.Context())
+			w, err := e.stack(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -164,7 +164,7 @@ func parseMoved(list []string) (out []string, err error) {
 }
 
 // carryOut asks and applies. What cannot be done, or is not consented to, is left out and said.
-func (w *openWorld) carryOut(ctx context.Context, found plan.Plan, agreed plan.Agreement, opt provision.Options, approved bool) error {
+func (w *openStack) carryOut(ctx context.Context, found plan.Plan, agreed plan.Agreement, opt provision.Options, approved bool) error {
 	consents := slices.Concat(agreed.Consents, opt.Allow).AsShown(agreed.Plan().Changes)
 	saved := !agreed.Made.IsZero() // then what changed since is refused, and said
 	doable, only := 0, 0
@@ -238,7 +238,7 @@ func unread(p plan.Plan) error {
 }
 
 // apply makes the changes for a command, tells each one, and reports what was not done.
-func (w *openWorld) apply(ctx context.Context, command string, found plan.Plan, agreed plan.Agreement, opt provision.Options) error {
+func (w *openStack) apply(ctx context.Context, command string, found plan.Plan, agreed plan.Agreement, opt provision.Options) error {
 	started := time.Now()
 	p := &applyProgress{env: w.env, since: map[string]time.Time{}}
 	stop := p.watch()
@@ -286,7 +286,7 @@ func (w *openWorld) apply(ctx context.Context, command string, found plan.Plan, 
 }
 
 // report says, object by object in the plan's order, what was not done and why.
-func (w *openWorld) report(found plan.Plan, results []provision.Result) {
+func (w *openStack) report(found plan.Plan, results []provision.Result) {
 	place := map[string]int{}
 	for i, c := range found.Changes {
 		place[c.Address] = i

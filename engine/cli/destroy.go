@@ -27,7 +27,7 @@ There is no way back. In scripts: --confirm "TEXT", with the text that destroy a
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
-			w, err := e.world(ctx)
+			w, err := e.stack(ctx)
 			if err != nil {
 				return err
 			}
@@ -37,9 +37,7 @@ There is no way back. In scripts: --confirm "TEXT", with the text that destroy a
 					return fmt.Errorf("--target %s: pipeline.hcl declares no such object", units.Clip(address))
 				}
 			}
-			if w.World, err = w.Destroying(ctx, targets); err != nil {
-				return err
-			}
+			w.Stack = w.Destroying(targets)
 			found, err := w.plan(ctx, nil)
 			if err != nil {
 				return err

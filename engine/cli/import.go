@@ -34,7 +34,7 @@ dashboard.UID and alert.UID. Without one: list what exists and pipeline.hcl does
   cryptoviz import topic.legacy_ticks table.trades        how their blocks would look
   cryptoviz import --write topic.legacy_ticks             write the block, and adopt the topic`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			w, err := e.world(cmd.Context())
+			w, err := e.stack(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -72,7 +72,7 @@ dashboard.UID and alert.UID. Without one: list what exists and pipeline.hcl does
 	return c
 }
 
-func (w *openWorld) listUnmanaged(ctx context.Context) error {
+func (w *openStack) listUnmanaged(ctx context.Context) error {
 	found, err := w.plan(ctx, nil)
 	if err != nil {
 		return err
@@ -86,7 +86,7 @@ func (w *openWorld) listUnmanaged(ctx context.Context) error {
 	return unread(found)
 }
 
-func (w *openWorld) blocks(ctx context.Context, addresses []string) ([]provision.Imported, error) {
+func (w *openStack) blocks(ctx context.Context, addresses []string) ([]provision.Imported, error) {
 	var out []provision.Imported
 	for i, address := range addresses {
 		if slices.Contains(addresses[:i], address) {
@@ -106,7 +106,7 @@ func (w *openWorld) blocks(ctx context.Context, addresses []string) ([]provision
 
 // writeBlocks adds blocks to pipeline.hcl and writes their files. Either all of it is done, and the pipeline is valid, or
 // everything is as before.
-func (w *openWorld) writeBlocks(blocks []provision.Imported) (addresses []string, err error) {
+func (w *openStack) writeBlocks(blocks []provision.Imported) (addresses []string, err error) {
 	before, err := os.ReadFile(w.file)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", w.file, err)
@@ -148,7 +148,7 @@ func (w *openWorld) writeBlocks(blocks []provision.Imported) (addresses []string
 
 // adopt sets our mark on objects that agree with their new blocks.
 func (e *env) adopt(ctx context.Context, addresses []string) error {
-	w, err := e.world(ctx)
+	w, err := e.stack(ctx)
 	if err != nil {
 		return err
 	}

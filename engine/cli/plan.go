@@ -49,7 +49,7 @@ explained by: cryptoviz explain CV-K07.`,
 			if len(consents) > 0 && out == "" {
 				return errors.New("--allow belongs to apply, or to plan --out FILE, which keeps it in the file")
 			}
-			w, err := e.world(cmd.Context())
+			w, err := e.stack(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -100,26 +100,26 @@ func (e *env) style(verbose bool) plan.Style {
 	return plan.Style{Width: int(e.width(e.Stdout)), Color: e.color(e.Stdout), Verbose: verbose, Hints: terminal}
 }
 
-// openWorld is a pipeline and the open systems that it lives in.
-type openWorld struct {
+// openStack is a pipeline and the open systems that it lives in.
+type openStack struct {
 	*env
-	*provision.World
+	*provision.Stack
 	p    *spec.Pipeline
 	done func()
 }
 
-func (w *openWorld) close() { w.done() }
+func (w *openStack) close() { w.done() }
 
 // world loads the pipeline and opens its systems.
-func (e *env) world(ctx context.Context) (*openWorld, error) {
+func (e *env) stack(ctx context.Context) (*openStack, error) {
 	p, _, err := e.pipeline()
 	if err != nil {
 		return nil, err
 	}
-	return e.worldOf(ctx, p, time.Now)
+	return e.stackOf(ctx, p, time.Now)
 }
 
-func (e *env) worldOf(ctx context.Context, p *spec.Pipeline, now func() time.Time) (*openWorld, error) {
+func (e *env) stackOf(ctx context.Context, p *spec.Pipeline, now func() time.Time) (*openStack, error) {
 	db, err := e.database(ctx, p)
 	if err != nil {
 		return nil, err
@@ -141,15 +141,15 @@ func (e *env) worldOf(ctx context.Context, p *spec.Pipeline, now func() time.Tim
 		closing()
 		return nil, err
 	}
-	w, err := provision.NewWorld(p, provision.Clients{Kafka: kafka, DB: db, Roles: roles, Now: now})
+	w, err := provision.NewStack(p, provision.Clients{Kafka: kafka, DB: db, Roles: roles, Now: now})
 	if err != nil {
 		closing()
 		return nil, err
 	}
-	return &openWorld{env: e, World: w, p: p, done: func() { w.Close(); closing() }}, nil
+	return &openStack{env: e, Stack: w, p: p, done: func() { w.Close(); closing() }}, nil
 }
 
-func (w *openWorld) plan(ctx context.Context, targets []string) (plan.Plan, error) {
+func (w *openStack) plan(ctx context.Context, targets []string) (plan.Plan, error) {
 	defer w.waiting("reading Kafka, PostgreSQL and Grafana")()
 	found, err := w.Plan(ctx)
 	if err != nil {
@@ -173,7 +173,7 @@ func (e *env) noteLeftOut(found plan.Plan) (some bool) {
 }
 
 // save writes the agreement to a plan beside its place and renames it, so that a file is whole or absent.
-func (w *openWorld) save(name string, consents plan.Consents, found plan.Plan) (err error) {
+func (w *openStack) save(name string, consents plan.Consents, found plan.Plan) (err error) {
 	tmp, err := os.CreateTemp(filepath.Dir(name), ".plan-*")
 	if err != nil {
 		return fmt.Errorf("save the plan: %w", err)

@@ -43,7 +43,7 @@ Without either: list the objects of pipeline.hcl, and how each stands:
 					return fmt.Errorf("read the plan: %w", err)
 				}
 			}
-			w, err := e.world(cmd.Context())
+			w, err := e.stack(cmd.Context())
 			if err != nil {
 				return err
 			}

@@ -14,7 +14,7 @@ import (
 // match applies the pipeline to the fresh or kept services. What would destroy data, or cannot be done to an object that is
 // there already, is told and left alone.
 func (u *up) match(ctx context.Context) error {
-	w, err := u.worldOf(ctx, u.p, u.clock.Now)
+	w, err := u.stackOf(ctx, u.p, u.clock.Now)
 	if err != nil {
 		return err
 	}

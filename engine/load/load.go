@@ -237,7 +237,7 @@ func (l *loader) pipeline(body *hclsyntax.Body) {
 	l.relations()
 	l.grafanaObjects(blocks, each)
 	each("removed", l.removed)
-	l.checkRemoved(declared(l.p))
+	l.checkRemoved()
 	if len(blocks["source"]) == 0 {
 		l.absent(l.p.File, "No source", "A pipeline has at least one source block, with a topic and a table. The shipped pipeline.hcl has some: cryptoviz init DIR writes it.")
 	}

@@ -10,9 +10,6 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/units"
 )
 
-// removedKinds are the objects that a removed block may name.
-var removedKinds = []string{"topic", "table", "view", "aggregate", "role", "folder", "datasource", "dashboard", "alert"}
-
 // removed reads removed { object = topic.legacy }: the object is deleted by the next apply.
 func (l *loader) removed(raw *hcl.Block, seen map[string]hcl.Range) {
 	b := l.open(raw, &hcl.BodySchema{Attributes: attrs([]string{"object"})}, l.ctx)
@@ -26,8 +23,8 @@ func (l *loader) removed(raw *hcl.Block, seen map[string]hcl.Range) {
 	case r.Name == "":
 		l.fail(a.Expr.Range(), "Not a reference", "Name what is to be deleted: object = topic.legacy, without quotes.")
 		return
-	case !slices.Contains(removedKinds, r.Kind):
-		l.fail(a.Expr.Range(), "Unknown kind", "%q cannot be deleted by a removed block.%s", r.Kind, diag.Suggest(r.Kind, removedKinds))
+	case !slices.Contains(spec.Kinds, r.Kind):
+		l.fail(a.Expr.Range(), "Unknown kind", "%q cannot be deleted by a removed block.%s", r.Kind, diag.Suggest(r.Kind, spec.Kinds))
 		return
 	case !nameForm.MatchString(r.Name):
 		l.fail(a.Expr.Range(), "Not a name", "%q is no name of an object of a pipeline.", units.Clip(r.Name))
@@ -42,44 +39,14 @@ func (l *loader) removed(raw *hcl.Block, seen map[string]hcl.Range) {
 }
 
 // checkRemoved refuses a removed block for what is still declared.
-func (l *loader) checkRemoved(declared map[string]hcl.Range) {
+func (l *loader) checkRemoved() {
+	declared := map[string]hcl.Range{}
+	for _, b := range l.p.Blocks() {
+		declared[b.Address()] = b.Range
+	}
 	for _, r := range l.p.Removed {
 		if at, still := declared[r.Address()]; still {
 			l.fail(r.Range, "Removed and declared", "%s is declared at line %d: delete that block, or this one.", r.Address(), at.Start.Line)
 		}
 	}
-}
-
-// declared lists the addresses of what a pipeline declares, with their places.
-func declared(p *spec.Pipeline) map[string]hcl.Range {
-	out := map[string]hcl.Range{}
-	put := func(kind, name string, at hcl.Range) { out[kind+"."+name] = at }
-	for _, x := range p.Topics {
-		put("topic", x.Name, x.Range)
-	}
-	for _, x := range p.Tables {
-		put("table", x.Name, x.Range)
-	}
-	for _, x := range p.Views {
-		put("view", x.Name, x.Range)
-	}
-	for _, x := range p.Aggregates {
-		put("aggregate", x.Name, x.Range)
-	}
-	for _, x := range p.Roles {
-		put("role", x.Name, x.Range)
-	}
-	for _, x := range p.Folders {
-		put("folder", x.Name, x.Range)
-	}
-	for _, x := range p.DataSources {
-		put("datasource", x.Name, x.Range)
-	}
-	for _, x := range p.Dashboards {
-		put("dashboard", x.Name, x.Range)
-	}
-	for _, x := range p.Alerts {
-		put("alert", x.Name, x.Range)
-	}
-	return out
 }

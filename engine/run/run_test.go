@@ -94,7 +94,7 @@ func newWorld(t *testing.T, start time.Time, speed float64) *world {
 		t.Fatal(err)
 	}
 	defer maker.Close()
-	declared, err := provision.NewWorld(p, provision.Clients{Kafka: maker, DB: w.db, Now: w.clock.Now})
+	declared, err := provision.NewStack(p, provision.Clients{Kafka: maker, DB: w.db, Now: w.clock.Now})
 	if err != nil {
 		t.Fatal(err)
 	}

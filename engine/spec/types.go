@@ -258,7 +258,7 @@ type Alert struct {
 
 // Removed says that an object which the pipeline made is to be deleted: removing a block alone leaves the object in place.
 type Removed struct {
-	Kind  string // "topic", "table", "view", "aggregate", "role", "folder", "datasource", "dashboard", "alert"
+	Kind  string // one of Kinds
 	Name  string
 	Range hcl.Range
 }

@@ -15,6 +15,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -30,6 +31,9 @@ type Client struct {
 	wire  *wire
 	pool  *http.Transport
 	count atomic.Int64
+
+	hashes sync.Map // of passwords, by data source: a hash takes a while
+	rounds int      // of such a hash
 }
 
 // defaultTimeout is of one request.
@@ -52,7 +56,7 @@ func NewClient(g *spec.Grafana) (*Client, error) {
 	if err := os.Unsetenv("GF_LOG"); err != nil {
 		return nil, err
 	}
-	c := &Client{base: base, pool: &http.Transport{
+	c := &Client{base: base, rounds: 100_000, pool: &http.Transport{
 		DialContext:         (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 		TLSHandshakeTimeout: 10 * time.Second,
 		ForceAttemptHTTP2:   true,

@@ -61,13 +61,13 @@ func (d *DataSource) Where() string { return where(d.Spec.Range) }
 
 // hash is what the ledger keeps of the password: salted with the data source's own name, and slow to try out.
 func (d *DataSource) hash() string {
-	hashed, known := d.Org.hashes.Load(*d.Spec)
+	hashed, known := d.Org.client.hashes.Load(*d.Spec)
 	if !known {
-		key, err := pbkdf2.Key(sha256.New, d.Spec.Password.Reveal(), []byte("cryptoviz data source "+d.Spec.UID), d.Org.rounds, 16)
+		key, err := pbkdf2.Key(sha256.New, d.Spec.Password.Reveal(), []byte("cryptoviz data source "+d.Spec.UID), d.Org.client.rounds, 16)
 		if err != nil {
 			panic("grafana: hash a password: " + err.Error()) // its parameters are constant
 		}
-		hashed, _ = d.Org.hashes.LoadOrStore(*d.Spec, hex.EncodeToString(key))
+		hashed, _ = d.Org.client.hashes.LoadOrStore(*d.Spec, hex.EncodeToString(key))
 	}
 	return hashed.(string)
 }

@@ -10,7 +10,7 @@ func (c *Client) Limit(n int64) { c.wire.limit = n }
 
 // Quick makes hashes of passwords cheap.
 func (o *Org) Quick() *Org {
-	o.rounds = 1
+	o.client.rounds = 1
 	return o
 }
 

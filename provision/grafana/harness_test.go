@@ -88,7 +88,7 @@ func (w *world) resources() []plan.Resource {
 		out = append(out, &grafana.Alert{Spec: a, Org: w.org})
 	}
 	for _, r := range w.p.Removed {
-		out = append(out, &grafana.Removed{Spec: r, Org: w.org, Last: func(context.Context) (map[string]plan.State, error) { return w.ledger, nil }})
+		out = append(out, &grafana.Removed{Spec: r, Org: w.org, Last: w.ledger[r.Address()]})
 	}
 	return out
 }

@@ -26,8 +26,6 @@ const parallel = 8
 type Org struct {
 	client *Client
 	p      *spec.Pipeline
-	hashes sync.Map // of passwords, by data source: a hash takes a while
-	rounds int      // of such a hash
 
 	mu      sync.Mutex
 	snap    *snapshot
@@ -36,18 +34,13 @@ type Org struct {
 }
 
 // NewOrg makes the snapshot; nothing is read yet.
-func NewOrg(c *Client, p *spec.Pipeline) *Org { return &Org{client: c, p: p, rounds: 100_000} }
+func NewOrg(c *Client, p *spec.Pipeline) *Org { return &Org{client: c, p: p, sent: c.Requests()} }
 
 // Reset forgets what was read.
 func (o *Org) Reset() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.snap, o.seconds, o.sent = nil, 0, o.client.Requests()
-}
-
-// Annotate puts a marker on the time line: that something was applied.
-func (o *Org) Annotate(ctx context.Context, text string, tags []string) error {
-	return o.client.Annotate(ctx, text, tags)
 }
 
 // Describe says what was read.

@@ -12,8 +12,7 @@ import (
 type Removed struct {
 	Spec *spec.Removed
 	Org  *Org
-	// Last is the ledger: its entry has the uid, which a file or a block may have chosen.
-	Last func(ctx context.Context) (map[string]plan.State, error)
+	Last plan.State // what the last apply set: it has the uid, which a file or a block may have chosen
 }
 
 // Address is the object's own.
@@ -23,24 +22,16 @@ func (r *Removed) Address() string { return r.Spec.Address() }
 func (r *Removed) Where() string { return where(r.Spec.Range) }
 
 // uid finds out which object is meant: the one that the last apply set, else the one that the name makes.
-func (r *Removed) uid(ctx context.Context) (string, error) {
-	last, err := r.Last(ctx)
-	if err != nil {
-		return "", err
+func (r *Removed) uid() string {
+	if uid, known := r.Last.Get("uid"); known {
+		return uid.Value
 	}
-	state := last[r.Address()]
-	if uid, known := state.Get("uid"); known {
-		return uid.Value, nil
-	}
-	return uidOf(r.Spec.Name), nil
+	return uidOf(r.Spec.Name)
 }
 
 // Observe reads the object.
 func (r *Removed) Observe(ctx context.Context) (plan.Observation, error) {
-	uid, err := r.uid(ctx)
-	if err != nil {
-		return plan.Observation{}, err
-	}
+	uid := r.uid()
 	live, err := r.Org.object(ctx, r.Spec.Kind, uid)
 	return plan.Observation{Live: live, Assess: func(ctx context.Context, c *plan.Change) error { return r.assess(ctx, uid, c) }}, err
 }

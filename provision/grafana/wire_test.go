@@ -301,7 +301,7 @@ func TestAnnotate(t *testing.T) {
 	srv := grafanatest.New(t, grafanatest.V12)
 	w := newWorld(t, srv)
 	before := time.Now().UnixMilli()
-	if err := w.org.Annotate(context.Background(), "apply: 3 changes", []string{"cryptoviz", "apply"}); err != nil {
+	if err := w.client.Annotate(context.Background(), "apply: 3 changes", []string{"cryptoviz", "apply"}); err != nil {
 		t.Fatal(err)
 	}
 	notes := srv.Notes()
@@ -314,7 +314,7 @@ func TestAnnotate(t *testing.T) {
 		}
 	}
 	srv.Fail(grafanatest.Fault{Path: "/api/annotations", Status: 403})
-	if err := w.org.Annotate(context.Background(), "x", nil); err == nil {
+	if err := w.client.Annotate(context.Background(), "x", nil); err == nil {
 		t.Error("no error")
 	}
 }
@@ -335,8 +335,9 @@ func TestAddressWithASecretPath(t *testing.T) {
 	} {
 		srv := httptest.NewServer(answer)
 		p := &spec.Pipeline{Grafana: &spec.Grafana{URL: srv.URL + "/t0ken-of-the-proxy/grafana", Auth: spec.NewSecret("s3cret")}}
-		org := grafana.NewOrg(newClient(t, p.Grafana), p)
-		err := org.Annotate(t.Context(), "applied", nil)
+		client := newClient(t, p.Grafana)
+		org := grafana.NewOrg(client, p)
+		err := client.Annotate(t.Context(), "applied", nil)
 		if said := fmt.Sprint(err, org.Describe()); err == nil || strings.Contains(said, "t0ken") || !strings.Contains(said, srv.URL+"/…") {
 			t.Errorf("%s: %s", name, said)
 		}

@@ -20,14 +20,6 @@ type Style struct {
 var (
 	symbols = map[Action]string{Create: "+", Update: "~", Replace: "-/+", Delete: "-"}
 	words   = map[Action]string{Create: "will be created", Update: "will be changed", Replace: "will be replaced", Delete: "will be deleted"}
-	systems = []struct {
-		name  string
-		kinds []string
-	}{
-		{"Kafka", []string{"topic"}},
-		{"PostgreSQL", []string{"engine", "table", "view", "aggregate", "role", "rollup"}},
-		{"Grafana", []string{"folder", "datasource", "dashboard", "alert"}},
-	}
 )
 
 const (

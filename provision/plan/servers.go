@@ -67,16 +67,32 @@ func (d Database) other(now Database) bool {
 func (s Servers) Place(address string) string {
 	kind, _, _ := strings.Cut(address, ".")
 	switch SystemOf(kind) {
-	case "Kafka":
+	case Kafka:
 		return s.Kafka
-	case "Grafana":
+	case Grafana:
 		return s.Grafana
-	case "PostgreSQL":
+	case Postgres:
 		if d := s.Database; d.OID != 0 {
 			return fmt.Sprintf("%s/%d", cmp.Or(d.System, "?"), d.OID)
 		}
 	}
 	return ""
+}
+
+// The systems that objects live on.
+const (
+	Kafka    = "Kafka"
+	Postgres = "PostgreSQL"
+	Grafana  = "Grafana"
+)
+
+var systems = []struct {
+	name  string
+	kinds []string
+}{
+	{Kafka, []string{"topic"}},
+	{Postgres, []string{"engine", "table", "view", "aggregate", "role", "rollup"}},
+	{Grafana, []string{"folder", "datasource", "dashboard", "alert"}},
 }
 
 // SystemOf names the system that a kind of object lives on: "Kafka", "PostgreSQL" or "Grafana".
