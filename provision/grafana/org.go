@@ -22,7 +22,7 @@ import (
 const parallel = 8
 
 // Org is what the pipeline's resources share of one Grafana: each declared object, read once, by its uid and never by
-// search, which lags behind from Grafana 12 on. It is read on first use, and again after Reset.
+// search, which lags behind from Grafana 12 on. It is read on first use.
 type Org struct {
 	client *Client
 	p      *spec.Pipeline
@@ -35,13 +35,6 @@ type Org struct {
 
 // NewOrg makes the snapshot; nothing is read yet.
 func NewOrg(c *Client, p *spec.Pipeline) *Org { return &Org{client: c, p: p, sent: c.Requests()} }
-
-// Reset forgets what was read.
-func (o *Org) Reset() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.snap, o.seconds, o.sent = nil, 0, o.client.Requests()
-}
 
 // Describe says what was read.
 func (o *Org) Describe() plan.Read {

@@ -35,7 +35,7 @@ type Cluster struct {
 	read      *reading
 }
 
-// reading is what was read since the last Reset; each part is nil until somebody needs it.
+// reading is what was read; each part is nil until somebody needs it.
 type reading struct {
 	at       time.Time
 	snapshot *snapshot
@@ -71,15 +71,7 @@ func (c *Cluster) add(t *Topic) *Topic {
 	return t
 }
 
-// Reset forgets everything that was read: the next use reads again.
-func (c *Cluster) Reset() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.read, c.seconds = &reading{}, 0
-	c.requests.Store(0)
-}
-
-// Describe tells what was read since the last Reset, where, and in how many requests.
+// Describe tells what was read, where, and in how many requests.
 func (c *Cluster) Describe() plan.Read {
 	c.mu.Lock()
 	defer c.mu.Unlock()

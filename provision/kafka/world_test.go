@@ -57,6 +57,14 @@ func topicOf(name string, partitions int32, replication int16, config ...string)
 
 func removedTopic(name string) *spec.Removed { return &spec.Removed{Kind: "topic", Name: name} }
 
+// Reset forgets everything that was read: the next use reads again.
+func (c *Cluster) Reset() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.read, c.seconds = &reading{}, 0
+	c.requests.Store(0)
+}
+
 // try plans one resource as provision does: observe, compare, assess.
 func (w *world) try(ctx context.Context, r *Topic) (plan.Change, error) {
 	w.cluster.Reset()
