@@ -1,15 +1,15 @@
 package provision_test
 
 import (
+	"fmt"
 	"slices"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
 )
 
-// alter changes the topic's config as another program does, and waits until both brokers show it.
+// alter changes the topic's config as another program does, and waits until all brokers show it.
 func alter(key, value string) func(*conformance) {
 	return func(c *conformance) {
 		c.t.Helper()
@@ -20,24 +20,22 @@ func alter(key, value string) func(*conformance) {
 	}
 }
 
-// seen waits until whichever broker is asked shows a topic so, with all its replicas in place.
+// seen waits until the brokers show a topic so, with all its replicas in place.
 func (c *conformance) seen(line string) {
 	c.t.Helper()
 	admin := kadm.NewClient(c.kafka)
 	var ours kadm.TopicsSet
 	ours.Add("conform_ticks", 0, 1, 2, 3)
-	for deadline, times := time.Now().Add(testkit.Patience), 0; times < 8; times++ {
+	testkit.Eventually(c.t, func() error {
 		moving, err := admin.ListPartitionReassignments(c.t.Context(), ours)
 		if err != nil {
-			c.t.Fatal(err)
+			return err
 		}
 		if lines := topics(c.t, c.kafka, "conform_"); len(moving) > 0 || !slices.Contains(lines, line) {
-			if times = 0; time.Now().After(deadline) {
-				c.t.Fatalf("%s does not come to be: %q", line, lines)
-			}
-			time.Sleep(10 * time.Millisecond) //nolint:forbidigo // a poll that must hold eight times
+			return fmt.Errorf("%q is not there: %q, %d partitions move", line, lines, len(moving))
 		}
-	}
+		return nil
+	})
 }
 
 func kafkaSubjects() []subject {

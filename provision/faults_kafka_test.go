@@ -1,7 +1,6 @@
 package provision_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -9,6 +8,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
@@ -106,20 +106,21 @@ func brokerIsDown(t *testing.T) {
 	f.p.Topics[0].Replication = 3
 	f.recovers("with all")
 	brokers[2].Kill()
-	admin := kadm.NewClient(f.kafka)
-	up := func(n int) {
+	up := func(n int) { // each of them knows so many
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
-		defer cancel()
-		for {
-			m, err := admin.BrokerMetadata(kadm.WithAuthorizedOps(ctx))
-			if err == nil && len(m.Brokers) == n {
-				return
+		testkit.Eventually(t, func() error {
+			now, err := kadm.NewClient(f.kafka).BrokerMetadata(kadm.WithAuthorizedOps(t.Context()))
+			for _, b := range now.Brokers {
+				var answer kmsg.Response
+				if answer, err = f.kafka.Broker(int(b.NodeID)).RetriableRequest(t.Context(), kmsg.NewPtrMetadataRequest()); err != nil {
+					break
+				}
+				if got := len(answer.(*kmsg.MetadataResponse).Brokers); got != n || len(now.Brokers) != n {
+					return fmt.Errorf("broker %d knows %d brokers, want %d", b.NodeID, got, n)
+				}
 			}
-			if ctx.Err() != nil {
-				t.Fatalf("%d brokers do not come: %v", n, err)
-			}
-		}
+			return err
+		})
 	}
 	up(2)
 	f.empty("one is down")

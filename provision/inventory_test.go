@@ -10,8 +10,11 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/cryptoviz/cryptoviz/engine/testkit"
 )
 
 // inventorySQL lists all that a database holds, and the server's roles, one line each.
@@ -63,37 +66,69 @@ func collect(t testing.TB, db *pgxpool.Pool, sql string, args ...any) []string {
 	return out
 }
 
-// topics lists the topics whose names begin with a prefix, with what is set on them.
+// topics lists the topics whose names begin with a prefix, with what is set on them. A broker follows the controller after a
+// while, and which one answers is chance: so it is what all brokers answer, once they agree.
 func topics(t testing.TB, client *kgo.Client, prefix string) (out []string) {
 	t.Helper()
-	admin := kadm.NewClient(client)
-	ctx := kadm.WithAuthorizedOps(t.Context()) // past the client's cache
-	all, err := admin.ListTopics(ctx)
+	testkit.Eventually(t, func() error {
+		brokers, err := kadm.NewClient(client).BrokerMetadata(kadm.WithAuthorizedOps(t.Context())) // past the client's cache
+		if err != nil {
+			return err
+		}
+		out = nil
+		for i, b := range brokers.Brokers {
+			lines, err := topicsOf(t.Context(), client.Broker(int(b.NodeID)), prefix)
+			if err != nil {
+				return err
+			}
+			if i > 0 && !slices.Equal(out, lines) {
+				return fmt.Errorf("broker %d shows %q, another %q", b.NodeID, lines, out)
+			}
+			out = lines
+		}
+		return nil
+	})
+	return out
+}
+
+// topicsOf is what one broker says of topics.
+func topicsOf(ctx context.Context, broker *kgo.Broker, prefix string) (out []string, err error) {
+	answer, err := broker.RetriableRequest(ctx, kmsg.NewPtrMetadataRequest())
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	var names []string
-	for _, d := range all.Sorted() {
-		if strings.HasPrefix(d.Topic, prefix) {
-			names = append(names, d.Topic)
-			out = append(out, fmt.Sprintf("topic %s %d partitions, %d replicas", d.Topic, len(d.Partitions), d.Partitions.NumReplicas()))
+	configs := kmsg.NewPtrDescribeConfigsRequest()
+	for _, t := range answer.(*kmsg.MetadataResponse).Topics {
+		if name := *t.Topic; strings.HasPrefix(name, prefix) {
+			replicas := 0
+			for _, p := range t.Partitions {
+				replicas = max(replicas, len(p.Replicas))
+			}
+			out = append(out, fmt.Sprintf("topic %s %d partitions, %d replicas", name, len(t.Partitions), replicas))
+			r := kmsg.NewDescribeConfigsRequestResource()
+			r.ResourceType, r.ResourceName = kmsg.ConfigResourceTypeTopic, name
+			configs.Resources = append(configs.Resources, r)
 		}
 	}
-	if len(names) == 0 {
-		return out
+	if len(out) == 0 {
+		return nil, nil
 	}
-	configs, err := admin.DescribeTopicConfigs(context.WithoutCancel(t.Context()), names...)
-	if err != nil {
-		t.Fatal(err)
+	if answer, err = broker.RetriableRequest(ctx, configs); err != nil {
+		return nil, err
 	}
-	for _, c := range configs {
-		for _, kv := range c.Configs {
+	for _, r := range answer.(*kmsg.DescribeConfigsResponse).Resources {
+		if err := kerr.ErrorForCode(r.ErrorCode); err != nil {
+			return nil, err
+		}
+		for _, kv := range r.Configs {
 			if kv.Source == kmsg.ConfigSourceDynamicTopicConfig {
-				out = append(out, fmt.Sprintf("config %s %s=%s", c.Name, kv.Key, kv.MaybeValue()))
+				value := kadm.Config{Value: kv.Value}
+				out = append(out, fmt.Sprintf("config %s %s=%s", r.ResourceName, kv.Name, value.MaybeValue()))
 			}
 		}
 	}
-	return out
+	slices.Sort(out)
+	return out, nil
 }
 
 // differ lists the lines that only one of two inventories has.
