@@ -2,6 +2,7 @@ package grafana
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -90,7 +91,7 @@ func exact(address string, live, want *plan.State) error {
 	}
 	var out []string
 	for _, d := range diffs {
-		out = append(out, fmt.Sprintf("%s is %s, and would be %s", d.Name, or(d.Old, "none"), or(d.New, "none")))
+		out = append(out, fmt.Sprintf("%s is %s, and would be %s", d.Name, cmp.Or(d.Old, "none"), cmp.Or(d.New, "none")))
 	}
 	return fmt.Errorf("no block can say %s as it is: %s", address, some(out, 4))
 }

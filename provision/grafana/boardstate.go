@@ -16,8 +16,8 @@ var firstKeys = []string{"title", "description", "tags", "refresh", "time", "tim
 // taken are the attributes that are no key of the dashboard.
 var taken = []string{"uid", "folder", "datasource", "variables", "layout"}
 
-// state is a dashboard as attributes. want is the file's model: the live one is cut down to what that speaks of.
-func (m *model) state(uid, folder string, want *model) *plan.State {
+// stateOf is a dashboard as attributes. want is the file's model: the live one is cut down to what that speaks of.
+func stateOf(m *model, uid, folder string, want *model) *plan.State {
 	s := &plan.State{}
 	s.Set(plan.Attr{Name: "uid", Value: uid})
 	s.Set(plan.Attr{Name: "folder", Value: folder})
@@ -25,21 +25,21 @@ func (m *model) state(uid, folder string, want *model) *plan.State {
 	for _, k := range append(slices.Clone(firstKeys), keys...) {
 		if v, there := m.top[k]; there {
 			if w, declared := want.top[k]; declared {
-				s.Set(m.key(k, v, w))
+				s.Set(keyAttr(k, v, w))
 			} else if !empty(v) {
-				s.Set(m.key(k, v, v))
+				s.Set(keyAttr(k, v, v))
 			}
 		}
 	}
 	for k, w := range want.top { // an empty value is the same as none
 		if _, there := m.top[k]; !there && empty(w) {
-			s.Set(m.key(k, w, w))
+			s.Set(keyAttr(k, w, w))
 		}
 	}
 	if want.source != "" {
 		s.Set(plan.Attr{Name: "datasource", Value: m.source})
 	}
-	if v := m.order(want); v != "" {
+	if v := variableOrder(m, want); v != "" {
 		s.Set(plan.Attr{Name: "variables", Value: v})
 	}
 	for _, p := range m.parts {
@@ -49,14 +49,14 @@ func (m *model) state(uid, folder string, want *model) *plan.State {
 		}
 		s.Set(plan.Attr{Name: name, Value: p.digest(body), Raw: encode(p.body)})
 	}
-	if v := m.layout(want); v != nil {
+	if v := layoutOf(m, want); v != nil {
 		s.Set(plan.Attr{Name: "layout", Value: fmt.Sprintf("%d panels %s", len(v), digest(v)), Raw: encode(v)})
 	}
 	return s
 }
 
-// key is the attribute of one key of the dashboard.
-func (m *model) key(k string, live, want any) plan.Attr {
+// keyAttr is the attribute of one key of the dashboard.
+func keyAttr(k string, live, want any) plan.Attr {
 	a := plan.Attr{Name: k, Raw: encode(live)}
 	if slices.Contains(taken, k) {
 		a.Name = "key " + k
@@ -103,8 +103,8 @@ func tagSet(v any) []string {
 	return slices.Compact(out)
 }
 
-// order is the order of the declared variables. One that is missing does not change it.
-func (m *model) order(want *model) string {
+// variableOrder is the order of the declared variables. One that is missing does not change it.
+func variableOrder(m, want *model) string {
 	names := func(of, in *model) []string {
 		var out []string
 		for _, p := range of.parts {
@@ -120,8 +120,8 @@ func (m *model) order(want *model) string {
 	return strings.Join(names(m, want), ", ")
 }
 
-// layout is the place of each declared panel, by its key. A panel that is missing does not change it.
-func (m *model) layout(want *model) map[string]any {
+// layoutOf is the place of each declared panel, by its key. A panel that is missing does not change it.
+func layoutOf(m, want *model) map[string]any {
 	out := map[string]any{}
 	for _, w := range want.parts {
 		if w.kind != "panel" {

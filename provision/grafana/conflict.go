@@ -1,6 +1,7 @@
 package grafana
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -45,7 +46,7 @@ func (d *Dashboard) assess(ctx context.Context, c *plan.Change) error {
 	}
 	c.Action = plan.Update
 	if live.meta.provisioned() {
-		c.Find("CV-G01", "", "%s is provisioned from %s on Grafana's server: it cannot be saved", c.Address, or(live.meta.External, "a file"))
+		c.Find("CV-G01", "", "%s is provisioned from %s on Grafana's server: it cannot be saved", c.Address, cmp.Or(live.meta.External, "a file"))
 		return nil
 	}
 	if v2, err := d.Org.client.v2(ctx, s, d.Spec.UID, live); err != nil {
@@ -83,7 +84,7 @@ func (d *Dashboard) finish(c *plan.Change, s *snapshot, live *board) {
 		at = fmt.Sprintf("version %d", live.meta.Version)
 	}
 	c.Steps = []string{fmt.Sprintf("POST /api/dashboards/db uid %s, %s, folder %s, overwrite false: %d bytes, %s",
-		d.Spec.UID, at, or(folderUID(d.Spec.Folder), "root"), len(encode(body)), digest(body))}
+		d.Spec.UID, at, cmp.Or(folderUID(d.Spec.Folder), "root"), len(encode(body)), digest(body))}
 	for _, warning := range append(Lint(d.Spec), d.strangers(s)...) {
 		c.Note("%s", warning)
 	}

@@ -1,6 +1,7 @@
 package grafana
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -82,7 +83,7 @@ func (c *Client) board(ctx context.Context, uid string) (*board, error) {
 	raw := canonical(in.Dashboard).(map[string]any)
 	identify(raw)
 	m := take(raw)
-	return &board{model: m, meta: in.Meta, print: m.fingerprint()}, nil
+	return &board{model: m, meta: in.Meta, print: fingerprint(m)}, nil
 }
 
 // Dashboard is the resource of a dashboard block.
@@ -120,7 +121,7 @@ func (d *Dashboard) model() (*model, error) {
 
 // want is what the file and the block say.
 func (d *Dashboard) want() *plan.State {
-	return d.file.state(d.Spec.UID, d.Org.folderName(folderUID(d.Spec.Folder)), d.file)
+	return stateOf(d.file, d.Spec.UID, d.Org.folderName(folderUID(d.Spec.Folder)), d.file)
 }
 
 // Observe reads the dashboard.
@@ -151,7 +152,7 @@ func (d *Dashboard) state(live *board) *plan.State {
 	if live == nil {
 		return nil
 	}
-	return live.model.state(d.Spec.UID, d.Org.folderName(live.meta.FolderUID), d.file)
+	return stateOf(live.model, d.Spec.UID, d.Org.folderName(live.meta.FolderUID), d.file)
 }
 
 func (d *Dashboard) fresh(ctx context.Context) (*plan.State, error) {
@@ -167,7 +168,7 @@ const (
 )
 
 func (d *Dashboard) message(ctx context.Context, live *board, body map[string]any, c plan.Change) (string, error) {
-	out := mark + take(canonical(body).(map[string]any)).fingerprint()
+	out := mark + fingerprint(take(canonical(body).(map[string]any)))
 	if !slices.ContainsFunc(c.Findings, func(f plan.Finding) bool { return f.Code == "CV-G03" }) {
 		return out, nil
 	}
@@ -179,7 +180,7 @@ func (d *Dashboard) message(ctx context.Context, live *board, body map[string]an
 }
 
 // fingerprint is of all that people can change in a dashboard. The refresh is left out, which Grafana may raise.
-func (m *model) fingerprint() string {
+func fingerprint(m *model) string {
 	return digest(without(m.raw, append([]string{"refresh", "schemaVersion"}, serverKeys...)...))
 }
 
@@ -269,7 +270,7 @@ func since(before, now *board) string {
 func moment(s string) string {
 	at, err := time.Parse(time.RFC3339, s)
 	if err != nil {
-		return or(s, "time unknown")
+		return cmp.Or(s, "time unknown")
 	}
 	return at.UTC().Format("2006-01-02 15:04 UTC")
 }

@@ -1,6 +1,7 @@
 package grafana
 
 import (
+	"cmp"
 	"context"
 	"crypto/pbkdf2"
 	"crypto/sha256"
@@ -113,7 +114,7 @@ func (s *source) state() *plan.State {
 		{Name: "title", Value: s.Name},
 		{Name: "type", Value: kind},
 		{Name: "host", Value: s.URL},
-		{Name: "database", Value: or(text(s.JSONData["database"]), s.Database)},
+		{Name: "database", Value: cmp.Or(text(s.JSONData["database"]), s.Database)},
 		{Name: "user", Value: s.User},
 	}}
 	optional := func(name, key, fallback string, read func(string) string) {

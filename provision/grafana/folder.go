@@ -1,6 +1,7 @@
 package grafana
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -188,17 +189,10 @@ func (o *Org) settled(ctx context.Context, r object, address string, failure err
 	}
 	var names []string
 	for _, d := range diffs {
-		names = append(names, fmt.Sprintf("%s is %s", d.Name, or(d.Old, "none")))
+		names = append(names, fmt.Sprintf("%s is %s", d.Name, cmp.Or(d.Old, "none")))
 	}
 	return fmt.Errorf("%s was changed by another user in the meantime (%s): plan again (%w)",
 		address, some(names, 6), failure)
-}
-
-func or(s, other string) string {
-	if s == "" {
-		return other
-	}
-	return s
 }
 
 // held is one object in a folder. Titles may be there twice, uids not.

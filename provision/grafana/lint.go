@@ -1,6 +1,7 @@
 package grafana
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"slices"
@@ -62,7 +63,7 @@ func (l *linter) export(raw map[string]any) {
 func (l *linter) ids(raw map[string]any) {
 	seen := map[int64]string{}
 	each(raw, func(p map[string]any) {
-		title, id := or(text(p["title"]), text(p["type"])), integer(p["id"])
+		title, id := cmp.Or(text(p["title"]), text(p["type"])), integer(p["id"])
 		switch other, twice := seen[id]; {
 		case id <= 0:
 			l.warn("the panel %s has no id: it gets one by its place, so give it one in %s before the order changes", title, l.d.File)
@@ -89,7 +90,7 @@ func (l *linter) sources(raw map[string]any) {
 	}
 	each(raw, func(p map[string]any) {
 		if p["datasource"] == nil && slices.ContainsFunc(objects(p, "targets"), func(t map[string]any) bool { return t["datasource"] == nil }) {
-			l.warn("the panel %s names no data source: it reads Grafana's default one; write datasource = datasource.NAME in the dashboard block", or(text(p["title"]), text(p["type"])))
+			l.warn("the panel %s names no data source: it reads Grafana's default one; write datasource = datasource.NAME in the dashboard block", cmp.Or(text(p["title"]), text(p["type"])))
 		}
 	})
 }
@@ -101,7 +102,7 @@ func (l *linter) queries() {
 	}
 	for _, q := range list {
 		if q.Problem != "" {
-			l.warn("%s, query %s: %s", q.Panel, or(q.RefID, "A"), q.Problem)
+			l.warn("%s, query %s: %s", q.Panel, cmp.Or(q.RefID, "A"), q.Problem)
 		}
 	}
 	for _, p := range l.m.parts {

@@ -1,6 +1,7 @@
 package grafana
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -54,7 +55,7 @@ func (o *Org) object(ctx context.Context, kind, uid string) (*plan.State, error)
 		if err != nil || live == nil {
 			return nil, err
 		}
-		return live.model.state(uid, o.folderName(live.meta.FolderUID), live.model), nil
+		return stateOf(live.model, uid, o.folderName(live.meta.FolderUID), live.model), nil
 	case "alert":
 		if err := o.listRules(ctx, s); err != nil {
 			return nil, err
@@ -144,7 +145,7 @@ func (o *Org) removableBoard(ctx context.Context, s *snapshot, uid string, c *pl
 		return err
 	}
 	if live.meta.provisioned() {
-		c.Find("CV-G01", "", "%s is provisioned from %s on Grafana's server: it cannot be deleted", c.Address, or(live.meta.External, "a file"))
+		c.Find("CV-G01", "", "%s is provisioned from %s on Grafana's server: it cannot be deleted", c.Address, cmp.Or(live.meta.External, "a file"))
 		return nil
 	}
 	c.Steps = []string{fmt.Sprintf("DELETE /api/dashboards/uid/%s (version %d)", uid, live.meta.Version)}

@@ -1,6 +1,7 @@
 package grafana
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"slices"
@@ -64,7 +65,7 @@ func SQL(d *spec.Dashboard) ([]Query, error) {
 			}
 		case "annotation":
 			target, _ := p.raw["target"].(map[string]any)
-			if sql := or(text(target["rawSql"]), text(p.raw["rawQuery"])); sql != "" && reads(target["datasource"], p.raw["datasource"], d) {
+			if sql := cmp.Or(text(target["rawSql"]), text(p.raw["rawQuery"])); sql != "" && reads(target["datasource"], p.raw["datasource"], d) {
 				add(p, text(target["refId"]), sql, usual)
 			}
 		case "panel":
