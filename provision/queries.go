@@ -5,8 +5,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cryptoviz/cryptoviz/engine/dashboard"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
-	"github.com/cryptoviz/cryptoviz/provision/grafana"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 	"github.com/cryptoviz/cryptoviz/provision/timescale/shadow"
 )
@@ -52,7 +52,7 @@ func (b *baseline) checks(p *plan.Plan) (out []*shadow.Check) {
 	}
 	for _, d := range b.pipeline.Dashboards {
 		address := "dashboard." + d.Name
-		list, err := grafana.SQL(d)
+		list, err := dashboard.SQL(d)
 		if err != nil || !declared(address) {
 			continue
 		}
@@ -63,7 +63,7 @@ func (b *baseline) checks(p *plan.Plan) (out []*shadow.Check) {
 		}
 	}
 	for _, a := range b.pipeline.Alerts {
-		if q := grafana.AlertSQL(a); q.Problem == "" && declared("alert."+a.Name) {
+		if q := dashboard.AlertSQL(a); q.Problem == "" && declared("alert."+a.Name) {
 			out = append(out, &shadow.Check{Address: "alert." + a.Name, What: a.QueryAt, SQL: q.SQL})
 		}
 	}

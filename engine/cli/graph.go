@@ -9,8 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/cryptoviz/cryptoviz/engine/dashboard"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
-	"github.com/cryptoviz/cryptoviz/provision/grafana"
 )
 
 func (e *env) newGraph() *cobra.Command {
@@ -112,7 +112,7 @@ func graphOf(p *spec.Pipeline) *graph {
 	}
 	for _, d := range p.Dashboards {
 		n := add("dashboard", d.Name, false)
-		if queries, err := grafana.SQL(d); err == nil {
+		if queries, err := dashboard.SQL(d); err == nil {
 			for _, q := range queries {
 				reads(n, q.SQL)
 			}

@@ -61,3 +61,12 @@ func Clip(s string) string {
 	}
 	return s[:cut] + "…"
 }
+
+// ClipTo shortens a text to n characters.
+func ClipTo(s string, n int) string {
+	r := []rune(s)
+	if len(r) <= n {
+		return s
+	}
+	return string(r[:n-1]) + "…"
+}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cryptoviz/cryptoviz/engine/jsonvalue"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
@@ -91,26 +92,26 @@ func (a *Alert) assess(ctx context.Context, c *plan.Change, live *rule) error {
 	s.foresee(c)
 	c.Do = a.make
 	for _, r := range s.ruleList {
-		if text(r["folderUID"]) != folderUID(a.Spec.Folder) || text(r["title"]) != a.Spec.Title || text(r["uid"]) == a.uid() {
+		if jsonvalue.Text(r["folderUID"]) != folderUID(a.Spec.Folder) || jsonvalue.Text(r["title"]) != a.Spec.Title || jsonvalue.Text(r["uid"]) == a.uid() {
 			continue
 		}
 		if s.major == 12 { // it takes both
-			c.Note("the folder has an alert rule %q already, with the uid %s", a.Spec.Title, text(r["uid"]))
+			c.Note("the folder has an alert rule %q already, with the uid %s", a.Spec.Title, jsonvalue.Text(r["uid"]))
 			continue
 		}
 		c.Find("CV-G08", "title", "the folder has an alert rule %q already, with the uid %s: give one of them another title",
-			a.Spec.Title, text(r["uid"]))
+			a.Spec.Title, jsonvalue.Text(r["uid"]))
 	}
 	if live == nil {
-		c.Steps = append(c.Steps, "POST /"+strings.Join(ruleRoute, "/")+" "+encode(a.rule()))
+		c.Steps = append(c.Steps, "POST /"+strings.Join(ruleRoute, "/")+" "+jsonvalue.Encode(a.rule()))
 		a.regroup(c, groupInterval)
 		return nil
 	}
-	if p := text(live.body["provenance"]); p != "" && p != "api" {
+	if p := jsonvalue.Text(live.body["provenance"]); p != "" && p != "api" {
 		c.Find("CV-G01", "", "%s is provisioned by another way (%s) than this API", c.Address, p)
 	}
 	if bodyChanges(*c) {
-		c.Steps = append(c.Steps, fmt.Sprintf("PUT /%s/%s %s", strings.Join(ruleRoute, "/"), a.uid(), encode(overlay(live.body, a.rule(), *c))))
+		c.Steps = append(c.Steps, fmt.Sprintf("PUT /%s/%s %s", strings.Join(ruleRoute, "/"), a.uid(), jsonvalue.Encode(overlay(live.body, a.rule(), *c))))
 	}
 	now := live.interval
 	if _, moves := c.Diff("group"); moves {
@@ -133,7 +134,7 @@ func wording(d plan.Diff) []string {
 	if json.Unmarshal([]byte(d.OldRaw), &from) != nil || json.Unmarshal([]byte(d.NewRaw), &to) != nil {
 		from, to = strings.Join(strings.Fields(d.OldRaw), " "), strings.Join(strings.Fields(d.NewRaw), " ")
 	}
-	return differences(from, to)
+	return jsonvalue.Differences(from, to)
 }
 
 func (a *Alert) every() int64 { return int64(a.Spec.Every / time.Second) }
@@ -147,7 +148,7 @@ func (a *Alert) regroup(c *plan.Change, now int64) {
 // locked is the header of a write: a rule that was made in the editor stays editable there, one that we made is
 // locked. Grafana refuses to mix the two.
 func locked(live *rule) []string {
-	if live != nil && text(live.body["provenance"]) == "" {
+	if live != nil && jsonvalue.Text(live.body["provenance"]) == "" {
 		return []string{"X-Disable-Provenance", "true"}
 	}
 	return nil
@@ -187,7 +188,7 @@ func (a *Alert) write(ctx context.Context, live *rule, c plan.Change) error {
 	}
 	path := groupRoute(folderUID(a.Spec.Folder), a.uid())
 	group, err := a.Org.client.group(ctx, folderUID(a.Spec.Folder), a.uid())
-	if err != nil || group == nil || integer(group["interval"]) == a.every() {
+	if err != nil || group == nil || jsonvalue.Integer(group["interval"]) == a.every() {
 		return err
 	}
 	group["interval"] = json.Number(strconv.FormatInt(a.every(), 10))

@@ -17,6 +17,8 @@ import (
 	"github.com/hashicorp/hcl/v2/hclwrite"
 	"github.com/zclconf/go-cty/cty"
 
+	"github.com/cryptoviz/cryptoviz/engine/dashboard"
+	"github.com/cryptoviz/cryptoviz/engine/jsonvalue"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/units"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
@@ -73,7 +75,7 @@ func (o *Org) resolve(s *snapshot, kind, name string) string {
 	}
 	if kind == "alert" {
 		for _, r := range s.ruleList {
-			uids = append(uids, text(r["uid"]))
+			uids = append(uids, jsonvalue.Text(r["uid"]))
 		}
 	}
 	if i := slices.IndexFunc(uids, func(uid string) bool { return nameOf(uid) == name }); i >= 0 && !slices.Contains(uids, name) {
@@ -189,7 +191,7 @@ func (o *Org) sourceBlock(ctx context.Context, s *snapshot, uid string, state *p
 	if err != nil {
 		return Imported{}, err
 	}
-	if !isPostgres(live.Type) {
+	if !dashboard.IsPostgres(live.Type) {
 		return Imported{}, fmt.Errorf("the data source %s is of the type %s: only PostgreSQL data sources can be declared", uid, live.Type)
 	}
 	get := func(name string) string { a, _ := state.Get(name); return a.Value }
@@ -233,11 +235,11 @@ func (o *Org) boardBlock(ctx context.Context, s *snapshot, uid string) (Imported
 	if err != nil {
 		return Imported{}, err
 	}
-	src, err := fileText(live.model.raw, uid)
+	src, err := fileText(live.model.Raw, uid)
 	if err != nil {
 		return Imported{}, err
 	}
-	x := &spec.Dashboard{UID: uid, JSON: src, Folder: folder, Name: freeName(uid, text(live.model.raw["title"]), func(n string) bool {
+	x := &spec.Dashboard{UID: uid, JSON: src, Folder: folder, Name: freeName(uid, jsonvalue.Text(live.model.Raw["title"]), func(n string) bool {
 		return slices.ContainsFunc(o.p.Dashboards, func(d *spec.Dashboard) bool { return d.Name == n })
 	})}
 	x.File = "dashboards/" + x.Name + ".json"
@@ -247,7 +249,7 @@ func (o *Org) boardBlock(ctx context.Context, s *snapshot, uid string) (Imported
 		w.refer("folder", "folder."+folder.Name)
 	}
 	for _, d := range o.p.DataSources {
-		if d.UID == live.model.source {
+		if d.UID == live.model.Source {
 			with := *x
 			with.DataSource = d
 			if o.declares(&with, live) == nil {
@@ -270,7 +272,7 @@ func (o *Org) declares(x *spec.Dashboard, live *board) error {
 
 // fileText is a dashboard as a file: readable, and without what belongs to the server it came from.
 func fileText(raw map[string]any, uid string) ([]byte, error) {
-	raw = without(raw, serverKeys...)
+	raw = jsonvalue.Without(raw, dashboard.ServerKeys...)
 	raw["uid"] = uid
 	var buf bytes.Buffer
 	e := json.NewEncoder(&buf)
@@ -294,7 +296,7 @@ func Pull(ctx context.Context, o *Org, d *spec.Dashboard) ([]byte, error) {
 	case live == nil:
 		return nil, fmt.Errorf("there is no dashboard %s in Grafana", d.UID)
 	}
-	return fileText(live.model.raw, d.UID)
+	return fileText(live.model.Raw, d.UID)
 }
 
 func (o *Org) ruleBlock(ctx context.Context, s *snapshot, uid string, state *plan.State) (Imported, error) {
@@ -306,7 +308,7 @@ func (o *Org) ruleBlock(ctx context.Context, s *snapshot, uid string, state *pla
 	if err != nil {
 		return Imported{}, err
 	}
-	folder, err := o.folderRef(text(live.body["folderUID"]))
+	folder, err := o.folderRef(jsonvalue.Text(live.body["folderUID"]))
 	if err != nil {
 		return Imported{}, err
 	}

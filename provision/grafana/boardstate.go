@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cryptoviz/cryptoviz/engine/dashboard"
+	"github.com/cryptoviz/cryptoviz/engine/jsonvalue"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
@@ -17,61 +19,61 @@ var firstKeys = []string{"title", "description", "tags", "refresh", "time", "tim
 var taken = []string{"uid", "folder", "datasource", "variables", "layout"}
 
 // stateOf is a dashboard as attributes. want is the file's model: the live one is cut down to what that speaks of.
-func stateOf(m *model, uid, folder string, want *model) *plan.State {
+func stateOf(m *dashboard.Model, uid, folder string, want *dashboard.Model) *plan.State {
 	s := &plan.State{}
 	s.Set(plan.Attr{Name: "uid", Value: uid})
 	s.Set(plan.Attr{Name: "folder", Value: folder})
-	keys := slices.Sorted(maps.Keys(m.top))
+	keys := slices.Sorted(maps.Keys(m.Top))
 	for _, k := range append(slices.Clone(firstKeys), keys...) {
-		if v, there := m.top[k]; there {
-			if w, declared := want.top[k]; declared {
+		if v, there := m.Top[k]; there {
+			if w, declared := want.Top[k]; declared {
 				s.Set(keyAttr(k, v, w))
-			} else if !empty(v) {
+			} else if !jsonvalue.Empty(v) {
 				s.Set(keyAttr(k, v, v))
 			}
 		}
 	}
-	for k, w := range want.top { // an empty value is the same as none
-		if _, there := m.top[k]; !there && empty(w) {
+	for k, w := range want.Top { // an empty value is the same as none
+		if _, there := m.Top[k]; !there && jsonvalue.Empty(w) {
 			s.Set(keyAttr(k, w, w))
 		}
 	}
-	if want.source != "" {
-		s.Set(plan.Attr{Name: "datasource", Value: m.source})
+	if want.Source != "" {
+		s.Set(plan.Attr{Name: "datasource", Value: m.Source})
 	}
 	if v := variableOrder(m, want); v != "" {
 		s.Set(plan.Attr{Name: "variables", Value: v})
 	}
-	for _, p := range m.parts {
-		name, body := p.name, any(p.body)
-		if w := want.part(p.key); w != nil {
-			name, body = w.name, project(p.body, w.body)
+	for _, p := range m.Parts {
+		name, body := p.Name, any(p.Body)
+		if w := want.Part(p.Key); w != nil {
+			name, body = w.Name, jsonvalue.Project(p.Body, w.Body)
 		}
-		s.Set(plan.Attr{Name: name, Value: p.digest(body), Raw: encode(p.body)})
+		s.Set(plan.Attr{Name: name, Value: p.Digest(body), Raw: jsonvalue.Encode(p.Body)})
 	}
 	if v := layoutOf(m, want); v != nil {
-		s.Set(plan.Attr{Name: "layout", Value: fmt.Sprintf("%d panels %s", len(v), digest(v)), Raw: encode(v)})
+		s.Set(plan.Attr{Name: "layout", Value: fmt.Sprintf("%d panels %s", len(v), jsonvalue.Digest(v)), Raw: jsonvalue.Encode(v)})
 	}
 	return s
 }
 
 // keyAttr is the attribute of one key of the dashboard.
 func keyAttr(k string, live, want any) plan.Attr {
-	a := plan.Attr{Name: k, Raw: encode(live)}
+	a := plan.Attr{Name: k, Raw: jsonvalue.Encode(live)}
 	if slices.Contains(taken, k) {
 		a.Name = "key " + k
 	}
-	v := project(live, want)
+	v := jsonvalue.Project(live, want)
 	switch v := v.(type) {
 	case string:
 		a.Value = v
 	case map[string]any, []any:
 		a.Value = composite(k, v)
 	default:
-		a.Value = encode(v)
+		a.Value = jsonvalue.Encode(v)
 	}
-	if k == "schemaVersion" && integer(live) > integer(want) { // the editor moves a dashboard to its own version
-		a.Value = encode(want)
+	if k == "schemaVersion" && jsonvalue.Integer(live) > jsonvalue.Integer(want) { // the editor moves a dashboard to its own version
+		a.Value = jsonvalue.Encode(want)
 	}
 	return a
 }
@@ -83,33 +85,33 @@ func composite(k string, v any) string {
 		return strings.Join(tagSet(v), ", ")
 	case "time":
 		m, _ := v.(map[string]any)
-		if from, to := text(m["from"]), text(m["to"]); from != "" && to != "" && len(m) == 2 {
+		if from, to := jsonvalue.Text(m["from"]), jsonvalue.Text(m["to"]); from != "" && to != "" && len(m) == 2 {
 			return from + " to " + to
 		}
 	}
-	if out := encode(v); len(out) <= 60 {
+	if out := jsonvalue.Encode(v); len(out) <= 60 {
 		return out
 	}
-	return digest(v)
+	return jsonvalue.Digest(v)
 }
 
 func tagSet(v any) []string {
 	list, _ := v.([]any)
 	var out []string
 	for _, t := range list {
-		out = append(out, text(t))
+		out = append(out, jsonvalue.Text(t))
 	}
 	slices.Sort(out)
 	return slices.Compact(out)
 }
 
 // variableOrder is the order of the declared variables. One that is missing does not change it.
-func variableOrder(m, want *model) string {
-	names := func(of, in *model) []string {
+func variableOrder(m, want *dashboard.Model) string {
+	names := func(of, in *dashboard.Model) []string {
 		var out []string
-		for _, p := range of.parts {
-			if p.kind == "variable" && in.part(p.key) != nil {
-				out = append(out, text(p.raw["name"]))
+		for _, p := range of.Parts {
+			if p.Kind == "variable" && in.Part(p.Key) != nil {
+				out = append(out, jsonvalue.Text(p.Raw["name"]))
 			}
 		}
 		return out
@@ -121,18 +123,18 @@ func variableOrder(m, want *model) string {
 }
 
 // layoutOf is the place of each declared panel, by its key. A panel that is missing does not change it.
-func layoutOf(m, want *model) map[string]any {
+func layoutOf(m, want *dashboard.Model) map[string]any {
 	out := map[string]any{}
-	for _, w := range want.parts {
-		if w.kind != "panel" {
+	for _, w := range want.Parts {
+		if w.Kind != "panel" {
 			continue
 		}
-		p := m.part(w.key)
+		p := m.Part(w.Key)
 		if p == nil {
 			p = w
 		}
-		at, _ := project(p.raw["gridPos"], w.raw["gridPos"]).(map[string]any)
-		out[w.key] = at
+		at, _ := jsonvalue.Project(p.Raw["gridPos"], w.Raw["gridPos"]).(map[string]any)
+		out[w.Key] = at
 	}
 	if len(out) == 0 {
 		return nil

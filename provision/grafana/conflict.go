@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cryptoviz/cryptoviz/engine/dashboard"
+	"github.com/cryptoviz/cryptoviz/engine/jsonvalue"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/units"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
@@ -84,8 +86,8 @@ func (d *Dashboard) finish(c *plan.Change, s *snapshot, live *board) {
 		at = fmt.Sprintf("version %d", live.meta.Version)
 	}
 	c.Steps = []string{fmt.Sprintf("POST /api/dashboards/db uid %s, %s, folder %s, overwrite false: %d bytes, %s",
-		d.Spec.UID, at, cmp.Or(folderUID(d.Spec.Folder), "root"), len(encode(body)), digest(body))}
-	for _, warning := range append(Lint(d.Spec), d.strangers(s)...) {
+		d.Spec.UID, at, cmp.Or(folderUID(d.Spec.Folder), "root"), len(jsonvalue.Encode(body)), jsonvalue.Digest(body))}
+	for _, warning := range append(dashboard.Lint(d.Spec), d.strangers(s)...) {
 		c.Note("%s", warning)
 	}
 }
@@ -100,10 +102,10 @@ func (d *Dashboard) strangers(s *snapshot) []string {
 			slices.ContainsFunc(s.sourceUIDs(), func(x string) bool { return x == uid })
 	}
 	var out []string
-	for _, p := range d.file.parts {
-		ref, _ := p.body["datasource"].(map[string]any)
-		if uid := text(ref["uid"]); uid != "" && !strings.ContainsAny(uid, "$[") && !strings.HasPrefix(uid, "-- ") && uid != "grafana" && uid != "__expr__" && !known(uid) {
-			out = append(out, fmt.Sprintf("%s reads the data source %s, which Grafana does not have", p.name, uid))
+	for _, p := range d.file.Parts {
+		ref, _ := p.Body["datasource"].(map[string]any)
+		if uid := jsonvalue.Text(ref["uid"]); uid != "" && !strings.ContainsAny(uid, "$[") && !strings.HasPrefix(uid, "-- ") && uid != "grafana" && uid != "__expr__" && !known(uid) {
+			out = append(out, fmt.Sprintf("%s reads the data source %s, which Grafana does not have", p.Name, uid))
 		}
 	}
 	return out
@@ -120,7 +122,7 @@ func (s *snapshot) sourceUIDs() (out []string) {
 type judgement struct {
 	d    *Dashboard
 	c    *plan.Change
-	want *model
+	want *dashboard.Model
 	live *board
 	last *plan.State // with today's names
 }
@@ -139,7 +141,7 @@ func (j *judgement) compare() {
 		if _, differs := c.Diff(w.Name); differs || !known || !there || was.Raw == "" || w.Raw == "" {
 			continue
 		}
-		if gone := dropped(parsed(have.Raw), parsed(w.Raw), parsed(was.Raw)); len(gone) > 0 {
+		if gone := jsonvalue.Dropped(parsed(have.Raw), parsed(w.Raw), parsed(was.Raw)); len(gone) > 0 {
 			c.Diffs = append(c.Diffs, plan.Diff{Name: w.Name, Old: "with " + some(gone, 3), New: w.Value, OldRaw: have.Raw, NewRaw: w.Raw, Cause: plan.Intent})
 		}
 	}
@@ -152,7 +154,7 @@ func (j *judgement) cause(d plan.Diff) plan.Diff {
 	if !known || !there || was.Raw == "" {
 		return d
 	}
-	theirs, ours := !covers(parsed(have.Raw), parsed(was.Raw)), d.NewRaw != was.Raw
+	theirs, ours := !jsonvalue.Covers(parsed(have.Raw), parsed(was.Raw)), d.NewRaw != was.Raw
 	switch {
 	case d.Name == "layout": // panels that come and go are no move of the others
 		theirs, ours = len(moved(parsed(have.Raw), parsed(was.Raw))) > 0, len(moved(parsed(d.NewRaw), parsed(was.Raw))) > 0
@@ -180,7 +182,7 @@ func moved(a, b any) (keys []string) {
 	from, _ := a.(map[string]any)
 	to, _ := b.(map[string]any)
 	for _, k := range slices.Sorted(maps.Keys(from)) {
-		if place, there := to[k]; there && !same(project(from[k], place), place) {
+		if place, there := to[k]; there && !jsonvalue.Equal(jsonvalue.Project(from[k], place), place) {
 			keys = append(keys, k)
 		}
 	}
@@ -335,7 +337,7 @@ func (j *judgement) edited(diffs []plan.Diff) (out []string) {
 			}
 			var panels []string
 			for _, key := range moved(parsed(d.OldRaw), before) {
-				panels = append(panels, j.want.part(key).name)
+				panels = append(panels, j.want.Part(key).Name)
 			}
 			name = "the place of " + some(panels, 6)
 		}
@@ -399,8 +401,8 @@ func (j *judgement) wording(who string, lost []string) {
 		if d.Old == "" || d.New == "" || d.OldRaw == "" || d.NewRaw == "" || d.Name == "tags" || d.Name == "time" {
 			continue
 		}
-		list := differences(project(parsed(d.OldRaw), parsed(d.NewRaw)), parsed(d.NewRaw))
-		if gone := dropped(parsed(d.OldRaw), parsed(d.NewRaw), j.before(d.Name)); len(gone) > 0 {
+		list := jsonvalue.Differences(jsonvalue.Project(parsed(d.OldRaw), parsed(d.NewRaw)), parsed(d.NewRaw))
+		if gone := jsonvalue.Dropped(parsed(d.OldRaw), parsed(d.NewRaw), j.before(d.Name)); len(gone) > 0 {
 			list = append(list, "without "+some(gone, 4))
 		}
 		if len(list) == 0 || keyOf(d.Name) == "" && d.Name != "layout" && len(d.Old) <= 60 && len(d.New) <= 60 && !strings.HasPrefix(d.OldRaw, "{") && !strings.HasPrefix(d.OldRaw, "[") {
@@ -426,5 +428,5 @@ func (j *judgement) edits(d plan.Diff) []string {
 		now, _ := have.(map[string]any)
 		maps.DeleteFunc(layout, func(key string, _ any) bool { return now[key] == nil })
 	}
-	return differences(was, project(have, was))
+	return jsonvalue.Differences(was, jsonvalue.Project(have, was))
 }

@@ -13,13 +13,16 @@ import (
 
 	gapi "github.com/grafana/grafana-api-golang-client"
 
+	"github.com/cryptoviz/cryptoviz/engine/dashboard"
+	"github.com/cryptoviz/cryptoviz/engine/jsonvalue"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
+	"github.com/cryptoviz/cryptoviz/engine/units"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
 // board is a dashboard as Grafana has it.
 type board struct {
-	model *model
+	model *dashboard.Model
 	meta  boardMeta
 	print string // fingerprint of what is stored
 }
@@ -39,7 +42,7 @@ func (m boardMeta) provisioned() bool { return m.Provisioned || m.External != ""
 // v2 reports whether a dashboard was last saved in schema version 2, which the classic JSON of a file cannot say.
 // 12.4 answers it as classic JSON, and only the resource says how it is stored; 11 has no such resource.
 func (c *Client) v2(ctx context.Context, s *snapshot, uid string, live *board) (bool, error) {
-	_, elements := live.model.raw["elements"]
+	_, elements := live.model.Raw["elements"]
 	if elements || strings.HasPrefix(live.meta.APIVersion, "v2") {
 		return true, nil
 	}
@@ -75,14 +78,14 @@ func (c *Client) board(ctx context.Context, uid string) (*board, error) {
 		return nil, fmt.Errorf("the answer about dashboard %s holds no dashboard", uid)
 	}
 	if in.Meta.Version == 0 {
-		in.Meta.Version = integer(in.Dashboard["version"])
+		in.Meta.Version = jsonvalue.Integer(in.Dashboard["version"])
 	}
 	if in.Meta.UpdatedBy == "" || in.Meta.UpdatedBy == "Anonymous" { // 12.4 says so of a dashboard that was saved once
 		in.Meta.UpdatedBy = "another user"
 	}
-	raw := canonical(in.Dashboard).(map[string]any)
-	identify(raw)
-	m := take(raw)
+	raw := jsonvalue.Canonical(in.Dashboard).(map[string]any)
+	dashboard.AddPanelIDs(raw)
+	m := dashboard.Parse(raw)
 	return &board{model: m, meta: in.Meta, print: fingerprint(m)}, nil
 }
 
@@ -92,7 +95,7 @@ type Dashboard struct {
 	Org  *Org
 
 	once sync.Once
-	file *model
+	file *dashboard.Model
 	err  error
 }
 
@@ -114,8 +117,8 @@ func (d *Dashboard) dependsOn() []string {
 }
 
 // model is the file, read once.
-func (d *Dashboard) model() (*model, error) {
-	d.once.Do(func() { d.file, d.err = file(d.Spec) })
+func (d *Dashboard) model() (*dashboard.Model, error) {
+	d.once.Do(func() { d.file, d.err = dashboard.Load(d.Spec) })
 	return d.file, d.err
 }
 
@@ -144,7 +147,7 @@ func (d *Dashboard) live(ctx context.Context, s *snapshot) (*board, error) {
 		return nil, err
 	}
 	out := *live
-	out.model = live.model.withRowsOf(d.file)
+	out.model = live.model.WithRowsOf(d.file)
 	return &out, nil
 }
 
@@ -168,7 +171,7 @@ const (
 )
 
 func (d *Dashboard) message(ctx context.Context, live *board, body map[string]any, c plan.Change) (string, error) {
-	out := mark + fingerprint(take(canonical(body).(map[string]any)))
+	out := mark + fingerprint(dashboard.Parse(jsonvalue.Canonical(body).(map[string]any)))
 	if !slices.ContainsFunc(c.Findings, func(f plan.Finding) bool { return f.Code == "CV-G03" }) {
 		return out, nil
 	}
@@ -176,12 +179,12 @@ func (d *Dashboard) message(ctx context.Context, live *board, body map[string]an
 	if err != nil && status(err) != http.StatusForbidden && !missing(err) {
 		return "", err
 	}
-	return clip(out+kept+strings.Join(editors(versions, live.meta.UpdatedBy), ", "), 400), nil
+	return units.ClipTo(out+kept+strings.Join(editors(versions, live.meta.UpdatedBy), ", "), 400), nil
 }
 
 // fingerprint is of all that people can change in a dashboard. The refresh is left out, which Grafana may raise.
-func fingerprint(m *model) string {
-	return digest(without(m.raw, append([]string{"refresh", "schemaVersion"}, serverKeys...)...))
+func fingerprint(m *dashboard.Model) string {
+	return jsonvalue.Digest(jsonvalue.Without(m.Raw, append([]string{"refresh", "schemaVersion"}, dashboard.ServerKeys...)...))
 }
 
 // save saves the dashboard: what is live, with the planned differences over it.
@@ -250,14 +253,14 @@ func since(before, now *board) string {
 		return ""
 	}
 	var out []string
-	for _, p := range now.model.parts {
-		if was := before.model.part(p.key); was == nil || !same(was.body, p.body) {
-			out = append(out, p.name)
+	for _, p := range now.model.Parts {
+		if was := before.model.Part(p.Key); was == nil || !jsonvalue.Equal(was.Body, p.Body) {
+			out = append(out, p.Name)
 		}
 	}
-	for _, p := range before.model.parts {
-		if now.model.part(p.key) == nil {
-			out = append(out, p.name+" deleted")
+	for _, p := range before.model.Parts {
+		if now.model.Part(p.Key) == nil {
+			out = append(out, p.Name+" deleted")
 		}
 	}
 	if len(out) == 0 {
@@ -279,18 +282,18 @@ func moment(s string) string {
 // live one it is the file.
 func (d *Dashboard) compose(live *board, c plan.Change) map[string]any {
 	if live == nil {
-		out := without(d.file.raw, serverKeys...)
+		out := jsonvalue.Without(d.file.Raw, dashboard.ServerKeys...)
 		out["uid"] = d.Spec.UID
 		return out
 	}
 	m := mixing{want: d.file, live: live.model, c: c, last: renamed(c.Base(), c.Live, c.Want)}
 	out := m.keys()
-	out["uid"], out["version"] = d.Spec.UID, jsonInt(live.meta.Version)
+	out["uid"], out["version"] = d.Spec.UID, jsonvalue.Int(live.meta.Version)
 	if list := m.list("variable"); len(list) > 0 {
 		out["templating"] = map[string]any{"list": list}
 	}
 	annotations := m.list("annotation")
-	for _, a := range slices.Concat(objects(live.model.raw, "annotations", "list"), objects(d.file.raw, "annotations", "list")) {
+	for _, a := range slices.Concat(jsonvalue.Objects(live.model.Raw, "annotations", "list"), jsonvalue.Objects(d.file.Raw, "annotations", "list")) {
 		if a["builtIn"] != nil { // Grafana's own, once
 			annotations = append([]any{a}, annotations...)
 			break

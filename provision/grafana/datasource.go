@@ -16,6 +16,8 @@ import (
 
 	gapi "github.com/grafana/grafana-api-golang-client"
 
+	"github.com/cryptoviz/cryptoviz/engine/dashboard"
+	"github.com/cryptoviz/cryptoviz/engine/jsonvalue"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/units"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
@@ -79,7 +81,7 @@ func (d *DataSource) want() *plan.State {
 	s := &plan.State{Attrs: []plan.Attr{
 		{Name: "uid", Value: x.UID},
 		{Name: "title", Value: x.Title},
-		{Name: "type", Value: postgresType},
+		{Name: "type", Value: dashboard.PostgresType},
 		{Name: "host", Value: x.Host},
 		{Name: "database", Value: x.Database},
 		{Name: "user", Value: x.User},
@@ -106,20 +108,20 @@ func (s *source) state() *plan.State {
 		return nil
 	}
 	kind := s.Type
-	if isPostgres(kind) {
-		kind = postgresType
+	if dashboard.IsPostgres(kind) {
+		kind = dashboard.PostgresType
 	}
 	out := &plan.State{Attrs: []plan.Attr{
 		{Name: "uid", Value: s.UID},
 		{Name: "title", Value: s.Name},
 		{Name: "type", Value: kind},
 		{Name: "host", Value: s.URL},
-		{Name: "database", Value: cmp.Or(text(s.JSONData["database"]), s.Database)},
+		{Name: "database", Value: cmp.Or(jsonvalue.Text(s.JSONData["database"]), s.Database)},
 		{Name: "user", Value: s.User},
 	}}
 	optional := func(name, key, fallback string, read func(string) string) {
 		a := plan.Attr{Name: name, Value: fallback, Origin: "Grafana's default"}
-		if v := text(s.JSONData[key]); v != "" {
+		if v := jsonvalue.Text(s.JSONData[key]); v != "" {
 			a = plan.Attr{Name: name, Value: read(v), Raw: v}
 		}
 		out.Set(a)
@@ -139,7 +141,7 @@ func (s *source) state() *plan.State {
 	}
 	for _, k := range slices.Sorted(maps.Keys(s.JSONData)) {
 		if !slices.Contains([]string{"database", "sslmode", "timeInterval"}, k) {
-			out.Set(plan.Attr{Name: "jsonData." + k, Value: glance(canonical(s.JSONData[k]))})
+			out.Set(plan.Attr{Name: "jsonData." + k, Value: jsonvalue.Describe(jsonvalue.Canonical(s.JSONData[k]))})
 		}
 	}
 	return out
@@ -191,7 +193,7 @@ func (d *DataSource) assess(ctx context.Context, c *plan.Change) error {
 	if shown.SecureJSONData != nil && !d.Spec.Password.Null() {
 		shown.SecureJSONData = map[string]any{"password": d.Spec.Password.String()}
 	}
-	c.Steps, c.Do = []string{verb + encode(shown)}, d.make
+	c.Steps, c.Do = []string{verb + jsonvalue.Encode(shown)}, d.make
 	return nil
 }
 
@@ -249,7 +251,7 @@ func (d *DataSource) risks(c *plan.Change, s *snapshot) {
 // compose is the data source to send: what is live, with the changes of c over it. Secrets that are not sent stay.
 func (d *DataSource) compose(live *source, c plan.Change) *gapi.DataSource {
 	x := d.Spec
-	out := &gapi.DataSource{UID: x.UID, Name: x.Title, Type: postgresType, Access: "proxy", URL: x.Host, User: x.User, IsDefault: x.Default, JSONData: map[string]any{}}
+	out := &gapi.DataSource{UID: x.UID, Name: x.Title, Type: dashboard.PostgresType, Access: "proxy", URL: x.Host, User: x.User, IsDefault: x.Default, JSONData: map[string]any{}}
 	if live != nil {
 		out.Access, out.BasicAuth, out.BasicAuthUser, out.WithCredentials = live.Access, live.BasicAuth, live.BasicAuthUser, live.WithCredentials
 		out.Version, out.Database = live.Version, live.Database

@@ -10,9 +10,9 @@ import (
 	"strings"
 
 	gapi "github.com/grafana/grafana-api-golang-client"
-
 	"github.com/hashicorp/hcl/v2"
 
+	"github.com/cryptoviz/cryptoviz/engine/jsonvalue"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
@@ -95,14 +95,14 @@ func (f *Folder) assess(ctx context.Context, c *plan.Change) error {
 	c.Do = f.make
 	switch c.Action {
 	case plan.Create:
-		c.Steps = []string{"POST /api/folders " + encode(f.body())}
+		c.Steps = []string{"POST /api/folders " + jsonvalue.Encode(f.body())}
 	case plan.Update:
 		if d, titled := c.Diff("title"); titled {
-			c.Steps = append(c.Steps, fmt.Sprintf("PUT /api/folders/%s %s", f.uid(), encode(map[string]any{"title": d.New})))
+			c.Steps = append(c.Steps, fmt.Sprintf("PUT /api/folders/%s %s", f.uid(), jsonvalue.Encode(map[string]any{"title": d.New})))
 		}
 		if d, moved := c.Diff("parent"); moved {
 			c.Find("CV-G10", "parent", "%s moves from %s to %s: who may see and edit it follows from there", c.Address, d.Old, d.New)
-			c.Steps = append(c.Steps, fmt.Sprintf("POST /api/folders/%s/move %s", f.uid(), encode(map[string]any{"parentUid": d.NewRaw})))
+			c.Steps = append(c.Steps, fmt.Sprintf("POST /api/folders/%s/move %s", f.uid(), jsonvalue.Encode(map[string]any{"parentUid": d.NewRaw})))
 		}
 	default:
 	}
@@ -227,8 +227,8 @@ func (o *Org) contents(ctx context.Context, uid string) (out []held, rules bool,
 		return nil, false, err
 	}
 	for _, r := range list {
-		if slices.Contains(inside, text(r["folderUID"])) {
-			out, rules = append(out, held{"alert rule", text(r["title"]), text(r["uid"])}), true
+		if slices.Contains(inside, jsonvalue.Text(r["folderUID"])) {
+			out, rules = append(out, held{"alert rule", jsonvalue.Text(r["title"]), jsonvalue.Text(r["uid"])}), true
 		}
 	}
 	slices.SortFunc(out, func(a, b held) int { return strings.Compare(a.exact(), b.exact()) })

@@ -4,21 +4,20 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 
+	"github.com/cryptoviz/cryptoviz/engine/dashboard"
+	"github.com/cryptoviz/cryptoviz/engine/jsonvalue"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
 // mixing puts a dashboard together: each piece that differs in the plan comes from the file, the rest stays as it is
 // live.
 type mixing struct {
-	want, live *model
+	want, live *dashboard.Model
 	c          plan.Change
 	last       *plan.State // what the last apply had set, with today's names
 }
-
-func jsonInt(n int64) json.Number { return json.Number(strconv.FormatInt(n, 10)) }
 
 // before is what the last apply had set of an attribute, as JSON; nil when it is not known.
 func (m mixing) before(attr string) any {
@@ -38,16 +37,16 @@ func parsed(raw string) any {
 
 // keys are the keys of the dashboard itself.
 func (m mixing) keys() map[string]any {
-	out := without(m.live.raw, slices.Concat(serverKeys, pieces)...)
+	out := jsonvalue.Without(m.live.Raw, slices.Concat(dashboard.ServerKeys, dashboard.PieceKeys)...)
 	for _, d := range m.c.Diffs {
 		k := strings.TrimPrefix(d.Name, "key ")
 		if keyOf(d.Name) != "" || slices.Contains(taken, d.Name) {
 			continue
 		}
-		w, declared := m.want.top[k]
+		w, declared := m.want.Top[k]
 		switch {
 		case declared:
-			out[k] = merge(m.live.top[k], w, m.before(d.Name))
+			out[k] = jsonvalue.Merge(m.live.Top[k], w, m.before(d.Name))
 		case d.Cause == plan.Reset:
 			delete(out, k)
 		}
@@ -56,36 +55,36 @@ func (m mixing) keys() map[string]any {
 }
 
 // piece is one part as it is to be saved, nil when it is to go.
-func (m mixing) piece(w, l *part) map[string]any {
+func (m mixing) piece(w, l *dashboard.Part) map[string]any {
 	switch {
 	case w == nil: // it is not declared: it stays, unless the last apply had made it
-		if d, differs := m.c.Diff(l.name); differs && d.Cause == plan.Reset {
+		if d, differs := m.c.Diff(l.Name); differs && d.Cause == plan.Reset {
 			return nil
 		}
-		return l.raw
+		return l.Raw
 	case l == nil:
-		return w.raw
+		return w.Raw
 	}
-	out := l.raw
-	if _, differs := m.c.Diff(w.name); differs {
-		if text(w.body["type"]) != text(l.body["type"]) { // another kind: no key of the old one means anything
-			out = w.raw
+	out := l.Raw
+	if _, differs := m.c.Diff(w.Name); differs {
+		if jsonvalue.Text(w.Body["type"]) != jsonvalue.Text(l.Body["type"]) { // another kind: no key of the old one means anything
+			out = w.Raw
 		} else {
-			out, _ = merge(l.raw, any(w.body), m.before(w.name)).(map[string]any)
+			out, _ = jsonvalue.Merge(l.Raw, any(w.Body), m.before(w.Name)).(map[string]any)
 		}
 	}
 	out = maps.Clone(out)
-	if w.kind == "variable" && w.raw["type"] == "datasource" && isPostgres(text(w.raw["query"])) {
+	if w.Kind == "variable" && w.Raw["type"] == "datasource" && dashboard.IsPostgres(jsonvalue.Text(w.Raw["query"])) {
 		if _, differs := m.c.Diff("datasource"); differs {
-			out["current"] = w.raw["current"]
+			out["current"] = w.Raw["current"]
 		}
 	}
-	if w.kind == "panel" {
-		out["id"] = w.raw["id"]
-		if _, differs := m.c.Diff("layout"); differs && w.raw["gridPos"] != nil {
-			out["gridPos"] = w.raw["gridPos"]
-		} else if l.raw["gridPos"] != nil {
-			out["gridPos"] = l.raw["gridPos"]
+	if w.Kind == "panel" {
+		out["id"] = w.Raw["id"]
+		if _, differs := m.c.Diff("layout"); differs && w.Raw["gridPos"] != nil {
+			out["gridPos"] = w.Raw["gridPos"]
+		} else if l.Raw["gridPos"] != nil {
+			out["gridPos"] = l.Raw["gridPos"]
 		}
 	}
 	return out
@@ -95,7 +94,7 @@ func (m mixing) piece(w, l *part) map[string]any {
 func (m mixing) list(kind string) []any {
 	var out []any
 	for _, p := range m.ordered(kind) {
-		if v := m.piece(m.want.part(p.key), m.live.part(p.key)); v != nil {
+		if v := m.piece(m.want.Part(p.Key), m.live.Part(p.Key)); v != nil {
 			out = append(out, v)
 		}
 	}
@@ -103,15 +102,15 @@ func (m mixing) list(kind string) []any {
 }
 
 // ordered are the parts of a kind: the file's, then the others.
-func (m mixing) ordered(kind string) []*part {
-	var out []*part
-	for _, p := range m.want.parts {
-		if p.kind == kind {
+func (m mixing) ordered(kind string) []*dashboard.Part {
+	var out []*dashboard.Part
+	for _, p := range m.want.Parts {
+		if p.Kind == kind {
 			out = append(out, p)
 		}
 	}
-	for _, p := range m.live.parts {
-		if p.kind == kind && m.want.part(p.key) == nil {
+	for _, p := range m.live.Parts {
+		if p.Kind == kind && m.want.Part(p.Key) == nil {
 			out = append(out, p)
 		}
 	}
@@ -123,19 +122,19 @@ func (m mixing) panels() []any {
 	var out []any
 	rows := map[string]map[string]any{}
 	for _, p := range m.ordered("panel") {
-		w, l := m.want.part(p.key), m.live.part(p.key)
+		w, l := m.want.Part(p.Key), m.live.Part(p.Key)
 		v := m.piece(w, l)
 		if v == nil {
 			continue
 		}
-		row := p.row
+		row := p.Row
 		if l != nil && w != nil && !m.restructured(w) {
-			row = l.row
+			row = l.Row
 		}
-		if text(v["type"]) == "row" {
+		if jsonvalue.Text(v["type"]) == "row" {
 			v = maps.Clone(v)
 			v["panels"] = []any{}
-			rows[p.key] = v
+			rows[p.Key] = v
 		}
 		if in := rows[row]; in != nil && row != "" {
 			in["panels"] = append(in["panels"].([]any), v)
@@ -147,14 +146,14 @@ func (m mixing) panels() []any {
 }
 
 // restructured reports whether a panel's row is to be as in the file.
-func (m mixing) restructured(w *part) bool {
+func (m mixing) restructured(w *dashboard.Part) bool {
 	if _, differs := m.c.Diff("layout"); differs {
 		return true
 	}
-	row := m.want.part(w.row)
+	row := m.want.Part(w.Row)
 	if row == nil {
 		row = w
 	}
-	_, differs := m.c.Diff(row.name)
+	_, differs := m.c.Diff(row.Name)
 	return differs
 }

@@ -14,6 +14,7 @@ import (
 	gapi "github.com/grafana/grafana-api-golang-client"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/cryptoviz/cryptoviz/engine/jsonvalue"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
@@ -272,7 +273,7 @@ func (o *Org) Unmanaged(ctx context.Context) ([]string, error) {
 		add("datasource", d.UID)
 	}
 	for _, r := range s.ruleList {
-		add("alert", text(r["uid"]))
+		add("alert", jsonvalue.Text(r["uid"]))
 	}
 	slices.Sort(out)
 	return slices.Compact(out), nil

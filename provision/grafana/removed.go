@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/cryptoviz/cryptoviz/engine/jsonvalue"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
@@ -128,7 +129,7 @@ func (r *Removed) assess(ctx context.Context, uid string, c *plan.Change) error 
 		if err != nil || live == nil {
 			return err
 		}
-		if p := text(live.body["provenance"]); p != "" && p != "api" {
+		if p := jsonvalue.Text(live.body["provenance"]); p != "" && p != "api" {
 			c.Find("CV-G01", "", "%s is provisioned by another way (%s) than this API", c.Address, p)
 			return nil
 		}

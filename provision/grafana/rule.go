@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cryptoviz/cryptoviz/engine/dashboard"
+	"github.com/cryptoviz/cryptoviz/engine/jsonvalue"
 	"github.com/cryptoviz/cryptoviz/engine/units"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
@@ -21,10 +23,8 @@ type rule struct {
 	interval int64 // seconds
 }
 
-// Seconds of history that a rule's query may look at, and the shape of its queries: Grafana's own defaults.
+// The shape of a rule's queries and its group: Grafana's own defaults.
 const (
-	lookBack      = 600
-	ruleInterval  = 1000
 	rulePoints    = 43200
 	groupInterval = 60
 )
@@ -44,11 +44,11 @@ func (c *Client) rules(ctx context.Context) ([]map[string]any, error) {
 
 // interval reads the group of a rule: only groups have an interval.
 func (c *Client) interval(ctx context.Context, body map[string]any) (*rule, error) {
-	group, err := c.group(ctx, text(body["folderUID"]), text(body["ruleGroup"]))
+	group, err := c.group(ctx, jsonvalue.Text(body["folderUID"]), jsonvalue.Text(body["ruleGroup"]))
 	if err != nil {
 		return nil, err
 	}
-	return &rule{body: canonical(body).(map[string]any), interval: integer(group["interval"])}, nil
+	return &rule{body: jsonvalue.Canonical(body).(map[string]any), interval: jsonvalue.Integer(group["interval"])}, nil
 }
 
 // group is a group of rules, nil when there is none.
@@ -68,12 +68,12 @@ func (a *Alert) rule() map[string]any {
 	if x.Below != nil {
 		evaluator = map[string]any{"type": "lt", "params": []any{float(x.Below)}}
 	}
-	source := map[string]any{"type": postgresType, "uid": a.source()}
+	source := map[string]any{"type": dashboard.PostgresType, "uid": a.source()}
 	expression := map[string]any{"type": "__expr__", "uid": "__expr__"}
 	number := func(n int) json.Number { return json.Number(strconv.Itoa(n)) }
 	stage := func(ref, uid string, model map[string]any) map[string]any {
-		model["refId"], model["intervalMs"], model["maxDataPoints"] = ref, number(ruleInterval), number(rulePoints)
-		return map[string]any{"refId": ref, "queryType": "", "datasourceUid": uid, "relativeTimeRange": map[string]any{"from": number(lookBack), "to": number(0)}, "model": model}
+		model["refId"], model["intervalMs"], model["maxDataPoints"] = ref, number(dashboard.AlertInterval), number(rulePoints)
+		return map[string]any{"refId": ref, "queryType": "", "datasourceUid": uid, "relativeTimeRange": map[string]any{"from": number(dashboard.AlertLookBack), "to": number(0)}, "model": model}
 	}
 	notes := map[string]any{}
 	for k, v := range map[string]string{"summary": x.Summary, "description": x.Description} {
@@ -85,10 +85,10 @@ func (a *Alert) rule() map[string]any {
 	for k, v := range x.Labels {
 		labels[k] = v
 	}
-	return canonical(map[string]any{
+	return jsonvalue.Canonical(map[string]any{
 		"uid": uidOf(x.Name), "title": x.Title, "folderUID": folderUID(x.Folder), "ruleGroup": uidOf(x.Name), "condition": "B",
 		"data": []any{
-			stage("A", a.source(), map[string]any{"datasource": source, "editorMode": "code", "rawQuery": true, "format": "table", "rawSql": tidy(x.Query)}),
+			stage("A", a.source(), map[string]any{"datasource": source, "editorMode": "code", "rawQuery": true, "format": "table", "rawSql": dashboard.TrimSQL(x.Query)}),
 			stage("B", "__expr__", map[string]any{"datasource": expression, "type": "threshold", "expression": "A", "conditions": []any{map[string]any{"evaluator": evaluator}}}),
 		},
 		"noDataState": states[x.NoData], "execErrState": "Error", "for": units.FormatDuration(x.For), "labels": labels, "annotations": notes,
@@ -102,12 +102,7 @@ func float(f *float64) json.Number {
 	if f == nil {
 		return "0"
 	}
-	return number(json.Number(strconv.FormatFloat(*f, 'g', -1, 64)))
-}
-
-// tidy takes away what no SQL depends on.
-func tidy(sql string) string {
-	return strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(strings.ReplaceAll(sql, "\r\n", "\n")), ";"))
+	return jsonvalue.Number(json.Number(strconv.FormatFloat(*f, 'g', -1, 64)))
 }
 
 // state is a rule as attributes. want is the block's own rule: data is cut down to what that speaks of.
@@ -118,26 +113,26 @@ func (o *Org) ruleState(r *rule, want map[string]any) *plan.State {
 	b := r.body
 	shape, sql, source, threshold := dissect(b)
 	s := &plan.State{Attrs: []plan.Attr{
-		{Name: "uid", Value: text(b["uid"])},
-		{Name: "title", Value: text(b["title"])},
-		{Name: "folder", Value: o.folderName(text(b["folderUID"])), Raw: text(b["folderUID"])},
-		{Name: "group", Value: text(b["ruleGroup"])},
+		{Name: "uid", Value: jsonvalue.Text(b["uid"])},
+		{Name: "title", Value: jsonvalue.Text(b["title"])},
+		{Name: "folder", Value: o.folderName(jsonvalue.Text(b["folderUID"])), Raw: jsonvalue.Text(b["folderUID"])},
+		{Name: "group", Value: jsonvalue.Text(b["ruleGroup"])},
 		{Name: "datasource", Value: o.sourceName(source), Raw: source},
-		{Name: "query", Value: strings.Join(strings.Fields(sql), " ") + " " + digest(sql), Raw: sql},
+		{Name: "query", Value: strings.Join(strings.Fields(sql), " ") + " " + jsonvalue.Digest(sql), Raw: sql},
 		{Name: "threshold", Value: threshold},
-		{Name: "for", Value: lasting(text(b["for"]))},
+		{Name: "for", Value: lasting(jsonvalue.Text(b["for"]))},
 		{Name: "every", Value: units.FormatDuration(time.Duration(r.interval) * time.Second)},
-		{Name: "no_data", Value: reverse(states, text(b["noDataState"]))},
+		{Name: "no_data", Value: reverse(states, jsonvalue.Text(b["noDataState"]))},
 	}}
 	if want != nil {
 		wanted, _, _, _ := dissect(want)
-		shape = project(shape, wanted)
+		shape = jsonvalue.Project(shape, wanted)
 	}
-	s.Set(plan.Attr{Name: "model", Value: digest(shape), Raw: encode(shape)})
+	s.Set(plan.Attr{Name: "model", Value: jsonvalue.Digest(shape), Raw: jsonvalue.Encode(shape)})
 	for _, kind := range []string{"label", "annotation"} {
 		m, _ := b[kind+"s"].(map[string]any)
 		for k, v := range m {
-			s.Set(plan.Attr{Name: noteName(kind, k), Value: text(v)})
+			s.Set(plan.Attr{Name: noteName(kind, k), Value: jsonvalue.Text(v)})
 		}
 	}
 	slices.SortStableFunc(s.Attrs[11:], func(a, b plan.Attr) int { return cmp.Compare(a.Name, b.Name) })
@@ -158,26 +153,26 @@ func noteName(kind, key string) string {
 // dissect takes a rule's queries apart: what pipeline.hcl has words for, and the shape that is left.
 func dissect(b map[string]any) (shape any, sql, source, threshold string) {
 	threshold = "none"
-	condition := text(b["condition"])
-	list := []any{condition, text(b["execErrState"])}
-	for _, d := range objects(b, "data") {
-		d = canonical(d).(map[string]any)
+	condition := jsonvalue.Text(b["condition"])
+	list := []any{condition, jsonvalue.Text(b["execErrState"])}
+	for _, d := range jsonvalue.Objects(b, "data") {
+		d = jsonvalue.Canonical(d).(map[string]any)
 		model, _ := d["model"].(map[string]any)
 		if model == nil {
 			model = map[string]any{}
 		}
 		delete(d, "queryType")
 		if model["rawSql"] != nil && sql == "" {
-			sql, source = tidy(text(model["rawSql"])), text(d["datasourceUid"])
+			sql, source = dashboard.TrimSQL(jsonvalue.Text(model["rawSql"])), jsonvalue.Text(d["datasourceUid"])
 			model["rawSql"], d["datasourceUid"] = "…", "…"
 			delete(model, "datasource")
 		}
-		for _, c := range objects(model, "conditions") {
+		for _, c := range jsonvalue.Objects(model, "conditions") {
 			e, _ := c["evaluator"].(map[string]any)
-			word := map[string]string{"gt": "above", "lt": "below"}[text(e["type"])]
+			word := map[string]string{"gt": "above", "lt": "below"}[jsonvalue.Text(e["type"])]
 			params, _ := e["params"].([]any)
 			if d["refId"] == condition && word != "" && len(params) > 0 && threshold == "none" {
-				threshold = word + " " + glance(params[0])
+				threshold = word + " " + jsonvalue.Describe(params[0])
 				c["evaluator"] = map[string]any{}
 			}
 		}
@@ -229,6 +224,6 @@ func overlay(live, want map[string]any, c plan.Change) map[string]any {
 	for _, k := range []string{"uid", "title", "folderUID", "ruleGroup", "condition", "noDataState", "execErrState", "for"} {
 		out[k] = want[k]
 	}
-	out["data"] = merge(live["data"], want["data"], nil)
+	out["data"] = jsonvalue.Merge(live["data"], want["data"], nil)
 	return out
 }

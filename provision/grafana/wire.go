@@ -18,6 +18,8 @@ import (
 	"unicode"
 
 	"github.com/cenkalti/backoff/v5"
+
+	"github.com/cryptoviz/cryptoviz/engine/units"
 )
 
 // maxReply bounds what is read of one answer.
@@ -173,7 +175,7 @@ func (w *wire) hide(text string) string {
 			text = strings.ReplaceAll(text, s, "(sensitive)")
 		}
 	}
-	return clip(strings.Map(func(r rune) rune {
+	return units.ClipTo(strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {
 			return ' '
 		}
@@ -192,10 +194,10 @@ func retryAfter(text string) time.Duration {
 	return 0
 }
 
-func clip(s string, n int) string {
-	r := []rune(s)
-	if len(r) <= n {
-		return s
+// some lists the first few, and how many more there are.
+func some(list []string, n int) string {
+	if len(list) <= n {
+		return strings.Join(list, ", ")
 	}
-	return string(r[:n-1]) + "…"
+	return fmt.Sprintf("%s and %d more", strings.Join(list[:n], ", "), len(list)-n)
 }

@@ -1,4 +1,4 @@
-package grafana
+package dashboard
 
 import (
 	"cmp"
@@ -8,20 +8,21 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cryptoviz/cryptoviz/engine/jsonvalue"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/units"
 )
 
 // Lint lists what is likely wrong with a dashboard's file. None of it keeps the dashboard from being saved.
 func Lint(d *spec.Dashboard) []string {
-	raw, err := decode(d.JSON)
+	raw, err := jsonvalue.Decode(d.JSON)
 	if err != nil {
 		return []string{fmt.Sprintf("%s is not a dashboard JSON file: %v", d.File, err)}
 	}
 	if _, v2 := raw["elements"]; v2 {
 		return []string{d.File + " is an export in schema version 2 (it has elements and a layout): export it as classic JSON"}
 	}
-	m, err := file(d)
+	m, err := Load(d)
 	if err != nil {
 		return nil // decoded a moment ago
 	}
@@ -38,7 +39,7 @@ func Lint(d *spec.Dashboard) []string {
 
 type linter struct {
 	d   *spec.Dashboard
-	m   *model
+	m   *Model
 	out []string
 }
 
@@ -51,7 +52,7 @@ var inputForm = regexp.MustCompile(`\$\{(DS_\w+)\}`)
 // export finds what only an import by hand resolves.
 func (l *linter) export(raw map[string]any) {
 	_, inputs := raw["__inputs"]
-	if found := inputForm.FindStringSubmatch(encode(raw)); found != nil || inputs {
+	if found := inputForm.FindStringSubmatch(jsonvalue.Encode(raw)); found != nil || inputs {
 		name := "__inputs"
 		if found != nil {
 			name = "${" + found[1] + "}"
@@ -63,7 +64,7 @@ func (l *linter) export(raw map[string]any) {
 func (l *linter) ids(raw map[string]any) {
 	seen := map[int64]string{}
 	each(raw, func(p map[string]any) {
-		title, id := cmp.Or(text(p["title"]), text(p["type"])), integer(p["id"])
+		title, id := cmp.Or(jsonvalue.Text(p["title"]), jsonvalue.Text(p["type"])), jsonvalue.Integer(p["id"])
 		switch other, twice := seen[id]; {
 		case id <= 0:
 			l.warn("the panel %s has no id: it gets one by its place, so give it one in %s before the order changes", title, l.d.File)
@@ -73,8 +74,8 @@ func (l *linter) ids(raw map[string]any) {
 			seen[id] = title
 		}
 		refs := map[string]bool{}
-		for _, t := range objects(p, "targets") {
-			if ref := text(t["refId"]); refs[ref] {
+		for _, t := range jsonvalue.Objects(p, "targets") {
+			if ref := jsonvalue.Text(t["refId"]); refs[ref] {
 				l.warn("the panel %s has two queries %s", title, ref)
 			} else {
 				refs[ref] = true
@@ -89,8 +90,8 @@ func (l *linter) sources(raw map[string]any) {
 		return
 	}
 	each(raw, func(p map[string]any) {
-		if p["datasource"] == nil && slices.ContainsFunc(objects(p, "targets"), func(t map[string]any) bool { return t["datasource"] == nil }) {
-			l.warn("the panel %s names no data source: it reads Grafana's default one; write datasource = datasource.NAME in the dashboard block", cmp.Or(text(p["title"]), text(p["type"])))
+		if p["datasource"] == nil && slices.ContainsFunc(jsonvalue.Objects(p, "targets"), func(t map[string]any) bool { return t["datasource"] == nil }) {
+			l.warn("the panel %s names no data source: it reads Grafana's default one; write datasource = datasource.NAME in the dashboard block", cmp.Or(jsonvalue.Text(p["title"]), jsonvalue.Text(p["type"])))
 		}
 	})
 }
@@ -105,9 +106,9 @@ func (l *linter) queries() {
 			l.warn("%s, query %s: %s", q.Panel, cmp.Or(q.RefID, "A"), q.Problem)
 		}
 	}
-	for _, p := range l.m.parts {
-		for _, t := range objects(p.raw, "targets") {
-			l.query(p, text(t["refId"]), text(t["rawSql"]), text(t["format"]))
+	for _, p := range l.m.Parts {
+		for _, t := range jsonvalue.Objects(p.Raw, "targets") {
+			l.query(p, jsonvalue.Text(t["refId"]), jsonvalue.Text(t["rawSql"]), jsonvalue.Text(t["format"]))
 		}
 	}
 }
@@ -117,16 +118,16 @@ var (
 	orderForm = regexp.MustCompile(`(?i)\border\s+by\b`)
 )
 
-func (l *linter) query(p *part, ref, sql, format string) {
+func (l *linter) query(p *Part, ref, sql, format string) {
 	if sql == "" {
 		return
 	}
 	if format == "time_series" && !orderForm.MatchString(sql) {
-		l.warn("%s, query %s: a time series without ORDER BY is an error in Grafana when its rows come unsorted", p.name, ref)
+		l.warn("%s, query %s: a time series without ORDER BY is an error in Grafana when its rows come unsorted", p.Name, ref)
 	}
 	for _, call := range groupCall.FindAllString(sql, -1) {
 		if first := strings.Index(sql, call); strings.HasPrefix(sql[first+len(call):], ",") && strings.Count(sql, call) > 1 {
-			l.warn("%s, query %s: Grafana adds AS \"time\" to every %s, since a comma follows the first: write $__timeGroupAlias in SELECT, and GROUP BY 1", p.name, ref, call)
+			l.warn("%s, query %s: Grafana adds AS \"time\" to every %s, since a comma follows the first: write $__timeGroupAlias in SELECT, and GROUP BY 1", p.Name, ref, call)
 			break
 		}
 	}
@@ -135,33 +136,33 @@ func (l *linter) query(p *part, ref, sql, format string) {
 // names finds variables that are used and not declared.
 func (l *linter) names() {
 	declared := map[string]bool{}
-	for _, p := range l.m.parts {
-		if p.kind == "variable" {
-			declared[text(p.raw["name"])] = true
+	for _, p := range l.m.Parts {
+		if p.Kind == "variable" {
+			declared[jsonvalue.Text(p.Raw["name"])] = true
 		}
 	}
-	for _, p := range l.m.parts {
+	for _, p := range l.m.Parts {
 		var found []string
-		for _, s := range append(textsOf(p.body, "title", "repeat", "query"), l.sqlOf(p)...) {
+		for _, s := range append(textsOf(p.Body, "title", "repeat", "query"), l.sqlOf(p)...) {
 			for _, name := range used(s) {
 				if !declared[name] && !strings.HasPrefix(name, "__") && name != "timezone" && name != "timeFilter" {
 					found = append(found, "$"+name)
 				}
 			}
 		}
-		if repeat := text(p.body["repeat"]); repeat != "" && !declared[repeat] {
+		if repeat := jsonvalue.Text(p.Body["repeat"]); repeat != "" && !declared[repeat] {
 			found = append(found, repeat)
 		}
 		slices.Sort(found)
 		if found = slices.Compact(found); len(found) > 0 {
-			l.warn("%s uses %s, which the dashboard does not declare", p.name, strings.Join(found, ", "))
+			l.warn("%s uses %s, which the dashboard does not declare", p.Name, strings.Join(found, ", "))
 		}
 	}
 }
 
-func (l *linter) sqlOf(p *part) (out []string) {
-	for _, t := range append(objects(p.raw, "targets"), asObject(p.raw["target"])) {
-		out = append(out, text(t["rawSql"]))
+func (l *linter) sqlOf(p *Part) (out []string) {
+	for _, t := range append(jsonvalue.Objects(p.Raw, "targets"), asObject(p.Raw["target"])) {
+		out = append(out, jsonvalue.Text(t["rawSql"]))
 	}
 	return out
 }
@@ -173,7 +174,7 @@ func asObject(v any) map[string]any {
 
 func textsOf(m map[string]any, keys ...string) (out []string) {
 	for _, k := range keys {
-		out = append(out, text(m[k]))
+		out = append(out, jsonvalue.Text(m[k]))
 	}
 	return out
 }
@@ -185,12 +186,12 @@ func (l *linter) grid() {
 		x, y, w, h int64
 	}
 	var all []place
-	for _, p := range l.m.parts {
-		at, is := p.raw["gridPos"].(map[string]any)
-		if p.kind != "panel" || !is || p.row != "" {
+	for _, p := range l.m.Parts {
+		at, is := p.Raw["gridPos"].(map[string]any)
+		if p.Kind != "panel" || !is || p.Row != "" {
 			continue
 		}
-		q := place{p.name, integer(at["x"]), integer(at["y"]), integer(at["w"]), integer(at["h"])}
+		q := place{p.Name, jsonvalue.Integer(at["x"]), jsonvalue.Integer(at["y"]), jsonvalue.Integer(at["w"]), jsonvalue.Integer(at["h"])}
 		if q.x+q.w > 24 {
 			l.warn("%s is wider than the grid: x %d and w %d are more than 24", q.name, q.x, q.w)
 		}
@@ -205,12 +206,12 @@ func (l *linter) grid() {
 }
 
 func (l *linter) refresh() {
-	refresh := text(l.m.top["refresh"])
+	refresh := jsonvalue.Text(l.m.Top["refresh"])
 	d, err := units.ParseDuration(refresh)
 	if refresh != "" && refresh != "auto" && err == nil && d < 5*time.Second {
 		l.warn("refresh %s is below Grafana's usual minimum of 5s: 11 and 12 raise it, 13 refuses the dashboard", refresh)
 	}
-	if v := integer(l.m.top["schemaVersion"]); v == 0 {
+	if v := jsonvalue.Integer(l.m.Top["schemaVersion"]); v == 0 {
 		l.warn("%s has no schemaVersion: Grafana takes it for a very old dashboard; write 41", l.d.File)
 	}
 }

@@ -1,4 +1,4 @@
-package grafana
+package dashboard
 
 import (
 	"encoding/json"
@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/cryptoviz/cryptoviz/engine/jsonvalue"
 )
 
 var variableForm = regexp.MustCompile(`\$(\w+)|\$\{(\w+)(?:\.[^:^}]+)?(?::([^}]+))?\}|\[\[(\w+?)(?::(\w+))?\]\]`)
@@ -97,14 +99,14 @@ func (v value) format(format string) string {
 const guess = "1"
 
 // values reads what the dashboard's variables stand at, and which of them had to be guessed.
-func values(m *model, interval time.Duration) (out map[string]value, guessed []string) {
+func values(m *Model, interval time.Duration) (out map[string]value, guessed []string) {
 	out = map[string]value{}
-	for _, p := range m.parts {
-		if p.kind != "variable" {
+	for _, p := range m.Parts {
+		if p.Kind != "variable" {
 			continue
 		}
-		v, known := valueOf(p.raw, interval)
-		name := text(p.raw["name"])
+		v, known := valueOf(p.Raw, interval)
+		name := jsonvalue.Text(p.Raw["name"])
 		out[name] = v
 		if !known {
 			guessed = append(guessed, name)
@@ -117,13 +119,13 @@ func values(m *model, interval time.Duration) (out map[string]value, guessed []s
 func valueOf(raw map[string]any, interval time.Duration) (v value, known bool) {
 	current, _ := raw["current"].(map[string]any)
 	stands := texts(current["value"])
-	query := text(raw["query"])
+	query := jsonvalue.Text(raw["query"])
 	all := slices.Contains(stands, "$__all")
 	v.quoted = raw["multi"] == true || all // a list; a single text is not, also where it could be All
-	if set := text(raw["allValue"]); all && set != "" {
+	if set := jsonvalue.Text(raw["allValue"]); all && set != "" {
 		return value{texts: []string{set}, raw: true}, true
 	}
-	switch text(raw["type"]) {
+	switch jsonvalue.Text(raw["type"]) {
 	case "datasource":
 		v.texts = stands
 		return v, true
@@ -148,7 +150,7 @@ func valueOf(raw map[string]any, interval time.Duration) (v value, known bool) {
 			stands = nil
 		}
 	}
-	if len(stands) == 0 || len(stands) == 1 && stands[0] == "" && text(raw["type"]) == "query" {
+	if len(stands) == 0 || len(stands) == 1 && stands[0] == "" && jsonvalue.Text(raw["type"]) == "query" {
 		v.texts = []string{guess}
 		return v, false
 	}

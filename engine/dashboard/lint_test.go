@@ -1,11 +1,11 @@
-package grafana_test
+package dashboard_test
 
 import (
 	"strings"
 	"testing"
 
+	"github.com/cryptoviz/cryptoviz/engine/dashboard"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
-	"github.com/cryptoviz/cryptoviz/provision/grafana"
 )
 
 func TestLint(t *testing.T) {
@@ -40,7 +40,7 @@ func TestLint(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got := grafana.Lint(&spec.Dashboard{Name: "x", File: "x.json", UID: "x", JSON: []byte(tt.json)})
+			got := dashboard.Lint(&spec.Dashboard{Name: "x", File: "x.json", UID: "x", JSON: []byte(tt.json)})
 			if tt.want == "" && len(got) > 0 || tt.want != "" && (len(got) != 1 || !strings.Contains(got[0], tt.want)) {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}

@@ -1,4 +1,4 @@
-package grafana
+package dashboard
 
 import (
 	"cmp"
@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cryptoviz/cryptoviz/engine/jsonvalue"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
 
@@ -32,7 +33,7 @@ const (
 
 // SQL lists the queries on the dashboard's PostgreSQL data source, each expanded to what PostgreSQL can EXPLAIN.
 func SQL(d *spec.Dashboard) ([]Query, error) {
-	m, err := file(d)
+	m, err := Load(d)
 	if err != nil {
 		return nil, err
 	}
@@ -42,10 +43,10 @@ func SQL(d *spec.Dashboard) ([]Query, error) {
 		least = d.DataSource.MinInterval
 	}
 	var out []Query
-	add := func(p *part, ref, sql string, interval time.Duration) {
+	add := func(p *Part, ref, sql string, interval time.Duration) {
 		vars, guessed := values(m, interval)
 		x := expansion{from: rangeEnd.Add(-length), to: rangeEnd, interval: interval, variables: vars}
-		q := Query{Panel: p.name, RefID: ref}
+		q := Query{Panel: p.Name, RefID: ref}
 		for _, name := range used(sql) {
 			if slices.Contains(guessed, name) {
 				q.Guessed = append(q.Guessed, name)
@@ -56,22 +57,22 @@ func SQL(d *spec.Dashboard) ([]Query, error) {
 		}
 		out = append(out, q)
 	}
-	for _, p := range m.parts {
+	for _, p := range m.Parts {
 		usual := intervalOf(length, least, defaultPoints)
-		switch p.kind {
+		switch p.Kind {
 		case "variable":
-			if sql := text(p.body["query"]); p.raw["type"] == "query" && sql != "" && reads(p.raw["datasource"], nil, d) {
+			if sql := jsonvalue.Text(p.Body["query"]); p.Raw["type"] == "query" && sql != "" && reads(p.Raw["datasource"], nil, d) {
 				add(p, "", sql, usual)
 			}
 		case "annotation":
-			target, _ := p.raw["target"].(map[string]any)
-			if sql := cmp.Or(text(target["rawSql"]), text(p.raw["rawQuery"])); sql != "" && reads(target["datasource"], p.raw["datasource"], d) {
-				add(p, text(target["refId"]), sql, usual)
+			target, _ := p.Raw["target"].(map[string]any)
+			if sql := cmp.Or(jsonvalue.Text(target["rawSql"]), jsonvalue.Text(p.Raw["rawQuery"])); sql != "" && reads(target["datasource"], p.Raw["datasource"], d) {
+				add(p, jsonvalue.Text(target["refId"]), sql, usual)
 			}
 		case "panel":
-			for _, t := range objects(p.raw, "targets") {
-				if sql := text(t["rawSql"]); sql != "" && reads(t["datasource"], p.raw["datasource"], d) {
-					add(p, text(t["refId"]), sql, panelInterval(p.raw, length, least))
+			for _, t := range jsonvalue.Objects(p.Raw, "targets") {
+				if sql := jsonvalue.Text(t["rawSql"]); sql != "" && reads(t["datasource"], p.Raw["datasource"], d) {
+					add(p, jsonvalue.Text(t["refId"]), sql, panelInterval(p.Raw, length, least))
 				}
 			}
 		}
@@ -85,10 +86,10 @@ func AlertSQL(a *spec.Alert) Query {
 	if a.DataSource != nil && a.DataSource.MinInterval > 0 {
 		least = a.DataSource.MinInterval
 	}
-	x := expansion{from: rangeEnd.Add(-lookBack * time.Second), to: rangeEnd, interval: max(least, ruleInterval*time.Millisecond)}
+	x := expansion{from: rangeEnd.Add(-AlertLookBack * time.Second), to: rangeEnd, interval: max(least, AlertInterval*time.Millisecond)}
 	q := Query{Panel: "alert " + a.Name, RefID: "A"}
 	var err error
-	if q.SQL, err = x.expand(tidy(a.Query)); err != nil {
+	if q.SQL, err = x.expand(TrimSQL(a.Query)); err != nil {
 		q.Problem = err.Error()
 	}
 	return q
@@ -106,8 +107,8 @@ func reads(own, outer any, d *spec.Dashboard) bool {
 	case string:
 		return strings.HasPrefix(ref, "$") || d.DataSource != nil && ref == d.DataSource.UID
 	case map[string]any:
-		uid, kind := text(ref["uid"]), text(ref["type"])
-		if kind != "" && !isPostgres(kind) {
+		uid, kind := jsonvalue.Text(ref["uid"]), jsonvalue.Text(ref["type"])
+		if kind != "" && !IsPostgres(kind) {
 			return false
 		}
 		return uid == "" || strings.HasPrefix(uid, "$") || d.DataSource == nil && kind != "" || d.DataSource != nil && uid == d.DataSource.UID
@@ -116,11 +117,11 @@ func reads(own, outer any, d *spec.Dashboard) bool {
 }
 
 func panelInterval(raw map[string]any, length, least time.Duration) time.Duration {
-	points := integer(raw["maxDataPoints"])
+	points := jsonvalue.Integer(raw["maxDataPoints"])
 	if points <= 0 {
 		points = defaultPoints
 	}
-	if own, err := groupWidth(strings.TrimPrefix(text(raw["interval"]), ">")); err == nil {
+	if own, err := groupWidth(strings.TrimPrefix(jsonvalue.Text(raw["interval"]), ">")); err == nil {
 		least = own
 	}
 	return intervalOf(length, least, points)
@@ -129,10 +130,10 @@ func panelInterval(raw map[string]any, length, least time.Duration) time.Duratio
 var relativeForm = regexp.MustCompile(`^now-(\d+)([smhdwMy])$`)
 
 // rangeOf is the length of the dashboard's time range.
-func rangeOf(m *model) time.Duration {
-	span, _ := m.top["time"].(map[string]any)
-	from := relativeForm.FindStringSubmatch(text(span["from"]))
-	if from == nil || text(span["to"]) != "now" {
+func rangeOf(m *Model) time.Duration {
+	span, _ := m.Top["time"].(map[string]any)
+	from := relativeForm.FindStringSubmatch(jsonvalue.Text(span["from"]))
+	if from == nil || jsonvalue.Text(span["to"]) != "now" {
 		return defaultRange
 	}
 	n, err := strconv.Atoi(from[1])

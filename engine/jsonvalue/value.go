@@ -1,4 +1,5 @@
-package grafana
+// Package jsonvalue treats JSON as encoding/json decodes it: one canonical form, comparison, merging, changes in words.
+package jsonvalue
 
 import (
 	"bytes"
@@ -11,44 +12,46 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/cryptoviz/cryptoviz/engine/units"
 )
 
-// decode reads one JSON object; numbers keep their text, in one canonical form.
-func decode(text []byte) (map[string]any, error) {
+// Decode reads one JSON object; numbers keep their text, in one canonical form.
+func Decode(text []byte) (map[string]any, error) {
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.UseNumber()
 	var out map[string]any
 	if err := d.Decode(&out); err != nil {
 		return nil, err
 	}
-	return canonical(out).(map[string]any), nil
+	return Canonical(out).(map[string]any), nil
 }
 
-// canonical copies a value: numbers in one form, no byte-order marks, which newer servers strip.
-func canonical(v any) any {
+// Canonical copies a value: numbers in one form, no byte-order marks, which newer servers strip.
+func Canonical(v any) any {
 	switch v := v.(type) {
 	case map[string]any:
 		out := make(map[string]any, len(v))
 		for k, x := range v {
-			out[k] = canonical(x)
+			out[k] = Canonical(x)
 		}
 		return out
 	case []any:
 		out := make([]any, len(v))
 		for i, x := range v {
-			out[i] = canonical(x)
+			out[i] = Canonical(x)
 		}
 		return out
 	case json.Number:
-		return number(v)
+		return Number(v)
 	case string:
 		return strings.ReplaceAll(v, "\ufeff", "")
 	}
 	return v
 }
 
-// number writes 1, 1.0 and 1e0 alike.
-func number(n json.Number) json.Number {
+// Number writes 1, 1.0 and 1e0 alike.
+func Number(n json.Number) json.Number {
 	if _, err := strconv.ParseInt(string(n), 10, 64); err == nil {
 		return n
 	}
@@ -62,8 +65,8 @@ func number(n json.Number) json.Number {
 	return json.Number(strconv.FormatFloat(f, 'g', -1, 64))
 }
 
-// encode writes a canonical value with sorted keys.
-func encode(v any) string {
+// Encode writes a canonical value with sorted keys.
+func Encode(v any) string {
 	var buf bytes.Buffer
 	e := json.NewEncoder(&buf)
 	e.SetEscapeHTML(false)
@@ -73,15 +76,17 @@ func encode(v any) string {
 	return strings.TrimSuffix(buf.String(), "\n")
 }
 
-func digest(v any) string {
-	sum := sha256.Sum256([]byte(encode(v)))
+// Digest is a short hash of a canonical value.
+func Digest(v any) string {
+	sum := sha256.Sum256([]byte(Encode(v)))
 	return hex.EncodeToString(sum[:6])
 }
 
-func same(a, b any) bool { return encode(a) == encode(b) }
+// Equal compares two canonical values.
+func Equal(a, b any) bool { return Encode(a) == Encode(b) }
 
-// empty reports whether a value says no more than its absence does: Grafana's editor drops such keys, or adds them.
-func empty(v any) bool {
+// Empty reports whether a value says no more than its absence does: Grafana's editor drops such keys, or adds them.
+func Empty(v any) bool {
 	switch v := v.(type) {
 	case nil:
 		return true
@@ -97,10 +102,10 @@ func empty(v any) bool {
 	return false
 }
 
-// project cuts a live value down to what the wanted one speaks of: a key that is not declared is no difference, and
+// Project cuts a live value down to what the wanted one speaks of: a key that is not declared is no difference, and
 // an empty value is the same as none. Lists of the same length are cut element by element.
-func project(live, want any) any {
-	if empty(live) && empty(want) {
+func Project(live, want any) any {
+	if Empty(live) && Empty(want) {
 		return want
 	}
 	switch want := want.(type) {
@@ -111,8 +116,8 @@ func project(live, want any) any {
 		}
 		out := map[string]any{}
 		for k, w := range want {
-			if l, there := have[k]; there || empty(w) {
-				out[k] = project(l, w)
+			if l, there := have[k]; there || Empty(w) {
+				out[k] = Project(l, w)
 			}
 		}
 		return out
@@ -123,19 +128,19 @@ func project(live, want any) any {
 		}
 		out := make([]any, len(have))
 		for i := range have {
-			out[i] = project(have[i], want[i])
+			out[i] = Project(have[i], want[i])
 		}
 		return out
 	}
 	return live
 }
 
-// covers reports whether a live value has all that is wanted.
-func covers(live, want any) bool { return same(project(live, want), want) }
+// Covers reports whether a live value has all that is wanted.
+func Covers(live, want any) bool { return Equal(Project(live, want), want) }
 
-// merge puts what is wanted over what is live. Keys that are not declared stay; keys that the last apply had set and
+// Merge puts what is wanted over what is live. Keys that are not declared stay; keys that the last apply had set and
 // that are wanted no more go.
-func merge(live, want, last any) any {
+func Merge(live, want, last any) any {
 	switch want := want.(type) {
 	case map[string]any:
 		have, isMap := live.(map[string]any)
@@ -151,7 +156,7 @@ func merge(live, want, last any) any {
 		}
 		for k, w := range want {
 			if l, there := out[k]; there {
-				out[k] = merge(l, w, was[k])
+				out[k] = Merge(l, w, was[k])
 			} else {
 				out[k] = w
 			}
@@ -169,15 +174,15 @@ func merge(live, want, last any) any {
 			if len(was) == len(want) {
 				before = was[i]
 			}
-			out[i] = merge(have[i], want[i], before)
+			out[i] = Merge(have[i], want[i], before)
 		}
 		return out
 	}
 	return want
 }
 
-// dropped lists the keys that the last apply had set, that are wanted no more, and that are still live.
-func dropped(live, want, last any) []string {
+// Dropped lists the keys that the last apply had set, that are wanted no more, and that are still live.
+func Dropped(live, want, last any) []string {
 	var out []string
 	var walk func(path string, live, want, last any)
 	walk = func(path string, live, want, last any) {
@@ -193,7 +198,7 @@ func dropped(live, want, last any) []string {
 				switch {
 				case still:
 					walk(join(path, k), l[k], w[k], last[k])
-				case !empty(l[k]):
+				case !Empty(l[k]):
 					out = append(out, join(path, k))
 				}
 			}
@@ -212,12 +217,12 @@ func dropped(live, want, last any) []string {
 	return out
 }
 
-// differences names what changes from one value to another, each with its path: `title "A" -> "B"`.
-func differences(from, to any) []string {
+// Differences names what changes from one value to another, each with its path: `title "A" -> "B"`.
+func Differences(from, to any) []string {
 	var out []string
 	var walk func(path string, a, b any)
 	walk = func(path string, a, b any) {
-		if same(a, b) || empty(a) && empty(b) {
+		if Equal(a, b) || Empty(a) && Empty(b) {
 			return
 		}
 		am, aMap := a.(map[string]any)
@@ -250,18 +255,19 @@ func differences(from, to any) []string {
 
 // change words one value's change; long texts are only said to have changed.
 func change(a, b any) string {
-	from, to := glance(a), glance(b)
+	from, to := Describe(a), Describe(b)
 	if len(from) > 48 && len(to) > 48 {
 		return "changed"
 	}
-	return clip(from, 48) + " -> " + clip(to, 48)
+	return units.ClipTo(from, 48) + " -> " + units.ClipTo(to, 48)
 }
 
-func glance(v any) string {
+// Describe is a value for a message.
+func Describe(v any) string {
 	if v == nil {
 		return "none"
 	}
-	return encode(v)
+	return Encode(v)
 }
 
 // label names an element of a list: by what identifies it, else by its place.
@@ -282,22 +288,45 @@ func join(path, key string) string {
 	return path + "." + key
 }
 
-func text(v any) string {
+// Text is a string, "" for anything else.
+func Text(v any) string {
 	s, _ := v.(string)
 	return s
 }
 
-// integer reads a JSON number.
-func integer(v any) int64 {
+// Integer reads a JSON number.
+func Integer(v any) int64 {
 	n, _ := v.(json.Number)
 	i, _ := n.Int64()
 	return i
 }
 
-// some lists the first few, and how many more there are.
-func some(list []string, n int) string {
-	if len(list) <= n {
-		return strings.Join(list, ", ")
+// Int is a JSON number.
+func Int(n int64) json.Number { return json.Number(strconv.FormatInt(n, 10)) }
+
+// Objects returns the objects of a list inside a value.
+func Objects(v any, path ...string) []map[string]any {
+	for _, k := range path {
+		m, _ := v.(map[string]any)
+		v = m[k]
 	}
-	return fmt.Sprintf("%s and %d more", strings.Join(list[:n], ", "), len(list)-n)
+	list, _ := v.([]any)
+	var out []map[string]any
+	for _, x := range list {
+		if m, is := x.(map[string]any); is {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+// Without is an object without some of its keys.
+func Without(m map[string]any, keys ...string) map[string]any {
+	out := make(map[string]any, len(m))
+	for k, v := range m {
+		if !slices.Contains(keys, k) {
+			out[k] = v
+		}
+	}
+	return out
 }

@@ -1,4 +1,4 @@
-package grafana_test
+package dashboard_test
 
 import (
 	"encoding/json"
@@ -9,16 +9,18 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/cryptoviz/cryptoviz/engine/dashboard"
 	"github.com/cryptoviz/cryptoviz/engine/schema"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/testkit"
-	"github.com/cryptoviz/cryptoviz/provision/grafana"
 )
 
 var (
 	rangeFrom = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	rangeTo   = time.Date(2026, 1, 2, 0, 0, 0, 500_000_000, time.UTC)
 )
+
+func TestMain(m *testing.M) { testkit.Main(m) }
 
 func TestMacros(t *testing.T) {
 	t.Parallel()
@@ -49,12 +51,12 @@ func TestMacros(t *testing.T) {
 		{"SELECT $1, $$x$$", "SELECT $1, $$x$$"},
 	}
 	for _, tt := range tests {
-		got, err := grafana.Expand(tt.sql, rangeFrom, rangeTo, time.Minute, false, nil)
+		got, err := dashboard.Expand(tt.sql, rangeFrom, rangeTo, time.Minute, false, nil)
 		if err != nil || got != tt.want {
 			t.Errorf("%s\n got %s (%v)\nwant %s", tt.sql, got, err, tt.want)
 		}
 	}
-	got, err := grafana.Expand("$__timeGroup(time,'5m') ", rangeFrom, rangeTo, time.Minute, true, nil)
+	got, err := dashboard.Expand("$__timeGroup(time,'5m') ", rangeFrom, rangeTo, time.Minute, true, nil)
 	if err != nil || got != "time_bucket('300.000s',time) " {
 		t.Errorf("with TimescaleDB: %s (%v)", got, err)
 	}
@@ -62,19 +64,19 @@ func TestMacros(t *testing.T) {
 		"$__nosuch(x)": "unknown macro $__nosuch", "$foo(x)": "unknown macro $foo", "$__timeGroup(x)": "lacks its interval", "$__timeGroup(x,often)": "no interval",
 		"$__timeGroup(x,1h,never)": "fills gaps", "$__timeFilter()": "lacks its argument",
 	} {
-		if _, err := grafana.Expand(sql, rangeFrom, rangeTo, time.Minute, false, nil); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := dashboard.Expand(sql, rangeFrom, rangeTo, time.Minute, false, nil); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", sql, err)
 		}
 	}
 	// As in Grafana, an argument ends at the first bracket.
-	if got, err := grafana.Expand("$__timeFilter(to_timestamp(ts))", rangeFrom, rangeTo, time.Minute, false, nil); err != nil || !strings.HasPrefix(got, "to_timestamp(ts BETWEEN") {
+	if got, err := dashboard.Expand("$__timeFilter(to_timestamp(ts))", rangeFrom, rangeTo, time.Minute, false, nil); err != nil || !strings.HasPrefix(got, "to_timestamp(ts BETWEEN") {
 		t.Errorf("%s (%v)", got, err)
 	}
 }
 
 func TestInterpolation(t *testing.T) {
 	t.Parallel()
-	vars := map[string]grafana.Var{
+	vars := map[string]dashboard.Var{
 		"s": {Values: []string{"BTC", "O'X"}, Multi: true}, "one": {Values: []string{"BTC"}, Multi: true}, "plain": {Values: []string{"O'X"}},
 		"all": {Values: []string{"a OR true"}, Raw: true, Multi: true}, "dq": {Values: []string{`say "hi"`}, Multi: true}, "none": {Multi: true},
 	}
@@ -96,7 +98,7 @@ func TestInterpolation(t *testing.T) {
 		{"$nosuch ${nosuch} $__timeFilter", "$nosuch ${nosuch} $__timeFilter"},
 	}
 	for _, tt := range tests {
-		if got, err := grafana.Expand(tt.sql, rangeFrom, rangeTo, time.Minute, false, vars); err != nil || got != tt.want {
+		if got, err := dashboard.Expand(tt.sql, rangeFrom, rangeTo, time.Minute, false, vars); err != nil || got != tt.want {
 			t.Errorf("%s: got %s (%v), want %s", tt.sql, got, err, tt.want)
 		}
 	}
@@ -120,7 +122,7 @@ func TestInterval(t *testing.T) {
 		{20 * 365 * day, time.Minute, 10, "1y"},
 		{time.Second, time.Millisecond, 1000, "1ms"},
 	} {
-		if got := grafana.InUnit(grafana.IntervalOf(tt.length, tt.least, tt.points)); got != tt.want {
+		if got := dashboard.InUnit(dashboard.IntervalOf(tt.length, tt.least, tt.points)); got != tt.want {
 			t.Errorf("%s over %d points, at least %s: %s, want %s", tt.length, tt.points, tt.least, got, tt.want)
 		}
 	}
@@ -147,7 +149,7 @@ func TestSQLOfADashboard(t *testing.T) {
 		{"name": "first", "type": "custom", "query": "a,b"},
 		{"name": "bucket", "type": "interval", "query": "1m,1h", "auto": true, "current": {"value": "$__auto"}},
 		{"name": "box", "type": "textbox", "query": "typed"}`
-	list, err := grafana.SQL(board(t, "$source|$one|$known|$everything|$quote|$first|$bucket|$box|$__interval", vars))
+	list, err := dashboard.SQL(board(t, "$source|$one|$known|$everything|$quote|$first|$bucket|$box|$__interval", vars))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,11 +160,11 @@ func TestSQLOfADashboard(t *testing.T) {
 	if list[0].Panel != "variable source" || !strings.HasPrefix(list[0].SQL, "SELECT 1 WHERE time BETWEEN '2025-12-26T00:00:00Z' AND '2026-01-02T00:00:00Z'") || len(list) != 5 {
 		t.Errorf("got %+v", list)
 	}
-	list, err = grafana.SQL(board(t, "SELECT $__nosuch(x)", ""))
+	list, err = dashboard.SQL(board(t, "SELECT $__nosuch(x)", ""))
 	if err != nil || len(list) != 1 || list[0].Problem == "" {
 		t.Errorf("got %+v, %v", list, err)
 	}
-	q := grafana.AlertSQL(&spec.Alert{Name: "a", Query: "SELECT $__timeFilter(t), $__interval"})
+	q := dashboard.AlertSQL(&spec.Alert{Name: "a", Query: "SELECT $__timeFilter(t), $__interval"})
 	if q.SQL != "SELECT t BETWEEN '2026-01-01T23:50:00Z' AND '2026-01-02T00:00:00Z', 1m" || q.Panel != "alert a" {
 		t.Errorf("got %+v", q)
 	}
@@ -177,7 +179,7 @@ func TestSQLOfOtherDataSources(t *testing.T) {
 	} {
 		d := board(t, "SELECT 1", "")
 		d.JSON = []byte(strings.Replace(string(d.JSON), `"refId": "B"`, `"refId": "B", "datasource": `+ref, 1))
-		if list, err := grafana.SQL(d); err != nil || len(list) != want {
+		if list, err := dashboard.SQL(d); err != nil || len(list) != want {
 			t.Errorf("%s: %d queries (%v), want %d", ref, len(list), err, want)
 		}
 	}
@@ -196,10 +198,10 @@ func shipped(t *testing.T) *spec.Dashboard {
 func TestShippedDashboard(t *testing.T) {
 	t.Parallel()
 	d := shipped(t)
-	if got := grafana.Lint(d); len(got) > 0 {
+	if got := dashboard.Lint(d); len(got) > 0 {
 		t.Errorf("lint:\n%s", strings.Join(got, "\n"))
 	}
-	list, err := grafana.SQL(d)
+	list, err := dashboard.SQL(d)
 	if err != nil || len(list) != 17 {
 		t.Fatalf("%d queries (%v)", len(list), err)
 	}
@@ -256,7 +258,7 @@ func TestVariablesInSQL(t *testing.T) {
 	} {
 		d := &spec.Dashboard{UID: "x", DataSource: &spec.DataSource{UID: "d"}, JSON: []byte(`{"title": "X", "templating": {"list": [{"name": "v", ` + tt.variable + `}]},
 			"panels": [{"id": 1, "type": "table", "targets": [{"refId": "A", "rawSql": "` + tt.sql + `"}]}]}`)}
-		list, err := grafana.SQL(d)
+		list, err := dashboard.SQL(d)
 		if err != nil || len(list) == 0 || list[len(list)-1].SQL != tt.want {
 			t.Errorf("%s in %s: %+v (%v), want %s", tt.variable, tt.sql, list, err, tt.want)
 		}
