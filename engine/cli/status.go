@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/cryptoviz/cryptoviz/engine/clock"
 	"github.com/cryptoviz/cryptoviz/engine/embedded"
+	"github.com/cryptoviz/cryptoviz/engine/pg"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/status"
 	"github.com/cryptoviz/cryptoviz/engine/store"
@@ -100,7 +100,7 @@ func (r *reader) show(ctx context.Context, prefix string) error {
 	}
 	s, err := status.Read(ctx, r.p, r.db, r.kafka, now)
 	if err != nil {
-		if strings.Contains(err.Error(), "SQLSTATE 42P01") || strings.Contains(err.Error(), "SQLSTATE 3F000") {
+		if pg.Is(err, pg.MissingObject) {
 			return store.ErrNotApplied
 		}
 		return err

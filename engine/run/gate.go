@@ -48,7 +48,7 @@ func (g *gate) PassedMidnight(ctx context.Context, day time.Time) (bool, error) 
 	if running > 0 {
 		return false, nil
 	}
-	positions, err := g.store.Positions(ctx, names)
+	positions, err := store.Positions(ctx, g.store.Pool(), names)
 	if err != nil {
 		return false, err
 	}
@@ -61,7 +61,7 @@ func (g *gate) PassedMidnight(ctx context.Context, day time.Time) (bool, error) 
 	}
 	for _, s := range g.sources {
 		for n, offset := range ends[s.Topic.Name] {
-			i := slices.IndexFunc(positions, func(p store.Standing) bool { return p.Source == s.Name && p.Partition == n })
+			i := slices.IndexFunc(positions, func(p store.PartitionProgress) bool { return p.Source == s.Name && p.Partition == n })
 			switch {
 			case i >= 0 && !positions[i].LastSlot.Before(end):
 			case i >= 0 && positions[i].Next >= offset.Offset:

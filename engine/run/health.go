@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/cryptoviz/cryptoviz/engine/rollup"
 	"github.com/cryptoviz/cryptoviz/engine/status"
 	"github.com/cryptoviz/cryptoviz/engine/store"
 )
@@ -25,7 +26,7 @@ var errNoAnswer = fmt.Errorf("no answer within %s", answerIn)
 // health is one look at what the engine depends on. What could not be read in time is missing.
 type health struct {
 	ledger, kafka error // why the server does not answer
-	rollups       []status.Rollup
+	rollups       []rollup.Status
 	jobs          []store.Job
 }
 

@@ -145,7 +145,7 @@ func (e *Engine) open(ctx context.Context, stages Stages) error {
 
 // checkMode keeps live, simulated and recorded rows in databases of their own.
 func (e *Engine) checkMode(ctx context.Context) error {
-	mode, err := e.store.Mode(ctx)
+	mode, err := store.Mode(ctx, e.store.Pool())
 	if err == nil && mode != e.opt.Mode {
 		err = fmt.Errorf("the database %s holds %s data and cannot take %s data: the two must never mix. Use another database", connect.Redact(e.p.Database.URL), mode, e.opt.Mode)
 	}

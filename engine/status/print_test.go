@@ -8,6 +8,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/cryptoviz/cryptoviz/engine/rollup"
 	"github.com/cryptoviz/cryptoviz/engine/store"
 )
 
@@ -33,8 +34,8 @@ func with(change func(*Source)) Source {
 	return s
 }
 
-func hourly() Rollup {
-	return Rollup{Name: "hourly", Next: time.Date(2026, 11, 25, 0, 5, 0, 0, time.UTC)}
+func hourly() rollup.Status {
+	return rollup.Status{Name: "hourly", Next: time.Date(2026, 11, 25, 0, 5, 0, 0, time.UTC)}
 }
 
 func TestPrint(t *testing.T) {
@@ -50,7 +51,7 @@ cryptoviz · live data · 2026-11-24 02:49:09 UTC
 
 SOURCE         EVERY  LAST SLOT               RECORDS  PER MIN     LAG   DEAD
 `},
-		"nothing has run": {Status{At: now, Mode: "live", Sources: []Source{fresh}, Rollups: []Rollup{hourly()}}, `
+		"nothing has run": {Status{At: now, Mode: "live", Sources: []Source{fresh}, Rollups: []rollup.Status{hourly()}}, `
 cryptoviz · live data · 2026-11-24 02:49:09 UTC
 
 SOURCE         EVERY  LAST SLOT               RECORDS  PER MIN     LAG   DEAD
@@ -67,7 +68,7 @@ rollup hourly · next 2026-11-25 00:05, in 21h 15m
 			with(func(s *Source) {
 				s.Name, s.Enabled, s.State, s.Reason, s.Dead, s.Lag = "okx", false, "failed", "of long ago", 5, 100
 			}),
-		}, Rollups: []Rollup{hourly(), {Name: "daily", Next: time.Date(2026, 11, 27, 0, 0, 0, 0, time.UTC), Day: "2026-11-22", RawRows: 12960, HourlyRows: 72}}}, `
+		}, Rollups: []rollup.Status{hourly(), {Name: "daily", Next: time.Date(2026, 11, 27, 0, 0, 0, 0, time.UTC), Day: "2026-11-22", RawRows: 12960, HourlyRows: 72}}}, `
 cryptoviz · simulated data · 2026-11-24 02:49:09 UTC
 
 SOURCE         EVERY  LAST SLOT               RECORDS  PER MIN     LAG   DEAD
@@ -119,7 +120,7 @@ coinbase          1m  02:49:00 late                 3      3.0       0      0
 ! TimescaleDB's columnstore policy of raw_crypto_data fails: could not load
   library "/usr/lib/timescaledb-tsl.so": undefined symbol
 `},
-		"rollups that need a look": {Status{At: now, Mode: "live", Rollups: []Rollup{
+		"rollups that need a look": {Status{At: now, Mode: "live", Rollups: []rollup.Status{
 			{Name: "hourly", Next: at("03:00:00"), Day: "2026-11-20", RawRows: 12960, HourlyRows: 72, Due: 2, LateRows: 1234, Rejected: 1000},
 			{Name: "daily", Next: at("03:00:00"), Due: -1},
 		}}, `
@@ -216,7 +217,7 @@ func TestJSON(t *testing.T) {
 			s.State, s.Reason, s.Dead, s.Lost, s.Failed24, s.Hour = "failed", "no record came", 1, 2, 3, Ends{1, 2, 1}
 		}),
 		{Name: "okx", Transport: "websocket", Every: "1m", Topic: "okx", Table: "raw_crypto_data", Lag: -1},
-	}, Rollups: []Rollup{hourly(), {Name: "daily", Next: at("00:00:00"), Day: "2026-11-22", RawRows: 12960, HourlyRows: 72, Days: 4, Due: 2, LateRows: 9, Rejected: 7}}, KafkaError: "x"}
+	}, Rollups: []rollup.Status{hourly(), {Name: "daily", Next: at("00:00:00"), Day: "2026-11-22", RawRows: 12960, HourlyRows: 72, Days: 4, Due: 2, LateRows: 9, Rejected: 7}}, KafkaError: "x"}
 	got, err := json.MarshalIndent(s, "", " ")
 	if err != nil {
 		t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/cryptoviz/cryptoviz/engine/rollup"
 	"github.com/cryptoviz/cryptoviz/engine/schema"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/status"
@@ -171,7 +172,7 @@ func TestReadRollups(t *testing.T) {
 	db, p := database(t), declared()
 	exec(t, db, schema.SQL)
 	p.Rollups[0].From.Hypertable = &spec.Hypertable{Time: "time"}
-	look := func(at time.Time) status.Rollup {
+	look := func(at time.Time) rollup.Status {
 		t.Helper()
 		out, err := status.Rollups(t.Context(), p, db, at)
 		if err != nil || len(out) != 1 {

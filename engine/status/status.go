@@ -5,15 +5,14 @@ package status
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/robfig/cron/v3"
 	"github.com/twmb/franz-go/pkg/kadm"
 
-	"github.com/cryptoviz/cryptoviz/engine/pg"
+	"github.com/cryptoviz/cryptoviz/engine/rollup"
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/store"
 	"github.com/cryptoviz/cryptoviz/engine/units"
@@ -21,10 +20,10 @@ import (
 
 // Status is one look at a pipeline. Times are UTC.
 type Status struct {
-	At      time.Time `json:"at"`
-	Mode    string    `json:"mode"` // live, simulated or recorded
-	Sources []Source  `json:"sources"`
-	Rollups []Rollup  `json:"rollups"`
+	At      time.Time       `json:"at"`
+	Mode    string          `json:"mode"` // live, simulated or recorded
+	Sources []Source        `json:"sources"`
+	Rollups []rollup.Status `json:"rollups"`
 	// Jobs are TimescaleDB's own policies on the pipeline's tables.
 	Jobs []store.Job `json:"timescale_jobs,omitempty"`
 	// KafkaError says why the lag is unknown; "" when the brokers answered.
@@ -61,26 +60,11 @@ type Ends struct {
 	Failed  int64 `json:"failed"`
 }
 
-// Rollup is one daily rollup.
-type Rollup struct {
-	Name       string    `json:"name"`
-	Next       time.Time `json:"next"`
-	Day        string    `json:"last_day,omitempty"` // newest day that is rolled up, 2026-11-22
-	RawRows    int64     `json:"raw_rows"`
-	HourlyRows int64     `json:"hourly_rows"`
-	Days       int64     `json:"days"`
-	Due        int64     `json:"days_due"`      // of the last dueDays: days with raw rows that should be rolled up by now; -1 when unknown
-	LateRows   int64     `json:"late_rows"`     // of all days: rows that came after their day was rolled up
-	Rejected   int64     `json:"rejected_rows"` // of those: they stay raw, as late = "reject" says
-}
-
-// dueDays is how far back a look goes for days that were not rolled up.
-const dueDays = 31
-
 // Read looks once. A broker that does not answer leaves the lags unknown; a database that does not is an error.
 func Read(ctx context.Context, p *spec.Pipeline, db *pgxpool.Pool, kafka *kadm.Client, now time.Time) (Status, error) {
 	s := Status{At: now.UTC()}
-	if err := db.QueryRow(ctx, "SELECT mode FROM cryptoviz.mode").Scan(&s.Mode); err != nil {
+	var err error
+	if s.Mode, err = store.Mode(ctx, db); err != nil {
 		return s, fmt.Errorf("read the pipeline's status: %w", err)
 	}
 	at := map[string]int{}
@@ -91,15 +75,35 @@ func Read(ctx context.Context, p *spec.Pipeline, db *pgxpool.Pool, kafka *kadm.C
 			Topic: src.Topic.Name, Table: src.Table.Name, Lag: -1, interval: src.Interval,
 		})
 	}
-	if err := s.slots(ctx, db, at, now); err != nil {
-		return s, fmt.Errorf("read the slot ledger: %w", err)
-	}
-	stored, err := s.positions(ctx, db, at)
+	applied, err := store.Sources(ctx, db, now)
 	if err != nil {
-		return s, fmt.Errorf("read the positions: %w", err)
+		return s, err
 	}
-	if err := s.counts(ctx, db, at, now); err != nil {
-		return s, fmt.Errorf("read the dead letters: %w", err)
+	for _, a := range applied {
+		if i, ok := at[a.Name]; ok {
+			src := &s.Sources[i]
+			src.Enabled, src.Slot, src.State, src.Reason, src.Records = a.Enabled, a.Slot, a.State, a.Reason, a.Records
+			src.PerMinute, src.Dead, src.Lost, src.Failed24 = a.PerMinute, a.Dead, a.Lost, a.Failed24
+			src.Hour = Ends{Late: a.Late1, Skipped: a.Skipped1, Failed: a.Failed1}
+		}
+	}
+	stored, err := store.Positions(ctx, db, slices.Collect(maps.Keys(at)))
+	if err != nil {
+		return s, err
+	}
+	next := map[string]map[int32]int64{}
+	for _, p := range stored {
+		src := &s.Sources[at[p.Source]]
+		if src.Topic != p.Topic {
+			continue
+		}
+		if next[p.Source] == nil {
+			next[p.Source] = map[int32]int64{}
+		}
+		next[p.Source][p.Partition] = p.Next
+		if p.LastSlot.After(src.Stored) {
+			src.Stored = p.LastSlot
+		}
 	}
 	if err := s.hints(ctx, db); err != nil {
 		return s, fmt.Errorf("read the hints: %w", err)
@@ -110,7 +114,7 @@ func Read(ctx context.Context, p *spec.Pipeline, db *pgxpool.Pool, kafka *kadm.C
 	if s.Jobs, err = Jobs(ctx, p, db); err != nil {
 		return s, err
 	}
-	if err := s.lag(ctx, kafka, stored); err != nil {
+	if err := s.lag(ctx, kafka, next); err != nil {
 		s.KafkaError = err.Error()
 	}
 	return s, nil
@@ -125,87 +129,6 @@ func Transport(src *spec.Source) string {
 		return "html"
 	}
 	return "http"
-}
-
-func (s *Status) slots(ctx context.Context, db *pgxpool.Pool, at map[string]int, now time.Time) error {
-	// The inner query walks the primary key from its end: one row a source, however long the ledger is.
-	rows, err := db.Query(ctx, `SELECT src.name, l.slot, l.state, l.reason, l.records, coalesce(r.per_minute, 0)
-		FROM cryptoviz.source src
-		CROSS JOIN LATERAL (SELECT * FROM cryptoviz.slot WHERE source = src.name AND slot <= $1 AND state <> 'running' ORDER BY slot DESC LIMIT 1) l
-		CROSS JOIN LATERAL (SELECT sum(records) / (greatest(600, 10 * extract(epoch FROM src.every)) / 60)::double precision AS per_minute
-			FROM cryptoviz.slot WHERE source = src.name AND slot <= $1 AND slot > $1::timestamptz - greatest(interval '10 minutes', 10 * src.every)) r`, now)
-	if err != nil {
-		return err
-	}
-	var name, state, reason string
-	var slot time.Time
-	var records int64
-	var rate float64
-	_, err = pgx.ForEachRow(rows, []any{&name, &slot, &state, &reason, &records, &rate}, func() error {
-		if i, ok := at[name]; ok {
-			src := &s.Sources[i]
-			src.Slot, src.State, src.Reason, src.Records, src.PerMinute = slot.UTC(), state, reason, records, rate
-		}
-		return nil
-	})
-	return err
-}
-
-type partition struct {
-	source int
-	n      int32
-	next   int64
-	topic  string
-}
-
-func (s *Status) positions(ctx context.Context, db *pgxpool.Pool, at map[string]int) ([]partition, error) {
-	rows, err := db.Query(ctx, "SELECT source, partition, topic, next_offset, last_slot FROM cryptoviz.position")
-	if err != nil {
-		return nil, err
-	}
-	var out []partition
-	var name string
-	var p partition
-	var slot *time.Time
-	_, err = pgx.ForEachRow(rows, []any{&name, &p.n, &p.topic, &p.next, &slot}, func() error {
-		i, ok := at[name]
-		if !ok || s.Sources[i].Topic != p.topic {
-			return nil
-		}
-		p.source = i
-		out = append(out, p)
-		if slot != nil && slot.After(s.Sources[i].Stored) {
-			s.Sources[i].Stored = slot.UTC()
-		}
-		return nil
-	})
-	return out, err
-}
-
-func (s *Status) counts(ctx context.Context, db *pgxpool.Pool, at map[string]int, now time.Time) error {
-	rows, err := db.Query(ctx, `SELECT src.name, src.enabled, (SELECT coalesce(sum(records), 0)::bigint FROM cryptoviz.dead_letter_hour WHERE source = src.name),
-		(SELECT coalesce(sum(greatest(0, to_offset - from_offset)), 0) FROM cryptoviz.gap WHERE source = src.name),
-		l.failed, l.late_1h, l.skipped_1h, l.failed_1h
-		FROM cryptoviz.source src
-		CROSS JOIN LATERAL (SELECT count(*) FILTER (WHERE state <> 'late') AS failed, count(*) FILTER (WHERE state = 'late' AND slot > $1::timestamptz - interval '1 hour') AS late_1h,
-			count(*) FILTER (WHERE state = 'skipped' AND slot > $1::timestamptz - interval '1 hour') AS skipped_1h, count(*) FILTER (WHERE state = 'failed' AND slot > $1::timestamptz - interval '1 hour') AS failed_1h
-			FROM cryptoviz.slot WHERE source = src.name AND state IN ('failed', 'skipped', 'late') AND slot > $1::timestamptz - interval '24 hours' AND slot <= $1) l`, now)
-	if err != nil {
-		return err
-	}
-	var name string
-	var enabled bool // as applied: up switches off what it cannot play
-	var dead, lost, failed int64
-	var hour Ends
-	_, err = pgx.ForEachRow(rows, []any{&name, &enabled, &dead, &lost, &failed, &hour.Late, &hour.Skipped, &hour.Failed}, func() error {
-		if i, ok := at[name]; ok {
-			s.Sources[i].Enabled = enabled
-			s.Sources[i].Dead, s.Sources[i].Lost, s.Sources[i].Failed24 = dead, lost, failed
-			s.Sources[i].Hour = hour
-		}
-		return nil
-	})
-	return err
 }
 
 // hints reads what the workers see of the definitions.
@@ -232,10 +155,10 @@ func Jobs(ctx context.Context, p *spec.Pipeline, db *pgxpool.Pool) ([]store.Job,
 }
 
 // Rollups looks at the rollups alone.
-func Rollups(ctx context.Context, p *spec.Pipeline, db *pgxpool.Pool, now time.Time) ([]Rollup, error) {
-	var out []Rollup
+func Rollups(ctx context.Context, p *spec.Pipeline, db *pgxpool.Pool, now time.Time) ([]rollup.Status, error) {
+	var out []rollup.Status
 	for _, r := range p.Rollups {
-		one, err := rollup(ctx, r, db, now.UTC())
+		one, err := rollup.ReadStatus(ctx, db, r, now.UTC())
 		if err != nil {
 			return nil, fmt.Errorf("read the rollups: %w", err)
 		}
@@ -244,54 +167,8 @@ func Rollups(ctx context.Context, p *spec.Pipeline, db *pgxpool.Pool, now time.T
 	return out, nil
 }
 
-func rollup(ctx context.Context, r *spec.Rollup, db *pgxpool.Pool, now time.Time) (Rollup, error) {
-	schedule, err := cron.ParseStandard(r.Schedule)
-	if err != nil {
-		return Rollup{}, err
-	}
-	out := Rollup{Name: r.Name, Next: schedule.Next(now)}
-	err = db.QueryRow(ctx, `SELECT coalesce(max(day)::text, ''), count(*),
-		coalesce((array_agg(raw_rows ORDER BY day DESC))[1], 0), coalesce((array_agg(hourly_rows ORDER BY day DESC))[1], 0),
-		coalesce(sum(late_rows), 0)::bigint, coalesce(sum(late_rows) FILTER (WHERE took IS NULL), 0)::bigint
-		FROM cryptoviz.rollup_day WHERE rollup = $1`, r.Name).Scan(&out.Day, &out.Days, &out.RawRows, &out.HourlyRows, &out.LateRows, &out.Rejected)
-	if err != nil {
-		return Rollup{}, err
-	}
-	out.Due, err = due(ctx, r, schedule, db, now)
-	return out, err
-}
-
-// due counts the days whose time to be rolled up has come, that have raw rows and are not in the ledger, or were dropped before
-// the last time and have late rows. Only whether there is a row is looked up: counting them, as the rollup itself does, is not
-// for every look.
-func due(ctx context.Context, r *spec.Rollup, schedule cron.Schedule, db *pgxpool.Pool, now time.Time) (int64, error) {
-	const day = 24 * time.Hour
-	switch {
-	case r.From.Hypertable == nil:
-		return -1, nil
-	case schedule.Next(now).IsZero(): // a date that does not exist
-		return 0, nil
-	}
-	last := now.Truncate(day).Add(-day)
-	for schedule.Next(last.Add(day - time.Nanosecond)).After(now) { // over, but its time has not come
-		last = last.Add(-day)
-	}
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
-	defer cancel()
-	raw, column := pg.Ident(r.From.Name), pg.Ident(r.From.Hypertable.Time)
-	var n int64
-	err := db.QueryRow(ctx, `SELECT count(*) FROM generate_series($2::timestamptz, $3, interval '24 hours') AS d
-		WHERE NOT EXISTS (SELECT FROM cryptoviz.rollup_day WHERE rollup = $1 AND day = (d AT TIME ZONE 'UTC')::date
-			AND (dropped_at IS NULL OR took IS NULL OR rolled_at >= $4))
-		AND EXISTS (SELECT FROM `+raw+` AS r WHERE r.`+column+` >= d AND r.`+column+` < d + interval '24 hours')`, r.Name, last.Add(-(dueDays-1)*day), last, schedule.Next(last.Add(day-time.Nanosecond))).Scan(&n)
-	if err != nil {
-		return -1, nil //nolint:nilerr // not applied yet, or a table without an index on the time: the rest is worth showing
-	}
-	return n, nil
-}
-
 // lag compares the topics' ends with the database's positions; the consumer groups' offsets are not asked.
-func (s *Status) lag(ctx context.Context, kafka *kadm.Client, stored []partition) error {
+func (s *Status) lag(ctx context.Context, kafka *kadm.Client, next map[string]map[int32]int64) error {
 	if kafka == nil {
 		return nil
 	}
@@ -310,14 +187,6 @@ func (s *Status) lag(ctx context.Context, kafka *kadm.Client, stored []partition
 	starts, err := kafka.ListStartOffsets(ctx, topics...)
 	if err != nil {
 		return fmt.Errorf("read the topics' starts: %w", err)
-	}
-	next := map[string]map[int32]int64{}
-	for _, p := range stored {
-		name := s.Sources[p.source].Name
-		if next[name] == nil {
-			next[name] = map[int32]int64{}
-		}
-		next[name][p.n] = p.next
 	}
 	var unread error
 	for i := range s.Sources {

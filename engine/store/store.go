@@ -76,9 +76,9 @@ func (s *Store) Close() { s.pool.Close() }
 func (s *Store) Pool() *pgxpool.Pool { return s.pool }
 
 // Mode returns "live", "simulated" or "recorded".
-func (s *Store) Mode(ctx context.Context) (string, error) {
+func Mode(ctx context.Context, db *pgxpool.Pool) (string, error) {
 	var mode string
-	err := s.pool.QueryRow(ctx, "SELECT mode FROM cryptoviz.mode").Scan(&mode)
+	err := db.QueryRow(ctx, "SELECT mode FROM cryptoviz.mode").Scan(&mode)
 	return mode, err
 }
 

@@ -180,7 +180,7 @@ func TestAway(t *testing.T) {
 	ended := b.open(store.Options{})
 	_, cut := ended.Pool().Exec(t.Context(), "SELECT pg_terminate_backend(pg_backend_pid())")
 	ended.Close()
-	_, closed := ended.Mode(t.Context())
+	_, closed := store.Mode(t.Context(), ended.Pool())
 	cfg, err := pgxpool.ParseConfig("postgres://u:p@127.0.0.1:1/x?connect_timeout=2")
 	if err != nil {
 		t.Fatal(err)
