@@ -183,7 +183,7 @@ func (w *openStack) carryOut(ctx context.Context, found plan.Plan, agreed plan.A
 	}
 	for _, k := range opt.Allow {
 		if !needed[k.Code+"@"+k.Address] {
-			w.note("Note: --allow %s: nothing in this plan needs it.", k)
+			w.env.note("Note: --allow %s: nothing in this plan needs it.", k)
 		}
 	}
 	left := found.Pending() - doable
@@ -198,7 +198,7 @@ func (w *openStack) carryOut(ctx context.Context, found plan.Plan, agreed plan.A
 		if left > 0 {
 			question = fmt.Sprintf("\nApply the %s that can be made, and leave %d out?", count(doable, "change"), left)
 		}
-		yes, err := w.confirm(question, "yes")
+		yes, err := w.env.confirm(question, "yes")
 		if err != nil {
 			return err
 		}
@@ -242,8 +242,8 @@ func (w *openStack) apply(ctx context.Context, command string, found plan.Plan, 
 	started := time.Now()
 	p := &applyProgress{env: w.env, since: map[string]time.Time{}}
 	stop := p.watch()
-	opt.By, opt.Version, opt.Progress = w.user(), w.Version, p.event
-	results, err := w.ApplyAgreed(ctx, agreed, opt)
+	opt.By, opt.Version, opt.Progress = w.env.user(), w.env.Version, p.event
+	results, err := w.stack.ApplyAgreed(ctx, agreed, opt)
 	stop()
 	done, left := 0, 0
 	for _, r := range results {
@@ -253,7 +253,7 @@ func (w *openStack) apply(ctx context.Context, command string, found plan.Plan, 
 		case provision.Left:
 			left++
 			if command == "apply" {
-				w.note("Note: %s is left as it is: %s.", r.Address, r.Reason)
+				w.env.note("Note: %s is left as it is: %s.", r.Address, r.Reason)
 			}
 		default: // not made
 		}
@@ -277,10 +277,10 @@ func (w *openStack) apply(ctx context.Context, command string, found plan.Plan, 
 		return err
 	}
 	if p.said > 0 {
-		if err := w.Annotate(ctx, fmt.Sprintf("cryptoviz %s: %s by %s", command, count(p.said, "change"), w.user())); err != nil {
-			w.note("Note: no annotation in Grafana: %v", err)
+		if err := w.stack.Annotate(ctx, fmt.Sprintf("cryptoviz %s: %s by %s", command, count(p.said, "change"), w.env.user())); err != nil {
+			w.env.note("Note: no annotation in Grafana: %v", err)
 		}
-		w.print("\n%s complete: %s in %s.\n", strings.ToUpper(command[:1])+command[1:], count(p.said, "change"), took)
+		w.env.print("\n%s complete: %s in %s.\n", strings.ToUpper(command[:1])+command[1:], count(p.said, "change"), took)
 	}
 	return unread(found)
 }
@@ -292,7 +292,7 @@ func (w *openStack) report(found plan.Plan, results []provision.Result) {
 		place[c.Address] = i
 	}
 	slices.SortStableFunc(results, func(a, b provision.Result) int { return cmp.Compare(place[a.Address], place[b.Address]) })
-	w.print("\nNot done:\n")
+	w.env.print("\nNot done:\n")
 	for _, r := range results {
 		var text string
 		switch {
@@ -303,16 +303,16 @@ func (w *openStack) report(found plan.Plan, results []provision.Result) {
 		default:
 			text = fmt.Sprintf("%s %s: %s", r.Address, r.Outcome, r.Reason)
 		}
-		w.print("  %s\n", strings.ReplaceAll(fold(plan.Visible(text), int(w.width(w.Stdout))-4), "\n", "\n    "))
+		w.env.print("  %s\n", strings.ReplaceAll(fold(plan.Visible(text), int(w.env.width(w.env.Stdout))-4), "\n", "\n    "))
 		for _, s := range r.Since {
 			text := "since your plan: " + s.What + "  "
 			if s.Old != "" {
 				text += s.Old + " -> "
 			}
-			if text = plan.Visible(text + s.New); len(text) > int(w.width(w.Stdout))-6 {
-				text = strings.ReplaceAll(fold(text, int(w.width(w.Stdout))-8), "\n", "\n        ")
+			if text = plan.Visible(text + s.New); len(text) > int(w.env.width(w.env.Stdout))-6 {
+				text = strings.ReplaceAll(fold(text, int(w.env.width(w.env.Stdout))-8), "\n", "\n        ")
 			}
-			w.print("      %s\n", text)
+			w.env.print("      %s\n", text)
 		}
 	}
 }
@@ -333,7 +333,7 @@ func (e *env) user() string {
 
 // applyProgress tells each change as it ends, and what takes more than two seconds while it does.
 type applyProgress struct {
-	*env
+	env   *env
 	mu    sync.Mutex
 	since map[string]time.Time
 	said  int
@@ -353,7 +353,7 @@ func (p *applyProgress) event(ev provision.Event) {
 		return // the report tells why
 	}
 	if ev.Outcome == provision.Done && ev.Change.Action == plan.None && ev.Err != nil {
-		p.print("%s: %v\n", ev.Change.Address, ev.Err)
+		p.env.print("%s: %v\n", ev.Change.Address, ev.Err)
 		return
 	}
 	if ev.Change.Action == plan.None && !ev.Change.Adopt && ev.Err == nil {
@@ -361,10 +361,10 @@ func (p *applyProgress) event(ev provision.Event) {
 	}
 	if ev.Outcome == provision.Done {
 		p.said++
-		p.print("%s: %s in %s\n", ev.Change.Address, verbs[ev.Change.Action], ev.Took.Round(time.Millisecond))
+		p.env.print("%s: %s in %s\n", ev.Change.Address, verbs[ev.Change.Action], ev.Took.Round(time.Millisecond))
 		return
 	}
-	p.print("%s: %s\n", ev.Change.Address, ev.Outcome)
+	p.env.print("%s: %s\n", ev.Change.Address, ev.Outcome)
 }
 
 func (p *applyProgress) watch() (stop func()) {
@@ -382,7 +382,7 @@ func (p *applyProgress) watch() (stop func()) {
 			p.mu.Lock()
 			for address, at := range p.since {
 				if d := time.Since(at); d > 2*time.Second {
-					p.note("%s: still running (%s)", address, d.Round(time.Second))
+					p.env.note("%s: still running (%s)", address, d.Round(time.Second))
 				}
 			}
 			p.mu.Unlock()

@@ -33,11 +33,11 @@ There is no way back. In scripts: --confirm "TEXT", with the text that destroy a
 			}
 			defer w.close()
 			for _, address := range targets {
-				if w.Declared(address) != address {
+				if w.stack.Declared(address) != address {
 					return fmt.Errorf("--target %s: pipeline.hcl declares no such object", units.Clip(address))
 				}
 			}
-			w.Stack = w.Destroying(targets)
+			w.stack = w.stack.Destroying(targets)
 			found, err := w.plan(ctx, nil)
 			if err != nil {
 				return err

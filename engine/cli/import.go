@@ -78,10 +78,10 @@ func (w *openStack) listUnmanaged(ctx context.Context) error {
 		return err
 	}
 	for _, address := range found.Unmanaged {
-		w.print("%s\n", plan.Visible(address))
+		w.env.print("%s\n", plan.Visible(address))
 	}
-	if some := w.noteLeftOut(found); len(found.Unmanaged) == 0 && !some {
-		w.note("Everything that exists is declared.")
+	if some := w.env.noteLeftOut(found); len(found.Unmanaged) == 0 && !some {
+		w.env.note("Everything that exists is declared.")
 	}
 	return unread(found)
 }
@@ -92,10 +92,10 @@ func (w *openStack) blocks(ctx context.Context, addresses []string) ([]provision
 		if slices.Contains(addresses[:i], address) {
 			return nil, fmt.Errorf("%s is named twice", address)
 		}
-		if block := w.Declared(address); block != "" {
+		if block := w.stack.Declared(address); block != "" {
 			return nil, fmt.Errorf("%s is declared already: cryptoviz show %s tells how it differs, and apply adopts it", block, block)
 		}
-		b, err := w.Import(ctx, address)
+		b, err := w.stack.Import(ctx, address)
 		if err != nil {
 			return nil, err
 		}
@@ -107,11 +107,11 @@ func (w *openStack) blocks(ctx context.Context, addresses []string) ([]provision
 // writeBlocks adds blocks to pipeline.hcl and writes their files. Either all of it is done, and the pipeline is valid, or
 // everything is as before.
 func (w *openStack) writeBlocks(blocks []provision.Imported) (addresses []string, err error) {
-	before, err := os.ReadFile(w.file)
+	before, err := os.ReadFile(w.env.file)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", w.file, err)
+		return nil, fmt.Errorf("read %s: %w", w.env.file, err)
 	}
-	root, err := os.OpenRoot(filepath.Dir(w.file))
+	root, err := os.OpenRoot(filepath.Dir(w.env.file))
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +122,7 @@ func (w *openStack) writeBlocks(blocks []provision.Imported) (addresses []string
 		if err == nil {
 			return
 		}
-		err = errors.Join(err, replaceFile(w.file, before))
+		err = errors.Join(err, replaceFile(w.env.file, before))
 		for _, name := range made {
 			err = errors.Join(err, root.Remove(filepath.FromSlash(name)))
 		}
@@ -137,10 +137,10 @@ func (w *openStack) writeBlocks(blocks []provision.Imported) (addresses []string
 			made = append(made, name)
 		}
 	}
-	if err := replaceFile(w.file, append(hclwrite.Format(text), '\n')); err != nil {
+	if err := replaceFile(w.env.file, append(hclwrite.Format(text), '\n')); err != nil {
 		return nil, err
 	}
-	if _, err := w.load(); err != nil {
+	if _, err := w.env.load(); err != nil {
 		return nil, fmt.Errorf("with the new blocks %w; it is as before", err)
 	}
 	return addresses, nil

@@ -102,15 +102,15 @@ func (e *env) style(verbose bool) plan.Style {
 
 // openStack is a pipeline and the open systems that it lives in.
 type openStack struct {
-	*env
-	*provision.Stack
-	p    *spec.Pipeline
-	done func()
+	env   *env
+	stack *provision.Stack
+	p     *spec.Pipeline
+	done  func()
 }
 
 func (w *openStack) close() { w.done() }
 
-// world loads the pipeline and opens its systems.
+// stack loads the pipeline and opens its systems.
 func (e *env) stack(ctx context.Context) (*openStack, error) {
 	p, _, err := e.pipeline()
 	if err != nil {
@@ -146,12 +146,12 @@ func (e *env) stackOf(ctx context.Context, p *spec.Pipeline, now func() time.Tim
 		closing()
 		return nil, err
 	}
-	return &openStack{env: e, Stack: w, p: p, done: func() { w.Close(); closing() }}, nil
+	return &openStack{env: e, stack: w, p: p, done: func() { w.Close(); closing() }}, nil
 }
 
 func (w *openStack) plan(ctx context.Context, targets []string) (plan.Plan, error) {
-	defer w.waiting("reading Kafka, PostgreSQL and Grafana")()
-	found, err := w.Plan(ctx)
+	defer w.env.waiting("reading Kafka, PostgreSQL and Grafana")()
+	found, err := w.stack.Plan(ctx)
 	if err != nil {
 		return found, err
 	}
@@ -180,7 +180,7 @@ func (w *openStack) save(name string, consents plan.Consents, found plan.Plan) (
 	}
 	defer func() { _ = os.Remove(tmp.Name()) }()
 	a := plan.Agree(found)
-	a.Tool, a.Made, a.Pipeline, a.Consents = w.Version, time.Now().UTC(), w.file, consents.AsShown(found.Changes)
+	a.Tool, a.Made, a.Pipeline, a.Consents = w.env.Version, time.Now().UTC(), w.env.file, consents.AsShown(found.Changes)
 	err = a.Write(tmp)
 	if err = errors.Join(err, tmp.Close()); err == nil {
 		err = os.Rename(tmp.Name(), name)

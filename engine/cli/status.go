@@ -74,7 +74,7 @@ how the pipeline is doing. It works from any machine that reaches both; nothing 
 
 // reader looks at a pipeline from outside.
 type reader struct {
-	*env
+	env     *env
 	p       *spec.Pipeline
 	db      *pgxpool.Pool
 	running *embedded.Running
@@ -85,7 +85,7 @@ type reader struct {
 func (r *reader) show(ctx context.Context, prefix string) error {
 	var kafkaErr error
 	if r.kafka == nil {
-		client, err := r.brokers(ctx, r.p)
+		client, err := r.env.brokers(ctx, r.p)
 		if err != nil {
 			kafkaErr = err
 		} else {
@@ -94,7 +94,7 @@ func (r *reader) show(ctx context.Context, prefix string) error {
 	}
 	now := time.Now()
 	if r.running != nil {
-		if fresh, err := embedded.FindRunning(r.state); err == nil && fresh != nil {
+		if fresh, err := embedded.FindRunning(r.env.state); err == nil && fresh != nil {
 			now = fresh.Data.Now()
 		}
 	}
@@ -110,12 +110,12 @@ func (r *reader) show(ctx context.Context, prefix string) error {
 	}
 	var text bytes.Buffer
 	text.WriteString(prefix)
-	to := terminal.Draw(r.Stdout)
+	to := terminal.Draw(r.env.Stdout)
 	if r.asJSON {
-		to = r.Stdout
+		to = r.env.Stdout
 		err = writeJSON(&text, s)
 	} else {
-		err = s.Print(&text, status.Look{Color: r.color(r.Stdout), Width: int(r.width(r.Stdout))})
+		err = s.Print(&text, status.Look{Color: r.env.color(r.env.Stdout), Width: int(r.env.width(r.env.Stdout))})
 	}
 	_, werr := io.Copy(to, &text)
 	return errors.Join(err, werr)

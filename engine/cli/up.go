@@ -29,7 +29,7 @@ const defaultListen = "127.0.0.1:9464"
 
 // up is one run of the command.
 type up struct {
-	*env
+	env      *env
 	simulate bool
 	recorded string
 	speed    float64
@@ -111,10 +111,10 @@ func (u *up) run(ctx context.Context) (err error) {
 	if u.env.state == "" {
 		return errors.New("--state needs a folder: up keeps its data there")
 	}
-	if u.p, err = u.load(); err != nil {
+	if u.p, err = u.env.load(); err != nil {
 		return err
 	}
-	if u.log, err = u.logger(u.Stderr); err != nil {
+	if u.log, err = u.env.logger(u.env.Stderr); err != nil {
 		return err
 	}
 	if u.state, err = embedded.LockState(u.env.state); err != nil {
@@ -159,7 +159,7 @@ func (u *up) prepare() error {
 // confirmFresh asks whether what the state directory holds may go.
 func (u *up) confirmFresh() error {
 	if !u.yes && u.state.Data.Mode != "" {
-		ok, err := u.confirm(fmt.Sprintf("This deletes all %s data in %s.", u.state.Data.Mode, u.state.Dir), "yes")
+		ok, err := u.env.confirm(fmt.Sprintf("This deletes all %s data in %s.", u.state.Data.Mode, u.state.Dir), "yes")
 		if err != nil {
 			return err
 		}
@@ -175,7 +175,7 @@ func (u *up) services(ctx context.Context) (err error) {
 	progress := u.progress()
 	progress("starting PostgreSQL")
 	opt := embedded.PostgresOptions{Log: u.log, Progress: progress, Binaries: u.binaries}
-	if mirror, ok := u.Getenv("CRYPTOVIZ_POSTGRES_MIRROR"); ok {
+	if mirror, ok := u.env.Getenv("CRYPTOVIZ_POSTGRES_MIRROR"); ok {
 		opt.Mirror = mirror
 	}
 	if u.pg, err = embedded.StartPostgres(ctx, u.state, opt); err != nil {
@@ -195,10 +195,10 @@ func (u *up) services(ctx context.Context) (err error) {
 	defer kafka.Stop()
 	u.state.Data.Point(u.p)
 	if g := u.p.Grafana; g != nil && g.Auth.Reveal() != "" {
-		u.note("        Grafana is not touched: %s, in a second terminal, makes its dashboards", u.again("apply"))
+		u.env.note("        Grafana is not touched: %s, in a second terminal, makes its dashboards", u.env.again("apply"))
 	}
 	u.p.Grafana = nil // it may be away, and the pipeline runs without it
-	u.rolesURL = spec.NewSecret(u.pg.SuperuserURL())
+	u.env.rolesURL = spec.NewSecret(u.pg.SuperuserURL())
 	var endpoint func(*spec.Source) string
 	if u.exchanges != nil {
 		if err := u.exchanges.Start(ctx); err != nil {
@@ -207,7 +207,7 @@ func (u *up) services(ctx context.Context) (err error) {
 		defer func() { _ = u.exchanges.Close() }()
 		endpoint = u.exchanges.Endpoint
 	}
-	progress("applying " + u.file)
+	progress("applying " + u.env.file)
 	if err := u.match(ctx); err != nil {
 		return err
 	}
@@ -217,7 +217,7 @@ func (u *up) services(ctx context.Context) (err error) {
 		return err
 	}
 	defer closeLog()
-	if u.log, err = u.logger(logTo); err != nil {
+	if u.log, err = u.env.logger(logTo); err != nil {
 		return err
 	}
 	if mode := u.mode(); mode != "live" {
@@ -225,7 +225,7 @@ func (u *up) services(ctx context.Context) (err error) {
 	}
 	engine, err := run.Open(ctx, u.p, run.All, run.Options{
 		Clock: u.clock, Log: u.log, Mode: u.mode(), Mark: true, Owner: fmt.Sprintf("%s/%d", host, os.Getpid()), Instance: "up",
-		Endpoint: endpoint, Disks: u.state.Disks(), Version: u.Version,
+		Endpoint: endpoint, Disks: u.state.Disks(), Version: u.env.Version,
 	})
 	if err != nil {
 		return err
@@ -250,7 +250,7 @@ func (u *up) services(ctx context.Context) (err error) {
 	v := &view{up: u, engine: engine, kafka: kafka.Brokers()[0], metrics: listening, terminal: u.onTerminal(), log: logTo}
 	group.Go(func() error { return v.show(ctx) })
 	err = group.Wait()
-	u.note("Stopped. Data is kept in %s; run up again to continue.", u.env.state)
+	u.env.note("Stopped. Data is kept in %s; run up again to continue.", u.env.state)
 	if asked.Err() != nil && errors.Is(err, context.Canceled) {
 		return nil
 	}
@@ -259,15 +259,17 @@ func (u *up) services(ctx context.Context) (err error) {
 
 // progress tells each step that takes a while; on the live view's terminal it is replaced later.
 func (u *up) progress() func(string) {
-	return func(step string) { u.note("%5.1fs  %s", time.Since(u.began).Seconds(), step) }
+	return func(step string) { u.env.note("%5.1fs  %s", time.Since(u.began).Seconds(), step) }
 }
 
-func (u *up) onTerminal() bool { return !u.plain && u.draws(u.Stdout) && isTerminal(u.Stderr) }
+func (u *up) onTerminal() bool {
+	return !u.plain && u.env.draws(u.env.Stdout) && isTerminal(u.env.Stderr)
+}
 
 // logTarget is standard error, or a file while the live view holds the terminal.
 func (u *up) logTarget() (io.Writer, func(), error) {
 	if !u.onTerminal() {
-		return u.Stderr, func() {}, nil
+		return u.env.Stderr, func() {}, nil
 	}
 	f, err := os.OpenFile(filepath.Join(u.state.Dir, "cryptoviz.log"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
@@ -300,14 +302,14 @@ func (u *up) prepareExchanges() error {
 		switch {
 		case u.recorded != "" && there && !s.Enabled:
 			s.Enabled = true
-			u.note("        source %s is on: there is a recording of it", s.Name)
+			u.env.note("        source %s is on: there is a recording of it", s.Name)
 		case unfit != nil:
-			u.note("        source %s is off: %s", s.Name, plan.Visible(unfit.Error()))
+			u.env.note("        source %s is off: %s", s.Name, plan.Visible(unfit.Error()))
 		case u.recorded != "" && s.Enabled && !there:
-			u.note("        source %s is off: there is no recording of it", s.Name)
+			u.env.note("        source %s is off: there is no recording of it", s.Name)
 		case s.Enabled && !there:
-			remedy = fmt.Sprintf("write %s, what the API of %s sends", filepath.Join(filepath.Dir(u.file), simulate.Fixtures(s)[0]), s.Name)
-			u.note("        source %s is off: %s is missing", s.Name, simulate.Fixtures(s)[0])
+			remedy = fmt.Sprintf("write %s, what the API of %s sends", filepath.Join(filepath.Dir(u.env.file), simulate.Fixtures(s)[0]), s.Name)
+			u.env.note("        source %s is off: %s is missing", s.Name, simulate.Fixtures(s)[0])
 		}
 		if s.Enabled = s.Enabled && there; s.Enabled {
 			played++
@@ -317,9 +319,9 @@ func (u *up) prepareExchanges() error {
 	case played > 0:
 		return nil
 	case u.recorded != "":
-		return fmt.Errorf("nothing can be played: %s holds no recording of a source of %s (its files are SOURCE.ndjson and SOURCE-*.ndjson)", u.recorded, u.file)
+		return fmt.Errorf("nothing can be played: %s holds no recording of a source of %s (its files are SOURCE.ndjson and SOURCE-*.ndjson)", u.recorded, u.env.file)
 	case remedy == "":
-		return fmt.Errorf("nothing can be played: no source of %s is enabled", u.file)
+		return fmt.Errorf("nothing can be played: no source of %s is enabled", u.env.file)
 	}
 	return fmt.Errorf("nothing can be played: no source has a sample: %s", remedy)
 }

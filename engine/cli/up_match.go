@@ -14,12 +14,12 @@ import (
 // match applies the pipeline to the fresh or kept services. What would destroy data, or cannot be done to an object that is
 // there already, is told and left alone.
 func (u *up) match(ctx context.Context) error {
-	w, err := u.stackOf(ctx, u.p, u.clock.Now)
+	w, err := u.env.stackOf(ctx, u.p, u.clock.Now)
 	if err != nil {
 		return err
 	}
 	defer w.close()
-	found, err := w.Plan(ctx)
+	found, err := w.stack.Plan(ctx)
 	if err != nil {
 		return err
 	}
@@ -28,12 +28,12 @@ func (u *up) match(ctx context.Context) error {
 	}
 	for _, c := range found.Changes {
 		for _, n := range c.Notes {
-			u.note("        %s", n)
+			u.env.note("        %s", n)
 		}
 	}
-	results, err := w.Apply(ctx, found, provision.Options{
+	results, err := w.stack.Apply(ctx, found, provision.Options{
 		Moved: []string{"Kafka", "Grafana"}, // the services of up are its own
-		By:    u.user(), Version: u.Version, Progress: u.changed,
+		By:    u.env.user(), Version: u.env.Version, Progress: u.changed,
 	})
 	if err != nil && !errors.Is(err, provision.ErrIncomplete) {
 		return err
@@ -46,8 +46,8 @@ func (u *up) match(ctx context.Context) error {
 			if c.Action == plan.Create {
 				return fmt.Errorf("%s: %s", r.Address, r.Reason)
 			}
-			u.note("        %s is left as it is: %s", r.Address, plan.Visible(r.Reason))
-			u.note("        while up runs: %s", u.settle(c))
+			u.env.note("        %s is left as it is: %s", r.Address, plan.Visible(r.Reason))
+			u.env.note("        while up runs: %s", u.settle(c))
 		default:
 			return fmt.Errorf("%s: %s", r.Address, r.Reason)
 		}
@@ -71,7 +71,7 @@ func (u *up) changed(e provision.Event) {
 	if len(what) > 0 {
 		text += ": " + strings.Join(what, ", ")
 	}
-	u.note("        %s %s", c.Address, plan.Visible(text))
+	u.env.note("        %s %s", c.Address, plan.Visible(text))
 }
 
 // settle is the command that makes a change which up leaves out, or shows why it cannot be made.
@@ -81,9 +81,9 @@ func (u *up) settle(c plan.Change) string {
 		allow = append(allow, "--allow", k.String())
 	}
 	if len(allow) == 0 || c.Impossible() {
-		return u.again("plan")
+		return u.env.again("plan")
 	}
-	return u.again(append([]string{"apply"}, allow...)...)
+	return u.env.again(append([]string{"apply"}, allow...)...)
 }
 
 // changeOf returns the planned change of an object: without one that is created the pipeline cannot run.

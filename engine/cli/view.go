@@ -43,12 +43,12 @@ const (
 // show runs until ctx ends.
 func (v *view) show(ctx context.Context) error {
 	if v.terminal {
-		_, _ = io.WriteString(terminal.Draw(v.up.Stdout), enterScreen)
-		defer func() { _, _ = io.WriteString(terminal.Draw(v.up.Stdout), leaveScreen) }()
+		_, _ = io.WriteString(terminal.Draw(v.up.env.Stdout), enterScreen)
+		defer func() { _, _ = io.WriteString(terminal.Draw(v.up.env.Stdout), leaveScreen) }()
 	} else {
-		v.up.note("")
-		v.connections(v.up.Stderr)
-		v.up.note("")
+		v.up.env.note("")
+		v.connections(v.up.env.Stderr)
+		v.up.env.note("")
 	}
 	fast := time.NewTicker(50 * time.Millisecond)
 	defer fast.Stop()
@@ -81,7 +81,7 @@ func (v *view) show(ctx context.Context) error {
 // draw repaints the screen in one write.
 func (v *view) draw(ctx context.Context) {
 	var text bytes.Buffer
-	look := status.Look{Color: v.up.color(v.up.Stdout), Width: int(v.up.width(v.up.Stdout))}
+	look := status.Look{Color: v.up.env.color(v.up.env.Stdout), Width: int(v.up.env.width(v.up.env.Stdout))}
 	s, err := v.read(ctx)
 	if err != nil {
 		fmt.Fprintf(&text, "cryptoviz · %s data\n\nThe database does not answer: %s\nThe workers wait; nothing is lost.\n", v.up.mode(), terminal.Visible(plainly(err)))
@@ -96,8 +96,8 @@ func (v *view) draw(ctx context.Context) {
 	fmt.Fprintf(&text, " · %d rows stored\n", v.engine.Rows())
 	v.connections(&text)
 	text.WriteString("\nCtrl-C stops it; the data stays.")
-	lines := fit(strings.Split(text.String(), "\n"), len(s.Sources), look.Width, v.up.height(v.up.Stdout))
-	_, _ = io.WriteString(terminal.Draw(v.up.Stdout), toTop+strings.Join(lines, clearLine+"\n")+clearLine+clearBelow)
+	lines := fit(strings.Split(text.String(), "\n"), len(s.Sources), look.Width, v.up.env.height(v.up.env.Stdout))
+	_, _ = io.WriteString(terminal.Draw(v.up.env.Stdout), toTop+strings.Join(lines, clearLine+"\n")+clearLine+clearBelow)
 }
 
 // beforeSources are the lines of a status above its first source.
@@ -167,7 +167,7 @@ func (v *view) connections(to io.Writer) {
 	dsn := connect.Redact(v.up.p.Database.URL)
 	w := &strings.Builder{}
 	fmt.Fprintf(w, "PostgreSQL  %s   password: %s\n", dsn, filepath.Join(v.up.env.state, "state.json"))
-	fmt.Fprintf(w, "            %s %q\n", v.up.again("query"), lastRows(v.up.p))
+	fmt.Fprintf(w, "            %s %q\n", v.up.env.again("query"), lastRows(v.up.p))
 	fmt.Fprintf(w, "Kafka       %s   %s, user %s, password: kafka_password in the same file\n", v.kafka, v.up.p.Kafka.SASLMechanism, v.up.p.Kafka.SASLUser)
 	if v.metrics != nil {
 		fmt.Fprintf(w, "Metrics     http://%s/metrics\n", v.metrics.Addr())

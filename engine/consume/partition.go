@@ -63,7 +63,7 @@ func (w *Worker) start(s *session, claimed store.Claimed, high int64) {
 
 // mapBatches maps records as they come, in batches as large as what waits, up to the limit.
 func (w *Worker) mapBatches(p *part, claimed store.Claimed, out chan<- *store.Batch, free <-chan *store.Batch) {
-	m := mapper{Worker: w, program: w.program.Clone()}
+	m := mapper{w: w, program: w.program.Clone()}
 	gaps := gaps{next: claimed.Next, last: claimed.LastSlot, pending: claimed.Pending}
 	var waiting fetched
 	for {
@@ -122,7 +122,7 @@ func (w *Worker) mapBatches(p *part, claimed store.Claimed, out chan<- *store.Ba
 
 // mapper maps a partition's records.
 type mapper struct {
-	*Worker
+	w       *Worker
 	program *row.Program
 	slots   record.Slots
 	slot    time.Time // of the record before
@@ -134,7 +134,7 @@ func (m *mapper) add(b *store.Batch, r *kgo.Record) {
 	rec := row.Record{Key: string(r.Key), Value: r.Value, Slot: m.slots.Of(r)}
 	if !rec.Slot.Equal(m.slot) {
 		if !m.slot.IsZero() {
-			m.slotEnded(m.program.Hints(), m.now)
+			m.w.slotEnded(m.program.Hints(), m.now)
 		}
 		m.slot = rec.Slot
 	}
@@ -157,13 +157,13 @@ func (m *mapper) add(b *store.Batch, r *kgo.Record) {
 	} else {
 		err = m.program.Append(b.Rows, rec, index)
 	}
-	if err == nil && m.timed && b.Rows.Len() > before {
+	if err == nil && m.w.timed && b.Rows.Len() > before {
 		at := time.UnixMicro(b.Rows.Times[before])
 		switch {
-		case at.After(m.now.Add(max(m.src.Interval, time.Minute))):
+		case at.After(m.now.Add(max(m.w.src.Interval, time.Minute))):
 			err = errors.New("its time " + at.UTC().Format(time.RFC3339) + " lies in the future")
-		case at.Before(m.now.Add(-m.src.MaxAge)):
-			err = errors.New("its time " + at.UTC().Format(time.RFC3339) + " lies more than max_age, " + units.FormatDuration(m.src.MaxAge) + ", back")
+		case at.Before(m.now.Add(-m.w.src.MaxAge)):
+			err = errors.New("its time " + at.UTC().Format(time.RFC3339) + " lies more than max_age, " + units.FormatDuration(m.w.src.MaxAge) + ", back")
 		}
 		if err != nil {
 			b.Rows.Truncate(before)

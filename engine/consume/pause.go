@@ -22,7 +22,7 @@ func (s *session) hand(p *part, f fetched) {
 		return
 	case <-timer.C:
 	}
-	this := map[string][]int32{s.src.Topic.Name: {p.fence.Partition}}
+	this := map[string][]int32{s.w.src.Topic.Name: {p.fence.Partition}}
 	s.client.PauseFetchPartitions(this)
 	p.paused.Store(true)
 	s.tasks.Go(func() {
@@ -37,12 +37,12 @@ func (s *session) hand(p *part, f fetched) {
 
 // measure reads where the partitions end, since no fetch tells it of those that are paused.
 func (s *session) measure(ctx context.Context) {
-	ends, err := kadm.NewClient(s.client).ListEndOffsets(ctx, s.src.Topic.Name)
+	ends, err := kadm.NewClient(s.client).ListEndOffsets(ctx, s.w.src.Topic.Name)
 	if err != nil {
 		return
 	}
-	for n, p := range s.owners() {
-		if end, ok := ends.Lookup(s.src.Topic.Name, n); ok && end.Err == nil {
+	for n, p := range s.w.owners() {
+		if end, ok := ends.Lookup(s.w.src.Topic.Name, n); ok && end.Err == nil {
 			p.high.Store(end.Offset)
 		}
 	}

@@ -22,7 +22,7 @@ import (
 func (w *Worker) session(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	s := &session{Worker: w, ctx: ctx, end: cancel, ready: make(chan struct{})}
+	s := &session{w: w, ctx: ctx, end: cancel, ready: make(chan struct{})}
 	w.mu.Lock()
 	w.rejoin = cancel
 	instance := w.instance
@@ -111,19 +111,19 @@ func (s *session) leave(ctx context.Context, instance string) {
 	}
 	member, _ := s.client.GroupMetadata()
 	s.client.CloseAllowingRebalance()
-	if instance == "" || s.opt.Stays || member == "" {
+	if instance == "" || s.w.opt.Stays || member == "" {
 		return
 	}
 	// A client lets a static member stay, and would join again if it heard that it is out. The broker is told which of that
 	// name it was: another one may have taken over.
-	client, err := kgo.NewClient(s.opts...)
+	client, err := kgo.NewClient(s.w.opts...)
 	if err != nil {
 		return
 	}
 	defer client.Close()
 	req := kmsg.NewPtrLeaveGroupRequest()
-	req.Group = s.opt.Group + s.src.Name
-	req.Members = []kmsg.LeaveGroupRequestMember{{MemberID: member, InstanceID: new(instance + "-" + s.src.Name)}}
+	req.Group = s.w.opt.Group + s.w.src.Name
+	req.Members = []kmsg.LeaveGroupRequestMember{{MemberID: member, InstanceID: new(instance + "-" + s.w.src.Name)}}
 	_, _ = req.RequestWith(ctx, client)
 }
 
@@ -134,7 +134,7 @@ func (w *Worker) owners() map[int32]*part {
 }
 
 type session struct {
-	*Worker
+	w       *Worker
 	ctx     context.Context
 	end     context.CancelCauseFunc
 	client  *kgo.Client
@@ -145,7 +145,7 @@ type session struct {
 
 // assign claims each partition in the database and starts it at the database's position.
 func (s *session) assign(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
-	topic := s.src.Topic.Name
+	topic := s.w.src.Topic.Name
 	wanted := offsets[topic]
 	if len(wanted) == 0 {
 		return offsets, nil
@@ -156,11 +156,11 @@ func (s *session) assign(ctx context.Context, offsets map[string]map[int32]kgo.O
 		return offsets, ctx.Err()
 	}
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
-		end := s.underway.begin("its partitions are not claimed in the database")
+		end := s.w.underway.begin("its partitions are not claimed in the database")
 		err := s.claim(ctx, topic, wanted)
 		end()
 		if err != nil && ctx.Err() == nil {
-			s.wait(claiming, err.Error())
+			s.w.wait(claiming, err.Error())
 		}
 		return struct{}{}, err
 	}, backoff.WithMaxElapsedTime(45*time.Second))
@@ -181,28 +181,28 @@ func (s *session) claim(ctx context.Context, topic string, wanted map[int32]kgo.
 	if err != nil {
 		return fmt.Errorf("list offsets of topic %s: %w", topic, err)
 	}
-	s.mu.Lock()
+	s.w.mu.Lock()
 	s.topicID = id
-	s.mu.Unlock()
+	s.w.mu.Unlock()
 	for n := range wanted {
 		start, ok1 := starts.Lookup(topic, n)
 		end, ok2 := ends.Lookup(topic, n)
 		if !ok1 || !ok2 || start.Err != nil || end.Err != nil {
 			return fmt.Errorf("list offsets of topic %s partition %d: %w", topic, n, errors.Join(start.Err, end.Err, errors.New("no answer")))
 		}
-		s.drop([]int32{n}) // an owner of before must be done before the epoch rises
-		claimed, err := s.store.Claim(ctx, store.Log{Source: s.src.Name, Topic: topic, Partition: n, TopicID: id, Start: start.Offset, End: end.Offset})
+		s.w.drop([]int32{n}) // an owner of before must be done before the epoch rises
+		claimed, err := s.w.store.Claim(ctx, store.Log{Source: s.w.src.Name, Topic: topic, Partition: n, TopicID: id, Start: start.Offset, End: end.Offset})
 		if err != nil {
 			return err
 		}
 		if claimed.Gap != nil {
-			s.lost(n, *claimed.Gap)
+			s.w.lost(n, *claimed.Gap)
 		}
 		wanted[n] = kgo.NewOffset().At(claimed.Next).WithEpoch(-1)
-		s.start(s, claimed, end.Offset)
-		s.log.Debug("partition assigned", "partition", n, "next_offset", claimed.Next, "epoch", claimed.Fence.Epoch)
+		s.w.start(s, claimed, end.Offset)
+		s.w.log.Debug("partition assigned", "partition", n, "next_offset", claimed.Next, "epoch", claimed.Fence.Epoch)
 	}
-	s.wait(claiming, "")
+	s.w.wait(claiming, "")
 	return nil
 }
 
@@ -241,37 +241,37 @@ func (s *session) watch(ctx context.Context) {
 			case <-tick.C:
 			}
 		}
-		end := s.underway.begin("Kafka has not answered what topic " + s.src.Topic.Name + " is")
-		id, err := topicID(ctx, s.client, s.src.Topic.Name)
+		end := s.w.underway.begin("Kafka has not answered what topic " + s.w.src.Topic.Name + " is")
+		id, err := topicID(ctx, s.client, s.w.src.Topic.Name)
 		end()
-		s.mu.Lock()
+		s.w.mu.Lock()
 		same := s.topicID == [16]byte{} || s.topicID == id
 		offsets, paused := map[int32]kgo.EpochOffset{}, false
-		for n, p := range s.parts {
+		for n, p := range s.w.parts {
 			paused = paused || p.paused.Load()
 			if at := p.next.Load(); at > 0 {
 				offsets[n] = kgo.EpochOffset{Epoch: -1, Offset: at}
 			}
 		}
-		s.mu.Unlock()
+		s.w.mu.Unlock()
 		switch {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			s.wait(watching, err.Error())
+			s.w.wait(watching, err.Error())
 		case !same:
-			s.log.Warn("topic was deleted and created again", "topic", s.src.Topic.Name)
+			s.w.log.Warn("topic was deleted and created again", "topic", s.w.src.Topic.Name)
 			s.end(errRestart)
 			return
 		default:
-			s.wait(watching, "")
+			s.w.wait(watching, "")
 		}
-		s.hints.tell(ctx, s.src.Name, s.store)
+		s.w.hints.tell(ctx, s.w.src.Name, s.w.store)
 		if paused {
 			s.measure(ctx)
 		}
 		if len(offsets) > 0 {
-			s.client.CommitOffsets(ctx, map[string]map[int32]kgo.EpochOffset{s.src.Topic.Name: offsets}, nil) // for lag tools; never read back
+			s.client.CommitOffsets(ctx, map[string]map[int32]kgo.EpochOffset{s.w.src.Topic.Name: offsets}, nil) // for lag tools; never read back
 		}
 	}
 }

@@ -16,7 +16,7 @@ func TestAssignedBeforeTheClientIsThere(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		src := &spec.Source{Name: "a", Topic: &spec.Topic{Name: "a"}}
-		s := &session{Worker: &Worker{src: src}, ready: make(chan struct{})}
+		s := &session{w: &Worker{src: src}, ready: make(chan struct{})}
 		ctx, cancel := context.WithCancel(t.Context())
 		var err error
 		ended := false

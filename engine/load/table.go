@@ -31,7 +31,7 @@ var (
 
 // reading is a table that is being read.
 type reading struct {
-	*block
+	b       *block
 	table   *spec.Table
 	columns map[string]hcl.Range
 	renamed []renamed
@@ -40,7 +40,7 @@ type reading struct {
 
 // renamed is a column that had another name, with its block.
 type renamed struct {
-	*block
+	b      *block
 	column *spec.Column
 }
 
@@ -49,7 +49,7 @@ func (r *reading) column(b *block, attr, name string) *spec.Column {
 	c := r.table.Column(name)
 	key := fmt.Sprint(b.rng.Start.Byte, attr, name)
 	if c == nil && !r.missed[key] && !b.l.full() {
-		b.l.fail(b.rangeOf(attr), "Unknown column", "%s has no column %s.%s", r.what, b.show(attr, name), b.suggest(attr, name, keys(r.columns)))
+		b.l.fail(b.rangeOf(attr), "Unknown column", "%s has no column %s.%s", r.b.what, b.show(attr, name), b.suggest(attr, name, keys(r.columns)))
 		r.missed[key] = true
 	}
 	return c
@@ -62,7 +62,7 @@ func (l *loader) table(raw *hcl.Block, seen map[string]hcl.Range) {
 		Blocks:     append(named("column"), plain("hypertable", "index")...),
 	}, l.ctx)
 	t := &spec.Table{Name: name, Description: b.text("description", ""), PrimaryKey: b.texts("primary_key"), Range: b.rng}
-	r := &reading{block: b, table: t, columns: map[string]hcl.Range{}, missed: map[string]bool{}}
+	r := &reading{b: b, table: t, columns: map[string]hcl.Range{}, missed: map[string]bool{}}
 	for _, cb := range b.content.Blocks.OfType("column") {
 		l.column(r, cb)
 	}
@@ -149,34 +149,34 @@ func (l *loader) column(r *reading, raw *hcl.Block) {
 func (l *loader) renames(r *reading) {
 	taken := map[string]string{}
 	for _, c := range r.renamed {
-		was, at := c.column.Was, c.rangeOf("was")
+		was, at := c.column.Was, c.b.rangeOf("was")
 		first, twice := taken[was]
 		_, declared := r.columns[was]
 		switch {
 		case !identifierForm.MatchString(was) || was == c.column.Name:
 			l.fail(at, "Not a column name", "was is the column's name before: small letters, digits and _, and not %q itself.", c.column.Name)
 		case declared:
-			l.fail(at, "Column declared", "%s has a column %s still: only a name that is gone can become %q.", r.what, c.show("was", was), c.column.Name)
+			l.fail(at, "Column declared", "%s has a column %s still: only a name that is gone can become %q.", r.b.what, c.b.show("was", was), c.column.Name)
 		case twice:
-			l.fail(at, "Column twice", "The column %q was %s already: it can become one of them.", first, c.show("was", was))
+			l.fail(at, "Column twice", "The column %q was %s already: it can become one of them.", first, c.b.show("was", was))
 		}
 		taken[was] = c.column.Name
 	}
 }
 
 func (l *loader) primaryKey(r *reading) {
-	at := r.rangeOf("primary_key")
+	at := r.b.rangeOf("primary_key")
 	for i, k := range r.table.PrimaryKey {
 		if slices.Contains(r.table.PrimaryKey[:i], k) {
-			l.fail(at, "Column twice", "The primary key names %s twice.", r.show("primary_key", k))
+			l.fail(at, "Column twice", "The primary key names %s twice.", r.b.show("primary_key", k))
 			continue
 		}
-		if c := r.column(r.block, "primary_key", k); c != nil && (c.Null || c.Generated != "") {
-			l.fail(at, "Column cannot be a key", "%s may be null or is generated; a column of the primary key is neither.", r.show("primary_key", k))
+		if c := r.column(r.b, "primary_key", k); c != nil && (c.Null || c.Generated != "") {
+			l.fail(at, "Column cannot be a key", "%s may be null or is generated; a column of the primary key is neither.", r.b.show("primary_key", k))
 		}
 	}
-	if len(r.table.PrimaryKey) == 0 && (r.good["primary_key"] || !r.has("primary_key")) {
-		l.fail(at, "No primary key", "%s needs primary_key = [\"…\"]: it is what makes a repeated sample harmless.", r.what)
+	if len(r.table.PrimaryKey) == 0 && (r.b.good["primary_key"] || !r.b.has("primary_key")) {
+		l.fail(at, "No primary key", "%s needs primary_key = [\"…\"]: it is what makes a repeated sample harmless.", r.b.what)
 	}
 }
 
@@ -246,7 +246,7 @@ func (l *loader) hypertable(r *reading, raw *hcl.Block) {
 		l.fail(h.rangeOf("time"), "Not a time column", "%s must be a timestamptz that is not null.", h.show("time", ht.Time))
 	}
 	if len(t.PrimaryKey) > 0 && !slices.Contains(t.PrimaryKey, ht.Time) {
-		l.fail(r.rangeOf("primary_key"), "Time column not in the key", "The primary key of a hypertable holds its time column %s.", h.show("time", ht.Time))
+		l.fail(r.b.rangeOf("primary_key"), "Time column not in the key", "The primary key of a hypertable holds its time column %s.", h.show("time", ht.Time))
 	}
 	for _, idx := range t.Indexes {
 		if idx.Unique && len(idx.Columns) > 0 && !slices.Contains(idx.Columns, ht.Time) {

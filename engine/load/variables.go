@@ -25,7 +25,7 @@ func (l *loader) variables(blocks hcl.Blocks) cty.Value {
 		name, ok := l.name(raw, seen)
 		b := l.open(raw, &hcl.BodySchema{Attributes: attrs(nil, "description", "type", "default", "sensitive")}, ctx)
 		b.text("description", "")
-		v := variable{block: b, name: name, ty: l.typeOf(b), secret: b.flag("sensitive", false)}
+		v := variable{b: b, name: name, ty: l.typeOf(b), secret: b.flag("sensitive", false)}
 		out[name] = cty.DynamicVal // a mistake is reported once, not again where the variable is used
 		if ok {
 			out[name] = l.variable(v, fromFiles)
@@ -66,7 +66,7 @@ func (l *loader) variableFile(file VarFile) hcl.Attributes {
 }
 
 type variable struct {
-	*block
+	b      *block
 	name   string
 	ty     cty.Type
 	secret bool
@@ -87,7 +87,7 @@ func (l *loader) variable(v variable, files hcl.Attributes) cty.Value {
 func (l *loader) chosen(v variable, files hcl.Attributes) (value cty.Value, at hcl.Range, ok bool) {
 	if text, given := l.opt.Vars[v.name]; given {
 		value, ok = l.outside("--var "+v.name, text, v)
-		return value, v.rng, ok
+		return value, v.b.rng, ok
 	}
 	if a := files[v.name]; a != nil {
 		value, ok = l.evaluate(a.Expr, &hcl.EvalContext{})
@@ -96,19 +96,19 @@ func (l *loader) chosen(v variable, files hcl.Attributes) (value cty.Value, at h
 	if l.opt.Env != nil {
 		if text, given := l.opt.Env("CRYPTOVIZ_VAR_" + v.name); given {
 			value, ok = l.outside("CRYPTOVIZ_VAR_"+v.name, text, v)
-			return value.Mark(limits.SensitiveMark), v.rng, ok
+			return value.Mark(limits.SensitiveMark), v.b.rng, ok
 		}
 	}
-	if a := v.content.Attributes["default"]; a != nil {
-		value, ok = v.marked("default")
+	if a := v.b.content.Attributes["default"]; a != nil {
+		value, ok = v.b.marked("default")
 		l.defaults[v.name] = l.stands(a.Expr)
-		if v.null["default"] { // what is made of it counts as left out
+		if v.b.null["default"] { // what is made of it counts as left out
 			value, ok = cty.NullVal(v.ty), true
 		}
-		return value, v.rangeOf("default"), ok
+		return value, v.b.rangeOf("default"), ok
 	}
-	l.fail(v.rng, "Variable without a value", "Give it with --var %s=…, in a --var-file, as CRYPTOVIZ_VAR_%s, or write a default.", v.name, v.name)
-	return cty.DynamicVal, v.rng, false
+	l.fail(v.b.rng, "Variable without a value", "Give it with --var %s=…, in a --var-file, as CRYPTOVIZ_VAR_%s, or write a default.", v.name, v.name)
+	return cty.DynamicVal, v.b.rng, false
 }
 
 // outside reads a value from the command line or the environment: a plain text for strings, else an HCL literal.
@@ -130,6 +130,6 @@ func (l *loader) outside(from, text string, v variable) (cty.Value, bool) {
 	if v.ty.IsListType() || v.ty.IsSetType() || v.ty.IsTupleType() {
 		example = `, such as '["BTC/USD", "ETH/USD"]'`
 	}
-	l.fail(v.rng, "Value not readable", "%s must be %s, written as in HCL%s.", from, limits.TypeName(v.ty), example)
+	l.fail(v.b.rng, "Value not readable", "%s must be %s, written as in HCL%s.", from, limits.TypeName(v.ty), example)
 	return cty.DynamicVal, false
 }

@@ -152,7 +152,7 @@ func (p *Producer) Send(ctx context.Context, src *spec.Source, slot time.Time, r
 func (p *Producer) sender(src *spec.Source) *sender {
 	s := p.senders[src.Name]
 	if s == nil {
-		s = &sender{Producer: p, src: src, wake: make(chan struct{}, 1), log: p.opt.Log.With("source", src.Name)}
+		s = &sender{p: p, src: src, wake: make(chan struct{}, 1), log: p.opt.Log.With("source", src.Name)}
 		p.senders[src.Name] = s
 		p.running.Go(func() { s.run(p.ctx) })
 	}

@@ -26,7 +26,7 @@ const (
 
 // sender is one source's way to its topic.
 type sender struct {
-	*Producer
+	p       *Producer
 	src     *spec.Source
 	log     *slog.Logger
 	wake    chan struct{}
@@ -93,8 +93,8 @@ func (s *sender) run(ctx context.Context) {
 
 // note keeps why the queue waits, "" for nothing, and tells whether it began or ceased to.
 func (s *sender) note(why string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.p.mu.Lock()
+	defer s.p.mu.Unlock()
 	turns := (s.why == "") != (why == "")
 	s.why = why
 	return turns
@@ -110,7 +110,7 @@ func (s *sender) waits(why string) {
 // next waits for deliveries: as many as fit into one transaction.
 func (s *sender) next(ctx context.Context) []*Delivery {
 	for {
-		s.mu.Lock()
+		s.p.mu.Lock()
 		n, bytes := 0, int64(0)
 		for _, d := range s.queue {
 			if bytes += d.bytes; n == mostSlots || n > 0 && bytes > mostBytes {
@@ -119,7 +119,7 @@ func (s *sender) next(ctx context.Context) []*Delivery {
 			n++
 		}
 		batch := s.queue[:n:n]
-		s.mu.Unlock()
+		s.p.mu.Unlock()
 		if n > 0 {
 			return batch
 		}
@@ -133,12 +133,12 @@ func (s *sender) next(ctx context.Context) []*Delivery {
 
 // finish ends the first deliveries of the queue.
 func (s *sender) finish(batch []*Delivery, err error) {
-	s.mu.Lock()
+	s.p.mu.Lock()
 	s.queue = s.queue[len(batch):]
 	for _, d := range batch {
-		s.held -= d.bytes
+		s.p.held -= d.bytes
 	}
-	s.mu.Unlock()
+	s.p.mu.Unlock()
 	for _, d := range batch {
 		d.end(err)
 	}
@@ -221,7 +221,7 @@ func (s *sender) plain(err error) error {
 	case errors.Is(err, kerr.UnknownTopicOrPartition):
 		return &hopelessError{fmt.Errorf("topic %s does not exist: run cryptoviz apply", topic)}
 	case errors.Is(err, kerr.TransactionalIDAuthorizationFailed):
-		return &hopelessError{fmt.Errorf("write topic %s: the user of the kafka block may not use the transactional id %s: allow it Write and Describe on transactional ids that begin with %s", topic, s.id(), s.opt.Prefix)}
+		return &hopelessError{fmt.Errorf("write topic %s: the user of the kafka block may not use the transactional id %s: allow it Write and Describe on transactional ids that begin with %s", topic, s.id(), s.p.opt.Prefix)}
 	case errors.Is(err, kerr.TopicAuthorizationFailed):
 		return &hopelessError{fmt.Errorf("write topic %s: the user of the kafka block may not: allow it Write, Read and Describe on the topic", topic)}
 	}
@@ -229,4 +229,4 @@ func (s *sender) plain(err error) error {
 }
 
 // id is the transactional id.
-func (s *sender) id() string { return s.opt.Prefix + s.src.Name }
+func (s *sender) id() string { return s.p.opt.Prefix + s.src.Name }

@@ -43,7 +43,7 @@ func ClientOptions() []kgo.Opt {
 func (s *sender) open(ctx context.Context, from time.Time) (*session, error) {
 	var limit atomic.Int32
 	limit.Store(usualLimit)
-	client, err := kgo.NewClient(slices.Concat(s.clients, ClientOptions(), []kgo.Opt{
+	client, err := kgo.NewClient(slices.Concat(s.p.clients, ClientOptions(), []kgo.Opt{
 		kgo.TransactionalID(s.id()), kgo.TransactionTimeout(timeout), kgo.ProducerLinger(0), kgo.MaxBufferedRecords(1 << 20), kgo.MetadataMinAge(time.Second),
 		kgo.ProducerBatchMaxBytesFn(func(string) int32 { return limit.Load() }),
 	})...)
@@ -76,8 +76,8 @@ func (s *sender) prepare(ctx context.Context, x *session) error {
 	x.known = t.known
 	for slot, keys := range x.known {
 		if slot.Before(x.from) {
-			if s.opt.Found != nil && !slot.IsZero() {
-				s.opt.Found(s.src.Name, slot, keys.stored())
+			if s.p.opt.Found != nil && !slot.IsZero() {
+				s.p.opt.Found(s.src.Name, slot, keys.stored())
 			}
 			delete(x.known, slot)
 		}

@@ -73,7 +73,7 @@ const (
 
 // look reads the tail without taking the source over.
 func (s *sender) look(ctx context.Context, from time.Time) (known, error) {
-	client, err := kgo.NewClient(s.clients...)
+	client, err := kgo.NewClient(s.p.clients...)
 	if err != nil {
 		return nil, fmt.Errorf("open a Kafka client: %w", err)
 	}
@@ -86,8 +86,8 @@ func (s *sender) look(ctx context.Context, from time.Time) (known, error) {
 func (s *sender) tail(ctx context.Context, admin *kadm.Client, from time.Time) (tail, error) {
 	out := tail{known: known{}, torn: map[int64][]int32{}}
 	topic := s.src.Topic.Name
-	now := s.opt.Clock.Now()
-	since := time.Now().Add(-time.Duration(float64(now.Sub(from))/s.opt.Clock.Speed()) - margin)
+	now := s.p.opt.Clock.Now()
+	since := time.Now().Add(-time.Duration(float64(now.Sub(from))/s.p.opt.Clock.Speed()) - margin)
 	begins, ends, err := s.bounds(ctx, admin, since)
 	if err != nil {
 		return out, err
@@ -99,7 +99,7 @@ func (s *sender) tail(ctx context.Context, admin *kadm.Client, from time.Time) (
 	for n, at := range begins {
 		offsets[n] = kgo.NewOffset().At(at)
 	}
-	reader, err := kgo.NewClient(slices.Concat(s.clients, []kgo.Opt{
+	reader, err := kgo.NewClient(slices.Concat(s.p.clients, []kgo.Opt{
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: offsets}), kgo.KeepControlRecords(), kgo.FetchMaxWait(250 * time.Millisecond), kgo.FetchMaxBytes(4 << 20), kgo.MaxConcurrentFetches(1),
 	})...)
 	if err != nil {

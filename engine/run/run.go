@@ -252,7 +252,7 @@ func (e *Engine) poll(src *spec.Source, producer *produce.Producer, opt fetch.Op
 			}
 			return schedule.Outcome{Slot: slot, Kind: kind, Reason: err.Error()}
 		}
-		to := &slotTopic{Producer: producer}
+		to := &slotTopic{producer: producer}
 		if err := to.Send(ctx, src, slot.At, records); err != nil {
 			return schedule.Outcome{Slot: slot, Kind: schedule.Failed, Reason: err.Error()}
 		}

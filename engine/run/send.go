@@ -27,19 +27,22 @@ func closeProducer(p *produce.Producer) {
 
 // slotTopic takes the records of one slot, and does not wait for Kafka.
 type slotTopic struct {
-	*produce.Producer
-	parts []*produce.Delivery
-	sent  int
+	producer *produce.Producer
+	parts    []*produce.Delivery
+	sent     int
 }
 
 // Send queues records. An error says why they are not taken; otherwise outcome tells what became of them.
 func (s *slotTopic) Send(_ context.Context, src *spec.Source, slot time.Time, records []record.Record) error {
-	d, err := s.Queue(src, slot, records)
+	d, err := s.producer.Queue(src, slot, records)
 	if err == nil {
 		s.parts, s.sent = append(s.parts, d), s.sent+len(records)
 	}
 	return err
 }
+
+// Paused returns why the producer takes nothing now, or "".
+func (s *slotTopic) Paused() string { return s.producer.Paused() }
 
 // outcome makes the end of a slot wait for the records that were queued: how many are stored decides.
 func (s *slotTopic) outcome(out schedule.Outcome) schedule.Outcome {

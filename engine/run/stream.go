@@ -40,7 +40,7 @@ func (e *Engine) stream(src *spec.Source, producer *produce.Producer, opt fetch.
 		return nil
 	})
 	return func(ctx context.Context, slot schedule.Slot) schedule.Outcome {
-		to := &slotTopic{Producer: producer}
+		to := &slotTopic{producer: producer}
 		return to.outcome(sample(ctx, slot, src, s, to, box))
 	}, nil
 }
