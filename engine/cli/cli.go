@@ -261,9 +261,9 @@ func inUTC(_ []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-// again is a command with the flags that lead to this pipeline and its data, for a shell. The values of --var stay out: they may
+// commandLine is a command with the flags that lead to this pipeline and its data, for a shell. The values of --var stay out: they may
 // be secret.
-func (e *env) again(args ...string) string {
+func (e *env) commandLine(args ...string) string {
 	out := append([]string{"cryptoviz"}, args...)
 	if e.file != defaultFile {
 		out = append(out, "--file", e.file)

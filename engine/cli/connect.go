@@ -103,7 +103,7 @@ func (e *env) database(ctx context.Context, p *spec.Pipeline) (*pgxpool.Pool, er
 		if e.idle {
 			remedy = fmt.Sprintf("cryptoviz up has data in %s and is not running: start it, or set DATABASE_URL", e.state)
 		}
-		return nil, fmt.Errorf("the database %s does not answer: %s. %s", connect.Redact(p.Database.URL), plainly(err), remedy)
+		return nil, fmt.Errorf("the database %s does not answer: %s. %s", connect.Redact(p.Database.URL), describe(err), remedy)
 	}
 	if cfg.ConnConfig.DefaultQueryExecMode == pgx.QueryExecModeCacheStatement {
 		if pooled, err := connect.Pooled(ctx, pool); err == nil && pooled {
@@ -128,8 +128,8 @@ func refusal(err *pgconn.PgError) string {
 	return "Try again, or see the server's log"
 }
 
-// plainly shortens pgx's list of attempts to its cause.
-func plainly(err error) string {
+// describe shortens pgx's list of attempts to its cause.
+func describe(err error) string {
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return pg.Message
 	}

@@ -41,7 +41,7 @@ func TestHintsWork(t *testing.T) {
 		"cryptoviz query": {file: "pipeline.hcl", state: ".cryptoviz", vars: []string{"password=hunter2"}},
 		"cryptoviz query --file '/my files/$a.hcl' --state '/it'\\''s here' --var-file prod.vars": {file: "/my files/$a.hcl", state: "/it's here", varFiles: []string{"prod.vars"}},
 	} {
-		if got := e.again("query"); got != want {
+		if got := e.commandLine("query"); got != want {
 			t.Errorf("got %s\nwant %s", got, want)
 		}
 	}

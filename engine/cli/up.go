@@ -195,7 +195,7 @@ func (u *up) services(ctx context.Context) (err error) {
 	defer kafka.Stop()
 	u.state.Data.Point(u.p)
 	if g := u.p.Grafana; g != nil && g.Auth.Reveal() != "" {
-		u.env.note("        Grafana is not touched: %s, in a second terminal, makes its dashboards", u.env.again("apply"))
+		u.env.note("        Grafana is not touched: %s, in a second terminal, makes its dashboards", u.env.commandLine("apply"))
 	}
 	u.p.Grafana = nil // it may be away, and the pipeline runs without it
 	u.env.rolesURL = spec.NewSecret(u.pg.SuperuserURL())
@@ -352,7 +352,7 @@ func (u *up) tellUnreachable(ctx context.Context) {
 	if !any && tried > 0 {
 		other := *u.env
 		other.state += "-simulated"
-		u.log.Warn("no source can be reached from this machine", "without_a_network", other.again("up", "--simulate"))
+		u.log.Warn("no source can be reached from this machine", "without_a_network", other.commandLine("up", "--simulate"))
 	}
 }
 

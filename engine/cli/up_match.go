@@ -81,9 +81,9 @@ func (u *up) settle(c plan.Change) string {
 		allow = append(allow, "--allow", k.String())
 	}
 	if len(allow) == 0 || c.Impossible() {
-		return u.env.again("plan")
+		return u.env.commandLine("plan")
 	}
-	return u.env.again(append([]string{"apply"}, allow...)...)
+	return u.env.commandLine(append([]string{"apply"}, allow...)...)
 }
 
 // changeOf returns the planned change of an object: without one that is created the pipeline cannot run.

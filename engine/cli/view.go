@@ -84,7 +84,7 @@ func (v *view) draw(ctx context.Context) {
 	look := status.Look{Color: v.up.env.color(v.up.env.Stdout), Width: int(v.up.env.width(v.up.env.Stdout))}
 	s, err := v.read(ctx)
 	if err != nil {
-		fmt.Fprintf(&text, "cryptoviz · %s data\n\nThe database does not answer: %s\nThe workers wait; nothing is lost.\n", v.up.mode(), terminal.Visible(plainly(err)))
+		fmt.Fprintf(&text, "cryptoviz · %s data\n\nThe database does not answer: %s\nThe workers wait; nothing is lost.\n", v.up.mode(), terminal.Visible(describe(err)))
 	} else {
 		_ = s.Print(&text, look)
 	}
@@ -141,7 +141,7 @@ func (v *view) read(ctx context.Context) (status.Status, error) {
 func (v *view) line(ctx context.Context) {
 	s, err := v.read(ctx)
 	if err != nil {
-		v.up.log.Warn("status cannot be read", "error", plainly(err))
+		v.up.log.Warn("status cannot be read", "error", describe(err))
 		return
 	}
 	var sources []any
@@ -167,7 +167,7 @@ func (v *view) connections(to io.Writer) {
 	dsn := connect.Redact(v.up.p.Database.URL)
 	w := &strings.Builder{}
 	fmt.Fprintf(w, "PostgreSQL  %s   password: %s\n", dsn, filepath.Join(v.up.env.state, "state.json"))
-	fmt.Fprintf(w, "            %s %q\n", v.up.env.again("query"), lastRows(v.up.p))
+	fmt.Fprintf(w, "            %s %q\n", v.up.env.commandLine("query"), lastRows(v.up.p))
 	fmt.Fprintf(w, "Kafka       %s   %s, user %s, password: kafka_password in the same file\n", v.kafka, v.up.p.Kafka.SASLMechanism, v.up.p.Kafka.SASLUser)
 	if v.metrics != nil {
 		fmt.Fprintf(w, "Metrics     http://%s/metrics\n", v.metrics.Addr())

@@ -17,14 +17,14 @@ import (
 )
 
 const (
-	// grace is how long a commit that has begun may still take once its partition is given up.
-	grace = 5 * time.Second
+	// gracePeriod is how long a commit that has begun may still take once its partition is given up.
+	gracePeriod = 5 * time.Second
 	// maxBatchBytes bounds a batch whose records are large.
 	maxBatchBytes = 8 << 20
 )
 
-// part is one assigned partition.
-type part struct {
+// partitionConsumer is one assigned partition.
+type partitionConsumer struct {
 	ctx        context.Context
 	cancel     context.CancelFunc
 	done       sync.WaitGroup
@@ -44,11 +44,11 @@ type fetched struct {
 func (w *Worker) start(s *session, claimed store.Claimed, high int64) {
 	ctx, cancel := context.WithCancel(s.ctx)
 	fence := claimed.Fence
-	p := &part{ctx: ctx, cancel: cancel, in: make(chan fetched, 1), fence: fence, end: s.end}
+	p := &partitionConsumer{ctx: ctx, cancel: cancel, in: make(chan fetched, 1), fence: fence, end: s.end}
 	p.next.Store(claimed.Next)
 	p.high.Store(high)
 	w.mu.Lock()
-	w.parts[fence.Partition] = p
+	w.partitions[fence.Partition] = p
 	w.mu.Unlock()
 	batches, free := make(chan *store.Batch), make(chan *store.Batch, 2)
 	free <- &store.Batch{Rows: &row.Rows{}}
@@ -62,7 +62,7 @@ func (w *Worker) start(s *session, claimed store.Claimed, high int64) {
 }
 
 // mapBatches maps records as they come, in batches as large as what waits, up to the limit.
-func (w *Worker) mapBatches(p *part, claimed store.Claimed, out chan<- *store.Batch, free <-chan *store.Batch) {
+func (w *Worker) mapBatches(p *partitionConsumer, claimed store.Claimed, out chan<- *store.Batch, free <-chan *store.Batch) {
 	m := mapper{w: w, program: w.program.Clone()}
 	gaps := gaps{next: claimed.Next, last: claimed.LastSlot, pending: claimed.Pending}
 	var waiting fetched
@@ -180,7 +180,7 @@ func (m *mapper) add(b *store.Batch, r *kgo.Record) {
 }
 
 // commitBatches stores batches in order. While the database cannot take one it waits and tries the same one again.
-func (w *Worker) commitBatches(p *part, in <-chan *store.Batch, free chan<- *store.Batch) error {
+func (w *Worker) commitBatches(p *partitionConsumer, in <-chan *store.Batch, free chan<- *store.Batch) error {
 	for {
 		var b *store.Batch
 		select {
@@ -191,7 +191,7 @@ func (w *Worker) commitBatches(p *part, in <-chan *store.Batch, free chan<- *sto
 		// A commit that has begun may end; one that waits may not.
 		ctx, cancel := context.WithCancel(context.WithoutCancel(p.ctx))
 		stop := context.AfterFunc(p.ctx, func() {
-			timer := time.NewTimer(grace)
+			timer := time.NewTimer(gracePeriod)
 			defer timer.Stop()
 			select {
 			case <-timer.C:
@@ -207,7 +207,7 @@ func (w *Worker) commitBatches(p *part, in <-chan *store.Batch, free chan<- *sto
 			case errors.Is(err, store.ErrFenced), errors.Is(err, store.ErrMoved):
 				return struct{}{}, backoff.Permanent(err)
 			case err != nil && p.ctx.Err() == nil:
-				w.wait(p.fence.Partition, err.Error())
+				w.setBlocker(p.fence.Partition, err.Error())
 			}
 			return struct{}{}, err
 		}, backoff.WithBackOff(wait), backoff.WithMaxElapsedTime(0))
@@ -224,7 +224,7 @@ func (w *Worker) commitBatches(p *part, in <-chan *store.Batch, free chan<- *sto
 		case err != nil: // the partition was given up: its next owner reads the batch again
 			return nil
 		}
-		w.wait(p.fence.Partition, "")
+		w.setBlocker(p.fence.Partition, "")
 		w.rows.Add(b.Stored)
 		w.repeats.Add(b.Repeats)
 		w.sampled(b)

@@ -7,13 +7,13 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 )
 
-// hold is how long a partition that takes no records may keep the others waiting, once.
-const hold = time.Second
+// handTimeout is how long a partition that takes no records may keep the others waiting, once.
+const handTimeout = time.Second
 
 // hand gives records to a partition. Where that does not take them, because it cannot store those before, it is paused: the
 // others are read on.
-func (s *session) hand(p *part, f fetched) {
-	timer := time.NewTimer(hold)
+func (s *session) hand(p *partitionConsumer, f fetched) {
+	timer := time.NewTimer(handTimeout)
 	defer timer.Stop()
 	select {
 	case p.in <- f:

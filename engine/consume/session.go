@@ -39,7 +39,7 @@ func (w *Worker) session(ctx context.Context) error {
 		kgo.AdjustFetchOffsetsFn(s.assign),
 		kgo.OnPartitionsAssigned(func(_ context.Context, _ *kgo.Client, added map[string][]int32) {
 			if len(added) == 0 {
-				w.wait(claiming, "") // another instance has what could not be claimed here
+				w.setBlocker(claiming, "") // another instance has what could not be claimed here
 			}
 		}),
 		kgo.OnPartitionsRevoked(func(_ context.Context, _ *kgo.Client, gone map[string][]int32) { w.drop(gone[w.src.Topic.Name]) }),
@@ -62,7 +62,7 @@ func (w *Worker) session(ctx context.Context) error {
 		s.leave(context.WithoutCancel(ctx), instance)
 	}()
 	for ctx.Err() == nil {
-		poll, done := context.WithTimeout(ctx, quiet)
+		poll, done := context.WithTimeout(ctx, idlePoll)
 		fetches := client.PollFetches(poll)
 		done()
 		owners := w.owners() // of this moment: what was fetched for an owner of before must not reach the next one
@@ -79,13 +79,13 @@ func (w *Worker) session(ctx context.Context) error {
 			if errors.Is(e.Err, kerr.UnknownTopicID) || errors.Is(e.Err, kerr.InconsistentTopicID) {
 				return errRestart
 			}
-			w.wait(reading, fmt.Sprintf("read topic %s: %v", w.src.Topic.Name, e.Err))
+			w.setBlocker(reading, fmt.Sprintf("read topic %s: %v", w.src.Topic.Name, e.Err))
 			if !kerr.IsRetriable(e.Err) {
 				return e.Err
 			}
 		}
 		if clean {
-			w.wait(reading, "")
+			w.setBlocker(reading, "")
 		}
 		fetches.EachPartition(func(f kgo.FetchTopicPartition) {
 			if len(f.Records) == 0 {
@@ -127,10 +127,10 @@ func (s *session) leave(ctx context.Context, instance string) {
 	_, _ = req.RequestWith(ctx, client)
 }
 
-func (w *Worker) owners() map[int32]*part {
+func (w *Worker) owners() map[int32]*partitionConsumer {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return maps.Clone(w.parts)
+	return maps.Clone(w.partitions)
 }
 
 type session struct {
@@ -160,7 +160,7 @@ func (s *session) assign(ctx context.Context, offsets map[string]map[int32]kgo.O
 		err := s.claim(ctx, topic, wanted)
 		end()
 		if err != nil && ctx.Err() == nil {
-			s.w.wait(claiming, err.Error())
+			s.w.setBlocker(claiming, err.Error())
 		}
 		return struct{}{}, err
 	}, backoff.WithMaxElapsedTime(45*time.Second))
@@ -202,7 +202,7 @@ func (s *session) claim(ctx context.Context, topic string, wanted map[int32]kgo.
 		s.w.start(s, claimed, end.Offset)
 		s.w.log.Debug("partition assigned", "partition", n, "next_offset", claimed.Next, "epoch", claimed.Fence.Epoch)
 	}
-	s.w.wait(claiming, "")
+	s.w.setBlocker(claiming, "")
 	return nil
 }
 
@@ -247,7 +247,7 @@ func (s *session) watch(ctx context.Context) {
 		s.w.mu.Lock()
 		same := s.topicID == [16]byte{} || s.topicID == id
 		offsets, paused := map[int32]kgo.EpochOffset{}, false
-		for n, p := range s.w.parts {
+		for n, p := range s.w.partitions {
 			paused = paused || p.paused.Load()
 			if at := p.next.Load(); at > 0 {
 				offsets[n] = kgo.EpochOffset{Epoch: -1, Offset: at}
@@ -258,13 +258,13 @@ func (s *session) watch(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			s.w.wait(watching, err.Error())
+			s.w.setBlocker(watching, err.Error())
 		case !same:
 			s.w.log.Warn("topic was deleted and created again", "topic", s.w.src.Topic.Name)
 			s.end(errRestart)
 			return
 		default:
-			s.w.wait(watching, "")
+			s.w.setBlocker(watching, "")
 		}
 		s.w.hints.tell(ctx, s.w.src.Name, s.w.store)
 		if paused {
@@ -279,11 +279,11 @@ func (s *session) watch(ctx context.Context) {
 // drop stops partitions and waits for them.
 func (w *Worker) drop(gone []int32) {
 	w.mu.Lock()
-	var stop []*part
+	var stop []*partitionConsumer
 	for _, n := range gone {
-		if p := w.parts[n]; p != nil {
+		if p := w.partitions[n]; p != nil {
 			stop = append(stop, p)
-			delete(w.parts, n)
+			delete(w.partitions, n)
 		}
 	}
 	w.mu.Unlock()
@@ -292,6 +292,6 @@ func (w *Worker) drop(gone []int32) {
 	}
 	for _, p := range stop {
 		p.done.Wait()
-		w.wait(p.fence.Partition, "")
+		w.setBlocker(p.fence.Partition, "")
 	}
 }

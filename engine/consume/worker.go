@@ -63,15 +63,15 @@ type Worker struct {
 
 	rows, batches, fenced, gaps, gapRecords, repeats atomic.Int64
 	dead                                             deadCount
-	waits                                            waits
+	blockers                                         blockers
 	underway                                         underway
 	hints                                            hints
 	newest                                           atomic.Int64 // time of the newest sample that was stored, in µs since the epoch; 0 for none
 
-	mu       sync.Mutex
-	parts    map[int32]*part
-	instance string                  // static member name; "" for none
-	rejoin   context.CancelCauseFunc // ends the session
+	mu         sync.Mutex
+	partitions map[int32]*partitionConsumer
+	instance   string                  // static member name; "" for none
+	rejoin     context.CancelCauseFunc // ends the session
 }
 
 // New prepares a worker; clients are the options that reach the brokers.
@@ -96,7 +96,7 @@ func New(src *spec.Source, st Store, clients []kgo.Opt, opt Options) (*Worker, e
 	w := &Worker{
 		timed: h != nil && slices.Contains(program.Columns(), h.Time),
 		src:   src, opts: clients, opt: opt, program: program, target: store.NewTarget(src.Topic.Name, src.Table, program.Columns()),
-		log: opt.Log.With("source", src.Name), parts: map[int32]*part{}, instance: opt.Instance, waits: waits{why: map[int32]string{}},
+		log: opt.Log.With("source", src.Name), partitions: map[int32]*partitionConsumer{}, instance: opt.Instance, blockers: blockers{why: map[int32]string{}},
 	}
 	w.store = watchedStore{st, &w.underway}
 	return w, nil
@@ -119,7 +119,7 @@ func (w *Worker) Rename(instance string) {
 func (w *Worker) Stats() Stats {
 	s := Stats{
 		Rows: w.rows.Load(), Batches: w.batches.Load(), DeadBy: w.dead.counts(), Fenced: w.fenced.Load(),
-		Gaps: w.gaps.Load(), GapRecords: w.gapRecords.Load(), Repeats: w.repeats.Load(), Blocked: cmp.Or(w.waits.first(), w.underway.slowest()),
+		Gaps: w.gaps.Load(), GapRecords: w.gapRecords.Load(), Repeats: w.repeats.Load(), Blocked: cmp.Or(w.blockers.first(), w.underway.slowest()),
 	}
 	s.Hints = w.hints.now(w.opt.Clock.Now(), w.src.Interval)
 	for _, n := range s.DeadBy {
@@ -130,7 +130,7 @@ func (w *Worker) Stats() Stats {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, p := range w.parts {
+	for _, p := range w.partitions {
 		s.Partitions++
 		s.Lag += max(0, p.high.Load()-p.next.Load())
 	}
@@ -139,14 +139,14 @@ func (w *Worker) Stats() Stats {
 
 var errRestart = errors.New("session ends")
 
-// quiet is how long nothing may come from the topic before that counts as reading without an error.
-const quiet = 5 * time.Second
+// idlePoll is how long nothing may come from the topic before that counts as reading without an error.
+const idlePoll = 5 * time.Second
 
 // Run consumes until ctx ends. Whatever fails outside is waited for and tried again; nothing is dropped.
 func (w *Worker) Run(ctx context.Context) error {
-	w.waits.mu.Lock()
-	w.waits.stopping = ctx //nolint:fatcontext // that of Run, which is called once
-	w.waits.mu.Unlock()
+	w.blockers.mu.Lock()
+	w.blockers.stopping = ctx //nolint:fatcontext // that of Run, which is called once
+	w.blockers.mu.Unlock()
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval, wait.MaxInterval = 200*time.Millisecond, 5*time.Second
 	for ctx.Err() == nil {
@@ -159,7 +159,7 @@ func (w *Worker) Run(ctx context.Context) error {
 			wait.Reset()
 		}
 		if err != nil && !errors.Is(err, errRestart) {
-			w.wait(reading, err.Error())
+			w.setBlocker(reading, err.Error())
 		}
 		timer := time.NewTimer(wait.NextBackOff())
 		select {

@@ -48,8 +48,8 @@ var published = map[string]build{
 	"darwin-arm64":     {"darwin-arm64v8", 33, "a18ec9ec6a905e04f5a08a8f7870bddadd635feb54dee332a3daf80fada3cb1a"},
 }
 
-// patience is how long a download may stand still.
-const patience = 30 * time.Second
+// idleTimeout is how long a download may stand still.
+const idleTimeout = 30 * time.Second
 
 func platform() string {
 	name := runtime.GOOS + "-" + runtime.GOARCH
@@ -112,7 +112,7 @@ func (b build) fetch(ctx context.Context, cache, mirror string, progress func(st
 	}
 	progress(fmt.Sprintf("fetching PostgreSQL %s (%d MB, once)", publishedVersion, b.mb))
 	name := "embedded-postgres-binaries-" + b.name
-	jar, err := get(ctx, fmt.Sprintf("%s/io/zonky/test/postgres/%s/%s/%s-%s.jar", mirror, name, publishedVersion, name, publishedVersion), patience)
+	jar, err := get(ctx, fmt.Sprintf("%s/io/zonky/test/postgres/%s/%s/%s-%s.jar", mirror, name, publishedVersion, name, publishedVersion), idleTimeout)
 	if err != nil {
 		return "", err
 	}
@@ -154,13 +154,13 @@ func read(ctx context.Context, address string, came func()) ([]byte, error) {
 	if resp.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("the server answers %s", resp.Status)
 	}
-	return io.ReadAll(io.TeeReader(io.LimitReader(resp.Body, 100<<20), pulse(came)))
+	return io.ReadAll(io.TeeReader(io.LimitReader(resp.Body, 100<<20), activity(came)))
 }
 
-// pulse is a writer that tells only that something was written.
-type pulse func()
+// activity is a writer that tells only that something was written.
+type activity func()
 
-func (p pulse) Write(b []byte) (int, error) {
+func (p activity) Write(b []byte) (int, error) {
 	p()
 	return len(b), nil
 }

@@ -19,10 +19,10 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/units"
 )
 
-// Budgets are the request allowances of a process: sources that name the same one share it.
+// Budgets are the rate limiters of a process: sources that name the same one share it.
 type Budgets struct {
 	mu     sync.Mutex
-	byName map[string]*allowance
+	byName map[string]*rateLimiter
 	keeper keeper
 }
 
@@ -31,52 +31,52 @@ func NewBudgets(pauses Pauses, log *slog.Logger) *Budgets {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Budgets{byName: map[string]*allowance{}, keeper: keeper{pauses: pauses, log: log, asking: make(chan struct{}, 1), unkept: map[*allowance]bool{}}}
+	return &Budgets{byName: map[string]*rateLimiter{}, keeper: keeper{pauses: pauses, log: log, asking: make(chan struct{}, 1), unkept: map[*rateLimiter]bool{}}}
 }
 
-// ofSource returns the allowance of a source that names no budget.
-func (b *Budgets) ofSource(name string) *allowance { return b.named("source " + name) }
+// ofSource returns the limiter of a source that names no budget.
+func (b *Budgets) ofSource(name string) *rateLimiter { return b.named("source " + name) }
 
-func (b *Budgets) named(name string) *allowance {
+func (b *Budgets) named(name string) *rateLimiter {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	a := b.byName[name]
 	if a == nil {
-		a = &allowance{name: name}
+		a = &rateLimiter{name: name}
 		b.byName[name] = a
 	}
 	return a
 }
 
-// get returns a budget's allowance; where two sources declare it differently the smaller rate counts. At a fast clock the
+// get returns a budget's limiter; where two sources declare it differently the smaller rate counts. At a fast clock the
 // stretch of time is as much shorter.
-func (b *Budgets) get(s *spec.Budget, speed float64) *allowance {
+func (b *Budgets) get(s *spec.Budget, speed float64) *rateLimiter {
 	a := b.named("budget " + s.Name)
 	a.declare(s.Limit, s.Per, speed)
 	return a
 }
 
-// allowance is when requests may be sent: at most limit cost units in any stretch of time as long as per, and none before
+// rateLimiter is when requests may be sent: at most limit cost units in any stretch of time as long as per, and none before
 // the time that the server asked to wait for. Times are the machine's: servers know no other.
-type allowance struct {
+type rateLimiter struct {
 	name string // "budget NAME" or "source NAME"
 	mu   sync.Mutex
 
 	limit    int // 0: no limit
 	declared time.Duration
 	per      time.Duration // declared, at the clock's speed
-	spent    []*spending
+	spent    []*reservation
 	until    time.Time
 	reason   string // of until
 }
 
-// spending counts from its sending until per after its end: by then the server has counted it, whatever the network does.
-type spending struct {
+// reservation counts from its sending until per after its end: by then the server has counted it, whatever the network does.
+type reservation struct {
 	cost int
 	end  time.Time // zero: under way
 }
 
-func (a *allowance) declare(limit int, per time.Duration, speed float64) {
+func (a *rateLimiter) declare(limit int, per time.Duration, speed float64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	rate := func(limit int, per time.Duration) float64 { return float64(limit) / per.Seconds() }
@@ -86,8 +86,8 @@ func (a *allowance) declare(limit int, per time.Duration, speed float64) {
 }
 
 // take waits until a request of that cost is allowed, or says that it will not be before ctx ends. The caller ends the
-// spending when the reply is there.
-func (a *allowance) take(ctx context.Context, cost int) (*spending, error) {
+// reservation when the reply is there.
+func (a *rateLimiter) take(ctx context.Context, cost int) (*reservation, error) {
 	for {
 		s, at, why := a.tryTake(time.Now(), cost)
 		if s != nil {
@@ -100,14 +100,14 @@ func (a *allowance) take(ctx context.Context, cost int) (*spending, error) {
 }
 
 // tryTake takes the cost, or tells when to try again and why. Never is the zero time.
-func (a *allowance) tryTake(now time.Time, cost int) (s *spending, at time.Time, why string) {
+func (a *rateLimiter) tryTake(now time.Time, cost int) (s *reservation, at time.Time, why string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.until.After(now) {
 		return nil, a.until, "the source asked to wait until " + a.until.UTC().Format("2006-01-02 15:04:05") + " UTC (" + a.reason + ")"
 	}
 	if a.limit == 0 {
-		return &spending{}, now, ""
+		return &reservation{}, now, ""
 	}
 	budget := fmt.Sprintf("the request %s (%d per %s)", a.name, a.limit, units.FormatDuration(a.declared))
 	if cost > a.limit {
@@ -115,7 +115,7 @@ func (a *allowance) tryTake(now time.Time, cost int) (s *spending, at time.Time,
 	}
 	used := a.used(now)
 	if used+cost <= a.limit {
-		s = &spending{cost: cost}
+		s = &reservation{cost: cost}
 		a.spent = append(a.spent, s)
 		return s, now, ""
 	}
@@ -129,8 +129,8 @@ func (a *allowance) tryTake(now time.Time, cost int) (s *spending, at time.Time,
 	return nil, at, budget + " is spent"
 }
 
-// over is when a spending no longer counts.
-func (a *allowance) over(s *spending, now time.Time) time.Time {
+// over is when a reservation no longer counts.
+func (a *rateLimiter) over(s *reservation, now time.Time) time.Time {
 	if s.end.IsZero() {
 		return now.Add(a.per)
 	}
@@ -138,16 +138,16 @@ func (a *allowance) over(s *spending, now time.Time) time.Time {
 }
 
 // used forgets what is over, sorts the rest and returns its cost. The caller holds mu.
-func (a *allowance) used(now time.Time) (sum int) {
-	a.spent = slices.DeleteFunc(a.spent, func(s *spending) bool { return !a.over(s, now).After(now) })
-	slices.SortFunc(a.spent, func(x, y *spending) int { return a.over(x, now).Compare(a.over(y, now)) })
+func (a *rateLimiter) used(now time.Time) (sum int) {
+	a.spent = slices.DeleteFunc(a.spent, func(s *reservation) bool { return !a.over(s, now).After(now) })
+	slices.SortFunc(a.spent, func(x, y *reservation) int { return a.over(x, now).Compare(a.over(y, now)) })
 	for _, s := range a.spent {
 		sum += s.cost
 	}
 	return sum
 }
 
-func (a *allowance) done(s *spending) {
+func (a *rateLimiter) done(s *reservation) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s.end = time.Now()
@@ -155,12 +155,12 @@ func (a *allowance) done(s *spending) {
 
 // learn takes over what the server says was used in its stretch of time, where that is more than is known here: others at
 // this address use it too.
-func (a *allowance) learn(said float64) {
+func (a *rateLimiter) learn(said float64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	now := time.Now()
 	if more := min(said, float64(a.limit)) - float64(a.used(now)); more > 0 { // false for NaN
-		a.spent = append(a.spent, &spending{cost: int(math.Ceil(more)), end: now})
+		a.spent = append(a.spent, &reservation{cost: int(math.Ceil(more)), end: now})
 	}
 }
 
@@ -204,11 +204,11 @@ func (p *Poll) learn(h http.Header) {
 	switch v.Type() {
 	case cty.String:
 		if used, err := strconv.ParseFloat(v.AsString(), 64); err == nil {
-			p.allowance.learn(used)
+			p.limiter.learn(used)
 		}
 	case cty.Number:
 		used, _ := v.AsBigFloat().Float64()
-		p.allowance.learn(used)
+		p.limiter.learn(used)
 	}
 }
 

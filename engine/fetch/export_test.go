@@ -25,7 +25,7 @@ func (s *Stream) Dial(dial func(ctx context.Context, network, addr string) (net.
 }
 
 // Plainly is what the ledger says of an error.
-func Plainly(err error) string { return sent{}.plainly(err).Reason }
+func Plainly(err error) string { return redactor{}.describe(err).Reason }
 
 // Trust takes over what a test's client trusts.
 func (p *Poll) Trust(c *http.Client) {

@@ -31,11 +31,11 @@ type keeper struct {
 	lost   bool // it did not answer
 
 	mu     sync.Mutex
-	unkept map[*allowance]bool
+	unkept map[*rateLimiter]bool
 }
 
-// hold keeps an allowance's requests back for d, in all instances.
-func (b *Budgets) hold(ctx context.Context, a *allowance, d time.Duration, reason string) {
+// hold keeps a limiter's requests back for d, in all instances.
+func (b *Budgets) hold(ctx context.Context, a *rateLimiter, d time.Duration, reason string) {
 	if d <= 0 || !a.hold(d, reason) {
 		return
 	}
@@ -85,7 +85,7 @@ func (b *Budgets) exchange(ctx context.Context, within time.Duration) {
 	k.lost = err != nil
 }
 
-func (k *keeper) take() (out []*allowance) {
+func (k *keeper) take() (out []*rateLimiter) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for a := range k.unkept {
@@ -95,7 +95,7 @@ func (k *keeper) take() (out []*allowance) {
 	return out
 }
 
-func (k *keeper) giveBack(unkept []*allowance) {
+func (k *keeper) giveBack(unkept []*rateLimiter) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, a := range unkept {
@@ -104,7 +104,7 @@ func (k *keeper) giveBack(unkept []*allowance) {
 }
 
 // hold lets no request through for a while; false: that was so already.
-func (a *allowance) hold(d time.Duration, reason string) bool {
+func (a *rateLimiter) hold(d time.Duration, reason string) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	const same = time.Second // what is written and read again is never quite the same
@@ -117,7 +117,7 @@ func (a *allowance) hold(d time.Duration, reason string) bool {
 }
 
 // held is what is left of a hold, and why it is.
-func (a *allowance) held(now time.Time) (left time.Duration, reason string) {
+func (a *rateLimiter) held(now time.Time) (left time.Duration, reason string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.until.Sub(now), a.reason
@@ -125,5 +125,5 @@ func (a *allowance) held(now time.Time) (left time.Duration, reason string) {
 
 // heed keeps to what a reply asks for, whatever its status is.
 func (p *Poll) heed(ctx context.Context, resp *http.Response) {
-	p.opt.Budgets.hold(ctx, p.allowance, retryAfter(resp.Header.Get("Retry-After"), time.Now()), status(resp.StatusCode))
+	p.opt.Budgets.hold(ctx, p.limiter, retryAfter(resp.Header.Get("Retry-After"), time.Now()), status(resp.StatusCode))
 }

@@ -28,14 +28,14 @@ import (
 
 // Poll asks a source once a slot. One goroutine uses it.
 type Poll struct {
-	src       *spec.Source
-	opt       Options
-	target    *url.URL
-	client    *http.Client
-	decoder   *decode.Decoder
-	sent      sent
-	allowance *allowance
-	cost      int
+	src      *spec.Source
+	opt      Options
+	target   *url.URL
+	client   *http.Client
+	decoder  *decode.Decoder
+	redactor redactor
+	limiter  *rateLimiter
+	cost     int
 
 	// What the newest reply said of itself, and what the newest accepted one did: only that may spare a fetch.
 	seen     validators
@@ -59,9 +59,9 @@ func NewPoll(src *spec.Source, opt Options) (*Poll, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &Poll{src: src, opt: opt, target: target, client: newClient(free, p.AllowPrivate), decoder: decoder, sent: sentBy(src.Definition, target), allowance: opt.Budgets.ofSource(src.Name)}
+	out := &Poll{src: src, opt: opt, target: target, client: newClient(free, p.AllowPrivate), decoder: decoder, redactor: newRedactor(src.Definition, target), limiter: opt.Budgets.ofSource(src.Name)}
 	if p.Budget != nil {
-		out.allowance, out.cost = opt.Budgets.get(p.Budget, opt.Clock.Speed()), p.Budget.Cost
+		out.limiter, out.cost = opt.Budgets.get(p.Budget, opt.Clock.Speed()), p.Budget.Cost
 	}
 	return out, nil
 }
@@ -72,7 +72,7 @@ func NewPoll(src *spec.Source, opt Options) (*Poll, error) {
 func (p *Poll) FetchUntil(ctx context.Context, until time.Time) ([]record.Record, error) {
 	begin, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
-	// The attempts spread over the slot: an hourly source is worth minutes of patience, one of a minute seconds.
+	// The attempts spread over the slot: an hourly source is worth minutes of waiting, one of a minute seconds.
 	pause, slot := backoff.NewExponentialBackOff(), time.Duration(float64(p.src.Interval)/p.opt.Clock.Speed())
 	pause.InitialInterval, pause.MaxInterval = min(max(slot/60, 500*time.Millisecond), time.Minute), max(slot/6, time.Second)
 	p.opt.Budgets.exchange(ctx, slot/4)
@@ -82,7 +82,7 @@ func (p *Poll) FetchUntil(ctx context.Context, until time.Time) ([]record.Record
 		if err == nil || errors.Is(err, ErrNotModified) {
 			return records, err
 		}
-		e := p.sent.plainly(err)
+		e := p.redactor.describe(err)
 		if e.NotTried && last != nil { // no time is left for it: what the attempt before found is the reason
 			return nil, last
 		}
@@ -91,7 +91,7 @@ func (p *Poll) FetchUntil(ctx context.Context, until time.Time) ([]record.Record
 		if !e.Temporary || try >= p.src.Definition.Poll.Retries {
 			return nil, e
 		}
-		if e.RetryAfter == 0 && !waitUntil(begin, time.Now().Add(pause.NextBackOff())) { // the allowance waits as the source asked
+		if e.RetryAfter == 0 && !waitUntil(begin, time.Now().Add(pause.NextBackOff())) { // the limiter waits as the source asked
 			return nil, e
 		}
 	}
@@ -116,11 +116,11 @@ func (p *Poll) known() validators {
 }
 
 func (p *Poll) attempt(ctx, begin context.Context) ([]record.Record, error) {
-	spending, err := p.allowance.take(begin, p.cost)
+	reserved, err := p.limiter.take(begin, p.cost)
 	if err != nil {
 		return nil, err
 	}
-	defer p.allowance.done(spending)
+	defer p.limiter.done(reserved)
 	ctx, cancel := context.WithTimeout(ctx, p.src.Definition.Poll.Timeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.target.String(), nil)
@@ -167,7 +167,7 @@ func (p *Poll) statusError(resp *http.Response) *Error {
 	e := &Error{Reason: status(resp.StatusCode)}
 	if from, err := decompressed(resp); err == nil {
 		head, _ := io.ReadAll(io.LimitReader(from, 512))
-		if text := p.sent.quote(string(head)); text != "" && text[0] != '<' { // a page says nothing that its status does not
+		if text := p.redactor.quote(string(head)); text != "" && text[0] != '<' { // a page says nothing that its status does not
 			e.Reason += ": " + text
 		}
 	}
@@ -186,7 +186,7 @@ func (e *Error) waits(resp *http.Response) {
 	e.RetryAfter = retryAfter(resp.Header.Get("Retry-After"), time.Now())
 	switch {
 	case e.RetryAfter == longestWait:
-		e.Reason += fmt.Sprintf("; it asks to wait 4d or more (Retry-After: %s): it is asked again after 4d", sent{}.quote(resp.Header.Get("Retry-After")))
+		e.Reason += fmt.Sprintf("; it asks to wait 4d or more (Retry-After: %s): it is asked again after 4d", redactor{}.quote(resp.Header.Get("Retry-After")))
 	case e.RetryAfter > 0:
 		e.Reason += "; it asks to wait " + units.FormatDuration(max(e.RetryAfter.Round(time.Second), time.Second))
 	}
@@ -227,7 +227,7 @@ func decompressed(resp *http.Response) (io.Reader, error) {
 		}
 		return z, err
 	default:
-		return nil, &Error{Reason: fmt.Sprintf("the reply has a compression that was not asked for: %q", sent{}.quote(coding)), Temporary: true}
+		return nil, &Error{Reason: fmt.Sprintf("the reply has a compression that was not asked for: %q", redactor{}.quote(coding)), Temporary: true}
 	}
 }
 
@@ -277,7 +277,7 @@ func (p *Poll) decode(resp *http.Response, body []byte) ([]record.Record, error)
 	now := p.opt.Clock.Now()
 	out := make([]record.Record, len(pieces))
 	for i, piece := range pieces {
-		out[i] = record.Record{Key: piece.Key, Value: piece.Value, Fault: p.sent.line(piece.Fault), Received: now}
+		out[i] = record.Record{Key: piece.Key, Value: piece.Value, Fault: p.redactor.line(piece.Fault), Received: now}
 	}
 	return out, nil
 }
@@ -286,9 +286,9 @@ func (p *Poll) decode(resp *http.Response, body []byte) ([]record.Record, error)
 func (p *Poll) Said() string { return p.said }
 
 func (p *Poll) complains(said *decode.SourceError) {
-	p.said = p.sent.said(said).Reason
+	p.said = p.redactor.reported(said).Reason
 	if said.Market != "" {
-		p.said = p.sent.quote(said.Market) + ": " + p.said
+		p.said = p.redactor.quote(said.Market) + ": " + p.said
 	}
 	p.opt.Log.Debug("the source reports a failure beside its records", "source", p.src.Name, "reason", p.said)
 }
@@ -304,10 +304,10 @@ func validator(text string) string {
 // undecoded says why a reply gives no records.
 func (p *Poll) undecoded(resp *http.Response, body []byte, err error) *Error {
 	if said, ok := errors.AsType[*decode.SourceError](err); ok {
-		return p.sent.said(said)
+		return p.redactor.reported(said)
 	}
 	if shape, ok := errors.AsType[*decode.ShapeError](err); ok {
-		return &Error{Reason: p.sent.line(shape.Reason)}
+		return &Error{Reason: p.redactor.line(shape.Reason)}
 	}
 	if len(bytes.TrimSpace(body)) == 0 {
 		return emptyReply()
@@ -315,14 +315,14 @@ func (p *Poll) undecoded(resp *http.Response, body []byte, err error) *Error {
 	if text, err := p.decoder.Text(resp.Header.Get("Content-Type"), body); err == nil {
 		body = text
 	}
-	what, kind := err.Error(), p.sent.quote(resp.Header.Get("Content-Type"))
+	what, kind := err.Error(), p.redactor.quote(resp.Header.Get("Content-Type"))
 	if syntax, ok := errors.AsType[*rawjson.SyntaxError](err); ok {
 		what = fmt.Sprintf("%s, at byte %d", syntax.Reason, syntax.Offset)
 	}
 	if kind == "" {
 		kind = "no Content-Type"
 	}
-	if begins := p.sent.quote(string(body[:min(len(body), 512)])); begins != "" {
+	if begins := p.redactor.quote(string(body[:min(len(body), 512)])); begins != "" {
 		what += ". It begins: " + begins
 	}
 	return &Error{Reason: fmt.Sprintf("the reply is not JSON (%s): %s", kind, what), Temporary: true}

@@ -15,16 +15,16 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/decode"
 )
 
-// said is a failure that the source itself reports.
-func (s sent) said(e *decode.SourceError) *Error {
+// reported is a failure that the source itself reports.
+func (s redactor) reported(e *decode.SourceError) *Error {
 	return &Error{Reason: strings.TrimSpace("the source says: " + s.quote(e.Message)), Temporary: true}
 }
 
 // noise is what errors say of the program, not of the source.
 var noise = strings.NewReplacer("net/http: ", "", "HTTP/1.x transport connection broken: ", "")
 
-// plainly says in a few words why no answer came.
-func (s sent) plainly(err error) *Error {
+// describe says in a few words why no answer came.
+func (s redactor) describe(err error) *Error {
 	if e, ok := errors.AsType[*Error](err); ok {
 		e.Reason = s.line(e.Reason)
 		return e

@@ -23,8 +23,8 @@ import (
 )
 
 const (
-	// patience is how long a server may take to answer.
-	patience = 15 * time.Second
+	// answerTimeout is how long a server may take to answer.
+	answerTimeout = 15 * time.Second
 	// longestSilence bounds how long a connection that never gives a record is kept, after others that did not either.
 	longestSilence = 10 * time.Minute
 	// longestPong is what an answer to a text ping may have.
@@ -38,8 +38,8 @@ type Stream struct {
 	target    *url.URL
 	client    *http.Client
 	decoder   *decode.Decoder
-	sent      sent
-	allowance *allowance
+	redactor  redactor
+	limiter   *rateLimiter
 	standing  standing
 	fruitless int // connections one after the other that gave no record
 }
@@ -57,7 +57,7 @@ func NewStream(src *spec.Source, opt Options) (*Stream, error) {
 		return nil, err
 	}
 	return &Stream{
-		src: src, opt: opt, target: target, client: newClient(free, s.AllowPrivate), decoder: decoder, sent: sentBy(src.Definition, target), allowance: opt.Budgets.ofSource(src.Name),
+		src: src, opt: opt, target: target, client: newClient(free, s.AllowPrivate), decoder: decoder, redactor: newRedactor(src.Definition, target), limiter: opt.Budgets.ofSource(src.Name),
 	}, nil
 }
 
@@ -84,7 +84,7 @@ func (s *Stream) Run(ctx context.Context, emit func([]record.Record)) {
 	for s.mayConnect(ctx) {
 		began := time.Now()
 		useful, err := s.connection(ctx, emit)
-		e := s.sent.plainly(err)
+		e := s.redactor.describe(err)
 		if ctx.Err() != nil {
 			return
 		}
@@ -102,8 +102,8 @@ func (s *Stream) Run(ctx context.Context, emit func([]record.Record)) {
 func (s *Stream) mayConnect(ctx context.Context) bool {
 	s.opt.Budgets.exchange(ctx, time.Second)
 	for ctx.Err() == nil {
-		spending, at, why := s.allowance.tryTake(time.Now(), 0)
-		if spending != nil {
+		reserved, at, why := s.limiter.tryTake(time.Now(), 0)
+		if reserved != nil {
 			return true
 		}
 		s.standing.ended(&Error{Reason: why, NotTried: true})
@@ -197,7 +197,7 @@ func (s *Stream) read(ctx context.Context, t *talk, emit func([]record.Record)) 
 		s.standing.came(now)
 		records := make([]record.Record, len(pieces))
 		for i, p := range pieces {
-			records[i] = record.Record{Key: p.Key, Value: p.Value, Fault: s.sent.line(p.Fault), Received: now}
+			records[i] = record.Record{Key: p.Key, Value: p.Value, Fault: s.redactor.line(p.Fault), Received: now}
 		}
 		emit(records)
 	}
@@ -206,14 +206,14 @@ func (s *Stream) read(ctx context.Context, t *talk, emit func([]record.Record)) 
 // said notes what the source reports. It ends the connection, with an error, only where the definition says so: most sources
 // refuse one market of many and go on, and those that mean it give no more records.
 func (s *Stream) said(said *decode.SourceError) *Error {
-	e := s.sent.said(said)
+	e := s.redactor.reported(said)
 	if said.Effect == spec.EffectRetry {
 		s.standing.count(func(n *StreamStats) { n.Errors++ })
 		return e
 	}
 	market := ""
 	if said.Market != "" {
-		market = s.sent.quote(said.Market)
+		market = s.redactor.quote(said.Market)
 	}
 	if s.standing.complained(s.opt.Clock.Now(), market, e.Reason) {
 		s.opt.Log.Warn("stream: the source reports a failure, and the connection goes on", "source", s.src.Name, "market", market, "reason", e.Reason)
@@ -235,7 +235,7 @@ func (t *talk) isPong(def *spec.Stream, kind websocket.MessageType, body []byte)
 
 // strange tells that something is not understood, once a connection and once a reason, and counts it.
 func (s *Stream) strange(t *talk, kind websocket.MessageType, body []byte, err error) {
-	reason, frame := s.sent.line(err.Error()), s.sent.quote(string(body[:min(len(body), 512)]))
+	reason, frame := s.redactor.line(err.Error()), s.redactor.quote(string(body[:min(len(body), 512)]))
 	if kind == websocket.MessageBinary && bytes.HasPrefix(body, []byte("\x1f\x8b")) {
 		reason, frame = "the frame is compressed with gzip, which is not undone", fmt.Sprintf("%x", body[:min(len(body), 16)])
 	}
@@ -247,7 +247,7 @@ func (s *Stream) strange(t *talk, kind websocket.MessageType, body []byte, err e
 
 // subscribe connects and sends the definition's messages.
 func (s *Stream) subscribe(ctx context.Context) (*websocket.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	conn, resp, err := websocket.Dial(ctx, s.target.String(), &websocket.DialOptions{HTTPClient: s.client, HTTPHeader: http.Header{"User-Agent": {s.opt.UserAgent}}})
 	if err != nil && resp != nil && resp.StatusCode != http.StatusSwitchingProtocols {
@@ -256,7 +256,7 @@ func (s *Stream) subscribe(ctx context.Context) (*websocket.Conn, error) {
 			e.Reason += ", which is no WebSocket"
 		}
 		e.waits(resp)
-		s.opt.Budgets.hold(ctx, s.allowance, e.RetryAfter, status(resp.StatusCode))
+		s.opt.Budgets.hold(ctx, s.limiter, e.RetryAfter, status(resp.StatusCode))
 		return nil, e
 	}
 	if err != nil {
@@ -276,7 +276,7 @@ func (s *Stream) subscribe(ctx context.Context) (*websocket.Conn, error) {
 
 // during says in which step it failed.
 func (s *Stream) during(step string, err error) *Error {
-	e := *s.sent.plainly(err)
+	e := *s.redactor.describe(err)
 	e.Reason = step + ": " + e.Reason
 	return &e
 }
@@ -297,9 +297,9 @@ func (s *Stream) ended(ctx, quiet context.Context, silence time.Duration, frames
 		e.Temporary = false
 		e.Reason = fmt.Sprintf("a frame has more than %s: raise max_message if that is right", humanize.IBytes(uint64(s.src.Definition.Stream.MaxMessage))) //nolint:gosec // positive
 	case ok:
-		e.Reason = strings.TrimSpace(fmt.Sprintf("the source closed the connection: %d %s", closed.Code, s.sent.quote(closed.Reason)))
+		e.Reason = strings.TrimSpace(fmt.Sprintf("the source closed the connection: %d %s", closed.Code, s.redactor.quote(closed.Reason)))
 	default:
-		e = s.sent.plainly(err)
+		e = s.redactor.describe(err)
 	}
 	if problem := s.standing.unsolved(); problem != "" { // it is why
 		e.Reason = problem + "; " + e.Reason
@@ -325,7 +325,7 @@ func (s *Stream) ping(ctx context.Context, t *talk) *Error {
 			return nil
 		case <-tick.C:
 		}
-		short, cancel := context.WithTimeout(ctx, patience)
+		short, cancel := context.WithTimeout(ctx, answerTimeout)
 		var err error
 		if def.Ping == "" {
 			err = t.conn.Ping(short)
@@ -340,7 +340,7 @@ func (s *Stream) ping(ctx context.Context, t *talk) *Error {
 		}
 		_ = t.conn.CloseNow() // the reader sees it
 		if late {
-			return &Error{Reason: "no answer to a ping for " + units.FormatDuration(patience), Temporary: true}
+			return &Error{Reason: "no answer to a ping for " + units.FormatDuration(answerTimeout), Temporary: true}
 		}
 		return nil
 	}

@@ -42,11 +42,11 @@ func (m *Meter) limit(name string, f function.Function) function.Function {
 		if err != nil {
 			return cty.NilType, err
 		}
-		if err := m.forecast(name, args); err != nil {
+		if err := m.estimateCost(name, args); err != nil {
 			return cty.NilType, err
 		}
 		ty, err := f.ReturnTypeForValues(args)
-		return ty, discreet(err, args)
+		return ty, redactError(err, args)
 	}
 	s.Impl = func(args []cty.Value, _ cty.Type) (cty.Value, error) {
 		args, err := arguments(f, args)
@@ -55,7 +55,7 @@ func (m *Meter) limit(name string, f function.Function) function.Function {
 		}
 		v, err := f.Call(args)
 		if err != nil {
-			return cty.NilVal, discreet(err, args)
+			return cty.NilVal, redactError(err, args)
 		}
 		return v, m.Value(v)
 	}
@@ -80,8 +80,8 @@ func arguments(f function.Function, args []cty.Value) ([]cty.Value, error) {
 	return out, nil
 }
 
-// discreet hides an error that may quote a secret argument.
-func discreet(err error, args []cty.Value) error {
+// redactError hides an error that may quote a secret argument.
+func redactError(err error, args []cty.Value) error {
 	if err == nil {
 		return nil
 	}
@@ -101,8 +101,8 @@ func discreet(err error, args []cty.Value) error {
 
 var digits = regexp.MustCompile(`\d+`)
 
-// forecast bounds what a function makes of its arguments, and the work that its length does not show.
-func (m *Meter) forecast(name string, args []cty.Value) error {
+// estimateCost bounds what a function makes of its arguments, and the work that its length does not show.
+func (m *Meter) estimateCost(name string, args []cty.Value) error {
 	text := func(i int) string {
 		if i >= len(args) {
 			return ""
@@ -118,7 +118,7 @@ func (m *Meter) forecast(name string, args []cty.Value) error {
 		}
 	case "join":
 		for _, list := range args[1:] {
-			n, _ := weigh(list, 0)
+			n, _ := sizeOf(list, 0)
 			made += n / perValue * len(text(0))
 		}
 	case "format":
@@ -130,7 +130,7 @@ func (m *Meter) forecast(name string, args []cty.Value) error {
 		}
 		longest := 0
 		for _, v := range args[1:] {
-			n, _ := weigh(v, 0)
+			n, _ := sizeOf(v, 0)
 			longest = max(longest, n-perValue)
 		}
 		made += strings.Count(text(0), "%") * longest
@@ -141,7 +141,7 @@ func (m *Meter) forecast(name string, args []cty.Value) error {
 	case "trim":
 		return m.spend(len(text(0)) * len(text(1)) / 8)
 	case "distinct":
-		n, _ := weigh(args[0], 0)
+		n, _ := sizeOf(args[0], 0)
 		n /= perValue
 		return m.spend(n * n * 8)
 	case "sort":

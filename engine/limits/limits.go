@@ -50,15 +50,15 @@ func (m *Meter) Value(v cty.Value) error {
 
 // times counts n such looks.
 func (m *Meter) times(v cty.Value, n int) error {
-	size, err := weigh(v, 0)
+	size, err := sizeOf(v, 0)
 	if err != nil {
 		return err
 	}
 	return m.spend(n * size)
 }
 
-// weigh returns the size of a value, or an error when it is beyond the limits.
-func weigh(v cty.Value, depth int) (int, error) {
+// sizeOf returns the size of a value, or an error when it is beyond the limits.
+func sizeOf(v cty.Value, depth int) (int, error) {
 	v, _ = v.Unmark()
 	switch {
 	case depth > MaxDepth:
@@ -80,7 +80,7 @@ func weigh(v cty.Value, depth int) (int, error) {
 		}
 		total := perValue
 		add := func(element cty.Value) error {
-			n, err := weigh(element, depth+1)
+			n, err := sizeOf(element, depth+1)
 			if total += n; err == nil && total > maxText+perValue*MaxElements {
 				err = errTooMuchText
 			}
@@ -107,7 +107,7 @@ func weigh(v cty.Value, depth int) (int, error) {
 
 // Convert is convert.Convert within the limits, and in linear time for long lists.
 func Convert(v cty.Value, ty cty.Type) (cty.Value, error) {
-	if _, err := weigh(v, 0); err != nil {
+	if _, err := sizeOf(v, 0); err != nil {
 		return cty.NilVal, err
 	}
 	v, marks := v.Unmark()
@@ -130,7 +130,7 @@ func Convert(v cty.Value, ty cty.Type) (cty.Value, error) {
 	if err != nil {
 		return cty.NilVal, err
 	}
-	if _, err := weigh(out, 0); err != nil { // a text may have become a number
+	if _, err := sizeOf(out, 0); err != nil { // a text may have become a number
 		return cty.NilVal, err
 	}
 	return out.WithMarks(marks), nil

@@ -15,13 +15,13 @@ import (
 )
 
 const (
-	attempt   = 30 * time.Second // for one transaction, with all that comes before the first
-	quiet     = 3 * time.Second  // until it is said that one takes long
-	timeout   = time.Minute      // after which the brokers abort what a dead process left open
-	lookAgain = 2 * time.Second  // before a source is taken back from an instance that took it over
-	stubborn  = 3                // refusals in a row, each by a session of its own, until a delivery is given up
-	mostSlots = 500              // deliveries in one transaction
-	mostBytes = 8 << 20          // of records in one transaction, unless it is one delivery
+	attempt       = 30 * time.Second // for one transaction, with all that comes before the first
+	slowAfter     = 3 * time.Second  // until it is said that one takes long
+	timeout       = time.Minute      // after which the brokers abort what a dead process left open
+	lookAgain     = 2 * time.Second  // before a source is taken back from an instance that took it over
+	maxRejections = 3                // refusals in a row, each by a session of its own, until a delivery is given up
+	mostSlots     = 500              // deliveries in one transaction
+	mostBytes     = 8 << 20          // of records in one transaction, unless it is one delivery
 )
 
 // sender is one source's way to its topic.
@@ -74,7 +74,7 @@ func (s *sender) run(ctx context.Context) {
 		default:
 			refusals = 0
 		}
-		if hopeless, is := errors.AsType[*hopelessError](err); is || refusals >= stubborn {
+		if hopeless, is := errors.AsType[*hopelessError](err); is || refusals >= maxRejections {
 			refusals = 0
 			if is {
 				err = hopeless
@@ -162,7 +162,7 @@ func wasFenced(err error) bool {
 func (s *sender) deliver(ctx context.Context, batch []*Delivery) error {
 	ctx, cancel := context.WithTimeout(ctx, attempt)
 	defer cancel()
-	silent := time.AfterFunc(quiet, func() { s.waits("kafka does not answer") })
+	silent := time.AfterFunc(slowAfter, func() { s.waits("kafka does not answer") })
 	defer silent.Stop()
 	err := s.tryDeliver(ctx, batch)
 	switch {

@@ -17,7 +17,7 @@ import (
 
 // Gate tells whether every record of a day has been stored.
 type Gate interface {
-	PassedMidnight(ctx context.Context, day time.Time) (bool, error)
+	DayComplete(ctx context.Context, day time.Time) (bool, error)
 }
 
 // Runner runs one rollup: by its schedule, or a day by hand. Any number of instances may run the same one.
@@ -107,7 +107,7 @@ func (r *Runner) Run(ctx context.Context) error {
 // pass tries every day that is due, oldest first, but those whose time to be tried again has not come.
 func (r *Runner) pass(ctx context.Context, open attempts) {
 	var due []time.Time
-	if r.keepTrying(ctx, func() (err error) {
+	if r.retry(ctx, func() (err error) {
 		due, err = r.Due(ctx)
 		return err
 	}) != nil {
@@ -174,7 +174,7 @@ func (r *Runner) tell(ctx context.Context, res Result) {
 func (r *Runner) await(ctx context.Context, day time.Time, a *attempt) error {
 	said := false
 	for {
-		passed, err := r.gate.PassedMidnight(ctx, day)
+		passed, err := r.gate.DayComplete(ctx, day)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -202,8 +202,8 @@ func (r *Runner) await(ctx context.Context, day time.Time, a *attempt) error {
 	}
 }
 
-// keepTrying calls f until it succeeds or ctx ends.
-func (r *Runner) keepTrying(ctx context.Context, f func() error) error {
+// retry calls f until it succeeds or ctx ends.
+func (r *Runner) retry(ctx context.Context, f func() error) error {
 	pause := tryFirst
 	var said time.Time // real time
 	for {

@@ -47,7 +47,7 @@ type gate struct {
 	asked  atomic.Int64
 }
 
-func (g *gate) PassedMidnight(context.Context, time.Time) (bool, error) {
+func (g *gate) DayComplete(context.Context, time.Time) (bool, error) {
 	g.asked.Add(1)
 	return !g.closed.Load(), g.err
 }

@@ -13,7 +13,7 @@ import (
 
 // NewGate is the rollup's gate on an engine's store.
 func NewGate(p *spec.Pipeline, r *spec.Rollup, e *Engine, kafka *kadm.Client) interface {
-	PassedMidnight(context.Context, time.Time) (bool, error)
+	DayComplete(context.Context, time.Time) (bool, error)
 } {
 	return newGate(p, r, e.store, kafka)
 }

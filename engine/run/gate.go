@@ -29,9 +29,9 @@ func newGate(p *spec.Pipeline, r *spec.Rollup, st *store.Store, kafka *kadm.Clie
 	return g
 }
 
-// PassedMidnight is true when each partition of each topic that feeds the table is read to a slot of the next day, or to its
+// DayComplete is true when each partition of each topic that feeds the table is read to a slot of the next day, or to its
 // end while no slot of the day is still being fetched. A reading error is an error: it is never taken for "passed".
-func (g *gate) PassedMidnight(ctx context.Context, day time.Time) (bool, error) {
+func (g *gate) DayComplete(ctx context.Context, day time.Time) (bool, error) {
 	end := day.Add(24 * time.Hour)
 	var names, topics []string
 	for _, s := range g.sources {

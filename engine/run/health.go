@@ -51,18 +51,18 @@ func (e *Engine) look(ctx context.Context) health {
 	all.Go(func() {
 		ping, cancel := context.WithTimeout(ctx, answerIn)
 		defer cancel()
-		err := e.pulse.Ping(ping)
+		err := e.probes.Ping(ping)
 		note(func() { out.ledger = inTime(ping, err) })
 		if err != nil {
 			return
 		}
-		if jobs, err := status.Jobs(ctx, e.p, e.pulse); err == nil {
+		if jobs, err := status.Jobs(ctx, e.p, e.probes); err == nil {
 			note(func() { out.jobs = jobs })
 		}
 		if !e.rollsUp {
 			return
 		}
-		if rollups, err := status.Rollups(ctx, e.p, e.pulse, e.opt.Clock.Now()); err == nil {
+		if rollups, err := status.Rollups(ctx, e.p, e.probes, e.opt.Clock.Now()); err == nil {
 			note(func() { out.rollups = rollups })
 		}
 	})
@@ -126,8 +126,8 @@ func (h health) warnings() (out []string) {
 	return out
 }
 
-// openPulse opens the connections that ask how the database is: the stages may have all of theirs in use.
-func openPulse(ctx context.Context, cfg *pgxpool.Config) (*pgxpool.Pool, error) {
+// openProbes opens the connections that ask how the database is: the stages may have all of theirs in use.
+func openProbes(ctx context.Context, cfg *pgxpool.Config) (*pgxpool.Pool, error) {
 	cfg.MaxConns, cfg.MinConns, cfg.MinIdleConns = 3, 0, 0
 	return pgxpool.NewWithConfig(ctx, cfg)
 }

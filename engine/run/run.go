@@ -55,7 +55,7 @@ type Engine struct {
 	opt      Options
 	log      *slog.Logger
 	store    *store.Store
-	pulse    *pgxpool.Pool // for looks at the database
+	probes   *pgxpool.Pool // for looks at the database
 	member   *store.Member // nil: none, as behind a connection pooler
 	kafka    *kgo.Client
 	admin    *kadm.Client
@@ -92,7 +92,7 @@ func (e *Engine) open(ctx context.Context, stages Stages) error {
 	if e.store, err = store.Open(ctx, cfg, store.Options{Clock: e.opt.Clock, Log: e.log, Owner: e.opt.Owner, Ended: e.tally.ended}); err != nil {
 		return err
 	}
-	if e.pulse, err = openPulse(ctx, e.store.Pool().Config()); err != nil {
+	if e.probes, err = openProbes(ctx, e.store.Pool().Config()); err != nil {
 		return err
 	}
 	if e.opt.Mark {
@@ -289,8 +289,8 @@ func (e *Engine) Close() {
 	if e.member != nil {
 		e.member.Leave()
 	}
-	if e.pulse != nil {
-		e.pulse.Close()
+	if e.probes != nil {
+		e.probes.Close()
 	}
 	if e.store != nil {
 		e.store.Close()

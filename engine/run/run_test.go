@@ -425,7 +425,7 @@ func TestPassedMidnight(t *testing.T) {
 	}
 	passed := func(want bool) {
 		t.Helper()
-		if got, err := gate.PassedMidnight(t.Context(), day); err != nil || got != want {
+		if got, err := gate.DayComplete(t.Context(), day); err != nil || got != want {
 			t.Errorf("%v, %v, want %v", got, err, want)
 		}
 	}
@@ -450,7 +450,7 @@ func TestPassedMidnight(t *testing.T) {
 	if _, err := kadm.NewClient(w.kafka).DeleteTopics(t.Context(), "binance"); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := gate.PassedMidnight(t.Context(), day); err == nil || got {
+	if got, err := gate.DayComplete(t.Context(), day); err == nil || got {
 		t.Errorf("a topic that cannot be read: %v, %v", got, err)
 	}
 }

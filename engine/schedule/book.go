@@ -11,10 +11,10 @@ import (
 	"github.com/cenkalti/backoff/v5"
 )
 
-// book is what a line has to tell the ledger: how slots ended, and which ones it is still at. It tells while the line goes on,
+// book is what a loop has for the ledger: how slots ended, and which ones are under way. It enters them while the loop goes on,
 // in order, and again until the ledger has it.
 type book struct {
-	line    *line
+	loop    *sourceLoop
 	wake    chan struct{}
 	waiting sync.WaitGroup // slots whose records wait for Kafka
 
@@ -25,14 +25,14 @@ type book struct {
 	saidAt time.Time                        // when that was said last, zero while it answers
 }
 
-func newBook(l *line) *book {
-	return &book{line: l, wake: make(chan struct{}, 1), claims: map[time.Time]context.CancelFunc{}}
+func newBook(l *sourceLoop) *book {
+	return &book{loop: l, wake: make(chan struct{}, 1), claims: map[time.Time]context.CancelFunc{}}
 }
 
 // mostEnds is how many ends are entered at once.
 const mostEnds = 500
 
-// open begins to tell. The returned function waits for the slots whose records wait for Kafka, and for the ledger to take
+// open begins to enter. The returned function waits for the slots whose records wait for Kafka, and for the ledger to take
 // everything; if that does not answer, not for long.
 func (b *book) open(ctx context.Context) (closed func()) {
 	var all sync.WaitGroup
@@ -86,7 +86,7 @@ func (b *book) next() (ends []Outcome, away bool) {
 }
 
 // tell enters ends until ctx ends. While the ledger does not answer it asks it again and again, also when there is nothing to
-// enter: the line waits for that.
+// enter: the loop waits for that.
 func (b *book) tell(ctx context.Context) {
 	pause := &backoff.ExponentialBackOff{InitialInterval: 100 * time.Millisecond, Multiplier: 2, MaxInterval: time.Second, RandomizationFactor: 0.3}
 	pause.Reset()
@@ -114,13 +114,13 @@ func (b *book) tell(ctx context.Context) {
 }
 
 func (b *book) enterOnce(ctx context.Context, ends []Outcome) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	if len(ends) == 0 {
-		_, err := b.line.ledger.Last(ctx, b.line.job.Source)
+		_, err := b.loop.ledger.Last(ctx, b.loop.job.Source)
 		return err
 	}
-	if err := b.line.ledger.Enter(ctx, ends); err != nil {
+	if err := b.loop.ledger.Enter(ctx, ends); err != nil {
 		return fmt.Errorf("enter slot %s: %w", ends[0].At.Format(time.RFC3339), err)
 	}
 	return nil
@@ -137,7 +137,7 @@ func (b *book) entered(n int) {
 	}
 }
 
-// last is the last try, after the line has ended.
+// last is the last try, after the loop has ended.
 func (b *book) last(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, lease/3)
 	defer cancel()
@@ -147,7 +147,7 @@ func (b *book) last(ctx context.Context) {
 			return
 		}
 		if err := b.enterOnce(ctx, ends); err != nil {
-			b.line.log.Warn("ends of slots are not entered: they will show as failed, until the next start finds their records", "count", len(b.ends), "error", err.Error())
+			b.loop.log.Warn("ends of slots are not entered: they will show as failed, until the next start finds their records", "count", len(b.ends), "error", err.Error())
 			return
 		}
 		b.entered(len(ends))
@@ -160,7 +160,7 @@ func (b *book) noteDown(ctx context.Context, err error) (wrongClock bool) {
 	if ctx.Err() != nil {
 		return wrongClock
 	}
-	l := b.line
+	l := b.loop
 	now := l.clock.Now()
 	b.mu.Lock()
 	b.down = !wrongClock
@@ -188,7 +188,7 @@ func (b *book) noteUp() {
 	b.down, b.saidAt = false, time.Time{}
 	b.mu.Unlock()
 	if was {
-		b.line.log.Info("slot ledger answers again")
+		b.loop.log.Info("slot ledger answers again")
 	}
 }
 
@@ -218,7 +218,7 @@ func (b *book) renew(ctx context.Context) {
 		b.mu.Lock()
 		for _, at := range lost {
 			if cancel := b.claims[at]; cancel != nil {
-				b.line.log.Warn("slot was taken over by another instance", "slot", at)
+				b.loop.log.Warn("slot was taken over by another instance", "slot", at)
 				cancel()
 				delete(b.claims, at)
 			}
@@ -228,9 +228,9 @@ func (b *book) renew(ctx context.Context) {
 }
 
 func (b *book) renewOnce(ctx context.Context, slots []time.Time, lease time.Duration) ([]time.Time, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience/2)
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout/2)
 	defer cancel()
-	return b.line.ledger.Renew(ctx, b.line.job.Source, slots, lease)
+	return b.loop.ledger.Renew(ctx, b.loop.job.Source, slots, lease)
 }
 
 // release gives a claim back.

@@ -6,29 +6,30 @@ import (
 	"time"
 )
 
-// Claim is the ledger's answer to an instance that wants to run a slot.
-type Claim int
+// Lease is the ledger's answer to an instance that wants to run a slot.
+type Lease int
 
 // The answers.
 const (
-	Mine  Claim = iota // run it, renew the lease, and enter its end
-	Taken              // another instance works on it; ask again later: it may die
-	Done               // it has ended
+	Acquired Lease = iota // run it, renew the lease, and enter its end
+	Held                  // another instance works on it; ask again later: it may die
+	Finished              // it has ended
 )
 
 // Ledger is where every due slot ends, exactly once, over all instances. Leases are in real time, on the database's clock.
 type Ledger interface {
-	Claim(ctx context.Context, slot Slot, lease time.Duration) (Claim, error)
-	// Renew prolongs claims of a source, and returns those that were lost to another instance.
+	// Acquire asks for the right to run a slot.
+	Acquire(ctx context.Context, slot Slot, lease time.Duration) (Lease, error)
+	// Renew prolongs leases of a source, and returns those that were lost to another instance.
 	Renew(ctx context.Context, source string, slots []time.Time, lease time.Duration) (lost []time.Time, err error)
 	// Enter writes down how slots of one source ended, claimed before or not. What brought data outranks what was said to
 	// have failed or to be skipped; a slot that another instance works on is left to it.
 	Enter(ctx context.Context, ends []Outcome) error
 	// Last returns the newest slot of a source, or zero.
 	Last(ctx context.Context, source string) (time.Time, error)
-	// Settle enters the slots in (after, before), interval apart, that have no end yet: as skipped for the reason, or as
+	// RecordMissed enters the slots in (after, before), interval apart, that have no end yet: as skipped for the reason, or as
 	// failed where an instance died with them. It returns how many it entered.
-	Settle(ctx context.Context, source string, after, before time.Time, interval time.Duration, reason string) (int, error)
+	RecordMissed(ctx context.Context, source string, after, before time.Time, interval time.Duration, reason string) (int, error)
 }
 
 // ClockError is the ledger's answer to an instance that is in a slot which has not begun by the ledger's clock.

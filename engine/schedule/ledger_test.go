@@ -22,7 +22,7 @@ type book struct {
 	mu    sync.Mutex
 	slots map[time.Time]*entry
 	down  bool
-	stuck bool // Claim alone does not answer
+	stuck bool // Acquire alone does not answer
 	calls int
 }
 
@@ -43,7 +43,7 @@ func (l ledger) open() (func(), error) {
 	return l.mu.Unlock, nil
 }
 
-func (l ledger) Claim(_ context.Context, slot schedule.Slot, lease time.Duration) (schedule.Claim, error) {
+func (l ledger) Acquire(_ context.Context, slot schedule.Slot, lease time.Duration) (schedule.Lease, error) {
 	done, err := l.open()
 	if err != nil {
 		return 0, err
@@ -59,11 +59,11 @@ func (l ledger) Claim(_ context.Context, slot schedule.Slot, lease time.Duration
 	switch {
 	case e == nil, e.kind == "" && !e.until.After(time.Now()):
 		l.slots[slot.At] = &entry{owner: l.owner, until: time.Now().Add(lease)}
-		return schedule.Mine, nil
+		return schedule.Acquired, nil
 	case e.kind == "":
-		return schedule.Taken, nil
+		return schedule.Held, nil
 	}
-	return schedule.Done, nil
+	return schedule.Finished, nil
 }
 
 func (l ledger) Renew(_ context.Context, _ string, slots []time.Time, lease time.Duration) (lost []time.Time, err error) {
@@ -116,7 +116,7 @@ func (l ledger) Last(context.Context, string) (last time.Time, err error) {
 	return last, nil
 }
 
-func (l ledger) Settle(_ context.Context, _ string, after, before time.Time, interval time.Duration, reason string) (n int, err error) {
+func (l ledger) RecordMissed(_ context.Context, _ string, after, before time.Time, interval time.Duration, reason string) (n int, err error) {
 	done, err := l.open()
 	if err != nil {
 		return 0, err

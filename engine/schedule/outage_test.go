@@ -217,11 +217,11 @@ type slowLedger struct {
 	slot time.Time
 }
 
-func (l slowLedger) Claim(ctx context.Context, slot schedule.Slot, lease time.Duration) (schedule.Claim, error) {
+func (l slowLedger) Acquire(ctx context.Context, slot schedule.Slot, lease time.Duration) (schedule.Lease, error) {
 	if slot.At.Equal(l.slot) {
 		time.Sleep(70 * time.Second)
 	}
-	return l.ledger.Claim(ctx, slot, lease)
+	return l.ledger.Acquire(ctx, slot, lease)
 }
 
 // TestLateClaim: a slot that is over when its claim comes is run as late, if its overtime is not over.

@@ -27,19 +27,19 @@ func SlotAt(interval, offset time.Duration, t time.Time) time.Time {
 	return time.Unix(0, n-((n%int64(interval))+int64(interval))%int64(interval)).Add(offset).UTC()
 }
 
-// maxSettle bounds how many missed slots of one stretch are entered one by one: a week of minutes.
-const maxSettle = 7 * 24 * 60
+// maxMissed bounds how many missed slots of one stretch are entered one by one: a week of minutes.
+const maxMissed = 7 * 24 * 60
 
-// Leases and the patience with the ledger are in real time: a fast clock must not make them too short to be of use.
+// Leases and the time to answer are in real time: a fast clock must not make them too short to be of use.
 const (
-	lease    = 15 * time.Second
-	patience = 10 * time.Second // for one answer of the ledger
-	sayAgain = 5 * time.Minute  // while it does not answer
+	lease         = 15 * time.Second
+	answerTimeout = 10 * time.Second // for one answer of the ledger
+	sayAgain      = 5 * time.Minute  // while it does not answer
 )
 
 // Scheduler runs jobs in their slots.
 type Scheduler struct {
-	lines map[string]*line
+	lines map[string]*sourceLoop
 	clock clock.Clock
 }
 
@@ -48,9 +48,9 @@ func New(jobs []Job, ledger Ledger, clk clock.Clock, log *slog.Logger) *Schedule
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	s := &Scheduler{map[string]*line{}, clk}
+	s := &Scheduler{map[string]*sourceLoop{}, clk}
 	for _, job := range jobs {
-		l := &line{job: job, ledger: ledger, clock: clk, log: log.With("source", job.Source)}
+		l := &sourceLoop{job: job, ledger: ledger, clock: clk, log: log.With("source", job.Source)}
 		l.book = newBook(l)
 		s.lines[job.Source] = l
 	}

@@ -13,9 +13,9 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
 
-// asked lists the markets that a definition's query or subscription names, as the fixture's keys are written, in its order.
+// requestedMarkets lists the markets that a definition's query or subscription names, as the fixture's keys are written, in its order.
 // They stand where a key of the fixture stands, or else where every word reads as a market. nil: it names none.
-func asked(def *spec.Definition, market func(string) (expr.Pair, error), keys []string) []string {
+func requestedMarkets(def *spec.Definition, market func(string) (expr.Pair, error), keys []string) []string {
 	groups := map[string][]string{} // words by the place where they stand, array indexes left out
 	var walk func(place string, v any)
 	walk = func(place string, v any) {
@@ -121,8 +121,8 @@ func unique(words []string) []string {
 	return out
 }
 
-// model picks the record that a missing market is made from: one of the same base, or else any, at a price of its own.
-func model(market func(string) (expr.Pair, error), wanted string, keys []string) (i int, scale float64) {
+// templateOf picks the record that a missing market is made from: one of the same base, or else any, at a price of its own.
+func templateOf(market func(string) (expr.Pair, error), wanted string, keys []string) (i int, scale float64) {
 	p, err := market(wanted)
 	for i, key := range keys {
 		if k, e := market(key); err == nil && e == nil && k.Base == p.Base {

@@ -29,10 +29,10 @@ type Options struct {
 
 // Server plays the exchanges of one pipeline on a port of 127.0.0.1.
 type Server struct {
-	clock clock.Clock
-	log   *slog.Logger
-	plays map[string]*play // by source name; never changes
-	why   map[string]error // what is wrong with the recordings of a source; never changes
+	clock   clock.Clock
+	log     *slog.Logger
+	players map[string]*player // by source name; never changes
+	why     map[string]error   // what is wrong with the recordings of a source; never changes
 
 	mu      sync.Mutex // over what follows
 	base    string     // host:port once it listens
@@ -47,17 +47,17 @@ type Server struct {
 // New reads the fixtures (from the pipeline's folder) or recordings of every source, enabled or not. A source without any
 // has no endpoint, and Silent tells why. A broken file is an error that names it and its line.
 func New(p *spec.Pipeline, opt Options) (*Server, error) {
-	s := &Server{clock: opt.Clock, log: opt.Log, plays: map[string]*play{}, why: map[string]error{}}
+	s := &Server{clock: opt.Clock, log: opt.Log, players: map[string]*player{}, why: map[string]error{}}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	for _, src := range p.Sources {
-		var found *play
+		var found *player
 		var err error
 		if opt.Recorded != nil {
-			found, err = recordedPlay(opt.Recorded, src)
+			found, err = recordedPlayer(opt.Recorded, src)
 		} else {
-			found, err = fixturePlay(p.FS, src, opt.Seed, s.log)
+			found, err = fixturePlayer(p.FS, src, opt.Seed, s.log)
 		}
 		if errors.As(err, new(*unfitError)) {
 			s.why[src.Name] = err
@@ -67,14 +67,14 @@ func New(p *spec.Pipeline, opt Options) (*Server, error) {
 			return nil, err
 		}
 		if found != nil {
-			s.plays[src.Name] = found
+			s.players[src.Name] = found
 		}
 	}
 	return s, nil
 }
 
 // Plays tells whether there is something to play for a source.
-func (s *Server) Plays(name string) bool { return s.plays[name] != nil }
+func (s *Server) Plays(name string) bool { return s.players[name] != nil }
 
 // Silent returns what is wrong with the recordings of a source that is not played; nil when there are none.
 func (s *Server) Silent(name string) error { return s.why[name] }
@@ -116,7 +116,7 @@ func (s *Server) Start(ctx context.Context) error {
 func (s *Server) Endpoint(src *spec.Source) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p := s.plays[src.Name]
+	p := s.players[src.Name]
 	if p == nil || s.base == "" || s.closed {
 		return ""
 	}
@@ -158,7 +158,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer leave()
-	p := s.plays[strings.TrimPrefix(r.URL.Path, "/")]
+	p := s.players[strings.TrimPrefix(r.URL.Path, "/")]
 	switch {
 	case p == nil:
 		http.NotFound(w, r)
@@ -171,10 +171,10 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (s *Server) poll(w http.ResponseWriter, p *play) {
+func (s *Server) poll(w http.ResponseWriter, p *player) {
 	now, t := s.clock.Now(), p.reply
-	if p.tape != nil {
-		t = p.tape.current(now.Sub(s.begun))
+	if p.recording != nil {
+		t = p.recording.current(now.Sub(s.begun))
 	}
 	kind := "application/json"
 	if p.src.Definition.Decode.Format == "html" {
@@ -188,10 +188,10 @@ func (s *Server) poll(w http.ResponseWriter, p *play) {
 // maxRequest bounds a client's frame: a subscription to thousands of markets.
 const maxRequest = 1 << 20
 
-// patience is how long a client may leave a frame unread.
-const patience = 10 * time.Second
+// sendTimeout is how long a client may leave a frame unread.
+const sendTimeout = 10 * time.Second
 
-func (s *Server) stream(w http.ResponseWriter, r *http.Request, p *play) {
+func (s *Server) stream(w http.ResponseWriter, r *http.Request, p *player) {
 	conn, err := websocket.Accept(w, r, nil)
 	if err != nil {
 		s.log.Debug("simulated websocket refused", "source", p.src.Name, "error", err)
@@ -217,8 +217,8 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, p *play) {
 		return
 	case <-subscribed:
 	}
-	if p.tape != nil {
-		err = s.playTape(ctx, conn, p.tape)
+	if p.recording != nil {
+		err = s.playRecording(ctx, conn, p.recording)
 	} else {
 		err = s.playRounds(ctx, conn, p)
 	}
@@ -229,7 +229,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, p *play) {
 
 // listen reads the client's frames: the first is taken for a subscription; the definition's ping text is answered with the
 // same text saying pong. WebSocket's own pings are answered by the library while it reads.
-func (s *Server) listen(ctx context.Context, conn *websocket.Conn, p *play, subscribed chan struct{}) {
+func (s *Server) listen(ctx context.Context, conn *websocket.Conn, p *player, subscribed chan struct{}) {
 	ping := p.src.Definition.Stream.Ping
 	waiting := len(p.src.Definition.Stream.Subscribe) > 0
 	for {
@@ -255,12 +255,12 @@ var pongs = strings.NewReplacer("ping", "pong", "PING", "PONG", "Ping", "Pong")
 func pong(ping string) string { return pongs.Replace(ping) }
 
 func send(ctx context.Context, conn *websocket.Conn, frame []byte) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
 	return conn.Write(ctx, websocket.MessageText, frame)
 }
 
-func (s *Server) playRounds(ctx context.Context, conn *websocket.Conn, p *play) error {
+func (s *Server) playRounds(ctx context.Context, conn *websocket.Conn, p *player) error {
 	var buf []byte
 	say := func(frames []*template) error {
 		for _, t := range frames {
@@ -288,8 +288,8 @@ func (s *Server) playRounds(ctx context.Context, conn *websocket.Conn, p *play) 
 	}
 }
 
-// playTape begins anew whenever it ends; each round is timed from its own beginning, so that a slow reader is never flooded.
-func (s *Server) playTape(ctx context.Context, conn *websocket.Conn, t *tape) error {
+// playRecording begins anew whenever it ends; each round is timed from its own beginning, so that a slow reader is never flooded.
+func (s *Server) playRecording(ctx context.Context, conn *websocket.Conn, t *recording) error {
 	var buf []byte
 	for {
 		begun := s.clock.Now()

@@ -90,7 +90,7 @@ type maker struct {
 	seed    uint64
 	dec     *decode.Decoder
 	reader  reader
-	reads   []read
+	reads   []field
 	scales  map[string]float64 // by key; absent: 1
 	prices  bool               // move them
 	poison  func(key string, err error)
@@ -112,7 +112,7 @@ func newMaker(src *spec.Source, seed uint64, prices bool, poison func(key string
 		return nil, err
 	}
 	m := &maker{
-		src: src, seed: seed, dec: dec, reader: reader{src: src, prog: prog}, reads: reads(src), market: expr.MarketOf(src),
+		src: src, seed: seed, dec: dec, reader: reader{src: src, prog: prog}, reads: fieldsOf(src), market: expr.MarketOf(src),
 		scales: map[string]float64{}, prices: prices, poison: poison,
 	}
 	for _, r := range m.reads {
@@ -178,7 +178,7 @@ func (m *maker) marks(body []byte, group int, now time.Time) []mark {
 }
 
 // mark reads one value; from and to are offsets in it.
-func (m *maker) mark(r read, text string, group int, now time.Time) (mark, bool) {
+func (m *maker) mark(r field, text string, group int, now time.Time) (mark, bool) {
 	if r.price {
 		n, ok := readNumber(text)
 		if r.whole {
@@ -225,7 +225,7 @@ func (m *maker) page(body []byte, groups []record, now time.Time) (*template, er
 	doc.Find(m.src.Definition.Decode.Select).Each(func(group int, s *goquery.Selection) {
 		start := len(marks)
 		for _, f := range m.src.Definition.Decode.Fields {
-			i := slices.IndexFunc(m.reads, func(r read) bool { return len(r.path) == 1 && r.path[0] == f.Name })
+			i := slices.IndexFunc(m.reads, func(r field) bool { return len(r.path) == 1 && r.path[0] == f.Name })
 			at := s
 			if f.Select != "" {
 				at = s.Find(f.Select).First()

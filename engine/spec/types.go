@@ -17,7 +17,7 @@ import (
 // Pipeline is a whole, validated pipeline.hcl with the source definitions that it names.
 // Every reference is resolved to a pointer; nothing in it needs the files any more.
 type Pipeline struct {
-	opaque
+	redacted
 	File            string // path of pipeline.hcl as the user gave it
 	FS              fs.FS  // rooted at the folder of pipeline.hcl; file() and definitions come from here
 	RequiredVersion string
@@ -47,7 +47,7 @@ type Keep struct {
 
 // Kafka says where the brokers are. Secrets are marked and never printed.
 type Kafka struct {
-	opaque
+	redacted
 	Brokers       []string
 	TLS           bool
 	SASLMechanism string // "", "plain", "scram-sha-256" or "scram-sha-512"
@@ -196,7 +196,7 @@ type Grant struct {
 
 // Grafana says where Grafana is.
 type Grafana struct {
-	opaque
+	redacted
 	URL     string        // without credentials
 	Auth    Secret        // a service-account token, or user:password; "": Grafana is left out of the plan, and the plan says so
 	Timeout time.Duration // of one request
@@ -283,7 +283,7 @@ type Source struct {
 // Definition is a sources/*.hcl file: how to get raw records and how a record becomes a row.
 // It holds data only; params are already constants in every expression (see Params).
 type Definition struct {
-	opaque
+	redacted
 	File        string // path inside Pipeline.FS, e.g. "sources/binance.hcl"
 	Hash        string // 16 hex digits over the file and the params; goes into each record's header
 	Description string
@@ -310,7 +310,7 @@ func (d *Definition) Quote(expr hcl.Expression) (text, at string) {
 
 // Poll is one HTTP request a slot. URL, query and headers are constants: evaluated when the file is read.
 type Poll struct {
-	opaque
+	redacted
 	URL          string
 	Query        map[string]string
 	Headers      map[string]Secret
@@ -333,7 +333,7 @@ type Budget struct {
 
 // Stream is a WebSocket subscription.
 type Stream struct {
-	opaque
+	redacted
 	URL          string
 	Subscribe    []string      // text frames, sent in this order after connecting
 	Ping         string        // text frame sent each PingEvery; "" sends a WebSocket ping
@@ -413,15 +413,15 @@ type Merge struct {
 	Last    string            // column with the time of the last sample: orders "last"
 }
 
-// opaque is in what may hold values from the environment outside a Secret, such as a URL with a key in it: no verb of fmt,
+// redacted is in what may hold values from the environment outside a Secret, such as a URL with a key in it: no verb of fmt,
 // JSON or slog shows the inside.
-type opaque struct{}
+type redacted struct{}
 
 // Format hides everything from fmt.
-func (opaque) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, notShown) }
+func (redacted) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, notShown) }
 
 // MarshalText hides everything from JSON and slog.
-func (opaque) MarshalText() ([]byte, error) { return []byte(notShown), nil }
+func (redacted) MarshalText() ([]byte, error) { return []byte(notShown), nil }
 
 const notShown = "(not shown: it may hold secrets)"
 

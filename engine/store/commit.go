@@ -54,9 +54,9 @@ var (
 	errNoPartition = errors.New("no partition for a row")
 )
 
-// patience is how long one try of Commit may stand still. A connection that died without a word would hold its source for
+// idleTimeout is how long one try of Commit may stand still. A connection that died without a word would hold its source for
 // ever; trying again is safe, since the position tells whether the batch was stored. Rows that flow are not standing still.
-const patience = time.Minute
+const idleTimeout = time.Minute
 
 // Commit stores a batch in one transaction: position, rows, dead letters. All of it or nothing.
 //
@@ -67,7 +67,7 @@ func (s *Store) Commit(ctx context.Context, t *Target, fence Fence, b *Batch) er
 	given, careful := len(b.Dead), false
 	for try := 0; ; try++ {
 		b.Dead = b.Dead[:given]
-		alive := newPulse(ctx, s.patience)
+		alive := withIdleTimeout(ctx, s.idleTimeout)
 		err := alive.fault(s.commitOnce(alive, t, fence, b, careful))
 		alive.stop()
 		switch {
@@ -97,7 +97,7 @@ func blocked(err error) error {
 }
 
 // commitOnce tries one transaction. Only a careful one can find the row that is refused: it has savepoints, which cost time.
-func (s *Store) commitOnce(ctx *pulse, t *Target, fence Fence, b *Batch, careful bool) (err error) {
+func (s *Store) commitOnce(ctx *idleContext, t *Target, fence Fence, b *Batch, careful bool) (err error) {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return err
@@ -150,7 +150,7 @@ func (s *Store) commitOnce(ctx *pulse, t *Target, fence Fence, b *Batch, careful
 		return err
 	}
 	b.Stored, b.Repeats = w.stored, total(w.repeats)
-	ctx.beat()
+	ctx.active()
 	if _, err := conn.Exec(ctx, "COMMIT"); err != nil {
 		s.rollback(conn)
 		if pg.Code(err) == "" { // the connection broke: did it commit? The position knows.
@@ -199,7 +199,7 @@ func (w *writer) losses(fence Fence) error {
 	if len(w.b.Dead)+len(w.b.Gaps)+len(w.repeats) == 0 {
 		return nil
 	}
-	w.ctx.beat()
+	w.ctx.active()
 	batch := &pgx.Batch{}
 	if err := w.deadLetters(batch, fence); err != nil {
 		return err

@@ -345,7 +345,7 @@ func TestCommitTellsWhatItStored(t *testing.T) {
 func TestCommitEndsBesideASilentServer(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, store.Options{})
-	s := b.open(store.Options{Patience: 2 * time.Second})
+	s := b.open(store.Options{IdleTimeout: 2 * time.Second})
 	fence := b.claim(0, 100)
 	tx, err := b.Pool().Begin(t.Context())
 	if err != nil {

@@ -33,7 +33,7 @@ func TestEveryEndIsCounted(t *testing.T) {
 	for range 150 {
 		one, two := instances[random.IntN(2)], instances[random.IntN(2)]
 		at = at.Add(time.Duration(1+random.IntN(3)) * time.Minute)
-		if _, err := one.Settle(t.Context(), "binance", at.Add(-5*time.Minute), at, time.Minute, "missed"); err != nil {
+		if _, err := one.RecordMissed(t.Context(), "binance", at.Add(-5*time.Minute), at, time.Minute, "missed"); err != nil {
 			t.Fatal(err)
 		}
 		lease := time.Hour
@@ -42,9 +42,9 @@ func TestEveryEndIsCounted(t *testing.T) {
 		}
 		slot := schedule.Slot{Source: "binance", At: at}
 		for _, l := range []store.Ledger{one, two} {
-			if got, err := l.Claim(t.Context(), slot, lease); err != nil {
+			if got, err := l.Acquire(t.Context(), slot, lease); err != nil {
 				t.Fatal(err)
-			} else if got != schedule.Mine || lease == 0 && random.IntN(2) == 0 {
+			} else if got != schedule.Acquired || lease == 0 && random.IntN(2) == 0 {
 				continue
 			}
 			out := schedule.Outcome{Slot: slot, Kind: kinds[random.IntN(len(kinds))]}
@@ -55,7 +55,7 @@ func TestEveryEndIsCounted(t *testing.T) {
 			}
 		}
 	}
-	if _, err := instances[0].Settle(t.Context(), "binance", at, at.Add(3*time.Minute), time.Minute, "missed"); err != nil {
+	if _, err := instances[0].RecordMissed(t.Context(), "binance", at, at.Add(3*time.Minute), time.Minute, "missed"); err != nil {
 		t.Fatal(err)
 	}
 	var want []string

@@ -102,8 +102,8 @@ func TestSuccessorFreesSlots(t *testing.T) {
 		t.Cleanup(m.Leave)
 		ledgers, members = append(ledgers, store.Ledger{Store: s}), append(members, m)
 	}
-	claim(t, ledgers[0], noon, time.Hour, schedule.Mine)
-	claim(t, ledgers[1], noon.Add(time.Minute), time.Hour, schedule.Mine)
+	claim(t, ledgers[0], noon, time.Hour, schedule.Acquired)
+	claim(t, ledgers[1], noon.Add(time.Minute), time.Hour, schedule.Acquired)
 	members[0].Leave()
 	next := b.open(store.Options{Owner: "three"})
 	m, err := next.Join(t.Context())
@@ -111,8 +111,8 @@ func TestSuccessorFreesSlots(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(m.Leave)
-	claim(t, store.Ledger{Store: next}, noon, time.Hour, schedule.Mine)
-	claim(t, store.Ledger{Store: next}, noon.Add(time.Minute), time.Hour, schedule.Taken)
+	claim(t, store.Ledger{Store: next}, noon, time.Hour, schedule.Acquired)
+	claim(t, store.Ledger{Store: next}, noon.Add(time.Minute), time.Hour, schedule.Held)
 	b.has(map[string]string{slots: "12:00:00 running n1/three 2, 12:01:00 running n2/two 1"})
 }
 

@@ -48,7 +48,7 @@ func blames(err error) fault {
 
 // writer puts rows into the open transaction of conn.
 type writer struct {
-	ctx    *pulse
+	ctx    *idleContext
 	conn   *pgxpool.Conn
 	t      *Target
 	b      *Batch
@@ -165,7 +165,7 @@ func (w *writer) put(from, to int) error {
 }
 
 func (w *writer) send(from, to int) (tag pgconn.CommandTag, err error) {
-	w.ctx.beat()
+	w.ctx.active()
 	w.found = w.found[:0]
 	conn := w.conn.Conn().PgConn()
 	rows := w.ctx.reader(stream(w.b.Rows.Slice(from, to)))

@@ -36,9 +36,9 @@ func (s Ledger) due(ctx context.Context, at time.Time) error {
 	return &schedule.ClockError{Slot: at.UTC(), Ledger: now.UTC()}
 }
 
-// Claim tries to take a slot. One that was entered as skipped at a wrong time, before it began or later than it is now, is free
+// Acquire tries to take a slot. One that was entered as skipped at a wrong time, before it began or later than it is now, is free
 // again: a clock was ahead then, the database's or that of an instance of a version before this one.
-func (s Ledger) Claim(ctx context.Context, slot schedule.Slot, lease time.Duration) (schedule.Claim, error) {
+func (s Ledger) Acquire(ctx context.Context, slot schedule.Slot, lease time.Duration) (schedule.Lease, error) {
 	if err := s.due(ctx, slot.At); err != nil {
 		return 0, fmt.Errorf("claim a slot: %w", err)
 	}
@@ -50,7 +50,7 @@ func (s Ledger) Claim(ctx context.Context, slot schedule.Slot, lease time.Durati
 			OR l.state = 'skipped' AND l.started_at NOT BETWEEN l.slot - $5::interval AND clock_timestamp() + $5::interval AND (SELECT mode = 'live' FROM cryptoviz.mode)
 		RETURNING true`, slot.Source, slot.At, s.owner, lease, ahead).Scan(&mine)
 	if err == nil {
-		return schedule.Mine, nil
+		return schedule.Acquired, nil
 	}
 	if !errors.Is(err, pgx.ErrNoRows) {
 		return 0, fmt.Errorf("claim a slot: %w", err)
@@ -60,12 +60,12 @@ func (s Ledger) Claim(ctx context.Context, slot schedule.Slot, lease time.Durati
 		return 0, fmt.Errorf("claim a slot: %w", err)
 	}
 	if state == "running" {
-		return schedule.Taken, nil
+		return schedule.Held, nil
 	}
-	return schedule.Done, nil
+	return schedule.Finished, nil
 }
 
-// Renew prolongs claims of this instance, and returns those that are not its own any more.
+// Renew prolongs leases of this instance, and returns those that are not its own any more.
 func (s Ledger) Renew(ctx context.Context, source string, slots []time.Time, lease time.Duration) ([]time.Time, error) {
 	rows, err := s.pool.Query(ctx, `UPDATE cryptoviz.slot SET lease_until = clock_timestamp() + $4
 		WHERE source = $1 AND slot = ANY($2) AND owner = $3 AND state = 'running' RETURNING slot`, source, slots, s.owner, lease)
@@ -125,8 +125,8 @@ func (s Ledger) Last(ctx context.Context, source string) (time.Time, error) {
 	return at.UTC(), nil
 }
 
-// Settle enters what was missed in (after, before).
-func (s Ledger) Settle(ctx context.Context, source string, after, before time.Time, interval time.Duration, reason string) (int, error) {
+// RecordMissed enters what was missed in (after, before).
+func (s Ledger) RecordMissed(ctx context.Context, source string, after, before time.Time, interval time.Duration, reason string) (int, error) {
 	if err := s.due(ctx, before); err != nil {
 		return 0, fmt.Errorf("enter missed slots: %w", err)
 	}

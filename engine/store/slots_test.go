@@ -27,9 +27,9 @@ const slots = "SELECT string_agg(concat_ws(' ', to_char(slot AT TIME ZONE 'UTC',
 
 var noon = time.Date(2026, 3, 29, 12, 0, 0, 0, time.UTC)
 
-func claim(t *testing.T, l store.Ledger, at time.Time, lease time.Duration, want schedule.Claim) {
+func claim(t *testing.T, l store.Ledger, at time.Time, lease time.Duration, want schedule.Lease) {
 	t.Helper()
-	got, err := l.Claim(t.Context(), schedule.Slot{Source: "binance", At: at}, lease)
+	got, err := l.Acquire(t.Context(), schedule.Slot{Source: "binance", At: at}, lease)
 	if err != nil || got != want {
 		t.Fatalf("Claim = %d, %v; want %d", got, err, want)
 	}
@@ -54,16 +54,16 @@ func finish(t *testing.T, l store.Ledger, kind schedule.Kind, reason string) {
 func TestSlotIsClaimedOnce(t *testing.T) {
 	t.Parallel()
 	b, one, two := ledgers(t)
-	claim(t, one, noon, time.Hour, schedule.Mine)
-	claim(t, two, noon, time.Hour, schedule.Taken)
-	claim(t, one, noon, time.Hour, schedule.Taken) // its own, too: a claim is for one run
-	finish(t, two, schedule.OK, "")                // not its own
+	claim(t, one, noon, time.Hour, schedule.Acquired)
+	claim(t, two, noon, time.Hour, schedule.Held)
+	claim(t, one, noon, time.Hour, schedule.Held) // its own, too: a claim is for one run
+	finish(t, two, schedule.OK, "")               // not its own
 	renew(t, two, false)
 	renew(t, one, true)
 	b.has(map[string]string{slots: "12:00:00 running one 1"})
 	finish(t, one, schedule.Failed, "bad\x00bytes\xff")
 	b.has(map[string]string{slots: "12:00:00 failed bad�bytes� one 1", "SELECT records || ' ' || took FROM cryptoviz.slot": "7 00:00:01.5"})
-	claim(t, two, noon, time.Hour, schedule.Done)
+	claim(t, two, noon, time.Hour, schedule.Finished)
 	renew(t, one, false)
 	finish(t, two, schedule.Skipped, "another view")
 	b.has(map[string]string{slots: "12:00:00 failed bad�bytes� one 1"})
@@ -77,9 +77,9 @@ func TestSlotIsClaimedOnce(t *testing.T) {
 // TestEnterAfterAnOutage: an instance enters what it ran without a claim. Another one, which knew less, may have been first.
 func TestEnterAfterAnOutage(t *testing.T) {
 	b, one, two := ledgers(t)
-	claim(t, two, noon.Add(4*time.Minute), time.Hour, schedule.Mine) // it is at it
-	claim(t, two, noon.Add(5*time.Minute), 0, schedule.Mine)         // it died with it
-	if n, err := two.Settle(t.Context(), "binance", noon.Add(-time.Minute), noon.Add(4*time.Minute), time.Minute, "the slot ledger could not be reached"); err != nil || n != 4 {
+	claim(t, two, noon.Add(4*time.Minute), time.Hour, schedule.Acquired) // it is at it
+	claim(t, two, noon.Add(5*time.Minute), 0, schedule.Acquired)         // it died with it
+	if n, err := two.RecordMissed(t.Context(), "binance", noon.Add(-time.Minute), noon.Add(4*time.Minute), time.Minute, "the slot ledger could not be reached"); err != nil || n != 4 {
 		t.Fatal(n, err)
 	}
 	var ends []schedule.Outcome
@@ -104,7 +104,7 @@ func TestSlotClaimedByManyAtOnce(t *testing.T) {
 	for round := range 20 {
 		at := noon.Add(time.Duration(round) * time.Minute)
 		if round%2 == 1 { // somebody died with it
-			claim(t, one, at, 0, schedule.Mine)
+			claim(t, one, at, 0, schedule.Acquired)
 		}
 		var all sync.WaitGroup
 		var mu sync.Mutex
@@ -112,13 +112,13 @@ func TestSlotClaimedByManyAtOnce(t *testing.T) {
 		for i := range 8 {
 			all.Go(func() {
 				l := []store.Ledger{one, two}[i%2]
-				got, err := l.Claim(t.Context(), schedule.Slot{Source: "binance", At: at}, time.Hour)
+				got, err := l.Acquire(t.Context(), schedule.Slot{Source: "binance", At: at}, time.Hour)
 				if err != nil {
 					t.Error(err)
 				}
 				mu.Lock()
 				defer mu.Unlock()
-				if got == schedule.Mine {
+				if got == schedule.Acquired {
 					mine++
 				}
 			})
@@ -133,10 +133,10 @@ func TestSlotClaimedByManyAtOnce(t *testing.T) {
 func TestSlotIsTakenOverAfterACrash(t *testing.T) {
 	t.Parallel()
 	b, one, two := ledgers(t)
-	claim(t, one, noon, time.Hour, schedule.Mine)
-	claim(t, two, noon, time.Hour, schedule.Taken)
+	claim(t, one, noon, time.Hour, schedule.Acquired)
+	claim(t, two, noon, time.Hour, schedule.Held)
 	b.exec("UPDATE cryptoviz.slot SET lease_until = clock_timestamp()")
-	claim(t, two, noon, time.Hour, schedule.Mine)
+	claim(t, two, noon, time.Hour, schedule.Acquired)
 	renew(t, one, false) // it wakes up
 	finish(t, one, schedule.OK, "")
 	b.has(map[string]string{slots: "12:00:00 running two 2"})
@@ -155,15 +155,15 @@ func TestSettle(t *testing.T) {
 	}
 	settle := func(source string, after, before time.Time, want int) {
 		t.Helper()
-		n, err := two.Settle(t.Context(), source, after, before, time.Minute, "down")
+		n, err := two.RecordMissed(t.Context(), source, after, before, time.Minute, "down")
 		if err != nil || n != want {
 			t.Errorf("Settle = %d, %v; want %d", n, err, want)
 		}
 	}
 	last(time.Time{})
-	claim(t, one, noon, 0, schedule.Mine)                            // died
-	claim(t, one, noon.Add(2*time.Minute), 0, schedule.Mine)         // died
-	claim(t, one, noon.Add(3*time.Minute), time.Hour, schedule.Mine) // alive
+	claim(t, one, noon, 0, schedule.Acquired)                            // died
+	claim(t, one, noon.Add(2*time.Minute), 0, schedule.Acquired)         // died
+	claim(t, one, noon.Add(3*time.Minute), time.Hour, schedule.Acquired) // alive
 	last(noon.Add(3 * time.Minute))
 	settle("kraken", noon.Add(-2*time.Minute), noon, 1)
 	last(noon.Add(3 * time.Minute))
@@ -179,10 +179,10 @@ func TestSettle(t *testing.T) {
 	night := time.Date(2026, 3, 29, 0, 30, 0, 0, time.UTC)
 	b.exec("DELETE FROM cryptoviz.slot; ALTER ROLE CURRENT_USER IN DATABASE " + b.text("SELECT quote_ident(current_database())") + " SET TimeZone = 'Europe/Berlin'")
 	other := store.Ledger{Store: b.open(store.Options{})}
-	if n, err := other.Settle(t.Context(), "binance", night, night.Add(3*24*time.Hour), 24*time.Hour, "down"); err != nil || n != 2 {
+	if n, err := other.RecordMissed(t.Context(), "binance", night, night.Add(3*24*time.Hour), 24*time.Hour, "down"); err != nil || n != 2 {
 		t.Errorf("Settle = %d, %v", n, err)
 	}
-	if n, err := other.Settle(t.Context(), "binance", night, night.Add(time.Hour), time.Minute, "down"); err != nil || n != 59 {
+	if n, err := other.RecordMissed(t.Context(), "binance", night, night.Add(time.Hour), time.Minute, "down"); err != nil || n != 59 {
 		t.Errorf("Settle = %d, %v", n, err)
 	}
 	b.has(map[string]string{"SELECT count(*) FROM cryptoviz.slot WHERE slot IN ('2026-03-30 00:30+00', '2026-03-31 00:30+00')": "2"})
@@ -193,10 +193,10 @@ func TestLedgerWithoutTheTable(t *testing.T) {
 	b, one, _ := ledgers(t)
 	b.exec("DROP TABLE cryptoviz.slot")
 	slot := schedule.Slot{Source: "binance", At: noon}
-	_, claimed := one.Claim(t.Context(), slot, time.Hour)
+	_, claimed := one.Acquire(t.Context(), slot, time.Hour)
 	_, renewed := one.Renew(t.Context(), "binance", []time.Time{noon}, time.Hour)
 	_, last := one.Last(t.Context(), "binance")
-	_, settled := one.Settle(t.Context(), "binance", noon, noon.Add(time.Hour), time.Minute, "")
+	_, settled := one.RecordMissed(t.Context(), "binance", noon, noon.Add(time.Hour), time.Minute, "")
 	for name, err := range map[string]error{"claim": claimed, "renew": renewed, "last": last, "settle": settled, "finish": one.Enter(t.Context(), []schedule.Outcome{{Slot: slot}})} {
 		if err == nil {
 			t.Errorf("%s: no error", name)
@@ -230,16 +230,16 @@ func TestClockAhead(t *testing.T) {
 	}
 	b.has(map[string]string{"SELECT count(*) FROM cryptoviz.slot WHERE slot > clock_timestamp()": "0"})
 	at := time.Now().Add(time.Hour).UTC().Truncate(time.Second)
-	_, claimed := one.Claim(t.Context(), schedule.Slot{Source: "binance", At: at}, time.Hour)
-	_, settled := one.Settle(t.Context(), "binance", noon, at, time.Hour, "")
+	_, claimed := one.Acquire(t.Context(), schedule.Slot{Source: "binance", At: at}, time.Hour)
+	_, settled := one.RecordMissed(t.Context(), "binance", noon, at, time.Hour, "")
 	for _, err := range []error{claimed, settled} {
 		if clock, ok := errors.AsType[*schedule.ClockError](err); !ok || !clock.Slot.Equal(at) || time.Since(clock.Ledger) > time.Minute {
 			t.Errorf("%v", err)
 		}
 	}
-	claim(t, one, time.Now().Add(20*time.Second), time.Hour, schedule.Mine)
+	claim(t, one, time.Now().Add(20*time.Second), time.Hour, schedule.Acquired)
 	b.exec("INSERT INTO cryptoviz.meta (key, value) VALUES ('mode', 'simulated')")
-	claim(t, one, at, time.Hour, schedule.Mine)
+	claim(t, one, at, time.Hour, schedule.Acquired)
 }
 
 // TestSlotOfAWrongClock: what was entered while a clock was ahead is not lost when it is right again.
@@ -250,20 +250,20 @@ func TestSlotOfAWrongClock(t *testing.T) {
 		at := noon.Add(time.Duration(i) * time.Minute)
 		b.exec(fmt.Sprintf("INSERT INTO cryptoviz.slot (source, slot, state, reason, owner, started_at, lease_until) VALUES ('binance', '%s', 'skipped', 'x', 'two', %s, now())", at.Format(time.RFC3339), entered))
 	}
-	claim(t, one, noon, time.Hour, schedule.Mine)
-	claim(t, one, noon.Add(2*time.Minute), time.Hour, schedule.Done) // at the right time
+	claim(t, one, noon, time.Hour, schedule.Acquired)
+	claim(t, one, noon.Add(2*time.Minute), time.Hour, schedule.Finished) // at the right time
 	b.has(map[string]string{slots: "12:00:00 running one 2, 12:01:00 skipped x two 1, 12:02:00 skipped x two 1"})
 	b.exec("INSERT INTO cryptoviz.meta (key, value) VALUES ('mode', 'simulated')")
-	claim(t, one, noon.Add(time.Minute), time.Hour, schedule.Done) // simulated time may be any
+	claim(t, one, noon.Add(time.Minute), time.Hour, schedule.Finished) // simulated time may be any
 	b.exec("DELETE FROM cryptoviz.meta WHERE key = 'mode'")
-	claim(t, one, noon.Add(time.Minute), time.Hour, schedule.Mine)
+	claim(t, one, noon.Add(time.Minute), time.Hour, schedule.Acquired)
 }
 
 // answering is a ledger that answers, however long it takes: who holds a source goes on without a claim else.
 type answering struct{ store.Ledger }
 
-func (l answering) Claim(ctx context.Context, slot schedule.Slot, lease time.Duration) (schedule.Claim, error) {
-	return l.Ledger.Claim(context.WithoutCancel(ctx), slot, lease)
+func (l answering) Claim(ctx context.Context, slot schedule.Slot, lease time.Duration) (schedule.Lease, error) {
+	return l.Ledger.Acquire(context.WithoutCancel(ctx), slot, lease)
 }
 
 func (l answering) Last(ctx context.Context, source string) (time.Time, error) {
@@ -271,7 +271,7 @@ func (l answering) Last(ctx context.Context, source string) (time.Time, error) {
 }
 
 func (l answering) Settle(ctx context.Context, source string, after, before time.Time, interval time.Duration, reason string) (int, error) {
-	return l.Ledger.Settle(context.WithoutCancel(ctx), source, after, before, interval, reason)
+	return l.Ledger.RecordMissed(context.WithoutCancel(ctx), source, after, before, interval, reason)
 }
 
 func (l answering) Enter(ctx context.Context, ends []schedule.Outcome) error {

@@ -19,12 +19,12 @@ import (
 
 // Store is the engine's access to the database. Safe for any number of goroutines.
 type Store struct {
-	pool     *pgxpool.Pool
-	clock    clock.Clock
-	log      *slog.Logger
-	owner    string
-	ended    func(source string, kind schedule.Kind, n int)
-	patience time.Duration // of Commit
+	pool        *pgxpool.Pool
+	clock       clock.Clock
+	log         *slog.Logger
+	owner       string
+	ended       func(source string, kind schedule.Kind, n int)
+	idleTimeout time.Duration // of Commit
 }
 
 // Options of Open. The zero value works.
@@ -35,7 +35,7 @@ type Options struct {
 	// Ended is called with the slots that this instance ended in the ledger, each time after it was written.
 	Ended func(source string, kind schedule.Kind, n int)
 	// Patience is how long a commit may stand still; default one minute.
-	Patience time.Duration
+	IdleTimeout time.Duration
 }
 
 // ErrNotApplied means that the engine's own tables are missing or of another version.
@@ -47,7 +47,7 @@ func Open(ctx context.Context, cfg *pgxpool.Config, opt Options) (*Store, error)
 	if err != nil {
 		return nil, fmt.Errorf("open the database: %w", err)
 	}
-	s := &Store{pool: pool, clock: opt.Clock, log: opt.Log, owner: opt.Owner, ended: opt.Ended, patience: cmp.Or(opt.Patience, patience)}
+	s := &Store{pool: pool, clock: opt.Clock, log: opt.Log, owner: opt.Owner, ended: opt.Ended, idleTimeout: cmp.Or(opt.IdleTimeout, idleTimeout)}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

@@ -12,9 +12,9 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/units"
 )
 
-// sent are the values that a request or a subscription carries and that may be keys. A source may repeat them, in capital or small
+// redactor are the values that a request or a subscription carries and that may be keys. A source may repeat them, in capital or small
 // letters; a message must not.
-type sent struct {
+type redactor struct {
 	values []string       // the longest first: one may be a part of another
 	any    *regexp.Regexp // one of them; nil: there are none
 }
@@ -22,12 +22,12 @@ type sent struct {
 // Shorter values hide nothing, and would maim every message.
 const shortestKey = 8
 
-// hidden stands where a value was.
-const hidden = "(hidden)"
+// redacted stands where a value was.
+const redacted = "(hidden)"
 
-// sentBy lists what is secret in a definition's parameters, what stands in headers and in the query, and what looks like a key in
+// newRedactor lists what is secret in a definition's parameters, what stands in headers and in the query, and what looks like a key in
 // the path or in the messages of a stream.
-func sentBy(def *spec.Definition, target *url.URL) sent {
+func newRedactor(def *spec.Definition, target *url.URL) redactor {
 	values := map[string]bool{}
 	add := func(value string) {
 		if len(value) < shortestKey {
@@ -69,7 +69,7 @@ func sentBy(def *spec.Definition, target *url.URL) sent {
 			}
 		}
 	}
-	var s sent
+	var s redactor
 	for value := range values {
 		s.values = append(s.values, value)
 	}
@@ -98,12 +98,12 @@ func looksLikeKey(text string) bool {
 }
 
 // quote is a short line.
-func (s sent) quote(text string) string { return units.Clip(s.line(text)) }
+func (s redactor) quote(text string) string { return units.Clip(s.line(text)) }
 
 // line makes a source's own words fit for the log and the ledger: one line, printable, without what was sent.
-func (s sent) line(text string) string {
+func (s redactor) line(text string) string {
 	const enough = 4 << 10
-	text = s.hide(strings.ToValidUTF8(text[:min(len(text), enough)], ""))
+	text = s.redact(strings.ToValidUTF8(text[:min(len(text), enough)], ""))
 	text = strings.Map(func(r rune) rune {
 		switch {
 		case unicode.IsSpace(r):
@@ -113,19 +113,19 @@ func (s sent) line(text string) string {
 		}
 		return -1
 	}, text)
-	return s.hide(strings.Join(strings.Fields(text), " ")) // again: what was taken out may have stood inside a value
+	return s.redact(strings.Join(strings.Fields(text), " ")) // again: what was taken out may have stood inside a value
 }
 
-// hide takes out what was sent, also the beginning of it at the end of a text that was cut.
-func (s sent) hide(text string) string {
+// redact takes out what was sent, also the beginning of it at the end of a text that was cut.
+func (s redactor) redact(text string) string {
 	if s.any == nil {
 		return text
 	}
-	text = s.any.ReplaceAllLiteralString(text, hidden)
+	text = s.any.ReplaceAllLiteralString(text, redacted)
 	for _, value := range s.values {
 		for n := min(len(value)-1, len(text)); n >= shortestKey; n-- {
 			if strings.EqualFold(text[len(text)-n:], value[:n]) {
-				return text[:len(text)-n] + hidden
+				return text[:len(text)-n] + redacted
 			}
 		}
 	}

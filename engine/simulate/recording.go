@@ -22,8 +22,8 @@ const (
 	pause = time.Second
 )
 
-// tape is recorded traffic of one source.
-type tape struct {
+// recording is recorded traffic of one source.
+type recording struct {
 	frames []*template
 	at     []time.Duration // when each frame comes, from the beginning; never falls
 	length time.Duration   // after this it begins again
@@ -36,15 +36,15 @@ func (e *unfitError) Error() string {
 	return fmt.Sprintf("its recording %s does not fit %s: %s", e.files, e.definition, e.reason)
 }
 
-// recording is the form of a line.
-type recording struct {
+// recordingLine is one line of the file.
+type recordingLine struct {
 	Received *float64        `json:"received"`
 	Message  json.RawMessage `json:"message"`
 }
 
-// recordedPlay reads the recordings of a source: NAME.ndjson, NAME-*.ndjson, where NAME is the source's name or its
+// recordedPlayer reads the recordings of a source: NAME.ndjson, NAME-*.ndjson, where NAME is the source's name or its
 // definition's; nil: there are none. An *unfitError: they hold nothing that the definition makes a row of.
-func recordedPlay(fsys fs.FS, src *spec.Source) (*play, error) {
+func recordedPlayer(fsys fs.FS, src *spec.Source) (*player, error) {
 	files, err := recordings(fsys, src)
 	if err != nil || len(files) == 0 {
 		return nil, err
@@ -58,7 +58,7 @@ func recordedPlay(fsys fs.FS, src *spec.Source) (*play, error) {
 	if err != nil {
 		return nil, err
 	}
-	t, rows := &tape{}, 0
+	t, rows := &recording{}, 0
 	for _, name := range files {
 		body, err := readFile(fsys, name)
 		if err != nil {
@@ -104,7 +104,7 @@ func recordedPlay(fsys fs.FS, src *spec.Source) (*play, error) {
 		}
 		return nil, &unfitError{strings.Join(files, ", "), src.Definition.File, reason}
 	}
-	return &play{src: src, tape: t}, nil
+	return &player{src: src, recording: t}, nil
 }
 
 func recordings(fsys fs.FS, src *spec.Source) ([]string, error) {
@@ -130,7 +130,7 @@ func recordings(fsys fs.FS, src *spec.Source) ([]string, error) {
 
 // readLine reads one line. A message that is a text (a page, or what was not JSON) is the text itself.
 func readLine(line []byte, src *spec.Source) (received float64, message []byte, err error) {
-	var r recording
+	var r recordingLine
 	if err := json.Unmarshal(line, &r); err != nil {
 		if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
 			return 0, nil, fmt.Errorf("not JSON at byte %d: %w", syntax.Offset, err)
@@ -157,8 +157,8 @@ func readLine(line []byte, src *spec.Source) (received float64, message []byte, 
 	return *r.Received, r.Message, nil
 }
 
-// current returns the frame that a poll gets, so long after the tape began.
-func (t *tape) current(since time.Duration) *template {
+// current returns the frame that a poll gets, so long after the recording began.
+func (t *recording) current(since time.Duration) *template {
 	since = max(since, 0) % t.length
 	i := 0
 	for i+1 < len(t.at) && t.at[i+1] <= since {

@@ -14,16 +14,16 @@ const (
 	reading                    // the topic
 )
 
-// waits is why the worker waits: for each that does a reason. Who entered one takes it out, nobody else: that the broker
+// blockers is why the worker waits: for each that does a reason. Who entered one takes it out, nobody else: that the broker
 // answers one goroutine says nothing about what another one waits for.
-type waits struct {
+type blockers struct {
 	mu       sync.Mutex
 	why      map[int32]string
 	stopping context.Context // of Run: what ends with it does not go on
 }
 
 // first is the reason to show, "" for none.
-func (r *waits) first() string {
+func (r *blockers) first() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.why) == 0 {
@@ -32,20 +32,20 @@ func (r *waits) first() string {
 	return r.why[slices.Max(slices.Collect(maps.Keys(r.why)))]
 }
 
-// wait notes why who waits; "" means that it goes on. It logs when the worker as a whole begins to wait and goes on.
-func (w *Worker) wait(who int32, why string) {
-	w.waits.mu.Lock()
-	defer w.waits.mu.Unlock()
-	waited := len(w.waits.why) > 0
+// setBlocker notes why who waits; "" means that it goes on. It logs when the worker as a whole begins to wait and goes on.
+func (w *Worker) setBlocker(who int32, why string) {
+	w.blockers.mu.Lock()
+	defer w.blockers.mu.Unlock()
+	waited := len(w.blockers.why) > 0
 	if why == "" {
-		delete(w.waits.why, who)
+		delete(w.blockers.why, who)
 	} else {
-		w.waits.why[who] = why
+		w.blockers.why[who] = why
 	}
-	switch now := len(w.waits.why) > 0; {
+	switch now := len(w.blockers.why) > 0; {
 	case now && !waited:
 		w.log.Warn("worker waits", "reason", why)
-	case !now && waited && w.waits.stopping.Err() == nil:
+	case !now && waited && w.blockers.stopping.Err() == nil:
 		w.log.Info("worker goes on")
 	}
 }

@@ -15,13 +15,13 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
 
-// play is what one source gets to hear.
-type play struct {
-	src    *spec.Source
-	reply  *template   // a poll's reply
-	acks   []*template // a stream's frames that come once, after the first subscription
-	rounds []*template // … and those that come again and again
-	tape   *tape       // instead: recorded traffic
+// player is what one source gets to hear.
+type player struct {
+	src       *spec.Source
+	reply     *template   // a poll's reply
+	acks      []*template // a stream's frames that come once, after the first subscription
+	rounds    []*template // … and those that come again and again
+	recording *recording  // instead: recorded traffic
 }
 
 // Fixtures are the files, in the pipeline's folder, the first of which that is there plays a source. Each source needs one.
@@ -36,8 +36,8 @@ func Fixtures(src *spec.Source) []string {
 	return names
 }
 
-// fixturePlay reads the fixtures beside a definition; nil: there are none.
-func fixturePlay(fsys fs.FS, src *spec.Source, seed uint64, log *slog.Logger) (*play, error) {
+// fixturePlayer reads the fixtures beside a definition; nil: there are none.
+func fixturePlayer(fsys fs.FS, src *spec.Source, seed uint64, log *slog.Logger) (*player, error) {
 	for _, name := range Fixtures(src) {
 		body, err := readFile(fsys, name)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -55,7 +55,7 @@ func fixturePlay(fsys fs.FS, src *spec.Source, seed uint64, log *slog.Logger) (*
 		if body, err = m.dec.Text("", body); err != nil {
 			return nil, fmt.Errorf("read fixture %s of source %s: %w", name, src.Name, err)
 		}
-		p := &play{src: src}
+		p := &player{src: src}
 		if src.Definition.Stream != nil {
 			err = p.frames(m, body, log)
 		} else {
@@ -84,13 +84,13 @@ func readFile(fsys fs.FS, name string) ([]byte, error) {
 }
 
 // poll takes a reply apart and puts the markets together that the source asks for.
-func (p *play) poll(m *maker, body []byte, log *slog.Logger) error {
+func (p *player) poll(m *maker, body []byte, log *slog.Logger) error {
 	pieces, err := m.dec.Records(body)
 	if err != nil {
 		return err
 	}
 	keys := keysOf(pieces)
-	wanted := asked(p.src.Definition, m.market, keys)
+	wanted := requestedMarkets(p.src.Definition, m.market, keys)
 	if len(wanted) > 0 && !slices.Equal(wanted, keys) && p.src.Definition.Decode.Format == "json" {
 		head, parts, tail, ok := chunks(body, pieces, p.src.Definition.Decode.Keyed)
 		if !ok {
@@ -104,7 +104,7 @@ func (p *play) poll(m *maker, body []byte, log *slog.Logger) error {
 					continue
 				}
 				var scale float64
-				i, scale = model(m.market, w, keys)
+				i, scale = templateOf(m.market, w, keys)
 				part := rename(parts[i], keys[i], w)
 				made, err := m.dec.Records(join(head, [][]byte{part}, tail))
 				if err != nil || len(made) != 1 || made[0].Key != w {
@@ -137,7 +137,7 @@ type frame struct {
 }
 
 // frames sorts a stream's frames: what holds records, or tells a time, comes every round; the rest comes once.
-func (p *play) frames(m *maker, body []byte, log *slog.Logger) error {
+func (p *player) frames(m *maker, body []byte, log *slog.Logger) error {
 	var all []frame
 	var keys []string
 	for i, line := range bytes.Split(body, []byte("\n")) {
@@ -154,7 +154,7 @@ func (p *play) frames(m *maker, body []byte, log *slog.Logger) error {
 	if len(keys) == 0 {
 		return errors.New("no frame holds a record")
 	}
-	if wanted := asked(p.src.Definition, m.market, keys); len(wanted) > 0 {
+	if wanted := requestedMarkets(p.src.Definition, m.market, keys); len(wanted) > 0 {
 		made := p.missing(m, body, keys, wanted, log)
 		isWanted := func(k string) bool { return slices.Contains(wanted, k) }
 		if len(made) > 0 || slices.ContainsFunc(keys, isWanted) { // else the fixture's own markets are better than silence
@@ -177,7 +177,7 @@ func (p *play) frames(m *maker, body []byte, log *slog.Logger) error {
 }
 
 // missing makes the frames of markets that the fixture lacks, from frames that hold one record.
-func (p *play) missing(m *maker, body []byte, keys, wanted []string, log *slog.Logger) []frame {
+func (p *player) missing(m *maker, body []byte, keys, wanted []string, log *slog.Logger) []frame {
 	var singles []string
 	models := map[string][]byte{}
 	for line := range bytes.Lines(body) {
@@ -193,7 +193,7 @@ func (p *play) missing(m *maker, body []byte, keys, wanted []string, log *slog.L
 		}
 		reason := "no frame of the fixture holds just one record"
 		if len(singles) > 0 {
-			i, scale := model(m.market, w, singles)
+			i, scale := templateOf(m.market, w, singles)
 			made := rename(models[singles[i]], singles[i], w)
 			if pieces, err := m.dec.Records(made); err == nil && len(pieces) == 1 && pieces[0].Key == w {
 				out, m.scales[w] = append(out, frame{made, []string{w}}), scale
@@ -207,7 +207,7 @@ func (p *play) missing(m *maker, body []byte, keys, wanted []string, log *slog.L
 }
 
 // period is how often a stream's frames come: each second, or three times a slot where a fast clock makes slots shorter.
-func (p *play) period(speed float64) time.Duration {
+func (p *player) period(speed float64) time.Duration {
 	slot := time.Duration(float64(p.src.Interval) / speed)
 	return min(time.Second, max(slot/3, 2*time.Millisecond))
 }

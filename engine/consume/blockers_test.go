@@ -104,7 +104,7 @@ func TestDeadConnections(t *testing.T) {
 		t.Fatal(err)
 	}
 	direct := r.store
-	if r.store, err = store.Open(t.Context(), through, store.Options{Patience: 2 * time.Second}); err != nil {
+	if r.store, err = store.Open(t.Context(), through, store.Options{IdleTimeout: 2 * time.Second}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.store.Close)

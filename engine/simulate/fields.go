@@ -15,24 +15,24 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
 
-// read is a place in a record that the row block reads as a time or as a price.
-type read struct {
+// field is a place in a record that the row block reads as a time or as a price.
+type field struct {
 	path  spec.Path
 	price bool // else a time
 	whole bool // price: into an integer column
 }
 
-// reads looks through a row block. Times are what timestamptz columns read; prices are what columns of unit "price" read,
+// fieldsOf looks through a row block. Times are what timestamptz columns read; prices are what columns of unit "price" read,
 // and what a percent column sets against a price (the price a day ago).
-func reads(src *spec.Source) []read {
-	var out []read
+func fieldsOf(src *spec.Source) []field {
+	var out []field
 	find := func(p spec.Path) int {
-		return slices.IndexFunc(out, func(r read) bool { return slices.Equal(r.path, p) })
+		return slices.IndexFunc(out, func(r field) bool { return slices.Equal(r.path, p) })
 	}
 	add := func(c *spec.Column, price bool) {
 		for _, p := range paths(src.Definition.Row.Columns[c.Name]) {
 			if find(p) < 0 {
-				out = append(out, read{p, price, c.Type == spec.Integer || c.Type == spec.Bigint})
+				out = append(out, field{p, price, c.Type == spec.Integer || c.Type == spec.Bigint})
 			}
 		}
 	}
