@@ -266,6 +266,9 @@ func TestShorterKeepRaw(t *testing.T) {
 	r.KeepRaw = 90 * 24 * time.Hour
 	w.apply(w.plan())
 	w.empty("applied")
+	w.exec("DROP TABLE cryptoviz.rollup_state; UPDATE cryptoviz.meta SET value = '4' WHERE key = 'schema_version'") // an earlier version
+	w.apply(w.plan())
+	w.empty("migrated")
 	day := time.Now().UTC().Truncate(24*time.Hour).AddDate(0, 0, -9)
 	w.exec(fmt.Sprintf("CREATE TABLE nine PARTITION OF raw_crypto_data FOR VALUES FROM ('%s') TO ('%s')", day.Format(time.RFC3339), day.AddDate(0, 0, 1).Format(time.RFC3339)))
 	w.exec(fmt.Sprintf("INSERT INTO raw_crypto_data (time, source, base, quote, price) SELECT t, 'kraken', 'BTC', 'USD', 1 FROM generate_series('%[1]s'::timestamptz, '%[1]s'::timestamptz + interval '99 minutes', '1 minute') t", day.Format(time.RFC3339)))
@@ -305,6 +308,19 @@ func TestShorterKeepRaw(t *testing.T) {
 	if c := changes(w.plan())["table.raw_crypto_data"]; c.Action != plan.Update || len(c.Findings) > 0 {
 		t.Errorf("%s", told(c))
 	}
+	kept := func(want string) {
+		t.Helper()
+		var got string
+		const sql = "SELECT coalesce(string_agg(table_name || ' ' || keep_raw, ', '), '') FROM cryptoviz.rollup_state"
+		if err := w.db.QueryRow(t.Context(), sql).Scan(&got); err != nil || got != want {
+			t.Errorf("%q %v, want %q", got, err, want)
+		}
+	}
+	w.apply(w.plan())
+	kept("raw_crypto_data 30 days")
+	w.p.Rollups = nil
+	w.apply(w.plan())
+	kept("")
 }
 
 // A column leaves a table and the view that reads it in one edit, and one apply. What depends on a change that cannot be done is

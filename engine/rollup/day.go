@@ -70,7 +70,7 @@ func (s Raw) Day(ctx context.Context, r *spec.Rollup, day, now time.Time, dryRun
 	}
 	began := time.Now()
 	var out Result
-	r, err := s.applied(ctx, r)
+	r, err := s.effectiveRetention(ctx, r)
 	if err != nil {
 		return out, fmt.Errorf("roll up %s: %w", day.Format(time.DateOnly), err)
 	}

@@ -18,7 +18,7 @@ import (
 // late rows, and days whose raw rows need not be kept any more.
 func (s Raw) Due(ctx context.Context, r *spec.Rollup, now time.Time) (due []time.Time, err error) {
 	today := now.UTC().Truncate(oneDay)
-	if r, err = s.applied(ctx, r); err != nil {
+	if r, err = s.effectiveRetention(ctx, r); err != nil {
 		return nil, err
 	}
 	err = pg.InTx(ctx, s.Pool, func(tx pgx.Tx) error {

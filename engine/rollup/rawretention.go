@@ -4,26 +4,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
-	"github.com/cryptoviz/cryptoviz/engine/units"
 )
 
-// applied is a rollup that keeps raw rows at least as long as apply was told last. A shorter keep_raw deletes days at once: it
-// counts when apply has heard it, too, which tells what goes and wants consent (CV-T39).
-func (s Raw) applied(ctx context.Context, r *spec.Rollup) (*spec.Rollup, error) {
-	var text string
-	err := s.Pool.QueryRow(ctx, `SELECT a->>'value' FROM cryptoviz.managed, jsonb_array_elements(state->'attrs') AS a
-		WHERE address = 'table.' || $1 AND a->>'name' = 'keep_raw'`, r.From.Name).Scan(&text)
+// effectiveRetention is the rollup with raw rows kept at least as long as at the last apply. A shorter keep_raw deletes days at
+// once: it counts from the next apply on, which shows what goes and needs consent (CV-T39).
+func (s Raw) effectiveRetention(ctx context.Context, r *spec.Rollup) (*spec.Rollup, error) {
+	var keep time.Duration
+	err := s.Pool.QueryRow(ctx, "SELECT keep_raw FROM cryptoviz.rollup_state WHERE table_name = $1", r.From.Name).Scan(&keep)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return r, nil
 	}
-	if err != nil {
-		return nil, fmt.Errorf("read how long raw rows are kept: %w", err)
-	}
-	keep, err := units.ParseDuration(text)
 	if err != nil {
 		return nil, fmt.Errorf("read how long raw rows are kept: %w", err)
 	}

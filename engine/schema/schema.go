@@ -9,4 +9,4 @@ import _ "embed"
 var SQL string
 
 // Version is the schema_version that SQL leads to.
-const Version = 4
+const Version = 5

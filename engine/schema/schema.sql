@@ -183,6 +183,16 @@ CREATE TABLE IF NOT EXISTS cryptoviz.managed (
 -- and org. '' is not known: rows of earlier versions, which the next apply fills in.
 ALTER TABLE cryptoviz.managed ADD COLUMN IF NOT EXISTS server text NOT NULL DEFAULT '';
 
+-- How long a rollup keeps raw rows at least: keep_raw of the last apply, one row a table. Since version 5.
+CREATE TABLE IF NOT EXISTS cryptoviz.rollup_state (
+  table_name text PRIMARY KEY,
+  keep_raw   interval NOT NULL
+);
+INSERT INTO cryptoviz.rollup_state (table_name, keep_raw)
+  SELECT substr(address, 7), (a->>'value')::interval FROM cryptoviz.managed, jsonb_array_elements(state->'attrs') AS a
+  WHERE address LIKE 'table.%' AND a->>'name' = 'keep_raw'
+  ON CONFLICT DO NOTHING;
+
 -- Until when sources asked to wait (Retry-After), for all instances and over restarts. The name is that of a request budget, or of
 -- a source that names none: "budget NAME" or "source NAME". Since version 3.
 CREATE TABLE IF NOT EXISTS cryptoviz.pause (
@@ -204,5 +214,5 @@ CREATE TABLE IF NOT EXISTS cryptoviz.hint (
 );
 
 INSERT INTO cryptoviz.meta VALUES ('ledger', gen_random_uuid()::text) ON CONFLICT DO NOTHING;
-INSERT INTO cryptoviz.meta VALUES ('schema_version', '4')
-  ON CONFLICT (key) DO UPDATE SET value = excluded.value WHERE cryptoviz.meta.value IN ('1', '2', '3');
+INSERT INTO cryptoviz.meta VALUES ('schema_version', '5')
+  ON CONFLICT (key) DO UPDATE SET value = excluded.value WHERE cryptoviz.meta.value IN ('1', '2', '3', '4');

@@ -80,6 +80,9 @@ func (l *Ledger) Put(ctx context.Context, address string, e Entry, by, version s
 			address, string(text), by, version, e.Server); err != nil {
 			return err
 		}
+		if err := putKeepRaw(ctx, tx, address, e.State); err != nil {
+			return err
+		}
 		// From here on it stays, also when the database moves to another server.
 		_, err := tx.Exec(ctx, "INSERT INTO cryptoviz.meta VALUES ('salt', $1) ON CONFLICT DO NOTHING", salt)
 		return err
@@ -90,8 +93,28 @@ func (l *Ledger) Put(ctx context.Context, address string, e Entry, by, version s
 	return nil
 }
 
+// putKeepRaw writes down for the rollup how long raw rows of a table are kept.
+func putKeepRaw(ctx context.Context, tx pgx.Tx, address string, s plan.State) error {
+	table, is := strings.CutPrefix(address, "table.")
+	if !is {
+		return nil
+	}
+	keep, set := s.Get("keep_raw")
+	if !set {
+		_, err := tx.Exec(ctx, "DELETE FROM cryptoviz.rollup_state WHERE table_name = $1", table)
+		return err
+	}
+	_, err := tx.Exec(ctx, `INSERT INTO cryptoviz.rollup_state (table_name, keep_raw) VALUES ($1, $2::text::interval)
+		ON CONFLICT (table_name) DO UPDATE SET keep_raw = excluded.keep_raw`, table, keep.Value)
+	return err
+}
+
 // Forget removes an object that is deleted.
 func (l *Ledger) Forget(ctx context.Context, address string) error {
+	const kept = "DELETE FROM cryptoviz.rollup_state WHERE 'table.' || table_name = $1"
+	if _, err := l.DB.Exec(ctx, kept, address); err != nil && !pg.Is(err, pg.MissingObject) {
+		return fmt.Errorf("remove %s from cryptoviz.rollup_state: %w", address, err)
+	}
 	if _, err := l.DB.Exec(ctx, "DELETE FROM cryptoviz.managed WHERE address = $1", address); err != nil && !pg.Is(err, pg.MissingObject) {
 		return fmt.Errorf("remove %s from the ledger cryptoviz.managed: %w", address, err)
 	}

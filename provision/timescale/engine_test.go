@@ -84,11 +84,11 @@ func engines(t *testing.T, w *tableWorld) {
 		t.Error(err)
 	}
 	w.expect(w.apply(e), "schema_version drift", "")
-	if got := w.text("SELECT string_agg(key || '=' || value, ' ' ORDER BY key) FROM cryptoviz.meta WHERE key <> 'ledger'"); got != "mode=simulated schema_version=4" {
+	if got := w.text("SELECT string_agg(key || '=' || value, ' ' ORDER BY key) FROM cryptoviz.meta WHERE key <> 'ledger'"); got != "mode=simulated schema_version="+strconv.Itoa(schema.Version) {
 		t.Error(got)
 	}
 	w.exec(schema.SQL)
-	if got := w.text("SELECT string_agg(key || '=' || value, ' ' ORDER BY key) FROM cryptoviz.meta WHERE key <> 'ledger'"); got != "mode=simulated schema_version=4" {
+	if got := w.text("SELECT string_agg(key || '=' || value, ' ' ORDER BY key) FROM cryptoviz.meta WHERE key <> 'ledger'"); got != "mode=simulated schema_version="+strconv.Itoa(schema.Version) {
 		t.Errorf("run again: %s", got)
 	}
 

@@ -147,7 +147,7 @@ func (s *Snapshot) count(kinds ...string) (n int) {
 
 // EngineRelations are the engine's own. They may be visible: a database user named cryptoviz has the schema cryptoviz in its path.
 var EngineRelations = []string{
-	"meta", "source", "position", "slot", "slot_day", "dead_letter", "dead_letter_hour", "gap", "rollup_day", "rolled_sample", "rolled_table", "mode", "managed", "pause", "hint",
+	"meta", "source", "position", "slot", "slot_day", "dead_letter", "dead_letter_hour", "gap", "rollup_day", "rolled_sample", "rolled_table", "rollup_state", "mode", "managed", "pause", "hint",
 }
 
 // typeNames maps PostgreSQL's long names to the language's.
