@@ -20,8 +20,6 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/connect"
 	"github.com/cryptoviz/cryptoviz/engine/consume"
 	"github.com/cryptoviz/cryptoviz/engine/fetch"
-	"github.com/cryptoviz/cryptoviz/engine/maintain"
-	"github.com/cryptoviz/cryptoviz/engine/partition"
 	"github.com/cryptoviz/cryptoviz/engine/produce"
 	"github.com/cryptoviz/cryptoviz/engine/rollup"
 	"github.com/cryptoviz/cryptoviz/engine/schedule"
@@ -128,7 +126,7 @@ func (e *Engine) open(ctx context.Context, stages Stages) error {
 	}
 	if stages.Rollup {
 		e.rollsUp = true
-		e.jobs = append(e.jobs, e.forgetSamples)
+		e.jobs = append(e.jobs, e.every(24*time.Hour, "old samples could not be forgotten", e.forgetSamples))
 		for _, r := range e.p.Rollups {
 			job, err := e.Rollup(r)
 			if err != nil {
@@ -138,7 +136,9 @@ func (e *Engine) open(ctx context.Context, stages Stages) error {
 		}
 	}
 	if stages.Work || stages.Rollup {
-		e.jobs = append(e.jobs, e.keepPartitions, func(ctx context.Context) error { return maintain.Run(ctx, e.store, e.p.Keep, e.opt.Clock, e.log) })
+		hour := time.Duration(float64(time.Hour) * max(1, e.opt.Clock.Speed())) // of real time: there is as much to remove
+		e.jobs = append(e.jobs, e.every(time.Hour, "partitions could not be made ahead", e.keepPartitions),
+			e.every(hour, "the engine's tables were not maintained", e.removeOld))
 	}
 	return nil
 }
@@ -300,28 +300,4 @@ func (e *Engine) Close() {
 // Status looks at the pipeline once.
 func (e *Engine) Status(ctx context.Context) (status.Status, error) {
 	return status.Read(ctx, e.p, e.store.Pool(), e.admin, e.opt.Clock.Now())
-}
-
-// keepPartitions makes native partitions ahead of time; TimescaleDB makes its chunks itself.
-func (e *Engine) keepPartitions(ctx context.Context) error {
-	for {
-		var need []partition.Partition
-		var failed error
-		for _, t := range e.p.Tables {
-			if t.Hypertable == nil {
-				continue
-			}
-			native, err := partition.IsNative(ctx, e.store.Pool(), t.Name)
-			failed = errors.Join(failed, err)
-			if native {
-				need = append(need, partition.Ahead(t, e.opt.Clock.Now())...)
-			}
-		}
-		if err := errors.Join(failed, partition.Create(ctx, e.store.Pool(), need)); err != nil && ctx.Err() == nil {
-			e.log.Warn("partitions could not be made ahead", "error", err.Error())
-		}
-		if err := e.opt.Clock.Sleep(ctx, time.Hour); err != nil {
-			return nil //nolint:nilerr // ctx ended
-		}
-	}
 }
