@@ -94,7 +94,6 @@ func TestRedirects(t *testing.T) {
 
 // TestNoNetwork: what a person reads when there is none, or when something is wrong on the way.
 func TestNoNetwork(t *testing.T) {
-	t.Parallel()
 	resolve(t, nil)
 	sealed := httptest.NewTLSServer(http.NotFoundHandler())
 	sealed.Config.ErrorLog = quietly
