@@ -40,7 +40,7 @@ func findGroups(ctx context.Context, q *shadow.Queries) (*ddl.Groups, error) {
 	if b.v, err = q.Catalog.Views(ctx); err == nil {
 		b.answers, err = q.Answers(ctx)
 	}
-	if pg.Is(err, pg.LockBusy) { // views wait for it; a table is judged by itself, and says what its own dry run met
+	if pg.Is(err, pg.LockBusy) { // views wait for it; a table is assessed by itself, and says what its own dry run met
 		return out, nil
 	}
 	if err != nil {
@@ -249,7 +249,7 @@ func ownPart(dependent string) bool {
 	return strings.HasPrefix(dependent, "trigger ") || strings.HasPrefix(dependent, "rule ")
 }
 
-// drop adds a dependent: of a column of the root, or of what on names. Views that nobody declares stay in the way, unless they
+// drop adds a dependent: of a column of the root, or of what on names. Undeclared views block it, unless they
 // read an aggregate: under. They come back as they are.
 func (b *grouping) drop(ctx context.Context, r *root, address, column string, under bool, on ...string) error {
 	if slices.Contains(r.dropped, address) {
@@ -286,7 +286,7 @@ func (b *grouping) drop(ctx context.Context, r *root, address, column string, un
 	return b.dropOwn(ctx, r, address, under || kind == "aggregate")
 }
 
-// undeclaredReaders looks for views that nobody declares and that name a column which is not there afterwards.
+// undeclaredReaders looks for undeclared views that name a column which is not there afterwards.
 func (b *grouping) undeclaredReaders(ctx context.Context, r *root, name string) error {
 	a, l := b.answers.ByName[name], b.v.Views[name]
 	if a == nil || l == nil || a.Guessed {
@@ -426,7 +426,7 @@ func (b *grouping) create(ctx context.Context, g *ddl.Group, x *shadow.Query) er
 	if l != nil {
 		name = pg.Ident(l.Schema, l.Name)
 	}
-	if a == nil { // nobody declares it
+	if a == nil { // it is undeclared
 		a = &shadow.Answer{Text: shadow.Statement(x.Text), Columns: l.Columns}
 	}
 	description := ""

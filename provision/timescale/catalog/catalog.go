@@ -162,7 +162,7 @@ func (c *Catalog) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 	return c.DB.QueryRow(ctx, sql, args...)
 }
 
-// errRollback ends a trial.
+// errRollback ends a dry run.
 var errRollback = errors.New("roll back")
 
 // DryRun runs f in a transaction that is always rolled back: planning asks the server, and changes nothing. It waits for no
@@ -171,7 +171,7 @@ func (c *Catalog) DryRun(ctx context.Context, f func(pgx.Tx) error) error {
 	return c.trialOn(ctx, c.DB, f)
 }
 
-// DryRunRoles is a trial by who makes roles.
+// DryRunRoles is a dry run as the user that makes roles.
 func (c *Catalog) DryRunRoles(ctx context.Context, f func(pgx.Tx) error) error {
 	return c.trialOn(ctx, c.RoleDB(), f)
 }

@@ -29,7 +29,7 @@ func (n nameSet) of(relations map[string]*Relation, kinds ...string) (oids []int
 
 // concerned names what the pipeline is about. PostgreSQL locks a table to write down a generated column or an unusual index of
 // it, and all that a view reads to write down the view: it waits for who holds them, such as VACUUM FULL. So these are asked for
-// with the rest; what is somebody else's is in nobody's way, and is asked for when it is needed: see whole and defined.
+// with the snapshot; what is unmanaged is read when it is needed: see FullTable and FullView.
 func (c *Catalog) concerned() nameSet {
 	p := c.Pipeline
 	if p == nil {
@@ -51,7 +51,7 @@ func (c *Catalog) concerned() nameSet {
 	return out
 }
 
-// concernedViews names the same, and what hangs on a declared aggregate: it is made anew with it.
+// concernedViews names the same, and what depends on a declared aggregate: it is rebuilt with it.
 func (c *Catalog) concernedViews(ctx context.Context) (nameSet, error) {
 	out := c.concerned()
 	if out == nil || len(c.Pipeline.Aggregates) == 0 {

@@ -71,7 +71,7 @@ type grantable struct {
 const EngineSchema = "cryptoviz"
 
 // EngineGrants are the engine's own tables that a grant on cryptoviz covers: all but the ledger of apply, which holds hashes of
-// secrets and is nobody's business at run time.
+// secrets, and which nothing reads at run time.
 func EngineGrants() []string {
 	return slices.DeleteFunc(slices.Clone(EngineRelations), func(n string) bool { return n == "managed" })
 }

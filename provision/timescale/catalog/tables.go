@@ -20,7 +20,7 @@ type Snapshot struct {
 	Aggregates map[string]*AggregateRef
 	Jobs       []Job
 	// There is a hypertable in a schema that the session's user may not use. Some of TimescaleDB's views look up each hypertable
-	// by its name, which PostgreSQL then refuses to whoever reads them, also for other hypertables.
+	// by its name, which PostgreSQL then refuses to each reader, also for other hypertables.
 	barred bool
 }
 

@@ -28,7 +28,7 @@ func (g *Group) Aggregates() bool {
 	})
 }
 
-// Groups is how the changes of a plan hang together.
+// Groups tells which changes of a plan are made together.
 type Groups struct {
 	ByAddress map[string]*Group   // by address
 	Blocked   map[string][]string // what forbids a change: by address, "view.x depends on it"

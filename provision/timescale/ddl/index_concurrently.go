@@ -14,7 +14,7 @@ import (
 )
 
 // build is an index that a step builds CONCURRENTLY. A try that ends early, without its lock or interrupted, leaves the index
-// invalid: in nobody's way, and of no use. IF NOT EXISTS would take that one for done.
+// invalid: it blocks nothing, and no query uses it. IF NOT EXISTS would take that one for done.
 type build struct{ index, table string } // both quoted
 
 // building is what indexSQL writes.

@@ -101,8 +101,8 @@ func one(ctx context.Context, tx pgx.Tx, sql string) error {
 	return err
 }
 
-// alone runs one statement outside of a transaction. It may take its time, and it may wait for locks: what runs here waits in
-// nobody's way, and an index that is built CONCURRENTLY must see old transactions end.
+// alone runs one statement outside of a transaction. It may take its time, and it may wait for locks: what runs here blocks
+// no other session, and an index that is built CONCURRENTLY must see old transactions end.
 func alone(ctx context.Context, db *pgxpool.Pool, sql string) error {
 	conn, err := db.Acquire(ctx)
 	if err != nil {

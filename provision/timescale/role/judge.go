@@ -235,7 +235,7 @@ func (r *Role) target(on string, foreign *[]string) string {
 	return pg.Ident(rel.Schema, rel.Name)
 }
 
-// judgeDelete is about a role that goes: what it owns would be nobody's, so it may own nothing.
+// judgeDelete is about a role that goes: it may own nothing, for that would have no owner.
 func (r *Role) judgeDelete(ctx context.Context, c *plan.Change, l *catalog.Role) error {
 	switch {
 	case l.Super || l.Name == r.known.User:

@@ -37,7 +37,7 @@ func roleVerifier(password, role, salt string) (string, error) {
 	return scramVerifier(password, sum[:16], scramIterations)
 }
 
-// verifies tells whether a verifier is one of a password, whoever made it.
+// verifies tells whether a verifier is one of a password, whatever client made it.
 func verifies(verifier, password string) bool {
 	rest, scram := strings.CutPrefix(verifier, "SCRAM-SHA-256$")
 	if !scram {

@@ -20,11 +20,11 @@ import (
 // Role is the resource of one role block with its grants, or of a removed block that names a role.
 //
 // Each privilege on each relation is an attribute of its own: "select on ticks". So one that the last apply gave and the block
-// dropped is taken back, and one that somebody else gave is left alone and listed.
+// dropped is taken back, and one that was given outside cryptoviz is left alone and listed.
 type Role struct {
 	Queries *shadow.Queries
-	Spec    *spec.Role    // nil: the role shall be deleted
-	Removed *spec.Removed // of a role that shall be deleted
+	Spec    *spec.Role    // nil: the role is to be deleted
+	Removed *spec.Removed // of a role that is to be deleted
 
 	known *catalog.RoleSnapshot // what Read saw, with the next two
 	live  *catalog.Snapshot

@@ -19,7 +19,7 @@ func Statement(sql string) string {
 	return strings.TrimSpace(sql[:all[len(all)-1].End])
 }
 
-// unqualified blanks the schema before these names, which a trial has in a schema of its own. Positions stay what they are.
+// unqualified blanks the schema before these names, which a shadow schema has. Positions stay what they are.
 func unqualified(sql, schema string, names []string) string {
 	out, all := []byte(sql), pg.Tokens(sql)
 	for i, k := range all {

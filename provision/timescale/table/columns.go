@@ -119,7 +119,7 @@ func (d *tableDiff) dropColumn(ctx context.Context, name string) error {
 	return nil
 }
 
-// noteIndexes tells which indexes go with a column, where nobody declares them: the others are made again, or shall go.
+// noteIndexes tells which indexes go with a column, where they are undeclared: the others are made again, or are to go.
 func (d *tableDiff) noteIndexes(column string) {
 	for _, x := range d.t.rel.Indexes {
 		_, changes := d.change.Diff("index " + x.Name)
@@ -173,7 +173,7 @@ func Displaced(ctx context.Context, q *shadow.Queries, spec *spec.Table, last ma
 	return (&tableDiff{t: t, change: &c}).displaced()
 }
 
-// displaced lists the live names of the columns that are dropped, made anew or get another type: a view that reads one forbids it.
+// displaced lists the live names of the columns that are dropped, added again or get another type: a view that reads one forbids it.
 func (d *tableDiff) displaced() (out []string) {
 	d.findRetyped()
 	for _, diff := range d.change.Diffs {
@@ -311,7 +311,7 @@ func (d *tableDiff) setNotNull(ctx context.Context, w *spec.Column, l *catalog.C
 }
 
 // generate makes a column generated, or gives it another expression or type. PostgreSQL 17 has a statement for the expression;
-// otherwise the column is made anew.
+// otherwise the column is dropped and added again.
 func (d *tableDiff) generate(ctx context.Context, w *spec.Column, l *catalog.Column) error {
 	s, err := d.size(ctx)
 	if err != nil {

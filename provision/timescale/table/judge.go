@@ -168,7 +168,7 @@ func (d *tableDiff) update(ctx context.Context) error {
 		case diff.Name == "description":
 			d.step(ddl.Comments, false, "%s", ddl.CommentSQL(d.t.name(), diff.New))
 		case kind == "column" && described:
-			if d.t.Spec.Column(column) != nil { // else it goes with its column, or is nobody's
+			if d.t.Spec.Column(column) != nil { // else it goes with its column, or is undeclared
 				d.step(ddl.Comments, false, "%s", ddl.ColumnCommentSQL(d.t.name(), column, diff.New))
 			}
 		case kind == "column":

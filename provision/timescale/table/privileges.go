@@ -15,7 +15,7 @@ import (
 // noPrivilege tells what right is missing to what the server refused with 42501.
 func (d *tableDiff) noPrivilege(ctx context.Context, before []string, steps []ddl.Step, err *pg.StatementError) (unknown, error) {
 	switch {
-	case slices.Contains(before, err.SQL): // of the trial itself: that says nothing of the change
+	case slices.Contains(before, err.SQL): // of the dry run itself: that says nothing of the change
 		return unknown("the server says " + pg.ServerText(err)), nil
 	case d.change.Action == plan.Create && before == nil && d.inEngineSchema(ctx):
 		return d.run(ctx, []string{createEngineSchema}, steps)

@@ -20,8 +20,8 @@ import (
 type Table struct {
 	Catalog *catalog.Catalog
 	Queries *shadow.Queries // what reads it; nil: nothing that is declared
-	Spec    *spec.Table     // nil: the table shall be deleted
-	Removed *spec.Removed   // of a table that shall be deleted
+	Spec    *spec.Table     // nil: the table is to be deleted
+	Removed *spec.Removed   // of a table that is to be deleted
 	Now     func() time.Time
 
 	live  *catalog.Snapshot // what Read saw: Want and Judge go by it

@@ -129,7 +129,7 @@ func (d *tableDiff) rewrittenFor(ctx context.Context, w *spec.Column, l *catalog
 	return rows, indexes, err
 }
 
-// regenerate makes generated columns anew that read a column with a new type: PostgreSQL refuses to change what they read.
+// regenerate drops and adds generated columns that read a column with a new type: PostgreSQL refuses to change what they read.
 func (d *tableDiff) regenerate(ctx context.Context) error {
 	for _, w := range d.follows() {
 		if err := d.generate(ctx, w, d.t.rel.Column(w.Name)); err != nil {

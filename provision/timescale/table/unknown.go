@@ -9,7 +9,7 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/timescale/catalog"
 )
 
-// unknown is why the server could not say something about a table's rows; "" when it did. What is in doubt counts as unknown, never
+// unknown is why the server could not say something about a table's rows; "" when it did. It counts as unknown, never
 // as none.
 type unknown string
 

@@ -21,8 +21,8 @@ import (
 // fails, Apply fails, the aggregate stays, and the next plan finds it empty and refreshes again.
 type Aggregate struct {
 	Queries *shadow.Queries
-	Spec    *spec.Aggregate // nil: the aggregate shall be deleted
-	Removed *spec.Removed   // of an aggregate that shall be deleted
+	Spec    *spec.Aggregate // nil: the aggregate is to be deleted
+	Removed *spec.Removed   // of an aggregate that is to be deleted
 
 	query string     // as the server writes it, known after Read
 	reads []string   // of an aggregate that goes

@@ -32,7 +32,7 @@ type coverage struct {
 
 var bucketForm = regexp.MustCompile(`time_bucket\('([^']+)'::interval`)
 
-// readCoverage reads it. source overrides the source's oldest row, for an aggregate whose source is made anew.
+// readCoverage reads it. source overrides the source's oldest row, for an aggregate whose source is rebuilt.
 func readCoverage(ctx context.Context, q *shadow.Queries, l *liveAggregate, source *coverage) (*coverage, error) {
 	caps, err := q.Catalog.Capabilities(ctx)
 	if err != nil {
@@ -234,7 +234,7 @@ func (a *Aggregate) sourceWaits(ctx context.Context, l *liveAggregate) (bool, er
 	return cover.source != nil && cover.source.Before(cover.now.Add(-a.Spec.Refresh.Start)), nil
 }
 
-// judgeRetention tells what a retention takes away that the one of before left.
+// judgeRetention tells what a new retention deletes that the old one kept.
 func (a *Aggregate) judgeRetention(ctx context.Context, c *plan.Change, l *liveAggregate, caps catalog.Capabilities) error {
 	loss := ddl.RowsLost(0, true, "when the policy first runs, within a minute of apply")
 	var from, to *time.Time

@@ -43,7 +43,7 @@ func (a *Aggregate) judgeRebuild(ctx context.Context, c *plan.Change, l *liveAgg
 	return nil
 }
 
-// root finds the aggregate at whose change it is all made anew.
+// root finds the aggregate whose change rebuilds all of them.
 func (a *Aggregate) root(ctx context.Context, l *liveAggregate, parent string, groups *ddl.Groups) (*liveAggregate, error) {
 	name := a.name()
 	for parent != "" {
@@ -67,7 +67,7 @@ func (a *Aggregate) findLoss(c *plan.Change, cover *coverage) {
 	c.Find("CV-A03", "query", "it is rebuilt")
 }
 
-// warnOfOthers names what nobody declares and what a rebuild does not bring back.
+// warnOfOthers names what is undeclared and what a rebuild does not restore.
 func (a *Aggregate) warnOfOthers(ctx context.Context, c *plan.Change, l *liveAggregate) error {
 	var gone []string
 	if l.Columnar {
@@ -93,7 +93,7 @@ func (a *Aggregate) warnOfOthers(ctx context.Context, c *plan.Change, l *liveAgg
 	return nil
 }
 
-// indexesOf lists the indexes on what an aggregate holds that somebody made. TimescaleDB's own are over the time, and over each
+// indexesOf lists the indexes on what an aggregate holds that users made. TimescaleDB's own are over the time, and over each
 // column of GROUP BY with the time.
 func indexesOf(ctx context.Context, q *shadow.Queries, l *liveAggregate) ([]string, error) {
 	var out []string

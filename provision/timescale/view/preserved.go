@@ -36,7 +36,7 @@ type keptDefault struct {
 	expr   string
 }
 
-// ReadPreserved reads what hangs on a view.
+// ReadPreserved reads what dropping a view loses.
 func ReadPreserved(ctx context.Context, c *catalog.Catalog, l *catalog.View) (*preserved, error) {
 	k := &preserved{name: pg.Ident(l.Schema, l.Name), Alter: "ALTER VIEW "}
 	v, err := c.Views(ctx)

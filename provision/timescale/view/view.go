@@ -17,8 +17,8 @@ import (
 // View is the resource of one view block, or of a removed block that names a view.
 type View struct {
 	Queries *shadow.Queries
-	Spec    *spec.View    // nil: the view shall be deleted
-	Removed *spec.Removed // of a view that shall be deleted
+	Spec    *spec.View    // nil: the view is to be deleted
+	Removed *spec.Removed // of a view that is to be deleted
 
 	query string     // as the server writes it, known after Read
 	reads []string   // of a view that goes
@@ -188,7 +188,7 @@ func nameTaken(ctx context.Context, q *shadow.Queries, c *plan.Change, what stri
 	return nil
 }
 
-// recreate drops a view and makes it again with what hung on it, where PostgreSQL cannot replace it: its columns change, or
+// recreate drops a view and makes it again with its dependents, where PostgreSQL cannot replace it: its columns change, or
 // something that it reads must be out of its way.
 func (v *View) recreate(ctx context.Context, c *plan.Change, l *catalog.View, a *shadow.Answer) error {
 	what := ""
