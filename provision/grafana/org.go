@@ -56,16 +56,9 @@ func (o *Org) Describe() plan.Read {
 		for _, h := range s.hits {
 			found[h.Type]++
 		}
-		r.Text += fmt.Sprintf(": %s, %s, %s, %s", counted(found["dash-folder"], "folder"), counted(len(s.sourceList), "data source"), counted(found["dash-db"], "dashboard"), counted(len(s.ruleList), "alert rule"))
+		r.Text += fmt.Sprintf(": %s, %s, %s, %s", plan.Counted(found["dash-folder"], "folder"), plan.Counted(len(s.sourceList), "data source"), plan.Counted(found["dash-db"], "dashboard"), plan.Counted(len(s.ruleList), "alert rule"))
 	}
 	return r
-}
-
-func counted(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
 }
 
 // snapshot is what was read. An object that could not be read keeps its error, and does not hide the others.

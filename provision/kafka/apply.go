@@ -240,7 +240,7 @@ func (c *Cluster) copied(ctx context.Context, s step) error {
 		return left == 0, nil
 	})
 	if errors.Is(err, errWaited) {
-		return fmt.Errorf("replicas of %d of %s are still being copied after %s: Kafka goes on by itself, and the next apply waits again", left, counted(len(s.Replicas), "partition"), units.FormatDuration(c.moveWait))
+		return fmt.Errorf("replicas of %d of %s are still being copied after %s: Kafka goes on by itself, and the next apply waits again", left, plan.Counted(len(s.Replicas), "partition"), units.FormatDuration(c.moveWait))
 	}
 	return err
 }

@@ -84,7 +84,7 @@ func (c *Cluster) Describe() plan.Read {
 				visible++
 			}
 		}
-		r.Text = fmt.Sprintf("%s: %s on %s", where, counted(visible, "topic"), counted(len(s.brokers), "broker"))
+		r.Text = fmt.Sprintf("%s: %s on %s", where, plan.Counted(visible, "topic"), plan.Counted(len(s.brokers), "broker"))
 	} else if where != "" {
 		r.Text = where + ": not read"
 	}
@@ -274,11 +274,4 @@ func (c *Cluster) name(ctx context.Context, s *snapshot, names ...string) error 
 	}
 	slices.SortFunc(names, cmp.Compare)
 	return c.list(ctx, s, names)
-}
-
-func counted(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return plan.Amount(int64(n)) + " " + what + "s"
 }

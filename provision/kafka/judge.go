@@ -225,11 +225,11 @@ func (t *Topic) assessReplication(ctx context.Context, c *plan.Change, live *top
 	}
 	switch {
 	case copies > 0 && bytes > 0:
-		c.Find("CV-K04", replicationAttr, "%s to copy, %s over the network", counted(copies, "replica"), plan.Bytes(bytes))
+		c.Find("CV-K04", replicationAttr, "%s to copy, %s over the network", plan.Counted(copies, "replica"), plan.Bytes(bytes))
 	case copies > 0:
-		c.Find("CV-K04", replicationAttr, "%s to copy", counted(copies, "replica"))
+		c.Find("CV-K04", replicationAttr, "%s to copy", plan.Counted(copies, "replica"))
 	default:
-		c.Find("CV-K04", replicationAttr, "replicas of %s are given up: fewer brokers may fail before records are lost", counted(len(moves), "partition"))
+		c.Find("CV-K04", replicationAttr, "replicas of %s are given up: fewer brokers may fail before records are lost", plan.Counted(len(moves), "partition"))
 	}
 	return nil
 }
@@ -240,7 +240,7 @@ func (t *Topic) assessInsync(c *plan.Change, least string, replicas int64) {
 		if _, changed := c.Diff(minInsync); !changed {
 			attr = replicationAttr
 		}
-		c.Find("CV-K09", attr, "it asks for %s in sync, and a partition has %d: all of them must be, so writes stop when one of its brokers fails", counted(int(n), "replica"), replicas)
+		c.Find("CV-K09", attr, "it asks for %s in sync, and a partition has %d: all of them must be, so writes stop when one of its brokers fails", plan.Counted(int(n), "replica"), replicas)
 	}
 }
 

@@ -100,5 +100,5 @@ func (l *loss) doubt() string {
 	if l.Count == 0 {
 		return "; how many is not known"
 	}
-	return fmt.Sprintf(", and more in %s that cannot be read", counted(l.unknown, "partition"))
+	return fmt.Sprintf(", and more in %s that cannot be read", plan.Counted(l.unknown, "partition"))
 }

@@ -201,11 +201,11 @@ type More struct {
 }
 
 func (m More) since() Since {
-	found := m.Found.counted(m.Found.Count)
+	found := m.Found.Counted(m.Found.Count)
 	if !m.Found.Known {
 		found = "not known how many " + m.Found.Unit + "s"
 	}
-	return Since{m.Code, m.Found.counted(m.Agreed) + " agreed to", found}
+	return Since{m.Code, m.Found.Counted(m.Agreed) + " agreed to", found}
 }
 
 // Since says both numbers.

@@ -193,11 +193,11 @@ func (k Consents) Lacking(c Change) string {
 	case !loss.Known:
 		return code + " destroys data, and how much is not known: " + remedy
 	}
-	return fmt.Sprintf("%s destroys %s, and %s are agreed to: %s", code, loss.counted(loss.Count), Amount(limit), remedy)
+	return fmt.Sprintf("%s destroys %s, and %s are agreed to: %s", code, loss.Counted(loss.Count), Amount(limit), remedy)
 }
 
 // counted is a number of what the loss counts: "1,200 rows".
-func (l Loss) counted(n int64) string {
+func (l Loss) Counted(n int64) string {
 	if n == 1 {
 		return "1 " + l.Unit
 	}

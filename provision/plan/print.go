@@ -83,7 +83,7 @@ func (o *printer) reads(reads []Read) {
 		}
 		text := r.Text
 		if !r.LeftOut {
-			text += fmt.Sprintf(" (%s, %.2f s)", counted(r.Requests, "request"), r.Seconds)
+			text += fmt.Sprintf(" (%s, %.2f s)", Counted(r.Requests, "request"), r.Seconds)
 		}
 		o.wrap("", o.paint(dim, fmt.Sprintf("%s%-12s", head, r.System)), strings.Repeat(" ", 18), text)
 	}
@@ -268,7 +268,7 @@ func (o *printer) attrs(c Change) {
 		o.findings(c, d.Name)
 	}
 	if hidden := len(all) - len(diffs); hidden > 0 {
-		o.line("      %s", o.paint(dim, "and "+counted(hidden, "more attribute")))
+		o.line("      %s", o.paint(dim, "and "+Counted(hidden, "more attribute")))
 	}
 }
 
@@ -329,9 +329,9 @@ func (p Plan) Summary() string {
 	if p.Pending() == 0 {
 		switch {
 		case len(p.Errors) > 0:
-			return "No changes in what could be read; " + counted(len(p.Errors), "object") + " could not." + leftOut
+			return "No changes in what could be read; " + Counted(len(p.Errors), "object") + " could not." + leftOut
 		case adopt > 0:
-			return "No changes" + read + ". " + counted(adopt, "object") + " to adopt: apply starts managing what matches and changes nothing else." + leftOut
+			return "No changes" + read + ". " + Counted(adopt, "object") + " to adopt: apply starts managing what matches and changes nothing else." + leftOut
 		case leftOut != "":
 			return "No changes" + read + "." + leftOut
 		}
@@ -351,7 +351,7 @@ func (p Plan) Summary() string {
 		out += fmt.Sprintf(" %d to adopt.", adopt)
 	}
 	if len(p.Errors) > 0 {
-		out += " " + counted(len(p.Errors), "object") + " could not be read."
+		out += " " + Counted(len(p.Errors), "object") + " could not be read."
 	}
 	return out + leftOut
 }

@@ -135,9 +135,10 @@ func Bytes(n int64) string {
 	return fmt.Sprintf("%.1f %s", f, units[i])
 }
 
-func counted(n int, what string) string {
+// Counted writes how many there are of something: 1 panel, 1,440 panels.
+func Counted(n int, what string) string {
 	if n == 1 {
 		return "1 " + what
 	}
-	return fmt.Sprintf("%d %ss", n, what)
+	return Amount(int64(n)) + " " + what + "s"
 }
