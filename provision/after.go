@@ -6,7 +6,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/cryptoviz/cryptoviz/provision/ledger"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
@@ -91,6 +90,9 @@ func (run *applying) consequences(ctx context.Context, b *baseline, before plan.
 		if !managed {
 			continue
 		}
+		if _, theirs := b.others[address]; theirs && !made[address] {
+			continue
+		}
 		next := &plan.State{Attrs: row.Attrs, ID: row.ID}
 		if made[address] {
 			if is != nil {
@@ -107,7 +109,8 @@ func (run *applying) consequences(ctx context.Context, b *baseline, before plan.
 		case next == nil:
 			err = run.stack.Ledger.Forget(ctx, address)
 		case next.ID != row.ID || next.Fingerprint() != row.Fingerprint():
-			err = run.stack.Ledger.Put(ctx, address, ledger.Entry{State: *next, Server: entry.Server}, run.opt.By, run.opt.Version)
+			entry.State = *next
+			err = run.stack.Ledger.Put(ctx, address, entry, run.opt.By, run.opt.Version)
 		}
 		if err != nil {
 			return err

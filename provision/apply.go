@@ -146,7 +146,7 @@ func (run *applying) finish(ctx context.Context, b *baseline, before plan.Plan) 
 	if err := run.consequences(ctx, b, before); err != nil {
 		return cmp.Or(interrupted, err)
 	}
-	return cmp.Or(interrupted, run.stack.Ledger.FillIn(ctx, before.Servers))
+	return cmp.Or(interrupted, run.stack.Ledger.FillIn(ctx, before.Servers, run.stack.pipeline.Name))
 }
 
 // CheckServers refuses an agreement of other servers, and servers that are not those of the last apply, unless they moved on
@@ -371,7 +371,9 @@ func (run *applying) record(ctx context.Context, c plan.Change) error {
 	if c.Want == nil {
 		return lost(run.stack.Ledger.Forget(ctx, c.Address))
 	}
-	e := ledger.Entry{State: c.Recorded(), Server: run.servers.Place(c.Address)}
+	e := ledger.Entry{
+		State: c.Recorded(), Server: run.servers.Place(c.Address), Pipeline: run.stack.pipeline.Name,
+	}
 	return lost(run.stack.Ledger.Put(ctx, c.Address, e, run.opt.By, run.opt.Version))
 }
 

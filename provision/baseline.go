@@ -3,6 +3,7 @@ package provision
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 
 	"golang.org/x/sync/errgroup"
@@ -17,6 +18,7 @@ type baseline struct {
 	resources []plan.Resource       // THE list, in apply order
 	last      map[string]plan.State // what the last apply set on objects of these servers
 	elsewhere map[string]string     // objects that it set on other servers, and where
+	others    map[string]string     // objects that other pipelines manage, and which one does
 	servers   plan.Servers
 	notes     []string
 	refused   error // the database answers, and nothing in it can be planned; the other systems can
@@ -34,6 +36,8 @@ func (s *Stack) loadBaseline(ctx context.Context) (*baseline, error) {
 		return nil, err
 	}
 	b.split(entries)
+	b.shared = len(b.others) > 0
+	b.noteOthers()
 	b.resources = s.resources(b.objects, b.last)
 	if _, err := b.catalog.Capabilities(ctx); err != nil {
 		if lost(err).Error() != err.Error() || ctx.Err() != nil {
@@ -45,12 +49,15 @@ func (s *Stack) loadBaseline(ctx context.Context) (*baseline, error) {
 }
 
 // split takes rows of the ledger apart. Those of another Kafka cluster or Grafana are no rows of the objects that are here. Those of
-// objects in the database always are: a copy of it has its own, by other ids.
+// objects in the database always are: a copy of it has its own, by other ids. Those of other pipelines are theirs; the engine's tables
+// serve them all.
 func (b *baseline) split(entries map[string]ledger.Entry) {
-	b.last, b.elsewhere = map[string]plan.State{}, map[string]string{}
+	b.last, b.elsewhere, b.others = map[string]plan.State{}, map[string]string{}, map[string]string{}
 	for address, e := range entries {
 		here := b.servers.Place(address)
 		switch same := e.Server == "" || here == "" || e.Server == here; {
+		case e.Pipeline != "" && e.Pipeline != b.pipeline.Name && address != plan.EngineAddress:
+			b.others[address] = e.Pipeline
 		case same:
 			b.last[address] = e.State
 		case inDatabase(address):
@@ -59,6 +66,21 @@ func (b *baseline) split(entries map[string]ledger.Entry) {
 		default:
 			b.elsewhere[address] = e.Server
 		}
+	}
+}
+
+// noteOthers names the other pipelines of the database.
+func (b *baseline) noteOthers() {
+	count := map[string]int{}
+	for _, name := range b.others {
+		count[name]++
+	}
+	for _, name := range slices.Sorted(maps.Keys(count)) {
+		b.notes = append(b.notes, fmt.Sprintf("PostgreSQL: this database serves pipeline %q, too: its %s are left alone.",
+			name, plan.Counted(count[name], "object")))
+	}
+	if b.destroys && b.shared {
+		b.notes = append(b.notes, "The engine's tables stay: the other pipelines use them.")
 	}
 }
 
@@ -116,6 +138,13 @@ func (b *baseline) assess(ctx context.Context, r plan.Resource) (plan.Change, er
 	c, err := plan.Assess(ctx, r, last, managed)
 	if there := b.elsewhere[r.Address()]; there != "" && err == nil {
 		c.Note("last applied on %s", there)
+	}
+	if other := b.others[r.Address()]; other != "" && err == nil && c.Live != nil {
+		if c.Want == nil {
+			c.Note("pipeline %q manages it", other)
+		} else {
+			c.Find("CV-F02", "", "pipeline %q manages it; apply makes it an object of pipeline %q", other, b.pipeline.Name)
+		}
 	}
 	return c, err
 }

@@ -93,10 +93,10 @@ type losing struct {
 	end func(ctx context.Context)
 }
 
-func (l losing) FillIn(ctx context.Context, s plan.Servers) error {
+func (l losing) FillIn(ctx context.Context, s plan.Servers, pipeline string) error {
 	l.end(ctx)
 	<-ctx.Done()
-	return l.Ledger.FillIn(ctx, s)
+	return l.Ledger.FillIn(ctx, s, pipeline)
 }
 
 // What fails because the lock is lost says so, wherever it fails.

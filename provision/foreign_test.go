@@ -172,3 +172,101 @@ func TestRestoredIsNotForeign(t *testing.T) {
 		}
 	}
 }
+
+const oneRecord = `
+source {
+  attribution = "none"
+}
+poll {
+  url = "http://feed/"
+}
+decode "json" {
+  records = body
+}
+row {
+  time = r.time
+  v    = r.v
+}
+`
+
+const feed = `
+table "raw" {
+  column "time" {
+    type = "timestamptz"
+  }
+  column "v" {
+    type = "bigint"
+  }
+  primary_key = ["time"]
+}
+source "NAME" {
+  definition = "feed.hcl"
+  interval   = "1m"
+  topic      = topic.NAME
+  table      = table.raw
+}
+topic "NAME" {}
+`
+
+// Two pipelines share a database: each leaves what the other one manages alone, and the last to go takes the engine's tables.
+func TestTwoPipelines(t *testing.T) {
+	t.Parallel()
+	a := small(t, client(t, testkit.Kafka(t).Addr()), "")
+	b := &world{t: t, db: a.db, kafka: a.kafka}
+	says := func(w *world, name, hcl string) {
+		files := map[string]string{"feed.hcl": oneRecord}
+		w.saysWith(fmt.Sprintf("cryptoviz {\n  name = %q\n}\n", name)+hcl, files)
+	}
+	sources := func(want string) {
+		t.Helper()
+		var got string
+		const sql = "SELECT coalesce(string_agg(concat_ws(' ', name, pipeline, enabled::text), ', ' ORDER BY name), '') FROM cryptoviz.source"
+		if err := a.db.QueryRow(t.Context(), sql).Scan(&got); err != nil || got != want {
+			t.Errorf("%q %v, want %q", got, err, want)
+		}
+	}
+	one := strings.ReplaceAll(feed, "NAME", "one")
+	says(a, "a", one)
+	a.done("the first")
+	says(b, "b", idTable)
+	b.done("the second")
+	a.empty("after the second")
+	sources("one a true")
+	if p := b.plan(); len(p.Orphans) > 0 || !strings.Contains(strings.Join(p.Notes, "\n"), `pipeline "a"`) {
+		t.Errorf("orphans %q, notes %q", p.Orphans, p.Notes)
+	}
+
+	says(b, "b", one) // the same objects
+	found := changes(b.plan())
+	for _, address := range []string{"topic.one", "table.raw", plan.EngineAddress} {
+		if c := found[address]; !slices.ContainsFunc(c.Findings, func(f plan.Finding) bool { return f.Code == "CV-F02" }) {
+			t.Errorf("%s does not say that pipeline a manages it: %+v", address, c.Findings)
+		}
+	}
+	says(b, "b", idTable+"removed {\n  object = topic.one\n}\n")
+	if c := changes(b.plan())["topic.one"]; c.Class() != plan.Destroys || c.Findings[0].Code != "CV-F01" {
+		t.Errorf("deletes the topic of pipeline a with %+v", c.Findings)
+	}
+
+	says(b, "b", idTable)
+	going, last := b.destroying()
+	if last.Count(plan.Delete) != 1 {
+		t.Errorf("destroy of b deletes %d objects, want table x alone", last.Count(plan.Delete))
+	}
+	if _, err := going.Apply(t.Context(), last, provision.Options{Allow: everything(last)}); err != nil {
+		t.Fatal(err)
+	}
+	a.empty("after the destroy of the second")
+	says(b, "c", one) // a has another name now
+	b.done("renamed")
+	b.empty("renamed")
+	sources("one c true")
+	going, last = b.destroying()
+	if _, err := going.Apply(t.Context(), last, provision.Options{Allow: everything(last)}); err != nil {
+		t.Fatal(err)
+	}
+	var schema bool
+	if err := a.db.QueryRow(t.Context(), "SELECT to_regnamespace('cryptoviz') IS NOT NULL").Scan(&schema); err != nil || schema {
+		t.Errorf("the engine's tables are there after the last pipeline went: %v", err)
+	}
+}

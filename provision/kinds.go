@@ -29,7 +29,7 @@ var kinds = []kind{
 	{
 		name: "engine",
 		declared: func(o *objects) []plan.Resource {
-			return []plan.Resource{&timescale.Engine{Pipeline: o.pipeline, Catalog: o.catalog}}
+			return []plan.Resource{&timescale.Engine{Pipeline: o.pipeline, Catalog: o.catalog, Leaving: o.destroys && o.shared}}
 		},
 	},
 	{

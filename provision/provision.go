@@ -27,8 +27,8 @@ type Ledger interface {
 	Forget(ctx context.Context, address string) error
 	// Identity tells the database, and where it was copied from since the last apply.
 	Identity(ctx context.Context) (d plan.Database, copied string, err error)
-	// FillIn writes the servers into rows that name none.
-	FillIn(ctx context.Context, s plan.Servers) error
+	// FillIn writes the servers and the pipeline into rows that name none.
+	FillIn(ctx context.Context, s plan.Servers, pipeline string) error
 }
 
 // Plan reads every object and compares. It changes nothing. What cannot be read is in Plan.Errors, and hides nothing else.
@@ -69,7 +69,7 @@ func (s *Stack) plan(ctx context.Context) (*baseline, plan.Plan, error) {
 			return b, out, err
 		}
 		for _, name := range names {
-			if _, managed := b.last[name]; !managed && !declared[name] {
+			if _, managed := b.last[name]; !managed && !declared[name] && b.others[name] == "" {
 				out.Unmanaged = append(out.Unmanaged, name)
 			}
 		}

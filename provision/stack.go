@@ -119,6 +119,8 @@ type objects struct {
 	queries  *shadow.Queries
 	org      *grafana.Org // nil: no grafana block, or leftOut
 	leftOut  *leftOut
+	destroys bool // what is declared is to be deleted
+	shared   bool // other pipelines use the database, too
 }
 
 func (s *Stack) objects() *objects {
@@ -127,6 +129,7 @@ func (s *Stack) objects() *objects {
 		p.Removed, p.Rollups = nil, nil
 	}
 	o := &objects{pipeline: p, now: s.clients.Now, cluster: kafka.NewCluster(s.clients.Kafka), catalog: catalog.NewCatalog(s.clients.DB)}
+	o.destroys = s.destroy
 	o.catalog.RolePool, o.catalog.Pipeline = s.clients.Roles, p
 	o.queries = timescale.NewQueries(p, o.catalog)
 	o.queries.Destroying = s.destroy
@@ -241,6 +244,10 @@ func (s *Stack) destroying(o *objects, last map[string]plan.State) (out []plan.R
 		}
 		if address == plan.EngineAddress && o.leftOut != nil && slices.ContainsFunc(slices.Collect(maps.Keys(last)), inGrafana) {
 			o.leftOut.more = ". The engine's tables stay: they know what apply made there"
+			out = append(out, r)
+			continue
+		}
+		if address == plan.EngineAddress && o.shared {
 			out = append(out, r)
 			continue
 		}

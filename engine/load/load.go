@@ -214,7 +214,7 @@ func (l *loader) pipeline(body *hclsyntax.Body) {
 		l.once(blocks[kind], "A pipeline")
 	}
 	l.ctx.Variables["var"] = l.variables(blocks["variable"])
-	l.keep(own)
+	l.own(own)
 	l.kafka(blocks["kafka"])
 	l.database(blocks["database"])
 	// References look back: topics and tables come before the sources, those before the rollups.
@@ -252,7 +252,7 @@ var (
 // header reads the cryptoviz block, but for what may use variables; false means that this cryptoviz is too old.
 func (l *loader) header(blocks hcl.Blocks) (b *block, ok bool) {
 	for _, raw := range blocks {
-		b = l.open(raw, &hcl.BodySchema{Attributes: attrs(nil, "required_version", "keep_slots", "keep_dead_letters", "max_dead_letters", "keep_gaps")}, l.ctx)
+		b = l.open(raw, &hcl.BodySchema{Attributes: attrs(nil, "name", "required_version", "keep_slots", "keep_dead_letters", "max_dead_letters", "keep_gaps")}, l.ctx)
 		l.p.RequiredVersion = b.text("required_version", "")
 		if l.p.RequiredVersion == "" {
 			continue
@@ -274,12 +274,16 @@ func (l *loader) header(blocks hcl.Blocks) (b *block, ok bool) {
 	return b, true
 }
 
-// keep reads how much the engine's own tables keep.
-func (l *loader) keep(b *block) {
+// own reads the pipeline's name, and how much the engine's own tables keep.
+func (l *loader) own(b *block) {
 	const day = 24 * time.Hour
 	l.p.Keep = spec.Keep{Slots: 90 * day, DeadLetters: 30 * day, DeadLettersSize: 1 << 30, Gaps: 365 * day}
+	l.p.Name = spec.DefaultName
 	if b == nil {
 		return
+	}
+	if l.p.Name = b.text("name", l.p.Name); !nameForm.MatchString(l.p.Name) {
+		l.fail(b.rangeOf("name"), "Not a name", "A pipeline's name has up to 48 lower-case letters, digits and underscores, and begins with a letter.")
 	}
 	l.p.Keep = spec.Keep{
 		Slots: b.duration("keep_slots", l.p.Keep.Slots, 2*day, forever), DeadLetters: b.duration("keep_dead_letters", l.p.Keep.DeadLetters, day, forever),

@@ -25,6 +25,8 @@ CREATE TABLE IF NOT EXISTS cryptoviz.source (
   attribution text NOT NULL DEFAULT '',
   updated_at  timestamptz NOT NULL DEFAULT now()
 );
+-- Since version 5: the pipeline that declares the source. '' is not known: rows of earlier versions.
+ALTER TABLE cryptoviz.source ADD COLUMN IF NOT EXISTS pipeline text NOT NULL DEFAULT '';
 
 -- How far each worker has come. It moves in the transaction that stores the rows; Kafka's own offsets are never read.
 CREATE TABLE IF NOT EXISTS cryptoviz.position (
@@ -182,6 +184,8 @@ CREATE TABLE IF NOT EXISTS cryptoviz.managed (
 -- Since version 4: which server the object is on: Kafka's cluster id, PostgreSQL's system identifier and database, Grafana's URL
 -- and org. '' is not known: rows of earlier versions, which the next apply fills in.
 ALTER TABLE cryptoviz.managed ADD COLUMN IF NOT EXISTS server text NOT NULL DEFAULT '';
+-- Since version 5: the pipeline that manages the object; '' as above.
+ALTER TABLE cryptoviz.managed ADD COLUMN IF NOT EXISTS pipeline text NOT NULL DEFAULT '';
 
 -- How long a rollup keeps raw rows at least: keep_raw of the last apply, one row a table. Since version 5.
 CREATE TABLE IF NOT EXISTS cryptoviz.rollup_state (

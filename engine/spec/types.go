@@ -20,6 +20,7 @@ type Pipeline struct {
 	redacted
 	File            string // path of pipeline.hcl as the user gave it
 	FS              fs.FS  // rooted at the folder of pipeline.hcl; file() and definitions come from here
+	Name            string // distinguishes the pipelines that share a database
 	RequiredVersion string
 	Keep            Keep
 	Kafka           Kafka
@@ -38,6 +39,9 @@ type Pipeline struct {
 	Alerts          []*Alert
 	Removed         []*Removed
 }
+
+// DefaultName is the name of a pipeline that has none of its own.
+const DefaultName = "main"
 
 // Keep is how much the engine's own tables keep.
 type Keep struct {

@@ -21,8 +21,9 @@ type Ledger struct{ DB *pgxpool.Pool }
 
 // Entry is what the last apply set on an object, and on which server.
 type Entry struct {
-	State  plan.State
-	Server string // as plan.Servers.Place names it; "": set by an earlier version, or not known
+	State    plan.State
+	Server   string // as plan.Servers.Place names it; "": set by an earlier version, or not known
+	Pipeline string // that manages it; "": as above
 }
 
 // All returns every object's state, whatever server it is on.
@@ -38,12 +39,13 @@ func (l *Ledger) All(ctx context.Context) (map[string]plan.State, error) {
 // Entries returns every row. Without the table, before the first apply, there is none.
 func (l *Ledger) Entries(ctx context.Context) (map[string]Entry, error) {
 	out := map[string]Entry{}
-	// The column server is there from version 4 on.
-	rows, err := l.DB.Query(ctx, "SELECT address, state::text, coalesce(to_jsonb(m) ->> 'server', '') FROM cryptoviz.managed m")
+	// The columns server and pipeline are there from versions 4 and 5 on.
+	rows, err := l.DB.Query(ctx, "SELECT address, state::text, coalesce(to_jsonb(m) ->> 'server', ''), "+
+		"coalesce(to_jsonb(m) ->> 'pipeline', '') FROM cryptoviz.managed m")
 	if err == nil {
 		var address, text string
 		var e Entry
-		_, err = pgx.ForEachRow(rows, []any{&address, &text, &e.Server}, func() error {
+		_, err = pgx.ForEachRow(rows, []any{&address, &text, &e.Server, &e.Pipeline}, func() error {
 			e.State = plan.State{}
 			if err := json.Unmarshal([]byte(text), &e.State); err != nil {
 				return fmt.Errorf("state of %s: %w", address, err)
@@ -74,10 +76,10 @@ func (l *Ledger) Put(ctx context.Context, address string, e Entry, by, version s
 		return err
 	}
 	err = pgx.BeginFunc(ctx, l.DB, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, `INSERT INTO cryptoviz.managed (address, state, applied_at, applied_by, version, server)
-			VALUES ($1, $2::text::jsonb, now(), $3, $4, $5) ON CONFLICT (address) DO UPDATE SET state = excluded.state,
-			applied_at = excluded.applied_at, applied_by = excluded.applied_by, version = excluded.version, server = excluded.server`,
-			address, string(text), by, version, e.Server); err != nil {
+		if _, err := tx.Exec(ctx, `INSERT INTO cryptoviz.managed (address, state, applied_at, applied_by, version, server, pipeline)
+			VALUES ($1, $2::text::jsonb, now(), $3, $4, $5, $6) ON CONFLICT (address) DO UPDATE SET state = excluded.state,
+			applied_at = excluded.applied_at, applied_by = excluded.applied_by, version = excluded.version, server = excluded.server,
+			pipeline = excluded.pipeline`, address, string(text), by, version, e.Server, e.Pipeline); err != nil {
 			return err
 		}
 		if err := putKeepRaw(ctx, tx, address, e.State); err != nil {
@@ -179,8 +181,8 @@ func (l *Ledger) Identity(ctx context.Context) (d plan.Database, copied string, 
 	return d, copied, nil
 }
 
-// FillIn writes the servers into rows that name none. All rows of objects in the database are of this one: a copy has its own.
-func (l *Ledger) FillIn(ctx context.Context, s plan.Servers) error {
+// FillIn writes the servers and the pipeline into rows that name none. All rows of objects in the database are of this one: a copy has its own.
+func (l *Ledger) FillIn(ctx context.Context, s plan.Servers, pipeline string) error {
 	err := pgx.BeginFunc(ctx, l.DB, func(tx pgx.Tx) error {
 		for _, kind := range []string{"topic", "table", "dashboard"} { // one of each system
 			place, system := s.Place(kind+"."), plan.SystemOf(kind)
@@ -192,12 +194,15 @@ func (l *Ledger) FillIn(ctx context.Context, s plan.Servers) error {
 				return err
 			}
 		}
+		if _, err := tx.Exec(ctx, "UPDATE cryptoviz.managed SET pipeline = $1 WHERE pipeline = ''", pipeline); err != nil {
+			return err
+		}
 		_, err := tx.Exec(ctx, "INSERT INTO cryptoviz.meta VALUES ('database', $1) ON CONFLICT (key) DO UPDATE SET value = excluded.value "+
 			"WHERE cryptoviz.meta.value <> excluded.value", s.Place(plan.EngineAddress))
 		return err
 	})
 	if err != nil && !pg.Is(err, pg.MissingObject) {
-		return fmt.Errorf("write the servers into the ledger cryptoviz.managed: %w", err)
+		return fmt.Errorf("write the servers and the pipeline into the ledger cryptoviz.managed: %w", err)
 	}
 	return nil
 }

@@ -27,6 +27,7 @@ const createExtension = "CREATE EXTENSION IF NOT EXISTS timescaledb"
 type Engine struct {
 	Pipeline *spec.Pipeline
 	Catalog  *catalog.Catalog
+	Leaving  bool // the pipeline goes, and others need the schema
 
 	caps    catalog.Capabilities
 	version int                  // of the live schema; 0: there is none
@@ -35,7 +36,7 @@ type Engine struct {
 
 // Observe reads the engine's tables.
 func (e *Engine) Observe(ctx context.Context) (plan.Observation, error) {
-	return plan.Observed(ctx, &Engine{Pipeline: e.Pipeline, Catalog: e.Catalog})
+	return plan.Observed(ctx, &Engine{Pipeline: e.Pipeline, Catalog: e.Catalog, Leaving: e.Leaving})
 }
 
 // Address is engine.schema.
@@ -54,6 +55,7 @@ type sourceRow struct {
 	every                    time.Duration
 	topic, table             string
 	description, attribution string
+	pipeline                 string
 }
 
 func (r sourceRow) attrs(name string) []plan.Attr {
@@ -62,6 +64,9 @@ func (r sourceRow) attrs(name string) []plan.Attr {
 		state = "disabled"
 	}
 	out := []plan.Attr{{Name: "source." + name, Value: fmt.Sprintf("%s, every %s, %s -> %s", state, units.FormatDuration(r.every), r.topic, r.table)}}
+	if r.pipeline != "" && r.pipeline != spec.DefaultName {
+		out = append(out, plan.Attr{Name: "source." + name + " pipeline", Value: r.pipeline})
+	}
 	if r.description != "" {
 		out = append(out, plan.Attr{Name: "source." + name + " description", Value: r.description})
 	}
@@ -71,18 +76,25 @@ func (r sourceRow) attrs(name string) []plan.Attr {
 	return out
 }
 
-// declared lists the rows of cryptoviz.source. A source that left pipeline.hcl stays, disabled: its rows may live on.
+// declared lists the rows of cryptoviz.source. A source that left pipeline.hcl stays, disabled: its rows may live on. Those of other
+// pipelines stay as they are.
 func (e *Engine) declared() map[string]sourceRow {
 	out := map[string]sourceRow{}
 	for name, r := range e.sources {
-		r.enabled = false
+		r.enabled = r.enabled && !e.owns(r)
 		out[name] = r
 	}
+	if e.Leaving {
+		return out
+	}
 	for _, s := range e.Pipeline.Sources {
-		out[s.Name] = sourceRow{s.Enabled, s.Interval, s.Topic.Name, s.Table.Name, s.Definition.Description, s.Definition.Attribution}
+		out[s.Name] = sourceRow{s.Enabled, s.Interval, s.Topic.Name, s.Table.Name, s.Definition.Description, s.Definition.Attribution, e.Pipeline.Name}
 	}
 	return out
 }
+
+// owns tells whether a source is one of this pipeline.
+func (e *Engine) owns(r sourceRow) bool { return r.pipeline == "" || r.pipeline == e.Pipeline.Name }
 
 // Want is the schema of this version, with the sources of pipeline.hcl.
 func (e *Engine) Want() *plan.State {
@@ -123,14 +135,15 @@ func (e *Engine) Read(ctx context.Context) (*plan.State, error) {
 	if e.version, err = strconv.Atoi(version); err != nil {
 		return nil, fmt.Errorf("read the engine's tables: schema_version in cryptoviz.meta is %q, which is no number", version)
 	}
-	rows, err := e.Catalog.Query(ctx, "SELECT name, enabled, every, topic, table_name, description, attribution FROM cryptoviz.source")
+	rows, err := e.Catalog.Query(ctx, "SELECT name, enabled, every, topic, table_name, description, attribution, "+
+		"coalesce(to_jsonb(s) ->> 'pipeline', '') FROM cryptoviz.source s") // the column is there from version 5 on
 	if err != nil {
 		return nil, fmt.Errorf("read cryptoviz.source: %w", err)
 	}
 	e.sources = map[string]sourceRow{}
 	var name string
 	var r sourceRow
-	if _, err := pgx.ForEachRow(rows, []any{&name, &r.enabled, &r.every, &r.topic, &r.table, &r.description, &r.attribution}, func() error {
+	if _, err := pgx.ForEachRow(rows, []any{&name, &r.enabled, &r.every, &r.topic, &r.table, &r.description, &r.attribution, &r.pipeline}, func() error {
 		e.sources[name] = r
 		return nil
 	}); err != nil {
@@ -159,6 +172,11 @@ func (e *Engine) Assess(ctx context.Context, c *plan.Change) error {
 	}
 	if e.version > schema.Version {
 		c.Find("CV-T34", "schema_version", "schema_version is %d, and this program knows %d", e.version, schema.Version)
+	}
+	for _, s := range e.Pipeline.Sources {
+		if was, known := e.sources[s.Name]; known && !e.owns(was) && !e.Leaving {
+			c.Find("CV-F02", "source."+s.Name, "source %q is one of pipeline %q; apply makes it one of pipeline %q", s.Name, was.pipeline, e.Pipeline.Name)
+		}
 	}
 	if c.Action == plan.None || c.Impossible() {
 		return nil
@@ -275,11 +293,11 @@ func (e *Engine) judgeDelete(ctx context.Context, c *plan.Change) error {
 func sourceSQL(name string, r sourceRow) string {
 	values := []string{
 		pg.Literal(name), strconv.FormatBool(r.enabled), pg.Interval(r.every), strconv.FormatInt(max(1, int64(time.Hour/r.every)), 10), pg.Literal(r.topic), pg.Literal(r.table),
-		pg.Literal(r.description), pg.Literal(r.attribution),
+		pg.Literal(r.description), pg.Literal(r.attribution), pg.Literal(r.pipeline),
 	}
-	return "INSERT INTO cryptoviz.source (name, enabled, every, per_hour, topic, table_name, description, attribution) VALUES (" + strings.Join(values, ", ") + `)
+	return "INSERT INTO cryptoviz.source (name, enabled, every, per_hour, topic, table_name, description, attribution, pipeline) VALUES (" + strings.Join(values, ", ") + `)
 ON CONFLICT (name) DO UPDATE SET enabled = excluded.enabled, every = excluded.every, per_hour = excluded.per_hour, topic = excluded.topic,
-  table_name = excluded.table_name, description = excluded.description, attribution = excluded.attribution, updated_at = now()`
+  table_name = excluded.table_name, description = excluded.description, attribution = excluded.attribution, pipeline = excluded.pipeline, updated_at = now()`
 }
 
 // Make creates the schema, or brings it up to this version, and writes the sources. All of it is safe to repeat.
