@@ -282,23 +282,6 @@ func fileText(raw map[string]any, uid string) ([]byte, error) {
 	return buf.Bytes(), err
 }
 
-// Pull is the file of a declared dashboard as it is in Grafana now: what people changed there is taken into the file
-// by writing it.
-func Pull(ctx context.Context, o *Org, d *spec.Dashboard) ([]byte, error) {
-	s, err := o.load(ctx)
-	if err != nil {
-		return nil, err
-	}
-	live, err := o.board(ctx, s, d.UID)
-	switch {
-	case err != nil:
-		return nil, err
-	case live == nil:
-		return nil, fmt.Errorf("there is no dashboard %s in Grafana", d.UID)
-	}
-	return fileText(live.model.Raw, d.UID)
-}
-
 func (o *Org) ruleBlock(ctx context.Context, s *snapshot, uid string, state *plan.State) (Imported, error) {
 	name, err := ownName("alert", uid)
 	if err != nil {

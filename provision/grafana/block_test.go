@@ -123,21 +123,3 @@ func TestBlocksThatCannotBe(t *testing.T) {
 		t.Errorf("alert.stale: %v", err)
 	}
 }
-
-func TestPullTakesEditsIntoTheFile(t *testing.T) {
-	t.Parallel()
-	srv := grafanatest.New(t, grafanatest.V12)
-	w := newWorld(t, srv).full()
-	w.apply()
-	srv.SaveInBrowser(t, "cv-market", "alice", func(m map[string]any) { panelOf(t, m, "7")["title"] = "Hers" })
-	w.org.Reset()
-	src, err := grafana.Pull(context.Background(), w.org, w.p.Dashboards[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.p.Dashboards[0].JSON = src
-	w.settled()
-	if !strings.Contains(string(src), `"title": "Hers"`) || strings.Contains(string(src), `"version"`) {
-		t.Errorf("the file: %.300s", src)
-	}
-}

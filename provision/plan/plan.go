@@ -6,7 +6,6 @@
 package plan
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -435,9 +434,4 @@ func (p Plan) Target(addresses []string) (Plan, error) {
 	p.Changes = slices.DeleteFunc(slices.Clone(p.Changes), func(c Change) bool { return !keep[c.Address] })
 	p.Unmanaged, p.Orphans, p.Targets = nil, nil, addresses
 	return p, nil
-}
-
-// SortExtra orders what servers return in no order.
-func SortExtra(attrs []Attr) {
-	slices.SortFunc(attrs, func(a, b Attr) int { return cmp.Compare(a.Name, b.Name) })
 }
