@@ -143,7 +143,7 @@ func (b *baseline) assess(ctx context.Context, r plan.Resource) (plan.Change, er
 		if c.Want == nil {
 			c.Note("pipeline %q manages it", other)
 		} else {
-			c.Find("CV-F02", "", "pipeline %q manages it; apply makes it an object of pipeline %q", other, b.pipeline.Name)
+			c.Find(plan.CodeOtherPipeline, "", "pipeline %q manages it; apply makes it an object of pipeline %q", other, b.pipeline.Name)
 		}
 	}
 	return c, err

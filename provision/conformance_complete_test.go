@@ -44,7 +44,7 @@ func TestConformanceIsComplete(t *testing.T) {
 		kinds[kind] = true
 		for _, a := range s.attributes {
 			for code := range strings.FieldsSeq(a.codes + " " + a.driftCodes + " " + s.removed) {
-				if _, is := plan.Explain(code); !is {
+				if _, is := plan.FindCode(provision.Codes(), code); !is {
 					t.Errorf("%s, %s: there is no code %s", s.kind, a.fields, code)
 				}
 			}

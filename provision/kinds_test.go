@@ -1,7 +1,11 @@
 package provision
 
 import (
+	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
@@ -25,5 +29,33 @@ func TestKindsAgree(t *testing.T) {
 	}
 	if all := slices.Concat(plan.KindsOf(plan.Kafka), plan.KindsOf(plan.Postgres), plan.KindsOf(plan.Grafana)); len(all) != len(kinds)+1 { // and rollup
 		t.Errorf("package plan has %v", all)
+	}
+}
+
+// A code that a file declares is listed once, in order, and says what to do.
+func TestCodes(t *testing.T) {
+	t.Parallel()
+	all, declared := Codes(), 0
+	err := filepath.WalkDir(".", func(path string, _ fs.DirEntry, err error) error {
+		if filepath.Base(path) != "codes.go" || err != nil {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		declared += strings.Count(string(text), "\t\tID: \"CV-")
+		return err
+	})
+	if err != nil || declared != len(all) {
+		t.Errorf("%d codes are declared, and %d listed: %v", declared, len(all), err)
+	}
+	for i, c := range all {
+		if c.Class == "" || c.Title == "" || c.Text == "" {
+			t.Errorf("%s is not complete", c.ID)
+		}
+		if (c.Class == plan.Destroys || c.Class == plan.Impossible) && len(c.Choices) == 0 {
+			t.Errorf("%s leaves the user without a choice", c.ID)
+		}
+		if i > 0 && all[i-1].ID[:4] == c.ID[:4] && all[i-1].ID >= c.ID {
+			t.Errorf("%s comes after %s", c.ID, all[i-1].ID)
+		}
 	}
 }

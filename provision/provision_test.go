@@ -78,7 +78,7 @@ func (w *world) plan() plan.Plan {
 
 // consent is what --allow gives.
 func consent(text string) plan.Consent {
-	k, err := plan.ParseConsent(text)
+	k, err := plan.ParseConsent(text, provision.Codes())
 	if err != nil {
 		panic(err)
 	}

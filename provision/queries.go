@@ -74,7 +74,7 @@ func (b *baseline) checks(p *plan.Plan) (out []*shadow.Check) {
 func (b *baseline) rejected(p *plan.Plan, check *shadow.Check) {
 	for i := range p.Changes {
 		if p.Changes[i].Address == check.Address {
-			p.Changes[i].Find("CV-Q01", "", "%s: %s", check.What, check.Rejected)
+			p.Changes[i].Find(codePanelRejected, "", "%s: %s", check.What, check.Rejected)
 			return
 		}
 	}
@@ -84,6 +84,6 @@ func (b *baseline) rejected(p *plan.Plan, check *shadow.Check) {
 			c.Where = spec.Place(r.Range)
 		}
 	}
-	c.Find("CV-Q02", "", "%s: %s", check.What, check.Rejected)
+	c.Find(codeRollupRejected, "", "%s: %s", check.What, check.Rejected)
 	p.Changes = append(p.Changes, c)
 }

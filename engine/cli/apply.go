@@ -139,7 +139,7 @@ func (e *env) samePipeline(file, made string) error {
 func parseAllow(list []string) (plan.Consents, error) {
 	var out plan.Consents
 	for _, text := range list {
-		k, err := plan.ParseConsent(text)
+		k, err := plan.ParseConsent(text, provision.Codes())
 		if err != nil {
 			return nil, fmt.Errorf("--allow %s: %w", units.Clip(text), err)
 		}

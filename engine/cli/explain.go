@@ -10,6 +10,7 @@ import (
 
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 	"github.com/cryptoviz/cryptoviz/engine/units"
+	"github.com/cryptoviz/cryptoviz/provision"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
@@ -36,12 +37,12 @@ Codes are stable: scripts may name them. The class says what a change means for 
 			if len(args) == 0 {
 				if asJSON {
 					out := []explained{}
-					for _, c := range plan.Codes() {
+					for _, c := range provision.Codes() {
 						out = append(out, explained(c))
 					}
 					return writeJSON(e.Stdout, out)
 				}
-				for _, c := range plan.Codes() {
+				for _, c := range provision.Codes() {
 					e.print("%s  %-10s  %s\n", c.ID, c.Class, c.Title)
 				}
 				e.print("\n%s\n", fold("Blocks of pipeline.hcl: "+strings.Join(spec.PipelineReference().Kinds(), ", "), 80))
@@ -60,7 +61,7 @@ Codes are stable: scripts may name them. The class says what a change means for 
 				}
 				return nil
 			}
-			c, known := plan.Explain(args[0])
+			c, known := plan.FindCode(provision.Codes(), args[0])
 			if !known {
 				return fmt.Errorf("there is no code or block %s: cryptoviz explain lists them", units.Clip(args[0]))
 			}

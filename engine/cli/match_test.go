@@ -13,6 +13,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/txtar"
 
+	"github.com/cryptoviz/cryptoviz/provision"
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
@@ -31,10 +32,10 @@ func TestExplainAllCodes(t *testing.T) {
 		t.Fatal(code, stderr)
 	}
 	wide(t, "the list", list)
-	if n := strings.Count(list, "\nCV-") + 1; n != len(plan.Codes()) {
-		t.Errorf("%d lines for %d codes", n, len(plan.Codes()))
+	if n := strings.Count(list, "\nCV-") + 1; n != len(provision.Codes()) {
+		t.Errorf("%d lines for %d codes", n, len(provision.Codes()))
 	}
-	for _, c := range plan.Codes() {
+	for _, c := range provision.Codes() {
 		if n := strings.Count(list, c.ID+"  "); n != 1 {
 			t.Errorf("%s is listed %d times", c.ID, n)
 		}

@@ -48,7 +48,7 @@ func TestHintsWork(t *testing.T) {
 	u := &up{env: &env{file: "pipeline.hcl", state: "s"}}
 	var c plan.Change
 	c.Address = "table.prices"
-	c.Find("CV-T06", "", "destroys")
+	c.Find(plan.Code{ID: "CV-T06", Class: plan.Destroys}, "", "destroys")
 	if got, want := u.settle(c), "cryptoviz apply --allow CV-T06@table.prices=1 --state s"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}

@@ -99,7 +99,7 @@ func (a *Alert) assess(ctx context.Context, c *plan.Change, live *rule) error {
 			c.Note("the folder has an alert rule %q already, with the uid %s", a.Spec.Title, jsonvalue.Text(r["uid"]))
 			continue
 		}
-		c.Find("CV-G08", "title", "the folder has an alert rule %q already, with the uid %s: give one of them another title",
+		c.Find(codeTitleTaken, "title", "the folder has an alert rule %q already, with the uid %s: give one of them another title",
 			a.Spec.Title, jsonvalue.Text(r["uid"]))
 	}
 	if live == nil {
@@ -108,7 +108,7 @@ func (a *Alert) assess(ctx context.Context, c *plan.Change, live *rule) error {
 		return nil
 	}
 	if p := jsonvalue.Text(live.body["provenance"]); p != "" && p != "api" {
-		c.Find("CV-G01", "", "%s is provisioned by another way (%s) than this API", c.Address, p)
+		c.Find(codeProvisioned, "", "%s is provisioned by another way (%s) than this API", c.Address, p)
 	}
 	if bodyChanges(*c) {
 		c.Steps = append(c.Steps, fmt.Sprintf("PUT /%s/%s %s", strings.Join(ruleRoute, "/"), a.uid(), jsonvalue.Encode(overlay(live.body, a.rule(), *c))))

@@ -48,13 +48,13 @@ func (d *Dashboard) assess(ctx context.Context, c *plan.Change) error {
 	}
 	c.Action = plan.Update
 	if live.meta.provisioned() {
-		c.Find("CV-G01", "", "%s is provisioned from %s on Grafana's server: it cannot be saved", c.Address, cmp.Or(live.meta.External, "a file"))
+		c.Find(codeProvisioned, "", "%s is provisioned from %s on Grafana's server: it cannot be saved", c.Address, cmp.Or(live.meta.External, "a file"))
 		return nil
 	}
 	if v2, err := d.Org.client.v2(ctx, s, d.Spec.UID, live); err != nil {
 		return err
 	} else if v2 {
-		c.Find("CV-G14", "", "%s was saved in the layout of schema version 2, by %s, %s",
+		c.Find(codeSchemaV2, "", "%s was saved in the layout of schema version 2, by %s, %s",
 			c.Address, live.meta.UpdatedBy, moment(live.meta.Updated))
 		return nil
 	}
@@ -68,7 +68,7 @@ func (d *Dashboard) assess(ctx context.Context, c *plan.Change) error {
 // renamedUID finds a dashboard or data source that lives under another uid now.
 func renamedUID(c *plan.Change, what, uid string) {
 	if was, known := c.Last.Get("uid"); known && was.Value != uid {
-		c.Find("CV-G11", "uid", "the uid changed from %s: the %s of that uid stays, unmanaged, and what links to it stays with it", was.Value, what)
+		c.Find(codeNewUID, "uid", "the uid changed from %s: the %s of that uid stays, unmanaged, and what links to it stays with it", was.Value, what)
 	}
 }
 
@@ -258,7 +258,7 @@ func (j *judgement) conflict(ctx context.Context) error {
 		}
 		j.wording(who, nil)
 	case len(both) == 0 && len(ours) > 0:
-		c.Find("CV-G03", "", "%s: %s: these edits are kept, and the file's changes are made in the other places",
+		c.Find(codeEditsMerged, "", "%s: %s: these edits are kept, and the file's changes are made in the other places",
 			who, some(j.edited(theirs), 8))
 		for _, d := range theirs {
 			c.Note("kept %s as it is in Grafana: %s", d.Name, some(j.edits(d), 6))
@@ -267,7 +267,7 @@ func (j *judgement) conflict(ctx context.Context) error {
 		j.wording(who, nil)
 	default:
 		lost := append(both, theirs...)
-		f := c.Find("CV-G02", "", "%s: these edits of %s would be lost", who, some(j.edited(lost), 12))
+		f := c.Find(codeEditsLost, "", "%s: these edits of %s would be lost", who, some(j.edited(lost), 12))
 		f.Loss = &plan.Loss{Unit: plan.Objects, Count: 1, Known: true, When: "at once"}
 		j.wording(who, names(lost))
 	}

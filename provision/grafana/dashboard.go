@@ -172,7 +172,7 @@ const (
 
 func (d *Dashboard) message(ctx context.Context, live *board, body map[string]any, c plan.Change) (string, error) {
 	out := mark + fingerprint(dashboard.Parse(jsonvalue.Canonical(body).(map[string]any)))
-	if !slices.ContainsFunc(c.Findings, func(f plan.Finding) bool { return f.Code == "CV-G03" }) {
+	if !slices.ContainsFunc(c.Findings, func(f plan.Finding) bool { return f.Code == codeEditsMerged.ID }) {
 		return out, nil
 	}
 	versions, err := d.Org.client.history(ctx, d.Spec.UID)

@@ -177,7 +177,7 @@ func (d *DataSource) assess(ctx context.Context, c *plan.Change) error {
 		return nil
 	}
 	if readOnly {
-		c.Find("CV-G01", "", "%s is provisioned from a file on Grafana's server, and read-only", c.Address)
+		c.Find(codeProvisioned, "", "%s is provisioned from a file on Grafana's server, and read-only", c.Address)
 	}
 	if s.listErr != nil {
 		return s.listErr
@@ -229,21 +229,21 @@ func (d *DataSource) password(c *plan.Change, readOnly bool) {
 func (d *DataSource) risks(c *plan.Change, s *snapshot) {
 	for _, other := range s.sourceList {
 		if other.Name == d.Spec.Title && other.UID != d.Spec.UID {
-			c.Find("CV-G08", "title", "there is a data source %q already, with the uid %s: uid = %q adopts it", other.Name, other.UID, other.UID)
+			c.Find(codeTitleTaken, "title", "there is a data source %q already, with the uid %s: uid = %q adopts it", other.Name, other.UID, other.UID)
 		}
 		if _, def := c.Diff("default"); def && other.IsDefault && other.UID != d.Spec.UID && d.Spec.Default {
-			c.Find("CV-G12", "default", "%q is the default now: panels without a data source of their own read this one from then on", other.Name)
+			c.Find(codeDefaultChanges, "default", "%q is the default now: panels without a data source of their own read this one from then on", other.Name)
 		}
 	}
 	if c.Action != plan.Update {
 		return
 	}
 	if diff, other := c.Diff("type"); other {
-		c.Find("CV-G09", "type", "the uid %s is a data source of the type %s: give this one another uid", d.Spec.UID, diff.Old)
+		c.Find(codeOtherType, "type", "the uid %s is a data source of the type %s: give this one another uid", d.Spec.UID, diff.Old)
 	}
 	for _, name := range []string{"host", "database"} {
 		if diff, moved := c.Diff(name); moved {
-			c.Find("CV-G13", name, "all panels and alerts on it read from %s instead of %s", diff.New, diff.Old)
+			c.Find(codeOtherDatabase, name, "all panels and alerts on it read from %s instead of %s", diff.New, diff.Old)
 		}
 	}
 }

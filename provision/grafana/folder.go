@@ -101,7 +101,7 @@ func (f *Folder) assess(ctx context.Context, c *plan.Change) error {
 			c.Steps = append(c.Steps, fmt.Sprintf("PUT /api/folders/%s %s", f.uid(), jsonvalue.Encode(map[string]any{"title": d.New})))
 		}
 		if d, moved := c.Diff("parent"); moved {
-			c.Find("CV-G10", "parent", "%s moves from %s to %s: who may see and edit it follows from there", c.Address, d.Old, d.New)
+			c.Find(codeFolderMoves, "parent", "%s moves from %s to %s: who may see and edit it follows from there", c.Address, d.Old, d.New)
 			c.Steps = append(c.Steps, fmt.Sprintf("POST /api/folders/%s/move %s", f.uid(), jsonvalue.Encode(map[string]any{"parentUid": d.NewRaw})))
 		}
 	default:
@@ -250,7 +250,7 @@ func (o *Org) assessFolder(ctx context.Context, uid string, c *plan.Change) erro
 	for _, h := range found {
 		names, exact = append(names, h.String()), append(exact, h.exact())
 	}
-	f := c.Find("CV-G04", "", "with it go %s", some(names, 12))
+	f := c.Find(codeFolderDeleted, "", "with it go %s", some(names, 12))
 	f.Loss = &plan.Loss{Unit: plan.Objects, Count: int64(len(found)), Known: true, When: "at once"}
 	c.Steps = append(c.Steps, "holding "+strings.Join(exact, ", "))
 	return nil

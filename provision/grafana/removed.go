@@ -117,10 +117,10 @@ func (r *Removed) assess(ctx context.Context, uid string, c *plan.Change) error 
 			return err
 		}
 		if live.ReadOnly {
-			c.Find("CV-G01", "", "%s is provisioned from a file on Grafana's server, and read-only", c.Address)
+			c.Find(codeProvisioned, "", "%s is provisioned from a file on Grafana's server, and read-only", c.Address)
 			return nil
 		}
-		c.Find("CV-G06", "", "what reads the data source %s fails from then on", uid)
+		c.Find(codeSourceDeleted, "", "what reads the data source %s fails from then on", uid)
 		c.Steps = []string{"DELETE /api/datasources/uid/" + uid}
 	case "dashboard":
 		return o.removableBoard(ctx, s, uid, c)
@@ -130,10 +130,10 @@ func (r *Removed) assess(ctx context.Context, uid string, c *plan.Change) error 
 			return err
 		}
 		if p := jsonvalue.Text(live.body["provenance"]); p != "" && p != "api" {
-			c.Find("CV-G01", "", "%s is provisioned by another way (%s) than this API", c.Address, p)
+			c.Find(codeProvisioned, "", "%s is provisioned by another way (%s) than this API", c.Address, p)
 			return nil
 		}
-		c.Find("CV-G07", "", "notifications stop")
+		c.Find(codeRuleDeleted, "", "notifications stop")
 		c.Steps = []string{"DELETE /api/v1/provisioning/alert-rules/" + uid}
 	}
 	return nil
@@ -146,7 +146,7 @@ func (o *Org) removableBoard(ctx context.Context, s *snapshot, uid string, c *pl
 		return err
 	}
 	if live.meta.provisioned() {
-		c.Find("CV-G01", "", "%s is provisioned from %s on Grafana's server: it cannot be deleted", c.Address, cmp.Or(live.meta.External, "a file"))
+		c.Find(codeProvisioned, "", "%s is provisioned from %s on Grafana's server: it cannot be deleted", c.Address, cmp.Or(live.meta.External, "a file"))
 		return nil
 	}
 	c.Steps = []string{fmt.Sprintf("DELETE /api/dashboards/uid/%s (version %d)", uid, live.meta.Version)}
@@ -156,10 +156,10 @@ func (o *Org) removableBoard(ctx context.Context, s *snapshot, uid string, c *pl
 	}
 	j := judgement{c: c, live: live}
 	if j.ours(versions) {
-		c.Find("CV-G05", "", "its links and its history go with it")
+		c.Find(codeDashboardDeleted, "", "its links and its history go with it")
 		return nil
 	}
-	f := c.Find("CV-G02", "", "it is not as the last apply saved it: %s", j.who(versions))
+	f := c.Find(codeEditsLost, "", "it is not as the last apply saved it: %s", j.who(versions))
 	f.Loss = &plan.Loss{Unit: plan.Objects, Count: 1, Known: true, When: "at once"}
 	return nil
 }

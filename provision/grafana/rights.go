@@ -40,7 +40,7 @@ func (s *snapshot) foresee(c *plan.Change) {
 		accepted = []string{c.Kind() + "s:" + verb}
 	}
 	if !slices.ContainsFunc(accepted, func(action string) bool { return s.rights[action] != nil }) {
-		c.Find("CV-G15", "", "grafana.auth lacks the permission %s, which the role %s has",
+		c.Find(codeNoPermission, "", "grafana.auth lacks the permission %s, which the role %s has",
 			strings.Join(accepted, " or "), role)
 	}
 }

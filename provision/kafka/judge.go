@@ -16,7 +16,7 @@ import (
 // assess says what a change costs, asks Kafka whether it can be made, and lists the requests that make it.
 func (t *Topic) assess(ctx context.Context, c *plan.Change, live *topic) error {
 	if reservedName(t.name) || live != nil && live.internal {
-		c.Find("CV-K12", "", "%s belongs to Kafka itself, or to the schema registry", t.name)
+		c.Find(codeInternalTopic, "", "%s belongs to Kafka itself, or to the schema registry", t.name)
 		return nil
 	}
 	if live != nil && live.unread {
@@ -41,7 +41,7 @@ func unchecked(c *plan.Change, what string, remedy error) {
 
 func (t *Topic) assessCreate(ctx context.Context, c *plan.Change) error {
 	if other := t.cluster.collides(t.name); other != "" {
-		c.Find("CV-K06", "", "it and topic %s cannot both exist: in the names of Kafka's metrics . and _ are the same", other)
+		c.Find(codeNameCollides, "", "it and topic %s cannot both exist: in the names of Kafka's metrics . and _ are the same", other)
 		return nil
 	}
 	refusals, err := t.cluster.validated(ctx)
@@ -53,7 +53,7 @@ func (t *Topic) assessCreate(ctx context.Context, c *plan.Change) error {
 	case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.ClusterAuthorizationFailed):
 		unchecked(c, "create it", grant("Create", t.name))
 	case errors.Is(err, kerr.InvalidReplicationFactor):
-		c.Find("CV-K02", replicationAttr, "replication = %d: %v", t.spec.Replication, err)
+		c.Find(codeTooManyReplicas, replicationAttr, "replication = %d: %v", t.spec.Replication, err)
 		return nil
 	default:
 		return t.refuse(c, err)
@@ -78,7 +78,7 @@ func (t *Topic) refuse(c *plan.Change, err error) error {
 			attr = d.Name
 		}
 	}
-	c.Find("CV-K05", attr, "Kafka refuses it: %v", err)
+	c.Find(codeRejected, attr, "Kafka refuses it: %v", err)
 	return nil
 }
 
@@ -112,7 +112,7 @@ func (t *Topic) assessUpdate(ctx context.Context, c *plan.Change, live *topic) e
 		t.assessInsync(c, after(minInsync), int64(t.spec.Replication))
 	}
 	if d, changed := c.Diff(maxMessage); changed && lowered(live.config[maxMessage].value, after(maxMessage)) {
-		c.Find("CV-K10", maxMessage, "larger batches are refused from now on: %s -> %s bytes", orUnset(d.Old), after(maxMessage))
+		c.Find(codeSmallerMessages, maxMessage, "larger batches are refused from now on: %s -> %s bytes", orUnset(d.Old), after(maxMessage))
 	}
 	if err := t.assessRetention(ctx, c, live, after); err != nil {
 		return err
@@ -179,14 +179,14 @@ func (t *Topic) assessPartitions(c *plan.Change, refused error) error {
 	}
 	switch want := int(t.spec.Partitions); {
 	case want < have:
-		c.Find("CV-K01", partitionsAttr, "Kafka cannot take partitions away: keep %d, or use a topic of another name", have)
+		c.Find(codeFewerPartitions, partitionsAttr, "Kafka cannot take partitions away: keep %d, or use a topic of another name", have)
 	case refused != nil && !errors.Is(refused, kerr.TopicAuthorizationFailed):
 		return t.refuse(c, refused)
 	default:
 		if refused != nil {
 			unchecked(c, "add partitions", grant("Alter", t.name))
 		}
-		c.Find("CV-K03", partitionsAttr, "keys move to other partitions, so the order of a key's records breaks once; it cannot be undone")
+		c.Find(codeMorePartitions, partitionsAttr, "keys move to other partitions, so the order of a key's records breaks once; it cannot be undone")
 	}
 	return nil
 }
@@ -200,7 +200,7 @@ func (t *Topic) assessReplication(ctx context.Context, c *plan.Change, live *top
 	case err != nil:
 		return err
 	case int(t.spec.Replication) > brokers:
-		c.Find("CV-K02", replicationAttr, "replication = %d, and %s up", t.spec.Replication, map[bool]string{true: "1 broker is", false: fmt.Sprintf("%d brokers are", brokers)}[brokers == 1])
+		c.Find(codeTooManyReplicas, replicationAttr, "replication = %d, and %s up", t.spec.Replication, map[bool]string{true: "1 broker is", false: fmt.Sprintf("%d brokers are", brokers)}[brokers == 1])
 		return nil
 	case !may:
 		unchecked(c, "move replicas", errGrantMoves)
@@ -225,11 +225,11 @@ func (t *Topic) assessReplication(ctx context.Context, c *plan.Change, live *top
 	}
 	switch {
 	case copies > 0 && bytes > 0:
-		c.Find("CV-K04", replicationAttr, "%s to copy, %s over the network", plan.Counted(copies, "replica"), plan.Bytes(bytes))
+		c.Find(codeReplication, replicationAttr, "%s to copy, %s over the network", plan.Counted(copies, "replica"), plan.Bytes(bytes))
 	case copies > 0:
-		c.Find("CV-K04", replicationAttr, "%s to copy", plan.Counted(copies, "replica"))
+		c.Find(codeReplication, replicationAttr, "%s to copy", plan.Counted(copies, "replica"))
 	default:
-		c.Find("CV-K04", replicationAttr, "replicas of %s are given up: fewer brokers may fail before records are lost", plan.Counted(len(moves), "partition"))
+		c.Find(codeReplication, replicationAttr, "replicas of %s are given up: fewer brokers may fail before records are lost", plan.Counted(len(moves), "partition"))
 	}
 	return nil
 }
@@ -240,7 +240,7 @@ func (t *Topic) assessInsync(c *plan.Change, least string, replicas int64) {
 		if _, changed := c.Diff(minInsync); !changed {
 			attr = replicationAttr
 		}
-		c.Find("CV-K09", attr, "it asks for %s in sync, and a partition has %d: all of them must be, so writes stop when one of its brokers fails", plan.Counted(int(n), "replica"), replicas)
+		c.Find(codeAllInSync, attr, "it asks for %s in sync, and a partition has %d: all of them must be, so writes stop when one of its brokers fails", plan.Counted(int(n), "replica"), replicas)
 	}
 }
 
@@ -254,7 +254,7 @@ func (t *Topic) assessDelete(ctx context.Context, c *plan.Change, live *topic) e
 		return err
 	}
 	gone := everything(holdings)
-	c.Find("CV-K11", "", "all records go%s", gone.doubt()).Loss = gone.finish("at once")
+	c.Find(codeTopicDeleted, "", "all records go%s", gone.doubt()).Loss = gone.finish("at once")
 	t.requests(c, step{api: deleteTopics, Topic: t.name})
 	return nil
 }

@@ -26,13 +26,13 @@ func (t *Topic) assessRetention(ctx context.Context, c *plan.Change, live *topic
 		if !deletes || !unknown && !lowered(live.config[key].value, after(key)) {
 			continue
 		}
-		if err := t.shorter(ctx, c, attrOf(key), "CV-K07", map[string]string{key: after(key)}); err != nil {
+		if err := t.shorter(ctx, c, attrOf(key), codeShorterRetention, map[string]string{key: after(key)}); err != nil {
 			return err
 		}
 	}
 	if policy && begins("delete") {
 		limits := map[string]string{retentionMs: after(retentionMs), retentionBytes: after(retentionBytes)}
-		if err := t.shorter(ctx, c, attrOf(cleanupPolicy), "CV-K08", limits); err != nil {
+		if err := t.shorter(ctx, c, attrOf(cleanupPolicy), codeCleanupPolicy, limits); err != nil {
 			return err
 		}
 	}
@@ -43,16 +43,16 @@ func (t *Topic) assessRetention(ctx context.Context, c *plan.Change, live *topic
 		}
 		gone := everything(holdings)
 		if gone.nothing() {
-			c.Find("CV-K13", attrOf(cleanupPolicy), "it holds no records now; of later ones only the newest of each key stays, and Kafka refuses records without a key")
+			c.Find(codeNothingGoesNow, attrOf(cleanupPolicy), "it holds no records now; of later ones only the newest of each key stays, and Kafka refuses records without a key")
 		} else {
-			c.Find("CV-K08", attrOf(cleanupPolicy), "only the newest record of each key stays, and Kafka refuses records without a key; at most these go%s", gone.doubt()).Loss = gone.finish("from now on, as the log is cleaned")
+			c.Find(codeCleanupPolicy, attrOf(cleanupPolicy), "only the newest record of each key stays, and Kafka refuses records without a key; at most these go%s", gone.doubt()).Loss = gone.finish("from now on, as the log is cleaned")
 		}
 	}
 	return nil
 }
 
-// shorter finds what is beyond limits: CV-K13 when it is certain that nothing is, now.
-func (t *Topic) shorter(ctx context.Context, c *plan.Change, attr, code string, limits map[string]string) error {
+// shorter finds what is beyond limits: nothing goes now when it is certain that nothing is, now.
+func (t *Topic) shorter(ctx context.Context, c *plan.Change, attr string, code plan.Code, limits map[string]string) error {
 	holdings, cut, err := t.cluster.holds(ctx, t.name)
 	if err != nil {
 		return err
@@ -85,7 +85,7 @@ func (t *Topic) shorter(ctx context.Context, c *plan.Change, attr, code string, 
 	switch {
 	case beyond == "":
 	case worst.nothing():
-		c.Find("CV-K13", attr, "nothing goes now; later %s go sooner", beyond)
+		c.Find(codeNothingGoesNow, attr, "nothing goes now; later %s go sooner", beyond)
 	default:
 		c.Find(code, attr, "%s go, at most these%s", beyond, worst.doubt()).Loss = worst.finish(soon)
 	}

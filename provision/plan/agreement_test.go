@@ -151,7 +151,7 @@ func TestConsents(t *testing.T) {
 		"CV-K11@topic.t=1":     {unknown, "CV-K07 destroys data: --allow CV-K07@topic.t=all"},
 		"CV-K07@topic.t=00100": {known, ""},
 	} {
-		k, err := ParseConsent(text)
+		k, err := ParseConsent(text, codes)
 		if err != nil {
 			t.Errorf("%s: %v", text, err)
 			continue
@@ -161,14 +161,14 @@ func TestConsents(t *testing.T) {
 			t.Errorf("%s: %q, want %q", text, got, row.lack)
 		}
 	}
-	if k, _ := ParseConsent("CV-K07@topic.t"); !strings.Contains((Consents{k}).AsShown([]Change{unknown}).Lacking(unknown), "=all") {
+	if k, _ := ParseConsent("CV-K07@topic.t", codes); !strings.Contains((Consents{k}).AsShown([]Change{unknown}).Lacking(unknown), "=all") {
 		t.Error("a consent without a number agrees to a loss that could not be counted")
 	}
 	if got := (Consents{{"CV-K07", "topic.t", 5}, {"CV-K07", "topic.t", 100}}).Lacking(known); got != "" {
 		t.Errorf("those of the file and of --allow add up: %s", got)
 	}
 	for _, bad := range []string{"", "CV-K07", "CV-K07@topic.t=", "CV-K07@topic.t=-1", "CV-K07@topic.t=1e3", "CV-K99@topic.t", "CV-K13@topic.t", "CV-K07@topic.t=99999999999999999999"} {
-		if _, err := ParseConsent(bad); err == nil {
+		if _, err := ParseConsent(bad, codes); err == nil {
 			t.Errorf("%q is taken", bad)
 		}
 	}

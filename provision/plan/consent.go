@@ -24,13 +24,13 @@ type Consent struct {
 
 var consentForm = regexp.MustCompile(`^(?i)(CV-[A-Z]\d{2})@([a-z]+\.[a-z][a-z0-9_]*)(?:=(all|[0-9]+))?$`)
 
-// ParseConsent reads CODE@ADDRESS, CODE@ADDRESS=NUMBER or CODE@ADDRESS=all.
-func ParseConsent(text string) (Consent, error) {
+// ParseConsent reads CODE@ADDRESS, CODE@ADDRESS=NUMBER or CODE@ADDRESS=all, of one of the codes.
+func ParseConsent(text string, codes []Code) (Consent, error) {
 	m := consentForm.FindStringSubmatch(text)
 	if m == nil {
 		return Consent{}, fmt.Errorf("write CODE@ADDRESS=NUMBER, as the plan shows it: --allow CV-K07@topic.binance=110")
 	}
-	code, known := Explain(m[1])
+	code, known := FindCode(codes, m[1])
 	switch {
 	case !known:
 		return Consent{}, fmt.Errorf("there is no code %s", m[1])

@@ -128,9 +128,9 @@ func New(r interface {
 		c.Action = Delete
 		switch {
 		case !managed:
-			c.Find("CV-F01", "", "cryptoviz did not create it: the ledger of this database has no entry for it")
+			c.Find(CodeForeign, "", "cryptoviz did not create it: the ledger of this database has no entry for it")
 		case recreated(last, live):
-			c.Find("CV-F01", "", "cryptoviz did not create it: the one that the last apply set is gone, and this is another one of its name")
+			c.Find(CodeForeign, "", "cryptoviz did not create it: the one that the last apply set is gone, and this is another one of its name")
 		}
 	case c.Want == nil:
 	case live == nil:
@@ -238,8 +238,8 @@ func (c *Change) Diff(name string) (Diff, bool) {
 }
 
 // Find adds a finding about an attribute, or about the whole object when attr is "".
-func (c *Change) Find(code, attr, format string, args ...any) *Finding {
-	c.Findings = append(c.Findings, Finding{Code: code, Class: classOf(code), Attr: attr, Text: fmt.Sprintf(format, args...)})
+func (c *Change) Find(code Code, attr, format string, args ...any) *Finding {
+	c.Findings = append(c.Findings, Finding{Code: code.ID, Class: code.Class, Attr: attr, Text: fmt.Sprintf(format, args...)})
 	return &c.Findings[len(c.Findings)-1]
 }
 

@@ -33,7 +33,7 @@ func TestPrintKeepsWhatHasAFinding(t *testing.T) {
 		want.Set(Attr{Name: fmt.Sprintf("column c%02d", i), Value: "text"})
 	}
 	c := assessed(&fake{"table.wide", want, nil}, nil, false)
-	c.Find("CV-T28", "column c30", "the server refuses it")
+	c.Find(codes[6], "column c30", "the server refuses it")
 	text := printed(t, Style{}, c)
 	lacks(t, text, "cannot be created", "column c30  text", "CV-T28 impossible: the server refuses it", "and 24 more attributes")
 	if strings.Contains(text, "c20") || strings.Contains(text, "c39") {
@@ -108,9 +108,9 @@ func TestLossBesideText(t *testing.T) {
 func TestHeadlines(t *testing.T) {
 	t.Parallel()
 	a, b, c := state("x", "1"), state("x", "2"), state("x", "3")
-	impossible := func(x Change) Change { x.Find("CV-K01", "x", "no"); return x }
+	impossible := func(x Change) Change { x.Find(codes[0], "x", "no"); return x }
 	affected := assessed(&fake{"rollup.r", a, a}, a, true)
-	affected.Find("CV-Q02", "", "no")
+	affected.Find(codes[7], "", "no")
 	for want, x := range map[string]Change{
 		"+ topic.t will be created":                               assessed(&fake{"topic.t", a, nil}, nil, false),
 		"~ topic.t will be changed":                               assessed(&fake{"topic.t", b, a}, a, true),

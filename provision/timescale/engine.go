@@ -19,6 +19,7 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 	"github.com/cryptoviz/cryptoviz/provision/timescale/catalog"
 	"github.com/cryptoviz/cryptoviz/provision/timescale/ddl"
+	"github.com/cryptoviz/cryptoviz/provision/timescale/table"
 )
 
 const createExtension = "CREATE EXTENSION IF NOT EXISTS timescaledb"
@@ -165,17 +166,17 @@ func (e *Engine) Assess(ctx context.Context, c *plan.Change) error {
 	}
 	if !e.caps.Hypertables() {
 		if e.Pipeline.Database.OnMissing == "error" {
-			c.Find("CV-T25", "extension", "%s", e.caps.Name())
+			c.Find(table.CodeNoTimescaleDB, "extension", "%s", e.caps.Name())
 		} else {
 			c.Note("%s: tables become native partitions, which the engine makes ahead and drops; no columnstore, no continuous aggregates, no policies", e.caps.Name())
 		}
 	}
 	if e.version > schema.Version {
-		c.Find("CV-T34", "schema_version", "schema_version is %d, and this program knows %d", e.version, schema.Version)
+		c.Find(codeNewerSchema, "schema_version", "schema_version is %d, and this program knows %d", e.version, schema.Version)
 	}
 	for _, s := range e.Pipeline.Sources {
 		if was, known := e.sources[s.Name]; known && !e.owns(was) && !e.Leaving {
-			c.Find("CV-F02", "source."+s.Name, "source %q is one of pipeline %q; apply makes it one of pipeline %q", s.Name, was.pipeline, e.Pipeline.Name)
+			c.Find(plan.CodeOtherPipeline, "source."+s.Name, "source %q is one of pipeline %q; apply makes it one of pipeline %q", s.Name, was.pipeline, e.Pipeline.Name)
 		}
 	}
 	if c.Action == plan.None || c.Impossible() {
@@ -222,7 +223,7 @@ func (e *Engine) readAgain(ctx context.Context, c *plan.Change) error {
 		case err != nil:
 			return fmt.Errorf("read how far topic.%s is stored: %w", s.Topic.Name, err)
 		default:
-			c.Find("CV-T38", "source."+s.Name, "source %q has stored topic.%s until now; %q stores all of it again that is still there", other, s.Topic.Name, s.Name)
+			c.Find(codeTopicReassigned, "source."+s.Name, "source %q has stored topic.%s until now; %q stores all of it again that is still there", other, s.Topic.Name, s.Name)
 		}
 	}
 	return nil
@@ -250,9 +251,9 @@ func (e *Engine) try(ctx context.Context, c *plan.Change, steps []string) error 
 	case state == "42501" && e.caps.ReadOnly != "":
 		c.Note("not tried on the server: the server says %s", pg.ServerText(err))
 	case state == "42501":
-		c.Find("CV-T28", "", "%s", e.Catalog.LackingForEngine(ctx, err))
+		c.Find(table.CodeRejected, "", "%s", e.Catalog.LackingForEngine(ctx, err))
 	case pg.Refuses(state):
-		c.Find("CV-T28", "", "%v", err)
+		c.Find(table.CodeRejected, "", "%v", err)
 	default:
 		return fmt.Errorf("try the engine's tables: %w", err)
 	}
@@ -275,10 +276,10 @@ func (e *Engine) judgeDelete(ctx context.Context, c *plan.Change) error {
 	loss := ddl.RowsLost(slots+dead, true, "at once")
 	loss.Bytes = bytes
 	c.Recounts = append(c.Recounts, plan.Recount{
-		Address: c.Address, Code: "CV-T35", Size: "0",
+		Address: c.Address, Code: codeEngineDropped.ID, Size: "0",
 		Query: "SELECT (SELECT count(*) FROM cryptoviz.slot) + (SELECT count(*) FROM cryptoviz.dead_letter)",
 	})
-	c.Find("CV-T35", "", "%d slots, %d dead letters, how far each source is stored, and what apply has set", slots, dead).Loss = loss
+	c.Find(codeEngineDropped, "", "%d slots, %d dead letters, how far each source is stored, and what apply has set", slots, dead).Loss = loss
 	c.Steps = []string{"BEGIN", fmt.Sprintf("SET LOCAL lock_timeout = '%s'", pg.LockWait), "DROP VIEW IF EXISTS cryptoviz.mode"}
 	for _, name := range catalog.EngineRelations {
 		if name != "mode" {

@@ -40,13 +40,13 @@ func (r *Role) try(ctx context.Context, c *plan.Change, steps []string) error {
 		c.Note("not tried on the server: %s: %s", at, pg.ServerText(err))
 	case c.Action != plan.Delete && pg.NoTable(state): // this plan makes it
 	case drops && state == "42501":
-		c.Find("CV-R01", "", "%s: %s", at, pg.ServerText(err))
+		c.Find(codeNoCreateRole, "", "%s: %s", at, pg.ServerText(err))
 	case drops && pg.Refuses(state):
-		c.Find("CV-R04", "", "%s%s", pg.ServerText(err), r.givenBy(func(grantor, grantee string) bool { return grantor == r.name() || grantor != "" && grantee == r.name() }))
+		c.Find(codeRoleOwns, "", "%s%s", pg.ServerText(err), r.givenBy(func(grantor, grantee string) bool { return grantor == r.name() || grantor != "" && grantee == r.name() }))
 	case state == "2BP01":
-		c.Find("CV-R09", "", "%s: %s%s", at, pg.ServerText(err), r.givenBy(func(grantor, _ string) bool { return grantor == r.name() }))
+		c.Find(codePassedOn, "", "%s: %s%s", at, pg.ServerText(err), r.givenBy(func(grantor, _ string) bool { return grantor == r.name() }))
 	case state == "42501":
-		c.Find("CV-R02", "", "%s: %s", at, pg.ServerText(err))
+		c.Find(codeNoGrant, "", "%s: %s", at, pg.ServerText(err))
 	default:
 		return fmt.Errorf("try the change of role %s: %s: %w", r.name(), at, err)
 	}

@@ -39,11 +39,11 @@ func (r *Role) Assess(ctx context.Context, c *plan.Change) error {
 		return nil
 	}
 	if p := r.Spec.Password.Reveal(); !plainASCII(p) {
-		c.Find("CV-R07", ownPassword, "the password has a sign that is not printable ASCII")
+		c.Find(codePasswordNotASCII, ownPassword, "the password has a sign that is not printable ASCII")
 		return nil
 	}
 	if l != nil && (l.Super || len(l.OwnsHere) > 0 || l.Name == r.known.User) {
-		c.Find("CV-R03", "", "%s", cmp.Or(whatItIs(l), "it is the user of database.url itself"))
+		c.Find(codeProtectedRole, "", "%s", cmp.Or(whatItIs(l), "it is the user of database.url itself"))
 		return nil
 	}
 	if c.Adopt {
@@ -51,7 +51,7 @@ func (r *Role) Assess(ctx context.Context, c *plan.Change) error {
 	}
 	steps := r.roleSteps(c, l)
 	if len(steps) > 0 && !r.known.Super && (!r.known.Creates || l != nil && !l.Mine) {
-		c.Find("CV-R01", "", "%s may not %s roles. %s", r.known.User, map[bool]string{true: "make", false: "alter such"}[l == nil], r.remedy(steps))
+		c.Find(codeNoCreateRole, "", "%s may not %s roles. %s", r.known.User, map[bool]string{true: "make", false: "alter such"}[l == nil], r.remedy(steps))
 		return nil
 	}
 	grants := r.grantSteps(c)
@@ -93,7 +93,7 @@ func (r *Role) judgeAdoption(c *plan.Change, l *catalog.Role) {
 	}
 	for _, attr := range []string{"login", ownPassword} {
 		if _, changed := c.Diff(attr); changed {
-			c.Find("CV-R06", attr, "it has privileges in database %s, too, and its %s counts there as well", strings.Join(l.Elsewhere, ", "), attr)
+			c.Find(codeOtherDatabases, attr, "it has privileges in database %s, too, and its %s counts there as well", strings.Join(l.Elsewhere, ", "), attr)
 		}
 	}
 }
@@ -188,7 +188,7 @@ func (r *Role) grantSteps(c *plan.Change) []string {
 		revoked = append(revoked, d.Name)
 	}
 	if len(revoked) > 0 {
-		c.Find("CV-R08", "", "taken back: %s", strings.Join(revoked, ", "))
+		c.Find(codePrivilegesRevoked, "", "taken back: %s", strings.Join(revoked, ", "))
 	}
 	var foreign []string
 	for _, on := range order {
@@ -207,7 +207,7 @@ func (r *Role) grantSteps(c *plan.Change) []string {
 		}
 	}
 	if len(foreign) > 0 {
-		c.Find("CV-R02", "", "%s does not own %s", r.known.User, strings.Join(foreign, ", "))
+		c.Find(codeNoGrant, "", "%s does not own %s", r.known.User, strings.Join(foreign, ", "))
 	}
 	return out
 }
@@ -239,16 +239,16 @@ func (r *Role) target(on string, foreign *[]string) string {
 func (r *Role) judgeDelete(ctx context.Context, c *plan.Change, l *catalog.Role) error {
 	switch {
 	case l.Super || l.Name == r.known.User:
-		c.Find("CV-R03", "", "%s", cmp.Or(whatItIs(l), "it is the user of database.url itself"))
+		c.Find(codeProtectedRole, "", "%s", cmp.Or(whatItIs(l), "it is the user of database.url itself"))
 		return nil
 	case len(l.Owns) > 0:
-		c.Find("CV-R04", "", "it owns %s", strings.Join(l.Owns, ", "))
+		c.Find(codeRoleOwns, "", "it owns %s", strings.Join(l.Owns, ", "))
 		return nil
 	case len(l.Elsewhere) > 0:
-		c.Find("CV-R04", "", "it has privileges in database %s", strings.Join(l.Elsewhere, ", "))
+		c.Find(codeRoleOwns, "", "it has privileges in database %s", strings.Join(l.Elsewhere, ", "))
 		return nil
 	case !r.known.Super && (!r.known.Creates || !l.Mine):
-		c.Find("CV-R01", "", "%s may not drop it. %s", r.known.User, r.remedy(nil))
+		c.Find(codeNoCreateRole, "", "%s may not drop it. %s", r.known.User, r.remedy(nil))
 		return nil
 	}
 	name := pg.Ident(l.Name)
@@ -282,7 +282,7 @@ func (r *Role) judgeDelete(ctx context.Context, c *plan.Change, l *catalog.Role)
 		return fmt.Errorf("read the grants of role %s: %w", l.Name, err)
 	}
 	if len(blockers) > 0 {
-		c.Find("CV-R04", "", "it holds privileges: %s", strings.Join(blockers, ", "))
+		c.Find(codeRoleOwns, "", "it holds privileges: %s", strings.Join(blockers, ", "))
 		return nil
 	}
 	steps = append(steps, "DROP ROLE "+name)
@@ -307,7 +307,7 @@ func (r *Role) judgeDelete(ctx context.Context, c *plan.Change, l *catalog.Role)
 		use = append(use, "others gave it "+strings.Join(others, ", "))
 	}
 	if len(use) > 0 {
-		c.Find("CV-R05", "", "%s", strings.Join(use, "; "))
+		c.Find(codeRoleInUse, "", "%s", strings.Join(use, "; "))
 	}
 	c.Steps = ddl.Transaction(steps...)
 	return nil

@@ -52,11 +52,11 @@ func (d *tableDiff) addColumn(ctx context.Context, w *spec.Column) error {
 	switch {
 	case s.empty:
 	case !w.Null && w.Default == "" && w.Generated == "":
-		d.change.Find("CV-T02", attr, "%s is not null and has no default, and the table has %s", w.Name, s)
+		d.change.Find(codeColumnWithoutValue, attr, "%s is not null and has no default, and the table has %s", w.Name, s)
 	case rewrites && d.t.rel.Hyper != nil && d.t.rel.Hyper.Columnar:
-		d.change.Find("CV-T12", attr, "TimescaleDB adds no generated column, and no default that differs from row to row, while the columnstore is on")
+		d.change.Find(codeColumnstoreBlocks, attr, "TimescaleDB adds no generated column, and no default that differs from row to row, while the columnstore is on")
 	case rewrites:
-		d.change.Find("CV-T03", attr, "%s are written anew", s)
+		d.change.Find(codeColumnComputed, attr, "%s are written anew", s)
 	}
 	when := ddl.AddingColumns
 	if w.Generated != "" { // it may read columns that change
@@ -92,7 +92,7 @@ func (d *tableDiff) dropColumn(ctx context.Context, name string) error {
 		return nil
 	}
 	if d.isTime(l) {
-		d.change.Find("CV-T08", attr, "%s is the time column", name)
+		d.change.Find(codeTimeColumn, attr, "%s is the time column", name)
 		return nil
 	}
 	if err := d.blockedByDependents(ctx, l, attr); err != nil {
@@ -113,8 +113,8 @@ func (d *tableDiff) dropColumn(ctx context.Context, name string) error {
 	d.noteIndexes(name)
 	loss := ddl.RowsLost(rows, open == "", "at once")
 	loss.Bytes = bytes
-	d.recount("CV-T06", true, "SELECT count("+pg.Ident(name)+") FROM "+d.quoted())
-	d.change.Find("CV-T06", attr, "%s", strings.Join(text, "; ")).Loss = loss
+	d.recount(codeColumnDropped, true, "SELECT count("+pg.Ident(name)+") FROM "+d.quoted())
+	d.change.Find(codeColumnDropped, attr, "%s", strings.Join(text, "; ")).Loss = loss
 	d.step(ddl.DroppingColumns, false, "ALTER TABLE %s DROP COLUMN IF EXISTS %s", d.quoted(), pg.Ident(name))
 	return nil
 }
@@ -148,7 +148,7 @@ func (d *tableDiff) blockedByDependents(ctx context.Context, l *catalog.Column, 
 				text = strings.Join(blocked, "; ")
 			}
 		}
-		d.change.Find("CV-T20", attr, "%s", text)
+		d.change.Find(codeReadByViews, attr, "%s", text)
 	}
 	return d.blockedByOthers(ctx, l, attr)
 }
@@ -217,7 +217,7 @@ func (d *tableDiff) changeColumn(ctx context.Context, w *spec.Column, l *catalog
 		if len(readers) > 0 {
 			text += "; " + strings.Join(readers, ", ") + " follow"
 		}
-		d.change.Find("CV-T19", attr, "%s", text)
+		d.change.Find(codeColumnRenamed, attr, "%s", text)
 		d.step(ddl.Renaming, false, "ALTER TABLE %s RENAME COLUMN %s TO %s", d.quoted(), pg.Ident(l.Name), pg.Ident(w.Name))
 	}
 	d.fillsNoMore(w, l)
@@ -248,7 +248,7 @@ func (d *tableDiff) changeColumn(ctx context.Context, w *spec.Column, l *catalog
 	}
 	if w.Null && l.NotNull {
 		if d.isTime(l) {
-			d.change.Find("CV-T08", attr, "%s is the time column, and cannot be null", l.Name)
+			d.change.Find(codeTimeColumn, attr, "%s is the time column, and cannot be null", l.Name)
 		}
 		d.step(ddl.AlteringColumns, false, "%sDROP NOT NULL", alter)
 	}
@@ -282,7 +282,7 @@ func (d *tableDiff) fillsNoMore(w *spec.Column, l *catalog.Column) {
 	if w.Null {
 		then = "leave it empty"
 	}
-	d.change.Find("CV-T37", "column "+w.Name, "%s has %s, which apply takes off: inserts that do not name it %s from then on", l.Name, what, then)
+	d.change.Find(codeNoDefault, "column "+w.Name, "%s has %s, which apply takes off: inserts that do not name it %s from then on", l.Name, what, then)
 }
 
 func (d *tableDiff) setNotNull(ctx context.Context, w *spec.Column, l *catalog.Column, alter string) error {
@@ -301,11 +301,11 @@ func (d *tableDiff) setNotNull(ctx context.Context, w *spec.Column, l *catalog.C
 	case err != nil:
 		return err
 	case nulls > 0:
-		d.change.Find("CV-T13", attr, "%s rows have no value in %s", humanize.Comma(nulls), l.Name)
+		d.change.Find(codeRowsWithoutValue, attr, "%s rows have no value in %s", humanize.Comma(nulls), l.Name)
 	case open != "":
-		d.change.Find("CV-T14", attr, "%s are read; whether each has a value is not known: %s", s, open)
+		d.change.Find(codeNotNullChecked, attr, "%s are read; whether each has a value is not known: %s", s, open)
 	default:
-		d.change.Find("CV-T14", attr, "%s are read; each has a value", s)
+		d.change.Find(codeNotNullChecked, attr, "%s are read; each has a value", s)
 	}
 	return nil
 }
@@ -325,15 +325,15 @@ func (d *tableDiff) generate(ctx context.Context, w *spec.Column, l *catalog.Col
 		if err != nil {
 			return err
 		}
-		d.recount("CV-T33", true, "SELECT count("+pg.Ident(l.Name)+") FROM "+d.quoted())
+		d.recount(codeStoredToGenerated, true, "SELECT count("+pg.Ident(l.Name)+") FROM "+d.quoted())
 		if !s.empty {
-			d.change.Find("CV-T33", attr, "%s", open.rows(rows, "a stored value in it")).Loss = ddl.RowsLost(rows, open == "", "at once")
+			d.change.Find(codeStoredToGenerated, attr, "%s", open.rows(rows, "a stored value in it")).Loss = ddl.RowsLost(rows, open == "", "at once")
 		}
 	case !s.empty:
-		d.change.Find("CV-T32", attr, "%s are written anew", s)
+		d.change.Find(codeGeneratedComputed, attr, "%s are written anew", s)
 	}
 	if h := d.t.rel.Hyper; h != nil && h.Columnar {
-		d.change.Find("CV-T12", attr, "TimescaleDB changes no generated column while the columnstore is on")
+		d.change.Find(codeColumnstoreBlocks, attr, "TimescaleDB changes no generated column while the columnstore is on")
 		return nil
 	}
 	if d.setsExpression(w, l) {

@@ -55,7 +55,7 @@ func (d *tableDiff) blockedByOthers(ctx context.Context, l *catalog.Column, attr
 		return fmt.Errorf("read what depends on %s.%s: %w", d.t.name(), l.Name, err)
 	}
 	if len(names) > 0 {
-		d.change.Find("CV-T36", attr, "%s", catalog.DependOnIt(names))
+		d.change.Find(codeDependents, attr, "%s", catalog.DependOnIt(names))
 	}
 	return nil
 }
@@ -80,7 +80,7 @@ func (d *tableDiff) blockedFromDropping(ctx context.Context, readers []string) e
 		return fmt.Errorf("read what depends on %s: %w", d.t.name(), err)
 	}
 	if len(names) > 0 {
-		d.change.Find("CV-T36", "", "%s", catalog.DependOnIt(names))
+		d.change.Find(codeDependents, "", "%s", catalog.DependOnIt(names))
 	}
 	return nil
 }

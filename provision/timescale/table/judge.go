@@ -132,7 +132,7 @@ func (d *tableDiff) prepare(ctx context.Context) error {
 	if c.Action == plan.Create || c.Action == plan.Update {
 		for _, w := range t.Spec.Columns {
 			if e := shadow.DeclaredExpression(t.Spec, w); t.expr[e].Err != nil {
-				c.Find("CV-T28", "column "+w.Name, "%s: %s", e.Text, pg.ServerText(t.expr[e].Err))
+				c.Find(CodeRejected, "column "+w.Name, "%s: %s", e.Text, pg.ServerText(t.expr[e].Err))
 			}
 		}
 	}
@@ -148,14 +148,14 @@ func (d *tableDiff) takesName(ctx context.Context) error {
 	}
 	groups, err := d.t.Queries.Groups(ctx)
 	if err == nil {
-		d.change.Find("CV-T01", "layout", "%s is a %s that cannot be dropped: %s", d.t.name(), d.t.live.KindOf(r), strings.Join(groups.Blocked[d.t.Address()], "; "))
+		d.change.Find(codeNameTaken, "layout", "%s is a %s that cannot be dropped: %s", d.t.name(), d.t.live.KindOf(r), strings.Join(groups.Blocked[d.t.Address()], "; "))
 	}
 	return err
 }
 
 func (d *tableDiff) update(ctx context.Context) error {
 	if other := catalog.OtherKinds[d.t.rel.Kind]; other != "" {
-		d.change.Find("CV-T01", "layout", "%s is a %s", d.t.name(), other)
+		d.change.Find(codeNameTaken, "layout", "%s is a %s", d.t.name(), other)
 		return nil
 	}
 	indexes := d.renamedIndexes()
@@ -203,7 +203,7 @@ func (d *tableDiff) update(ctx context.Context) error {
 func (d *tableDiff) dropTable(ctx context.Context) error {
 	c := d.change
 	if other := catalog.OtherKinds[d.t.rel.Kind]; other != "" {
-		c.Find("CV-T01", "layout", "%s is a %s, and the removed block says table", d.t.name(), other)
+		c.Find(codeNameTaken, "layout", "%s is a %s, and the removed block says table", d.t.name(), other)
 		return nil
 	}
 	readers, err := d.t.Catalog.DependentViews(ctx, d.t.name(), "")
@@ -221,13 +221,13 @@ func (d *tableDiff) dropTable(ctx context.Context) error {
 			return err
 		}
 		if readers = nil; blocked != "" {
-			c.Find("CV-T20", "", "%s", blocked)
+			c.Find(codeReadByViews, "", "%s", blocked)
 			all = 0
 		}
 	}
 	d.skipped = d.t.group != nil || len(readers) < all
 	if len(readers) > 0 {
-		c.Find("CV-T20", "", "%s read it", strings.Join(readers, ", "))
+		c.Find(codeReadByViews, "", "%s read it", strings.Join(readers, ", "))
 	}
 	s, err := d.size(ctx)
 	if err != nil {
@@ -235,9 +235,9 @@ func (d *tableDiff) dropTable(ctx context.Context) error {
 	}
 	loss := ddl.RowsLost(max(s.rows, 0), s.unknown == "" && s.rows >= 0, "at once")
 	loss.Bytes, loss.Chunks = s.bytes, d.chunks()
-	c.Find("CV-T29", "", "%s", s).Loss = loss
+	c.Find(codeTableDropped, "", "%s", s).Loss = loss
 	if !s.about { // else it is the server's estimate that was agreed to
-		d.recount("CV-T29", true, "SELECT count(*) FROM "+d.quoted())
+		d.recount(codeTableDropped, true, "SELECT count(*) FROM "+d.quoted())
 	}
 	d.step(ddl.Renaming, false, ddl.DropTable+"%s", d.quoted())
 	return nil
@@ -494,9 +494,9 @@ func (d *tableDiff) run(ctx context.Context, before []string, steps []ddl.Step) 
 	case state == "42501":
 		return d.noPrivilege(ctx, before, steps, &pg.StatementError{SQL: at, Err: err})
 	case state == "0A000" && d.t.live.Caps.Edition == "apache":
-		d.change.Find("CV-T24", "", "%s: %s", pg.FirstLine(at), pg.ServerText(err))
+		d.change.Find(codeEdition, "", "%s: %s", pg.FirstLine(at), pg.ServerText(err))
 	case pg.Refuses(state), state == "42P07", slices.Contains([]string{"3F", "54", "XX"}, state[:min(2, len(state))]):
-		d.change.Find("CV-T28", "", "%s: %s", pg.FirstLine(at), pg.ServerText(err))
+		d.change.Find(CodeRejected, "", "%s: %s", pg.FirstLine(at), pg.ServerText(err))
 	default:
 		return "", fmt.Errorf("try the change of table %s: %w", d.t.name(), err)
 	}
@@ -505,8 +505,8 @@ func (d *tableDiff) run(ctx context.Context, before []string, steps []ddl.Step) 
 
 // recount adds a query that counts again what a code loses. The table is locked meanwhile when it is lost at once; what a policy
 // or a rollup deletes later may still grow by then.
-func (d *tableDiff) recount(code string, atOnce bool, query string) *plan.Recount {
-	r := plan.Recount{Address: d.t.Address(), Code: code, Size: d.sizeExpr(), Query: query}
+func (d *tableDiff) recount(code plan.Code, atOnce bool, query string) *plan.Recount {
+	r := plan.Recount{Address: d.t.Address(), Code: code.ID, Size: d.sizeExpr(), Query: query}
 	if atOnce {
 		r.Table = d.quoted()
 	}

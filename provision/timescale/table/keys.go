@@ -28,14 +28,14 @@ func (d *tableDiff) key(ctx context.Context) error {
 	if err := d.unique(ctx, "primary_key", d.t.Spec.PrimaryKey, s); err != nil || s.empty {
 		return err
 	}
-	d.change.Find("CV-T16", "primary_key", "built over %s", s)
+	d.change.Find(codePrimaryKeyBuilt, "primary_key", "built over %s", s)
 	return nil
 }
 
 // unique looks for what forbids that columns are unique: duplicates, and chunks that are cut by another column.
 func (d *tableDiff) unique(ctx context.Context, attr string, columns []string, s size) error {
 	if h := d.t.Spec.Hypertable; h != nil && !slices.Contains(columns, h.Time) {
-		d.change.Find("CV-T17", attr, "it lacks the time column %s", h.Time)
+		d.change.Find(codeUniqueWithoutTime, attr, "it lacks the time column %s", h.Time)
 		return nil
 	}
 	var live []string // a new column has one value in all rows
@@ -70,7 +70,7 @@ func (d *tableDiff) unique(ctx context.Context, attr string, columns []string, s
 	case open != "":
 		d.change.Note("%s: whether there are duplicates is not known: %s; with some, apply stops and changes nothing", attr, open)
 	case groups > 0:
-		d.change.Find("CV-T15", attr, "%s values of (%s) are there more than once", humanize.Comma(groups), strings.Join(live, ", "))
+		d.change.Find(codeDuplicates, attr, "%s values of (%s) are there more than once", humanize.Comma(groups), strings.Join(live, ", "))
 	}
 	return nil
 }
@@ -135,7 +135,7 @@ func (d *tableDiff) index(ctx context.Context, name string, renamed map[string]s
 	if x == nil {
 		for _, r := range d.t.live.Relations {
 			if r.Schema == d.t.rel.Schema && (r.Name == name || r.Index(name) != nil) {
-				d.change.Find("CV-T30", attr, "%s has it", r.Name)
+				d.change.Find(codeIndexNameTaken, attr, "%s has it", r.Name)
 				return nil
 			}
 		}
@@ -160,10 +160,10 @@ func (d *tableDiff) index(ctx context.Context, name string, renamed map[string]s
 		return nil
 	case d.t.rel.Kind == "r" && d.t.rel.Hyper == nil && d.t.Spec.Hypertable == nil && s.large():
 		d.step(ddl.Outside, true, "%s", ddl.IndexSQL(d.t.name(), w, ddl.Concurrently))
-		d.change.Find("CV-T18", attr, "built over %s, CONCURRENTLY: readers and writers go on", s)
+		d.change.Find(codeIndexBuilt, attr, "built over %s, CONCURRENTLY: readers and writers go on", s)
 	default:
 		d.step(ddl.AddingIndexes, true, "%s", ddl.IndexSQL(d.t.name(), w, ddl.IfMissing))
-		d.change.Find("CV-T18", attr, "built over %s; writers wait meanwhile", s)
+		d.change.Find(codeIndexBuilt, attr, "built over %s; writers wait meanwhile", s)
 	}
 	return nil
 }

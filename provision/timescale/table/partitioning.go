@@ -18,7 +18,7 @@ import (
 func (d *tableDiff) becomeHypertable(ctx context.Context) error {
 	diff, _ := d.change.Diff("layout")
 	if diff.Old != catalog.PlainTable || diff.New != catalog.Hyper {
-		d.change.Find("CV-T22", "layout", "%s is a %s and cannot become a %s", d.t.name(), diff.Old, strings.TrimSuffix(diff.New, "s"))
+		d.change.Find(codeLayoutFixed, "layout", "%s is a %s and cannot become a %s", d.t.name(), diff.Old, strings.TrimSuffix(diff.New, "s"))
 		return nil
 	}
 	s, err := d.size(ctx)
@@ -36,12 +36,12 @@ func (d *tableDiff) becomeHypertable(ctx context.Context) error {
 			changes = key
 		}
 		if x.Unique && !changes && !slices.Contains(x.Columns, time) {
-			d.change.Find("CV-T17", "layout", "the unique index %s lacks the time column %s", x.Name, time)
+			d.change.Find(codeUniqueWithoutTime, "layout", "the unique index %s lacks the time column %s", x.Name, time)
 		}
 	}
 	d.step(ddl.Partitioning, !s.empty, "%s", ddl.HypertableSQL(d.t.Spec, d.t.live.Caps, !s.empty))
 	if !s.empty {
-		d.change.Find("CV-T21", "layout", "%s are moved into chunks of %s", s, units.FormatDuration(h.ChunkInterval))
+		d.change.Find(codeBecomesHypertable, "layout", "%s are moved into chunks of %s", s, units.FormatDuration(h.ChunkInterval))
 	}
 	return nil
 }
@@ -49,7 +49,7 @@ func (d *tableDiff) becomeHypertable(ctx context.Context) error {
 // timeColumn judges another time column of a table that is cut already.
 func (d *tableDiff) timeColumn(diff plan.Diff) {
 	if _, recut := d.change.Diff("layout"); !recut {
-		d.change.Find("CV-T08", "time", "chunks are cut by %s, not by %s", diff.Old, diff.New)
+		d.change.Find(codeTimeColumn, "time", "chunks are cut by %s, not by %s", diff.Old, diff.New)
 	}
 }
 
@@ -66,7 +66,7 @@ func (d *tableDiff) chunkInterval(diff plan.Diff) {
 		d.step(ddl.Policies, false, "SELECT %s(%s, interval '%d microseconds')", d.t.live.Caps.Function("set_chunk_time_interval"), pg.Literal(d.quoted()), d.t.Spec.Hypertable.ChunkInterval.Microseconds())
 	}
 	if n > 0 && !d.change.Impossible() {
-		d.change.Find("CV-T04", "chunk_interval", "the %d %s that exist stay at %s or what they have", n, what, diff.Old)
+		d.change.Find(codeChunkInterval, "chunk_interval", "the %d %s that exist stay at %s or what they have", n, what, diff.Old)
 	}
 }
 
@@ -77,7 +77,7 @@ func (d *tableDiff) partitions() {
 	for _, p := range d.t.rel.Parts {
 		switch {
 		case p.To.IsZero() && !p.From.IsZero():
-			d.change.Find("CV-T05", "chunk_interval", "partition %s begins at %s and has no end", p.Name, p.From.Format(time.RFC3339))
+			d.change.Find(codePartitionLength, "chunk_interval", "partition %s begins at %s and has no end", p.Name, p.From.Format(time.RFC3339))
 			return
 		case p.To.After(end):
 			end = p.To

@@ -30,7 +30,7 @@ func (d *tableDiff) features() {
 	switch {
 	case d.t.layout() == catalog.Native && !caps.Hypertables():
 		if p := d.t.Catalog.Pipeline; p != nil && p.Database.OnMissing == "error" {
-			d.change.Find("CV-T25", "layout", "%s: %s needs it", caps.Name(), strings.Join(append([]string{"hypertable"}, asked...), ", "))
+			d.change.Find(CodeNoTimescaleDB, "layout", "%s: %s needs it", caps.Name(), strings.Join(append([]string{"hypertable"}, asked...), ", "))
 		} else if len(asked) > 0 {
 			d.change.Note("%s: no %s; old days go only by a rollup with keep_raw", caps.Name(), strings.Join(asked, ", no "))
 		}
@@ -40,7 +40,7 @@ func (d *tableDiff) features() {
 		d.change.Note("%s: no %s; old days go only by a rollup with keep_raw", caps.Name(), strings.Join(asked, ", no "))
 	case d.t.layout() == catalog.Hyper && !caps.Community() && !d.t.degraded():
 		for _, attr := range asked {
-			d.change.Find("CV-T24", attr, "this server has the Apache edition (timescaledb.license = apache)")
+			d.change.Find(codeEdition, attr, "this server has the Apache edition (timescaledb.license = apache)")
 		}
 	}
 }
@@ -81,12 +81,12 @@ func (d *tableDiff) retentionAgainstOthers() {
 		for _, a := range p.Aggregates {
 			declared[a.Name] = true
 			if a.From != nil && a.From.Name == d.t.name() && a.Refresh != nil && a.Refresh.Start > h.Retention {
-				d.change.Find("CV-T26", "retention", "aggregate.%s refreshes the last %s, and retention keeps %s", a.Name, units.FormatDuration(a.Refresh.Start), units.FormatDuration(h.Retention))
+				d.change.Find(codeRetentionInRefresh, "retention", "aggregate.%s refreshes the last %s, and retention keeps %s", a.Name, units.FormatDuration(a.Refresh.Start), units.FormatDuration(h.Retention))
 			}
 		}
 		for _, r := range p.Rollups {
 			if r.From != nil && r.From.Name == d.t.name() && h.Retention < r.KeepRaw+2*24*time.Hour {
-				d.change.Find("CV-T27", "retention", "rollup %s needs each day's rows until it has run, and keeps them %s; retention is %s", r.Name, units.FormatDuration(r.KeepRaw), units.FormatDuration(h.Retention))
+				d.change.Find(codeRetentionBeforeRollup, "retention", "rollup %s needs each day's rows until it has run, and keeps them %s; retention is %s", r.Name, units.FormatDuration(r.KeepRaw), units.FormatDuration(h.Retention))
 			}
 		}
 	}
@@ -97,9 +97,9 @@ func (d *tableDiff) retentionAgainstOthers() {
 		for _, j := range a.Refresh {
 			switch {
 			case j.Start == nil:
-				d.change.Find("CV-T26", "retention", "aggregate.%s refreshes all of history, and retention keeps %s", name, units.FormatDuration(h.Retention))
+				d.change.Find(codeRetentionInRefresh, "retention", "aggregate.%s refreshes all of history, and retention keeps %s", name, units.FormatDuration(h.Retention))
 			case *j.Start > h.Retention:
-				d.change.Find("CV-T26", "retention", "aggregate.%s refreshes the last %s, and retention keeps %s", name, units.FormatDuration(*j.Start), units.FormatDuration(h.Retention))
+				d.change.Find(codeRetentionInRefresh, "retention", "aggregate.%s refreshes the last %s, and retention keeps %s", name, units.FormatDuration(*j.Start), units.FormatDuration(h.Retention))
 			}
 		}
 	}
@@ -151,7 +151,7 @@ func (d *tableDiff) retentionLoss(ctx context.Context, want time.Duration, runs 
 			FROM timescaledb_information.chunks c LEFT JOIN `+d.t.live.Caps.Function("chunks_detailed_size")+`(`+name+`) s ON s.chunk_schema = c.chunk_schema AND s.chunk_name = c.chunk_name
 			WHERE c.hypertable_schema = `+pg.Literal(d.t.rel.Schema)+` AND c.hypertable_name = `+pg.Literal(d.t.rel.Name)+` AND c.range_end <= now() - `+pg.Interval(want),
 			&loss.Chunks, &from, &to, &loss.Bytes)
-		d.recount("CV-T07", false, "SELECT count(*) FROM "+d.quoted()+" WHERE "+pg.Ident(d.t.rel.Hyper.Time)+
+		d.recount(codeRetentionDrops, false, "SELECT count(*) FROM "+d.quoted()+" WHERE "+pg.Ident(d.t.rel.Hyper.Time)+
 			" < (SELECT max(range_end) FROM timescaledb_information.chunks WHERE hypertable_schema = "+pg.Literal(d.t.rel.Schema)+
 			" AND hypertable_name = "+pg.Literal(d.t.rel.Name)+" AND range_end <= now() - "+pg.Interval(want)+")")
 		if loss.Chunks > 0 {
@@ -160,17 +160,17 @@ func (d *tableDiff) retentionLoss(ctx context.Context, want time.Duration, runs 
 	case d.t.rel.Column(d.t.Spec.Hypertable.Time) == nil: // it is new, or renamed
 		return nil
 	default:
-		d.recount("CV-T07", false, "SELECT count(*) FROM "+d.quoted()+" WHERE "+older)
+		d.recount(codeRetentionDrops, false, "SELECT count(*) FROM "+d.quoted()+" WHERE "+older)
 		open, err = d.ask(ctx, "SELECT min("+pg.Ident(d.t.Spec.Hypertable.Time)+"), max("+pg.Ident(d.t.Spec.Hypertable.Time)+") FROM "+d.quoted()+" WHERE "+older, &from, &to)
 	}
 	switch {
 	case err != nil:
 		return err
 	case open != "":
-		d.change.Find("CV-T07", "retention", "how much is older than %s, and goes, is not known: %s; %s", units.FormatDuration(want), open, runs).Loss = loss
+		d.change.Find(codeRetentionDrops, "retention", "how much is older than %s, and goes, is not known: %s; %s", units.FormatDuration(want), open, runs).Loss = loss
 		return nil
 	case from == nil || to == nil:
-		d.change.Find("CV-T31", "retention", "no chunk is older than %s", units.FormatDuration(want))
+		d.change.Find(codeRetentionSet, "retention", "no chunk is older than %s", units.FormatDuration(want))
 		return nil
 	}
 	if open, err = d.ask(ctx, "SELECT count(*) FROM "+d.quoted()+" WHERE "+older, &loss.Count); err != nil {
@@ -186,7 +186,7 @@ func (d *tableDiff) retentionLoss(ctx context.Context, want time.Duration, runs 
 	if loss.Chunks > 0 {
 		text = humanize.Comma(int64(loss.Chunks)) + " chunks go, with " + rows + ", " + humanize.IBytes(uint64(max(loss.Bytes, 0))) //nolint:gosec // not negative
 	}
-	d.change.Find("CV-T07", "retention", "%s (%s .. %s), %s", text, loss.From, loss.To, runs).Loss = loss
+	d.change.Find(codeRetentionDrops, "retention", "%s (%s .. %s), %s", text, loss.From, loss.To, runs).Loss = loss
 	return nil
 }
 
@@ -211,7 +211,7 @@ func (d *tableDiff) columnstore(ctx context.Context) error {
 		if in.chunks == 0 {
 			d.step(ddl.Policies, false, "%s", ddl.ColumnstoreOffSQL(d.t.name(), caps))
 		}
-		d.change.Find("CV-T23", "columnstore", "the %d chunks in the columnstore stay there, and no more follow", in.chunks)
+		d.change.Find(codeColumnstore, "columnstore", "the %d chunks in the columnstore stay there, and no more follow", in.chunks)
 		return nil
 	}
 	if !h.Columnar || segmentDiffers || orderDiffers {
@@ -234,7 +234,7 @@ func (d *tableDiff) columnstore(ctx context.Context) error {
 			if !segmentDiffers {
 				attr = "columnstore order_by"
 			}
-			d.change.Find("CV-T23", attr, "the %d chunks in the columnstore stay as they are", in.chunks)
+			d.change.Find(codeColumnstore, attr, "the %d chunks in the columnstore stay as they are", in.chunks)
 		}
 	}
 	switch {
@@ -254,7 +254,7 @@ func (d *tableDiff) columnstore(ctx context.Context) error {
 			d.t.rel.Schema, d.t.rel.Name).Scan(&old)
 	}
 	if err == nil && old > 0 {
-		d.change.Find("CV-T23", "columnstore", "%d chunks are older than %s: they are converted when the policy runs; rows in them stay, and changing them costs more", old, units.FormatDuration(want.After))
+		d.change.Find(codeColumnstore, "columnstore", "%d chunks are older than %s: they are converted when the policy runs; rows in them stay, and changing them costs more", old, units.FormatDuration(want.After))
 	}
 	return err
 }

@@ -23,7 +23,7 @@ func (d *tableDiff) noPrivilege(ctx context.Context, before []string, steps []dd
 	if d.t.live.Caps.ReadOnly != "" {
 		return unknown("the server says " + pg.ServerText(err)), nil
 	}
-	d.change.Find("CV-T28", "", "%s", d.t.Catalog.LackingForTable(ctx, d.t.name(), err))
+	d.change.Find(CodeRejected, "", "%s", d.t.Catalog.LackingForTable(ctx, d.t.name(), err))
 	return "", nil
 }
 

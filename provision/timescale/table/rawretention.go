@@ -58,7 +58,7 @@ func (d *tableDiff) rawRetention(ctx context.Context, diff plan.Diff) error {
 	}
 	cut := d.t.Now().UTC().Truncate(24 * time.Hour).Add(-r.KeepRaw)
 	column := pg.Ident(d.t.Spec.Hypertable.Time)
-	d.recount("CV-T39", false, "SELECT count(*) FROM "+d.quoted()+" WHERE "+column+" < "+pg.Literal(cut.Format(time.RFC3339)))
+	d.recount(codeShorterRaw, false, "SELECT count(*) FROM "+d.quoted()+" WHERE "+column+" < "+pg.Literal(cut.Format(time.RFC3339)))
 	loss := ddl.RowsLost(0, false, "when rollup "+r.Name+" runs next")
 	var from, to *time.Time
 	open, err := d.ask(ctx, "SELECT count(*), min("+column+"), max("+column+") FROM "+d.quoted()+" WHERE "+column+" < "+pg.Literal(cut.Format(time.RFC3339)), &loss.Count, &from, &to)
@@ -75,6 +75,6 @@ func (d *tableDiff) rawRetention(ctx context.Context, diff plan.Diff) error {
 		loss.Known = true
 		loss.From, loss.To = from.UTC().Format(time.RFC3339), to.UTC().Format(time.RFC3339)
 	}
-	d.change.Find("CV-T39", keepRaw, "%s", text).Loss = loss
+	d.change.Find(codeShorterRaw, keepRaw, "%s", text).Loss = loss
 	return nil
 }

@@ -30,7 +30,7 @@ var lossless = map[string][]string{
 func (d *tableDiff) retype(ctx context.Context, w *spec.Column, l *catalog.Column) error {
 	attr := "column " + w.Name
 	if d.isTime(l) {
-		d.change.Find("CV-T08", attr, "%s is the time column", l.Name)
+		d.change.Find(codeTimeColumn, attr, "%s is the time column", l.Name)
 		return nil
 	}
 	if err := d.blockedByDependents(ctx, l, attr); err != nil {
@@ -50,7 +50,7 @@ func (d *tableDiff) retype(ctx context.Context, w *spec.Column, l *catalog.Colum
 		return err
 	}
 	if !there {
-		d.change.Find("CV-T11", attr, "there is no conversion from %s to %s", l.Type, w.Type)
+		d.change.Find(codeTypeFails, attr, "there is no conversion from %s to %s", l.Type, w.Type)
 		return nil
 	}
 	base, _, _ := strings.Cut(l.Type, "(") // numeric(18,8) fits into numeric, character varying(9) into text
@@ -70,11 +70,11 @@ func (d *tableDiff) retype(ctx context.Context, w *spec.Column, l *catalog.Colum
 	}
 	switch {
 	case failing > 0:
-		d.change.Find("CV-T11", attr, "%s values of %s are no %s", humanize.Comma(failing), l.Name, w.Type)
+		d.change.Find(codeTypeFails, attr, "%s values of %s are no %s", humanize.Comma(failing), l.Name, w.Type)
 	case changed > 0:
-		d.change.Find("CV-T10", attr, "%s values of %s come out different as %s", humanize.Comma(changed), l.Name, w.Type).Loss = ddl.RowsLost(changed, true, "at once")
+		d.change.Find(codeTypeLoses, attr, "%s values of %s come out different as %s", humanize.Comma(changed), l.Name, w.Type).Loss = ddl.RowsLost(changed, true, "at once")
 	case open != "":
-		d.change.Find("CV-T10", attr, "how many of %s come out different is not known: %s", s, open).Loss = ddl.RowsLost(0, false, "at once")
+		d.change.Find(codeTypeLoses, attr, "how many of %s come out different is not known: %s", s, open).Loss = ddl.RowsLost(0, false, "at once")
 	default:
 		return d.rewritten(ctx, w, l, attr, s)
 	}
@@ -89,9 +89,9 @@ func (d *tableDiff) rewritten(ctx context.Context, w *spec.Column, l *catalog.Co
 	}
 	switch {
 	case rows, err != nil: // it may be; what the server refuses, the dry run tells
-		d.change.Find("CV-T09", attr, "%s are rewritten; every value fits", s)
+		d.change.Find(codeTypeChanges, attr, "%s are rewritten; every value fits", s)
 	case indexes > 0:
-		d.change.Find("CV-T09", attr, "no row is rewritten, but %s over %s; every value fits", english.Plural(indexes, "index is rebuilt", "indexes are rebuilt"), s)
+		d.change.Find(codeTypeChanges, attr, "no row is rewritten, but %s over %s; every value fits", english.Plural(indexes, "index is rebuilt", "indexes are rebuilt"), s)
 	default:
 		d.change.Note("%s becomes %s at once: no row and no index is rewritten", l.Name, w.Type)
 	}
@@ -177,11 +177,11 @@ func (d *tableDiff) recountChanged(l *catalog.Column, w *spec.Column, back bool)
 	v := pg.Ident(l.Name)
 	all := "SELECT count(" + v + ") FROM " + d.quoted()
 	if !back {
-		d.recount("CV-T10", true, all)
+		d.recount(codeTypeLoses, true, all)
 		return
 	}
 	again := "(" + v + "::" + string(w.Type) + ")::" + l.Type
-	r := d.recount("CV-T10", true, all+" WHERE "+again+" IS DISTINCT FROM "+v)
+	r := d.recount(codeTypeLoses, true, all+" WHERE "+again+" IS DISTINCT FROM "+v)
 	r.Otherwise = all + " WHERE (" + again + ")::text IS DISTINCT FROM " + v + "::text"
 }
 
@@ -249,9 +249,9 @@ func (d *tableDiff) blockedByColumnstore(ctx context.Context, attr string) (bool
 	case err != nil:
 		return false, err
 	case in.chunks > 0:
-		d.change.Find("CV-T12", attr, "%d of %d chunks are in the columnstore", in.chunks, in.all)
+		d.change.Find(codeColumnstoreBlocks, attr, "%d of %d chunks are in the columnstore", in.chunks, in.all)
 	case !d.t.live.Caps.AtLeast(2, 24):
-		d.change.Find("CV-T12", attr, "the columnstore is on, and TimescaleDB %s allows no rewrite then", d.t.live.Caps.Version)
+		d.change.Find(codeColumnstoreBlocks, attr, "the columnstore is on, and TimescaleDB %s allows no rewrite then", d.t.live.Caps.Version)
 	default:
 		return false, nil
 	}

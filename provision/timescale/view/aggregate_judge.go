@@ -34,7 +34,7 @@ func (a *Aggregate) Assess(ctx context.Context, c *plan.Change) error {
 	}
 	switch {
 	case l != nil && !l.Mine && c.Changes():
-		c.Find("CV-V07", "", "its owner is %s", l.Owner)
+		c.Find(codeOtherOwner, "", "its owner is %s", l.Owner)
 		return nil
 	case c.Action == plan.Delete:
 		return a.judgeDelete(ctx, c, l)
@@ -66,7 +66,7 @@ func (a *Aggregate) judgeMissing(c *plan.Change, caps catalog.Capabilities) {
 		c.Note("left out: %s has no continuous aggregates, and on_missing is \"degrade\"", caps.Name())
 		return
 	}
-	c.Find("CV-A01", "", "%s has no continuous aggregates", caps.Name())
+	c.Find(codeNoAggregates, "", "%s has no continuous aggregates", caps.Name())
 }
 
 func (a *Aggregate) judgeCreate(ctx context.Context, c *plan.Change, caps catalog.Capabilities) error {
@@ -103,7 +103,7 @@ func (a *Aggregate) judgeCreate(ctx context.Context, c *plan.Change, caps catalo
 	}
 	a.warnOfWindow(c)
 	if r := s.Relations[a.Spec.From.Name]; r != nil && r.Hyper != nil && r.Hyper.Chunks > 0 {
-		c.Find("CV-A10", "", "it reads %s: %s", a.Spec.From.Name, extent(r))
+		c.Find(codeFirstRefresh, "", "it reads %s: %s", a.Spec.From.Name, extent(r))
 	}
 	if a.group != nil {
 		a.group.Join(c, nil)
@@ -124,9 +124,9 @@ func extent(r *catalog.Relation) string {
 
 // refused tells what the server has against the query, or against the aggregate with its policies.
 func (a *Aggregate) refused(c *plan.Change, answer *shadow.Answer, answers *shadow.Answers) {
-	code := "CV-V02"
+	code := codeQueryRejected
 	if answer.Text != "" { // the query itself was fine
-		code = "CV-A04"
+		code = codeAggregateRejected
 	}
 	text := answer.Rejection.String()
 	if answers.Unplanned != "" && answer.Rejection.Code == "42P01" {
@@ -143,7 +143,7 @@ func (a *Aggregate) warnOfWindow(c *plan.Change) {
 	}
 	warn := func(from string, lives time.Duration, why string) {
 		if r.Start > lives {
-			c.Find("CV-A05", "refresh.start", "refresh starts %s back, and rows of %s go after %s (%s)", units.FormatDuration(r.Start), from, units.FormatDuration(lives), why)
+			c.Find(codeRefreshReachesBack, "refresh.start", "refresh starts %s back, and rows of %s go after %s (%s)", units.FormatDuration(r.Start), from, units.FormatDuration(lives), why)
 		}
 	}
 	p := a.Queries.Pipeline
@@ -212,7 +212,7 @@ func (a *Aggregate) judgeUpdate(ctx context.Context, c *plan.Change, l *liveAggr
 		}
 		if waits {
 			c.Action = plan.Update
-			c.Find("CV-A10", "", "it is empty, and its source has data: its first refresh did not come to an end")
+			c.Find(codeFirstRefresh, "", "it is empty, and its source has data: its first refresh did not come to an end")
 			after = append(after, ddl.RefreshSQL(name, "", a.Spec.Refresh, false, caps))
 		}
 	}
@@ -264,7 +264,7 @@ func (a *Aggregate) judgePolicies(ctx context.Context, c *plan.Change, l *liveAg
 	})
 	switch {
 	case no != nil:
-		c.Find("CV-A04", "", "%s", no)
+		c.Find(codeAggregateRejected, "", "%s", no)
 		return nil, nil
 	case err != nil && pg.Code(err) != "":
 		c.Note("the policies could not be tried out: %v", err)
@@ -289,7 +289,7 @@ func (a *Aggregate) judgeInPlace(ctx context.Context, c *plan.Change, l *liveAgg
 	if cover.rows > 0 {
 		text += fmt.Sprintf("; %d rows before %s keep NULL", cover.rows, moment(cover.source))
 	}
-	c.Find("CV-A06", "query", "%s", text)
+	c.Find(codeColumnWithoutHistory, "query", "%s", text)
 	if cover.source == nil || !cover.holds(a.Spec.Refresh) {
 		return nil, nil
 	}

@@ -270,6 +270,6 @@ func (a *Aggregate) judgeRetention(ctx context.Context, c *plan.Change, l *liveA
 	if to != nil {
 		loss.To = to.UTC().Format(time.RFC3339)
 	}
-	c.Find("CV-A07", "retention", "retention = %s drops %d chunks", units.FormatDuration(a.Spec.Retention), loss.Chunks).Loss = loss
+	c.Find(codeShorterRetention, "retention", "retention = %s drops %d chunks", units.FormatDuration(a.Spec.Retention), loss.Chunks).Loss = loss
 	return nil
 }

@@ -36,7 +36,7 @@ func (a *Aggregate) judgeRebuild(ctx context.Context, c *plan.Change, l *liveAgg
 		return err
 	}
 	if blocked := groups.Blocked[c.Address]; len(blocked) > 0 {
-		c.Find("CV-A09", "", "%s", strings.Join(blocked, "; "))
+		c.Find(codeAggregateNeeded, "", "%s", strings.Join(blocked, "; "))
 	} else if a.group != nil {
 		a.group.Join(c, nil)
 	}
@@ -61,10 +61,10 @@ func (a *Aggregate) findLoss(c *plan.Change, cover *coverage) {
 		if cover.rows < 0 {
 			rows = "rows"
 		}
-		c.Find("CV-A02", "query", "it is rebuilt: %s; %s are lost", cover.text(), rows).Loss = loss
+		c.Find(codeRebuildLoses, "query", "it is rebuilt: %s; %s are lost", cover.text(), rows).Loss = loss
 		return
 	}
-	c.Find("CV-A03", "query", "it is rebuilt")
+	c.Find(codeRebuild, "query", "it is rebuilt")
 }
 
 // warnOfOthers names what is undeclared and what a rebuild does not restore.
@@ -88,7 +88,7 @@ func (a *Aggregate) warnOfOthers(ctx context.Context, c *plan.Change, l *liveAgg
 		return err
 	}
 	if gone = append(gone, indexes...); len(gone) > 0 {
-		c.Find("CV-A11", "", "%s would go", strings.Join(gone, ", "))
+		c.Find(codeSettingsLost, "", "%s would go", strings.Join(gone, ", "))
 	}
 	return nil
 }
@@ -123,7 +123,7 @@ func (a *Aggregate) judgeDelete(ctx context.Context, c *plan.Change, l *liveAggr
 		return err
 	}
 	if blocked != "" {
-		c.Find("CV-A09", "", "%s", blocked)
+		c.Find(codeAggregateNeeded, "", "%s", blocked)
 		return nil
 	}
 	cover, err := readCoverage(ctx, a.Queries, l, nil)
@@ -131,7 +131,7 @@ func (a *Aggregate) judgeDelete(ctx context.Context, c *plan.Change, l *liveAggr
 		return err
 	}
 	if loss := cover.loss(); loss != nil {
-		c.Find("CV-A08", "", "%s", cover.text()).Loss = loss
+		c.Find(codeAggregateDeleted, "", "%s", cover.text()).Loss = loss
 	}
 	if a.group != nil {
 		a.group.Join(c, nil)

@@ -32,7 +32,7 @@ func tryGroup(ctx context.Context, q *shadow.Queries, c *plan.Change, g *ddl.Gro
 	switch {
 	case err == nil, strings.HasPrefix(at, ddl.CreateView): // the query was tried with all that the plan makes first
 	case shadow.Rejected(err) != nil:
-		c.Find("CV-V03", "query", "%s: %s", pg.FirstLine(at), shadow.Rejected(err))
+		c.Find(codeColumnsNeeded, "query", "%s: %s", pg.FirstLine(at), shadow.Rejected(err))
 		c.Steps = nil
 	case pg.Code(err) != "":
 		c.Note("not tried on the server: %s", pg.ServerText(err))

@@ -129,7 +129,7 @@ func (v *View) Assess(ctx context.Context, c *plan.Change) error {
 	}
 	l := live.Views[v.name()]
 	if c.Action != plan.Create && !l.Mine {
-		c.Find("CV-V07", "", "its owner is %s", l.Owner)
+		c.Find(codeOtherOwner, "", "its owner is %s", l.Owner)
 		return nil
 	}
 	if c.Action == plan.Delete {
@@ -181,10 +181,10 @@ func nameTaken(ctx context.Context, q *shadow.Queries, c *plan.Change, what stri
 		return err
 	}
 	if blocked := groups.Blocked[c.Address]; len(blocked) > 0 {
-		c.Find("CV-V01", "", "the name belongs to a %s, which cannot be dropped: %s", what, strings.Join(blocked, "; "))
+		c.Find(codeNameTaken, "", "the name belongs to a %s, which cannot be dropped: %s", what, strings.Join(blocked, "; "))
 		return nil
 	}
-	c.Find("CV-V01", "", "the name belongs to a %[1]s: give the block another one, or rename the %[1]s", what)
+	c.Find(codeNameTaken, "", "the name belongs to a %[1]s: give the block another one, or rename the %[1]s", what)
 	return nil
 }
 
@@ -202,7 +202,7 @@ func (v *View) recreate(ctx context.Context, c *plan.Change, l *catalog.View, a 
 		if err != nil {
 			return err
 		}
-		c.Find("CV-V03", "query", "%s, and %s", what, strings.Join(groups.Blocked[c.Address], ", "))
+		c.Find(codeColumnsNeeded, "query", "%s, and %s", what, strings.Join(groups.Blocked[c.Address], ", "))
 		return nil
 	}
 	if what != "" {
@@ -214,7 +214,7 @@ func (v *View) recreate(ctx context.Context, c *plan.Change, l *catalog.View, a 
 			what += "; the default of " + strings.Join(lost, ", ") + " goes"
 		}
 		c.Action = plan.Replace
-		c.Find("CV-V04", "query", "%s", what)
+		c.Find(codeViewRebuilt, "query", "%s", what)
 	}
 	if c.Action == plan.None {
 		return nil
@@ -261,9 +261,9 @@ func (v *View) judgeRefusal(ctx context.Context, c *plan.Change, r *shadow.Rejec
 	case caps.ReadOnly != "" && answers.Unplanned != "":
 		c.Note("its query is not checked: what it depends on could not be tried out, since the database is read-only here")
 	case answers.Unplanned != "" && r.Code == "42P01":
-		c.Find("CV-V02", "query", "%s. The tables that this plan makes could not be tried out: %s", r, answers.Unplanned)
+		c.Find(codeQueryRejected, "query", "%s. The tables that this plan makes could not be tried out: %s", r, answers.Unplanned)
 	default:
-		c.Find("CV-V02", "query", "%s", r)
+		c.Find(codeQueryRejected, "query", "%s", r)
 	}
 	return nil
 }
@@ -278,7 +278,7 @@ func (v *View) judgeDelete(ctx context.Context, c *plan.Change, l *catalog.View)
 		return err
 	}
 	if blocked != "" {
-		c.Find("CV-V05", "", "%s", blocked)
+		c.Find(codeViewNeeded, "", "%s", blocked)
 		return nil
 	}
 	kept, err := ReadPreserved(ctx, v.Queries.Catalog, l)
@@ -286,7 +286,7 @@ func (v *View) judgeDelete(ctx context.Context, c *plan.Change, l *catalog.View)
 		return err
 	}
 	if others := kept.grantees(); len(others) > 0 {
-		c.Find("CV-V06", "", "%s may read it", strings.Join(others, ", "))
+		c.Find(codeViewGranted, "", "%s may read it", strings.Join(others, ", "))
 	}
 	if v.group != nil {
 		v.group.Join(c, nil)
