@@ -35,7 +35,7 @@ func (t *Topic) apply(ctx context.Context, c plan.Change, steps []step) error {
 			return fmt.Errorf("topic %s: %w", t.name, err)
 		}
 	}
-	if err := t.settle(ctx, c); err != nil {
+	if err := t.awaitPropagation(ctx, c); err != nil {
 		return fmt.Errorf("topic %s: %w", t.name, err)
 	}
 	return nil
@@ -111,7 +111,7 @@ func (c *Cluster) sendCreate(ctx context.Context, s step) error {
 	create := func(ctx context.Context) error {
 		err := change(ctx, c, req, func(resp *kmsg.CreateTopicsResponse) answer {
 			for _, r := range resp.Topics {
-				return answer{resp.ThrottleMillis, refused(r.ErrorCode, r.ErrorMessage)}
+				return answer{resp.ThrottleMillis, brokerError(r.ErrorCode, r.ErrorMessage)}
 			}
 			return answer{0, errNoAnswer}
 		})
@@ -146,7 +146,7 @@ func (c *Cluster) sendDelete(ctx context.Context, s step) error {
 	req.Topics = append(req.Topics, rt)
 	err := change(ctx, c, req, func(resp *kmsg.DeleteTopicsResponse) answer {
 		for _, r := range resp.Topics {
-			return answer{resp.ThrottleMillis, refused(r.ErrorCode, r.ErrorMessage)}
+			return answer{resp.ThrottleMillis, brokerError(r.ErrorCode, r.ErrorMessage)}
 		}
 		return answer{0, errNoAnswer}
 	})
@@ -167,7 +167,7 @@ func (c *Cluster) sendPartitions(ctx context.Context, s step) error {
 	req.Topics = append(req.Topics, rt)
 	err := change(ctx, c, req, func(resp *kmsg.CreatePartitionsResponse) answer {
 		for _, r := range resp.Topics {
-			return answer{resp.ThrottleMillis, refused(r.ErrorCode, r.ErrorMessage)}
+			return answer{resp.ThrottleMillis, brokerError(r.ErrorCode, r.ErrorMessage)}
 		}
 		return answer{0, errNoAnswer}
 	})
@@ -182,7 +182,7 @@ func (c *Cluster) sendConfig(ctx context.Context, s step) error {
 	req.Resources = append(req.Resources, alteration(s.Topic, s.Set, s.Delete))
 	err := change(ctx, c, req, func(resp *kmsg.IncrementalAlterConfigsResponse) answer {
 		for _, r := range resp.Resources {
-			return answer{resp.ThrottleMillis, refused(r.ErrorCode, r.ErrorMessage)}
+			return answer{resp.ThrottleMillis, brokerError(r.ErrorCode, r.ErrorMessage)}
 		}
 		return answer{0, errNoAnswer}
 	})
@@ -201,10 +201,10 @@ func (c *Cluster) sendReplicas(ctx context.Context, s step) error {
 	}
 	req.Topics = append(req.Topics, rt)
 	err := change(ctx, c, req, func(resp *kmsg.AlterPartitionAssignmentsResponse) answer {
-		err := refused(resp.ErrorCode, resp.ErrorMessage)
+		err := brokerError(resp.ErrorCode, resp.ErrorMessage)
 		for _, t := range resp.Topics {
 			for _, p := range t.Partitions {
-				if e := refused(p.ErrorCode, p.ErrorMessage); e != nil && err == nil {
+				if e := brokerError(p.ErrorCode, p.ErrorMessage); e != nil && err == nil {
 					err = fmt.Errorf("partition %d: %w", p.Partition, e)
 				}
 			}
@@ -228,7 +228,7 @@ func (c *Cluster) copied(ctx context.Context, s step) error {
 	err := until(ctx, c.moveWait, func(ctx context.Context) (bool, error) {
 		resp, err := ask[*kmsg.ListPartitionReassignmentsResponse](ctx, c, req)
 		if err == nil {
-			err = refused(resp.ErrorCode, resp.ErrorMessage)
+			err = brokerError(resp.ErrorCode, resp.ErrorMessage)
 		}
 		if err != nil {
 			return false, fmt.Errorf("ask which replicas are still being copied: %w", err)
@@ -277,17 +277,17 @@ func until(ctx context.Context, bound time.Duration, f func(context.Context) (do
 
 // throttled repeats f while Kafka's quota on changes refuses it, after the time that Kafka wants.
 func throttled(ctx context.Context, f func() (time.Duration, error)) error {
-	var refusal error
+	var rejected error
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
 		pause, err := f()
 		if errors.Is(err, kerr.ThrottlingQuotaExceeded) {
-			refusal = err
+			rejected = err
 			return struct{}{}, &backoff.RetryAfterError{Duration: pause}
 		}
 		return struct{}{}, backoff.Permanent(err)
 	}, backoff.WithMaxElapsedTime(quotaWait))
 	if asked := (*backoff.RetryAfterError)(nil); errors.As(err, &asked) {
-		return fmt.Errorf("the quota controller_mutation_rate lets no more changes through: raise it for this Kafka user, or apply again later: %w", refusal)
+		return fmt.Errorf("the quota controller_mutation_rate lets no more changes through: raise it for this Kafka user, or apply again later: %w", rejected)
 	}
 	return err
 }

@@ -191,20 +191,20 @@ func TestRightsAreNamed(t *testing.T) {
 func TestCreateWaitsForDeletion(t *testing.T) {
 	t.Parallel()
 	f := testkit.EmbeddedKafka(t)
-	refusals := 3
+	tries := 3
 	f.ControlKey(int16(kmsg.CreateTopics), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		f.KeepControl()
-		if req.(*kmsg.CreateTopicsRequest).ValidateOnly || refusals == 0 {
+		if req.(*kmsg.CreateTopicsRequest).ValidateOnly || tries == 0 {
 			return nil, nil, false
 		}
-		refusals--
+		tries--
 		resp := req.ResponseKind().(*kmsg.CreateTopicsResponse)
 		resp.Topics = []kmsg.CreateTopicsResponseTopic{{Topic: "binance", ErrorCode: 36}}
 		return resp, nil, true
 	})
 	w := newWorld(t, newClient(t, kgo.SeedBrokers(f.ListenAddrs()...)))
 	w.converge(topicOf("binance", 2, 1, retentionMs, "604800000"))
-	if refusals != 0 {
+	if tries != 0 {
 		t.Error("the name was not taken")
 	}
 }

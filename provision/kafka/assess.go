@@ -44,11 +44,11 @@ func (t *Topic) assessCreate(ctx context.Context, c *plan.Change) error {
 		c.Find(codeNameCollides, "", "it and topic %s cannot both exist: in the names of Kafka's metrics . and _ are the same", other)
 		return nil
 	}
-	refusals, err := t.cluster.validated(ctx)
+	validation, err := t.cluster.validated(ctx)
 	if err != nil {
 		return err
 	}
-	switch err := refusals.create[t.name]; {
+	switch err := validation.create[t.name]; {
 	case err == nil, errors.Is(err, kerr.TopicAlreadyExists): // somebody was faster
 	case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.ClusterAuthorizationFailed):
 		unchecked(c, "create it", grant("Create", t.name))
@@ -58,7 +58,7 @@ func (t *Topic) assessCreate(ctx context.Context, c *plan.Change) error {
 	default:
 		return t.refuse(c, err)
 	}
-	config := refusals.effective[t.name]
+	config := validation.effective[t.name]
 	t.assessInsync(c, config[minInsync], int64(t.spec.Replication))
 	if slices.Contains(list(config[cleanupPolicy]), "compact") {
 		c.Note("compacted: Kafka keeps the newest record of each key, and refuses records without a key")
@@ -83,17 +83,17 @@ func (t *Topic) refuse(c *plan.Change, err error) error {
 }
 
 func (t *Topic) assessUpdate(ctx context.Context, c *plan.Change, live *topic) error {
-	refusals, err := t.cluster.validated(ctx)
+	validation, err := t.cluster.validated(ctx)
 	if err != nil {
 		return err
 	}
-	if err := t.assessPartitions(c, refusals.partitions[t.name]); err != nil {
+	if err := t.assessPartitions(c, validation.partitions[t.name]); err != nil {
 		return err
 	}
 	if err := t.assessReplication(ctx, c, live); err != nil {
 		return err
 	}
-	switch err := refusals.config[t.name]; {
+	switch err := validation.config[t.name]; {
 	case err == nil:
 	case errors.Is(err, kerr.TopicAuthorizationFailed):
 		unchecked(c, "change its config", grant("AlterConfigs", t.name))
@@ -168,7 +168,7 @@ func (c *Cluster) afterReset(ctx context.Context, live *topic, key string) (valu
 	return c.reset(ctx, live, key)
 }
 
-func (t *Topic) assessPartitions(c *plan.Change, refused error) error {
+func (t *Topic) assessPartitions(c *plan.Change, rejected error) error {
 	d, changed := c.Diff(partitionsAttr)
 	if !changed {
 		return nil
@@ -180,10 +180,10 @@ func (t *Topic) assessPartitions(c *plan.Change, refused error) error {
 	switch want := int(t.spec.Partitions); {
 	case want < have:
 		c.Find(codeFewerPartitions, partitionsAttr, "Kafka cannot take partitions away: keep %d, or use a topic of another name", have)
-	case refused != nil && !errors.Is(refused, kerr.TopicAuthorizationFailed):
-		return t.refuse(c, refused)
+	case rejected != nil && !errors.Is(rejected, kerr.TopicAuthorizationFailed):
+		return t.refuse(c, rejected)
 	default:
-		if refused != nil {
+		if rejected != nil {
 			unchecked(c, "add partitions", grant("Alter", t.name))
 		}
 		c.Find(codeMorePartitions, partitionsAttr, "keys move to other partitions, so the order of a key's records breaks once; it cannot be undone")
@@ -205,21 +205,21 @@ func (t *Topic) assessReplication(ctx context.Context, c *plan.Change, live *top
 	case !may:
 		unchecked(c, "move replicas", errGrantMoves)
 	}
-	moves, err := t.cluster.planned(ctx, t.name)
+	reassignments, err := t.cluster.reassignments(ctx, t.name)
 	if err != nil {
 		return err
 	}
-	holdings, _, err := t.cluster.holds(ctx, t.name)
+	logs, _, err := t.cluster.logSizes(ctx, t.name)
 	if err != nil {
 		return err
 	}
 	var copies int
 	var bytes int64
 	for i, p := range live.partitions {
-		for _, b := range moves[p.id] {
+		for _, b := range reassignments[p.id] {
 			if !slices.Contains(p.replicas, b) || slices.Contains(p.adding, b) {
 				copies++
-				bytes += holdings[i].bytes
+				bytes += logs[i].bytes
 			}
 		}
 	}
@@ -229,7 +229,7 @@ func (t *Topic) assessReplication(ctx context.Context, c *plan.Change, live *top
 	case copies > 0:
 		c.Find(codeReplication, replicationAttr, "%s to copy", plan.Counted(copies, "replica"))
 	default:
-		c.Find(codeReplication, replicationAttr, "replicas of %s are given up: fewer brokers may fail before records are lost", plan.Counted(len(moves), "partition"))
+		c.Find(codeReplication, replicationAttr, "replicas of %s are given up: fewer brokers may fail before records are lost", plan.Counted(len(reassignments), "partition"))
 	}
 	return nil
 }
@@ -249,12 +249,12 @@ func (t *Topic) assessDelete(ctx context.Context, c *plan.Change, live *topic) e
 	if live.operations > 0 && live.operations&mayDelete == 0 {
 		unchecked(c, "delete it", grant("Delete", t.name))
 	}
-	holdings, _, err := t.cluster.holds(ctx, t.name)
+	logs, _, err := t.cluster.logSizes(ctx, t.name)
 	if err != nil {
 		return err
 	}
-	gone := everything(holdings)
-	c.Find(codeTopicDeleted, "", "all records go%s", gone.doubt()).Loss = gone.finish("at once")
+	gone := everything(logs)
+	c.Find(codeTopicDeleted, "", "all records go%s", gone.unknownReason()).Loss = gone.finish("at once")
 	t.requests(c, step{api: deleteTopics, Topic: t.name})
 	return nil
 }

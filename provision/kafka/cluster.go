@@ -37,16 +37,16 @@ type Cluster struct {
 
 // reading is what was read; each part is nil until somebody needs it.
 type reading struct {
-	at       time.Time
-	snapshot *snapshot
-	failed   error // why there is no snapshot: who is not reached is not asked again for every topic
-	refusals *refusals
-	holdings map[string][]holding
-	cuts     map[string]time.Time // of holdings: what is older goes with the wanted retention
-	moves    map[string]map[int32][]int32
-	defaults map[string]string
-	rights   *int32              // bits of what this user may do with the cluster
-	names    map[string][]string // of all topics, declared or there, by what they collide as
+	at            time.Time
+	snapshot      *snapshot
+	failed        error // why there is no snapshot: who is not reached is not asked again for every topic
+	validation    *validation
+	logs          map[string][]partitionLog
+	cuts          map[string]time.Time // of logs: what is older goes with the wanted retention
+	reassignments map[string]map[int32][]int32
+	defaults      map[string]string
+	rights        *int32              // bits of what this user may do with the cluster
+	names         map[string][]string // of all topics, declared or there, by what they collide as
 }
 
 // NewCluster returns a cluster that has not been read yet.

@@ -14,8 +14,8 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
-// holding is what one partition holds.
-type holding struct {
+// partitionLog is what one partition holds.
+type partitionLog struct {
 	start, end int64 // offsets
 	cut        int64 // offset of the first record that the wanted retention keeps; -1: it keeps none
 	bytes      int64 // on the leader's disk; 0: unknown
@@ -31,21 +31,21 @@ const (
 	maxTime  = -3
 )
 
-// holds returns what the partitions of a topic hold. The first call asks for all topics of our resources that may lose
+// logSizes returns what the partitions of a topic hold. The first call asks for all topics of our resources that may lose
 // something, so that it takes a few requests whatever their number.
-func (c *Cluster) holds(ctx context.Context, name string) ([]holding, time.Time, error) {
+func (c *Cluster) logSizes(ctx context.Context, name string) ([]partitionLog, time.Time, error) {
 	defer c.lock()()
 	s, err := c.load(ctx)
 	if err != nil {
 		return nil, time.Time{}, err
 	}
-	if c.read.holdings == nil {
-		c.read.holdings, c.read.cuts = map[string][]holding{}, map[string]time.Time{}
+	if c.read.logs == nil {
+		c.read.logs, c.read.cuts = map[string][]partitionLog{}, map[string]time.Time{}
 	}
-	if _, there := c.read.holdings[name]; !there {
+	if _, there := c.read.logs[name]; !there {
 		names := []string{name}
 		for other, t := range c.resources {
-			if _, there := c.read.holdings[other]; !there && s.topics[other] != nil && s.topics[other].denied == nil && t.mayLose(s.topics[other]) {
+			if _, there := c.read.logs[other]; !there && s.topics[other] != nil && s.topics[other].denied == nil && t.mayLose(s.topics[other]) {
 				names = append(names, other)
 			}
 		}
@@ -54,14 +54,14 @@ func (c *Cluster) holds(ctx context.Context, name string) ([]holding, time.Time,
 			return nil, time.Time{}, fmt.Errorf("read how much topics hold: %w", err)
 		}
 	}
-	return c.read.holdings[name], c.read.cuts[name], nil
+	return c.read.logs[name], c.read.cuts[name], nil
 }
 
 // forget has the next holds ask again what a topic holds. The others' figures stay.
 func (c *Cluster) forget(name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.read.holdings, name)
+	delete(c.read.logs, name)
 	delete(c.read.cuts, name)
 }
 
@@ -103,7 +103,7 @@ func (c *Cluster) hold(ctx context.Context, s *snapshot, names []string) error {
 		return err
 	}
 	for _, n := range names {
-		partitions := make([]holding, len(s.topics[n].partitions))
+		partitions := make([]partitionLog, len(s.topics[n].partitions))
 		for i, p := range s.topics[n].partitions {
 			h := &partitions[i]
 			start, knowsStart := listed[0][n][p.id]
@@ -114,7 +114,7 @@ func (c *Cluster) hold(ctx context.Context, s *snapshot, names []string) error {
 			h.start, h.end, h.cut, h.bytes = start.offset, end.offset, cut.offset, sizes[n][p.id]
 			h.oldest, h.newest = timestamp(listed[2][n], p.id), timestamp(listed[3][n], p.id)
 		}
-		c.read.holdings[n] = partitions
+		c.read.logs[n] = partitions
 	}
 	return nil
 }
@@ -246,7 +246,7 @@ func (l *loss) finish(when string) *plan.Loss {
 	return &l.Loss
 }
 
-func (l *loss) add(h holding, records, bytes, to int64) {
+func (l *loss) add(h partitionLog, records, bytes, to int64) {
 	if !h.known {
 		l.unknown++
 		return
@@ -263,7 +263,7 @@ func (l *loss) add(h holding, records, bytes, to int64) {
 }
 
 // everything is lost when a topic is deleted, and at worst when it is compacted.
-func everything(of []holding) *loss {
+func everything(of []partitionLog) *loss {
 	l := &loss{}
 	for _, h := range of {
 		l.add(h, h.end-h.start, h.bytes, h.newest)
@@ -272,7 +272,7 @@ func everything(of []holding) *loss {
 }
 
 // before is what is older than a time.
-func before(of []holding, cut time.Time) *loss {
+func before(of []partitionLog, cut time.Time) *loss {
 	l := &loss{}
 	for _, h := range of {
 		all, records := h.end-h.start, h.cut-h.start
@@ -285,7 +285,7 @@ func before(of []holding, cut time.Time) *loss {
 }
 
 // above is what is more than a number of bytes in a partition.
-func above(of []holding, limit int64) *loss {
+func above(of []partitionLog, limit int64) *loss {
 	l := &loss{}
 	for _, h := range of {
 		bytes := max(0, h.bytes-limit)

@@ -15,9 +15,9 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
-// settle waits until every broker that is up shows the topic as it is wanted. A broker follows the controller after a while,
+// awaitPropagation waits until every broker that is up shows the topic as it is wanted. A broker follows the controller after a while,
 // and any of them may answer the next plan, a producer or a worker.
-func (t *Topic) settle(ctx context.Context, c plan.Change) error {
+func (t *Topic) awaitPropagation(ctx context.Context, c plan.Change) error {
 	var lacking string
 	err := until(ctx, settleWait, func(ctx context.Context) (bool, error) {
 		lacking = ""
@@ -26,7 +26,7 @@ func (t *Topic) settle(ctx context.Context, c plan.Change) error {
 			return false, err
 		}
 		for _, b := range resp.Brokers {
-			if lacking = t.lacks(ctx, int(b.NodeID), c); lacking != "" {
+			if lacking = t.unpropagated(ctx, int(b.NodeID), c); lacking != "" {
 				return false, nil
 			}
 		}
@@ -45,8 +45,8 @@ func noTopics() *kmsg.MetadataRequest {
 	return req
 }
 
-// lacks says what a broker does not show yet; "" when nothing.
-func (t *Topic) lacks(ctx context.Context, broker int, c plan.Change) string {
+// unpropagated says what a broker does not show yet; "" when nothing.
+func (t *Topic) unpropagated(ctx context.Context, broker int, c plan.Change) string {
 	live, err := t.cluster.from(ctx, broker, t.name)
 	switch {
 	case err != nil:
@@ -101,7 +101,7 @@ func (c *Cluster) from(ctx context.Context, broker int, name string) (*topic, er
 	}
 	out := newTopic(metadata.Topics[0])
 	for _, r := range resp.(*kmsg.DescribeConfigsResponse).Resources {
-		if err := refused(r.ErrorCode, r.ErrorMessage); errors.Is(err, kerr.UnknownTopicOrPartition) {
+		if err := brokerError(r.ErrorCode, r.ErrorMessage); errors.Is(err, kerr.UnknownTopicOrPartition) {
 			return nil, nil
 		} else if err != nil {
 			return nil, err

@@ -6,24 +6,24 @@ import (
 	"slices"
 )
 
-// planned returns the new replicas of a topic's partitions, by partition. All topics of our resources are planned together,
+// reassignments returns the new replicas of a topic's partitions, by partition. All topics of our resources are planned together,
 // so that the copies spread evenly over the brokers.
-func (c *Cluster) planned(ctx context.Context, name string) (map[int32][]int32, error) {
+func (c *Cluster) reassignments(ctx context.Context, name string) (map[int32][]int32, error) {
 	defer c.lock()()
 	s, err := c.load(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if c.read.moves == nil {
+	if c.read.reassignments == nil {
 		wanted := map[string]int{}
 		for n, t := range c.resources {
 			if t.spec != nil && s.topics[n] != nil {
 				wanted[n] = int(t.spec.Replication)
 			}
 		}
-		c.read.moves = assign(s, wanted)
+		c.read.reassignments = assign(s, wanted)
 	}
-	return c.read.moves[name], nil
+	return c.read.reassignments[name], nil
 }
 
 // assign returns where replicas go so that each partition has as many as wanted, on different brokers that are up. The

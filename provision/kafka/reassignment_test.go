@@ -45,7 +45,7 @@ func TestReplicationOnThreeBrokers(t *testing.T) {
 	c := w.plan(wide)
 	w.apply(wide, c)
 	for _, b := range brokers {
-		if lacks := wide.lacks(t.Context(), b.Node(), c); lacks != "" {
+		if lacks := wide.unpropagated(t.Context(), b.Node(), c); lacks != "" {
 			t.Error(lacks)
 		}
 	}
@@ -61,7 +61,7 @@ func TestReplicationOnThreeBrokers(t *testing.T) {
 		t.Errorf("%s", text(c))
 	}
 	copies := map[int32]int{}
-	for name, moves := range w.cluster.read.moves {
+	for name, moves := range w.cluster.read.reassignments {
 		for id, to := range moves {
 			p := w.cluster.read.snapshot.topics[name].partitions[id]
 			if to[0] != p.replicas[0] || len(to) != 2 || to[0] == to[1] {
@@ -116,7 +116,7 @@ func TestReplicationOnThreeBrokers(t *testing.T) {
 	w.eventually(func() bool { _, high := w.live("binance").replication(); return high == 2 })
 	one := w.cluster.Topic(with(three, func(s *spec.Topic) { s.Replication = 1 }))
 	c = w.plan(one)
-	if d, _ := c.Diff(replicationAttr); d.Old != "1 to 2" || d.Cause != plan.Drift || len(w.cluster.read.moves["binance"]) != 1 {
+	if d, _ := c.Diff(replicationAttr); d.Old != "1 to 2" || d.Cause != plan.Drift || len(w.cluster.read.reassignments["binance"]) != 1 {
 		t.Errorf("%s", text(c))
 	}
 	w.apply(one, c)

@@ -37,15 +37,15 @@ func (t *Topic) assessRetention(ctx context.Context, c *plan.Change, live *topic
 		}
 	}
 	if policy && begins("compact") {
-		holdings, _, err := t.cluster.holds(ctx, t.name)
+		logs, _, err := t.cluster.logSizes(ctx, t.name)
 		if err != nil {
 			return err
 		}
-		gone := everything(holdings)
+		gone := everything(logs)
 		if gone.nothing() {
 			c.Find(codeNothingGoesNow, attrOf(cleanupPolicy), "it holds no records now; of later ones only the newest of each key stays, and Kafka refuses records without a key")
 		} else {
-			c.Find(codeCleanupPolicy, attrOf(cleanupPolicy), "only the newest record of each key stays, and Kafka refuses records without a key; at most these go%s", gone.doubt()).Loss = gone.finish("from now on, as the log is cleaned")
+			c.Find(codeCleanupPolicy, attrOf(cleanupPolicy), "only the newest record of each key stays, and Kafka refuses records without a key; at most these go%s", gone.unknownReason()).Loss = gone.finish("from now on, as the log is cleaned")
 		}
 	}
 	return nil
@@ -53,7 +53,7 @@ func (t *Topic) assessRetention(ctx context.Context, c *plan.Change, live *topic
 
 // shorter finds what is beyond limits: nothing goes now when it is certain that nothing is, now.
 func (t *Topic) shorter(ctx context.Context, c *plan.Change, attr string, code plan.Code, limits map[string]string) error {
-	holdings, cut, err := t.cluster.holds(ctx, t.name)
+	logs, cut, err := t.cluster.logSizes(ctx, t.name)
 	if err != nil {
 		return err
 	}
@@ -69,14 +69,14 @@ func (t *Topic) shorter(ctx context.Context, c *plan.Change, attr string, code p
 		var what string
 		switch {
 		case value == "":
-			l, what = everything(holdings), "records beyond the default of the brokers"
-			l.unknown, l.Count, l.Bytes, l.from, l.to = len(holdings), 0, 0, 0, 0
+			l, what = everything(logs), "records beyond the default of the brokers"
+			l.unknown, l.Count, l.Bytes, l.from, l.to = len(logs), 0, 0, 0, 0
 		case err != nil || n < 0:
 			continue // Kafka refuses the value, or it is no limit
 		case key == retentionMs:
-			l, what = before(holdings, cut), "records older than "+friendly(key, value)
+			l, what = before(logs, cut), "records older than "+friendly(key, value)
 		default:
-			l, what = above(holdings, n), "the oldest records, where a partition is larger than "+friendly(key, value)
+			l, what = above(logs, n), "the oldest records, where a partition is larger than "+friendly(key, value)
 		}
 		if beyond == "" || l.Count > worst.Count || l.unknown > worst.unknown {
 			worst, beyond = l, what
@@ -87,13 +87,13 @@ func (t *Topic) shorter(ctx context.Context, c *plan.Change, attr string, code p
 	case worst.nothing():
 		c.Find(codeNothingGoesNow, attr, "nothing goes now; later %s go sooner", beyond)
 	default:
-		c.Find(code, attr, "%s go, at most these%s", beyond, worst.doubt()).Loss = worst.finish(soon)
+		c.Find(code, attr, "%s go, at most these%s", beyond, worst.unknownReason()).Loss = worst.finish(soon)
 	}
 	return nil
 }
 
-// doubt says that a figure is not the whole.
-func (l *loss) doubt() string {
+// unknownReason says that a figure is not the whole.
+func (l *loss) unknownReason() string {
 	if l.unknown == 0 {
 		return ""
 	}

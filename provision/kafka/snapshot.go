@@ -177,7 +177,7 @@ func (c *Cluster) configure(ctx context.Context, s *snapshot, names []string) er
 			if t == nil {
 				continue
 			}
-			switch err := refused(r.ErrorCode, r.ErrorMessage); {
+			switch err := brokerError(r.ErrorCode, r.ErrorMessage); {
 			case errors.Is(err, kerr.UnknownTopicOrPartition): // deleted since the list was read
 				delete(s.topics, t.name)
 				s.named[t.name] = true
@@ -226,7 +226,7 @@ type refusal struct {
 	message string
 }
 
-func refused(code int16, message *string) error {
+func brokerError(code int16, message *string) error {
 	err := kerr.ErrorForCode(code)
 	if err == nil {
 		return nil

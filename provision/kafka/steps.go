@@ -54,7 +54,7 @@ func (t *Topic) assessRequests(ctx context.Context, c *plan.Change) error {
 	last := step{api: alterConfigs, Topic: t.name, Set: map[string]string{}}
 	var middle []step
 	if _, changed := c.Diff(replicationAttr); changed {
-		moves, err := t.cluster.planned(ctx, t.name)
+		moves, err := t.cluster.reassignments(ctx, t.name)
 		if err != nil {
 			return err
 		}

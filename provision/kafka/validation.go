@@ -12,8 +12,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// refusals is what Kafka says to all changes of all topics, asked with ValidateOnly: nothing is changed. A nil error is a yes.
-type refusals struct {
+// validation is what Kafka says to all changes of all topics, asked with ValidateOnly: nothing is changed. A nil error is a yes.
+type validation struct {
 	create     map[string]error
 	config     map[string]error
 	partitions map[string]error
@@ -27,16 +27,16 @@ const (
 )
 
 // validated asks about every topic of our resources at once, the first time.
-func (c *Cluster) validated(ctx context.Context) (*refusals, error) {
+func (c *Cluster) validated(ctx context.Context) (*validation, error) {
 	defer c.lock()()
-	if c.read.refusals != nil {
-		return c.read.refusals, nil
+	if c.read.validation != nil {
+		return c.read.validation, nil
 	}
 	s, err := c.load(ctx)
 	if err != nil {
 		return nil, err
 	}
-	v := &refusals{create: map[string]error{}, config: map[string]error{}, partitions: map[string]error{}, effective: map[string]map[string]string{}}
+	v := &validation{create: map[string]error{}, config: map[string]error{}, partitions: map[string]error{}, effective: map[string]map[string]string{}}
 	var missing, more, differ []*Topic
 	for _, name := range slices.Sorted(maps.Keys(c.resources)) {
 		t := c.resources[name]
@@ -64,7 +64,7 @@ func (c *Cluster) validated(ctx context.Context) (*refusals, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ask Kafka whether the changes can be made: %w", err)
 	}
-	c.read.refusals = v
+	c.read.validation = v
 	return v, nil
 }
 
@@ -79,7 +79,7 @@ func (t *Topic) differing(live *topic) map[string]string {
 	return out
 }
 
-func (c *Cluster) mayCreate(ctx context.Context, v *refusals, topics []*Topic) error {
+func (c *Cluster) mayCreate(ctx context.Context, v *validation, topics []*Topic) error {
 	for len(topics) > 0 {
 		n, cost := 0, 0
 		for n < len(topics) && n < changeBatch && (n == 0 || cost < partitionBatch) {
@@ -98,7 +98,7 @@ func (c *Cluster) mayCreate(ctx context.Context, v *refusals, topics []*Topic) e
 			return err
 		}
 		for _, r := range resp.Topics {
-			v.create[r.Topic] = refused(r.ErrorCode, r.ErrorMessage)
+			v.create[r.Topic] = brokerError(r.ErrorCode, r.ErrorMessage)
 			v.effective[r.Topic] = effective(r)
 		}
 	}
@@ -142,7 +142,7 @@ func creation(name string, partitions int32, replication int16, config map[strin
 	return rt
 }
 
-func (c *Cluster) mayGrow(ctx context.Context, v *refusals, topics []*Topic) error {
+func (c *Cluster) mayGrow(ctx context.Context, v *validation, topics []*Topic) error {
 	for batch := range slices.Chunk(topics, changeBatch) {
 		req := kmsg.NewPtrCreatePartitionsRequest()
 		req.ValidateOnly, req.TimeoutMillis = true, brokerTimeout
@@ -157,7 +157,7 @@ func (c *Cluster) mayGrow(ctx context.Context, v *refusals, topics []*Topic) err
 				return 0, err
 			}
 			for _, r := range resp.Topics {
-				v.partitions[r.Topic] = refused(r.ErrorCode, r.ErrorMessage)
+				v.partitions[r.Topic] = brokerError(r.ErrorCode, r.ErrorMessage)
 				if r.ErrorCode == kerr.ThrottlingQuotaExceeded.Code {
 					return wait(resp.ThrottleMillis), kerr.ThrottlingQuotaExceeded
 				}
@@ -171,7 +171,7 @@ func (c *Cluster) mayGrow(ctx context.Context, v *refusals, topics []*Topic) err
 	return nil
 }
 
-func (c *Cluster) mayConfigure(ctx context.Context, v *refusals, topics []*Topic) error {
+func (c *Cluster) mayConfigure(ctx context.Context, v *validation, topics []*Topic) error {
 	for batch := range slices.Chunk(topics, changeBatch) {
 		req := kmsg.NewPtrIncrementalAlterConfigsRequest()
 		req.ValidateOnly = true
@@ -183,7 +183,7 @@ func (c *Cluster) mayConfigure(ctx context.Context, v *refusals, topics []*Topic
 			return err
 		}
 		for _, r := range resp.Resources {
-			v.config[r.ResourceName] = refused(r.ErrorCode, r.ErrorMessage)
+			v.config[r.ResourceName] = brokerError(r.ErrorCode, r.ErrorMessage)
 		}
 	}
 	return nil
