@@ -122,14 +122,14 @@ func (a *Alert) assess(ctx context.Context, c *plan.Change, live *rule) error {
 	a.regroup(c, now)
 	for _, d := range c.Diffs {
 		if d.Name == "model" {
-			c.Note("%s: %s", d.Name, some(wording(d), 6))
+			c.Note("%s: %s", d.Name, some(differences(d), 6))
 		}
 	}
 	return nil
 }
 
-// wording names what differs inside an attribute.
-func wording(d plan.Diff) []string {
+// differences names what differs inside an attribute.
+func differences(d plan.Diff) []string {
 	var from, to any
 	if json.Unmarshal([]byte(d.OldRaw), &from) != nil || json.Unmarshal([]byte(d.NewRaw), &to) != nil {
 		from, to = strings.Join(strings.Fields(d.OldRaw), " "), strings.Join(strings.Fields(d.NewRaw), " ")

@@ -40,7 +40,7 @@ func (d *Dashboard) assess(ctx context.Context, c *plan.Change) error {
 	if err != nil || live == nil {
 		return err
 	}
-	j := judgement{d: d, c: c, want: m, live: live, last: renamed(c.Base(), c.Live, c.Want)}
+	j := assessment{d: d, c: c, want: m, live: live, last: renamed(c.Base(), c.Live, c.Want)}
 	j.compare()
 	if len(c.Diffs) == 0 {
 		c.Action = plan.None
@@ -87,13 +87,13 @@ func (d *Dashboard) finish(c *plan.Change, s *snapshot, live *board) {
 	}
 	c.Steps = []string{fmt.Sprintf("POST /api/dashboards/db uid %s, %s, folder %s, overwrite false: %d bytes, %s",
 		d.Spec.UID, at, cmp.Or(folderUID(d.Spec.Folder), "root"), len(jsonvalue.Encode(body)), jsonvalue.Digest(body))}
-	for _, warning := range append(dashboard.Lint(d.Spec), d.strangers(s)...) {
+	for _, warning := range append(dashboard.Lint(d.Spec), d.unknownSources(s)...) {
 		c.Note("%s", warning)
 	}
 }
 
-// strangers names data sources that the dashboard reads and that will not be there.
-func (d *Dashboard) strangers(s *snapshot) []string {
+// unknownSources names data sources that the dashboard reads and that will not be there.
+func (d *Dashboard) unknownSources(s *snapshot) []string {
 	if s.listErr != nil {
 		return nil
 	}
@@ -118,8 +118,8 @@ func (s *snapshot) sourceUIDs() (out []string) {
 	return out
 }
 
-// judgement is the three-way comparison of one dashboard that exists.
-type judgement struct {
+// assessment is the three-way comparison of one dashboard that exists.
+type assessment struct {
 	d    *Dashboard
 	c    *plan.Change
 	want *dashboard.Model
@@ -129,7 +129,7 @@ type judgement struct {
 
 // compare finds the differences again, with what the last apply had set piece by piece: fields that left a panel's
 // file go, fields that are not declared are no difference, and the causes are exact.
-func (j *judgement) compare() {
+func (j *assessment) compare() {
 	c := j.c
 	c.Diffs, c.Extra = plan.Compare(j.last, c.Live, c.Want)
 	for i := range c.Diffs {
@@ -148,7 +148,7 @@ func (j *judgement) compare() {
 }
 
 // cause works out who made a difference in a piece whose earlier content is known.
-func (j *judgement) cause(d plan.Diff) plan.Diff {
+func (j *assessment) cause(d plan.Diff) plan.Diff {
 	was, known := j.last.Get(d.Name)
 	have, there := j.c.Live.Get(d.Name)
 	if !known || !there || was.Raw == "" {
@@ -222,8 +222,8 @@ func (c *Client) history(ctx context.Context, uid string) ([]edition, error) {
 	return page.Versions, err
 }
 
-// ours reports whether the newest version is one that we saved, and nothing was changed since.
-func (j *judgement) ours(versions []edition) bool {
+// savedByUs reports whether the newest version is one that we saved, and nothing was changed since.
+func (j *assessment) savedByUs(versions []edition) bool {
 	if len(versions) == 0 || versions[0].Version != j.live.meta.Version {
 		return false
 	}
@@ -231,19 +231,19 @@ func (j *judgement) ours(versions []edition) bool {
 }
 
 // conflict judges what people changed.
-func (j *judgement) conflict(ctx context.Context) error {
+func (j *assessment) conflict(ctx context.Context) error {
 	c := j.c
 	_, refresh := c.Diff("refresh")
 	if !c.Adopt && !refresh && !slices.ContainsFunc(c.Diffs, func(d plan.Diff) bool { return d.Cause != plan.Intent }) {
-		j.wording("", nil)
+		j.noteDetails("", nil)
 		return nil
 	}
 	versions, err := j.d.Org.client.history(ctx, j.d.Spec.UID)
 	if err != nil && status(err) != http.StatusForbidden && !missing(err) {
 		return err
 	}
-	if j.ours(versions) {
-		j.untouched()
+	if j.savedByUs(versions) {
+		j.asSaved()
 		return nil
 	}
 	ours, theirs, both := j.split()
@@ -256,7 +256,7 @@ func (j *judgement) conflict(ctx context.Context) error {
 		if len(back) > 0 {
 			c.Note("%s; apply sets back %s", who, some(names(back), 8))
 		}
-		j.wording(who, nil)
+		j.noteDetails(who, nil)
 	case len(both) == 0 && len(ours) > 0:
 		c.Find(codeEditsMerged, "", "%s: %s: these edits are kept, and the file's changes are made in the other places",
 			who, some(j.edited(theirs), 8))
@@ -264,19 +264,19 @@ func (j *judgement) conflict(ctx context.Context) error {
 			c.Note("kept %s as it is in Grafana: %s", d.Name, some(j.edits(d), 6))
 		}
 		c.Diffs = slices.DeleteFunc(c.Diffs, func(d plan.Diff) bool { return slices.Contains(names(theirs), d.Name) })
-		j.wording(who, nil)
+		j.noteDetails(who, nil)
 	default:
 		lost := append(both, theirs...)
 		f := c.Find(codeEditsLost, "", "%s: these edits of %s would be lost", who, some(j.edited(lost), 12))
 		f.Loss = &plan.Loss{Unit: plan.Objects, Count: 1, Known: true, When: "at once"}
-		j.wording(who, names(lost))
+		j.noteDetails(who, names(lost))
 	}
 	return nil
 }
 
-// untouched is a dashboard that is as we saved it: nothing in it is another user's, and a longer refresh is Grafana's
+// asSaved is a dashboard that is as we saved it: nothing in it is another user's, and a longer refresh is Grafana's
 // minimum.
-func (j *judgement) untouched() {
+func (j *assessment) asSaved() {
 	c := j.c
 	for i := range c.Diffs {
 		if c.Diffs[i].Name != "folder" && (c.Diffs[i].Cause == plan.Drift || c.Diffs[i].Cause == plan.Both) { // a move makes no version
@@ -287,11 +287,11 @@ func (j *judgement) untouched() {
 		c.Note("Grafana raises the refresh of %s to %s, its min_refresh_interval", d.New, d.Old)
 		c.Diffs = slices.DeleteFunc(c.Diffs, func(x plan.Diff) bool { return x.Name == "refresh" })
 	}
-	j.wording("", nil)
+	j.noteDetails("", nil)
 }
 
 // asked reports whether the last apply had asked for this refresh already.
-func (j *judgement) asked(refresh string) bool {
+func (j *assessment) asked(refresh string) bool {
 	was, known := j.last.Get("refresh")
 	return !known || was.Value == refresh
 }
@@ -305,7 +305,7 @@ func shorter(a, b string) bool {
 // split sorts the differences: ours, those of people in what the file does not touch, and those that both touched.
 // Without the ledger, all that differs there is theirs. What is no work, or is shown in full, as a title, is set back
 // without consent.
-func (j *judgement) split() (ours, theirs, both []plan.Diff) {
+func (j *assessment) split() (ours, theirs, both []plan.Diff) {
 	for _, d := range j.c.Diffs {
 		work := d.Old != "" && isDigest(d)
 		switch {
@@ -327,7 +327,7 @@ func isDigest(d plan.Diff) bool {
 }
 
 // edited names what people edited: of the layout, the panels that they moved.
-func (j *judgement) edited(diffs []plan.Diff) (out []string) {
+func (j *assessment) edited(diffs []plan.Diff) (out []string) {
 	for _, d := range diffs {
 		name := d.Name
 		if name == "layout" {
@@ -379,7 +379,7 @@ func editors(versions []edition, last string) []string {
 }
 
 // who names who saved the dashboard last, and since which version of ours.
-func (j *judgement) who(versions []edition) string {
+func (j *assessment) who(versions []edition) string {
 	meta, own := j.live.meta, ""
 	by := strings.Join(editors(versions, meta.UpdatedBy), ", before by ")
 	for _, v := range versions {
@@ -395,8 +395,8 @@ func (j *judgement) who(versions []edition) string {
 	return fmt.Sprintf("saved in Grafana by %s, %s, version %d%s", by, moment(meta.Updated), meta.Version, own)
 }
 
-// wording notes which fields differ inside of each piece.
-func (j *judgement) wording(who string, lost []string) {
+// noteDetails notes which fields differ inside of each piece.
+func (j *assessment) noteDetails(who string, lost []string) {
 	for _, d := range j.c.Diffs {
 		if d.Old == "" || d.New == "" || d.OldRaw == "" || d.NewRaw == "" || d.Name == "tags" || d.Name == "time" {
 			continue
@@ -416,13 +416,13 @@ func (j *judgement) wording(who string, lost []string) {
 	}
 }
 
-func (j *judgement) before(attr string) any {
+func (j *assessment) before(attr string) any {
 	a, _ := j.last.Get(attr)
 	return parsed(a.Raw)
 }
 
 // edits are what people changed in a piece since the last apply.
-func (j *judgement) edits(d plan.Diff) []string {
+func (j *assessment) edits(d plan.Diff) []string {
 	was, have := j.before(d.Name), parsed(d.OldRaw)
 	if layout, is := was.(map[string]any); is && d.Name == "layout" { // panels that the file had, and those that it has now
 		now, _ := have.(map[string]any)

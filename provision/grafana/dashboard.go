@@ -220,11 +220,11 @@ func (d *Dashboard) save(ctx context.Context, c plan.Change) error {
 	if err = d.Org.settled(ctx, d, c.Address, clean(err)); err == nil {
 		return nil
 	}
-	return d.refused(ctx, s, c.Address, err)
+	return d.explainRejected(ctx, s, c.Address, err)
 }
 
-// refused adds what the user needs to know about a refusal.
-func (d *Dashboard) refused(ctx context.Context, s *snapshot, address string, err error) error {
+// explainRejected adds what the user needs to know about a rejection.
+func (d *Dashboard) explainRejected(ctx context.Context, s *snapshot, address string, err error) error {
 	e, ok := errors.AsType[*Error](err)
 	if !ok {
 		return err
@@ -286,7 +286,7 @@ func (d *Dashboard) compose(live *board, c plan.Change) map[string]any {
 		out["uid"] = d.Spec.UID
 		return out
 	}
-	m := mixing{want: d.file, live: live.model, c: c, last: renamed(c.Base(), c.Live, c.Want)}
+	m := merging{want: d.file, live: live.model, c: c, last: renamed(c.Base(), c.Live, c.Want)}
 	out := m.keys()
 	out["uid"], out["version"] = d.Spec.UID, jsonvalue.Int(live.meta.Version)
 	if list := m.list("variable"); len(list) > 0 {

@@ -11,16 +11,16 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
-// mixing puts a dashboard together: each piece that differs in the plan comes from the file, the rest stays as it is
+// merging puts a dashboard together: each piece that differs in the plan comes from the file, the rest stays as it is
 // live.
-type mixing struct {
+type merging struct {
 	want, live *dashboard.Model
 	c          plan.Change
 	last       *plan.State // what the last apply had set, with today's names
 }
 
 // before is what the last apply had set of an attribute, as JSON; nil when it is not known.
-func (m mixing) before(attr string) any {
+func (m merging) before(attr string) any {
 	a, _ := m.last.Get(attr)
 	return parsed(a.Raw)
 }
@@ -36,7 +36,7 @@ func parsed(raw string) any {
 }
 
 // keys are the keys of the dashboard itself.
-func (m mixing) keys() map[string]any {
+func (m merging) keys() map[string]any {
 	out := jsonvalue.Without(m.live.Raw, slices.Concat(dashboard.ServerKeys, dashboard.PieceKeys)...)
 	for _, d := range m.c.Diffs {
 		k := strings.TrimPrefix(d.Name, "key ")
@@ -55,7 +55,7 @@ func (m mixing) keys() map[string]any {
 }
 
 // piece is one part as it is to be saved, nil when it is to go.
-func (m mixing) piece(w, l *dashboard.Part) map[string]any {
+func (m merging) piece(w, l *dashboard.Part) map[string]any {
 	switch {
 	case w == nil: // it is not declared: it stays, unless the last apply had made it
 		if d, differs := m.c.Diff(l.Name); differs && d.Cause == plan.Reset {
@@ -91,7 +91,7 @@ func (m mixing) piece(w, l *dashboard.Part) map[string]any {
 }
 
 // list are all variables, or all annotations: those of the file in its order, then those that are not declared.
-func (m mixing) list(kind string) []any {
+func (m merging) list(kind string) []any {
 	var out []any
 	for _, p := range m.ordered(kind) {
 		if v := m.piece(m.want.Part(p.Key), m.live.Part(p.Key)); v != nil {
@@ -102,7 +102,7 @@ func (m mixing) list(kind string) []any {
 }
 
 // ordered are the parts of a kind: the file's, then the others.
-func (m mixing) ordered(kind string) []*dashboard.Part {
+func (m merging) ordered(kind string) []*dashboard.Part {
 	var out []*dashboard.Part
 	for _, p := range m.want.Parts {
 		if p.Kind == kind {
@@ -118,7 +118,7 @@ func (m mixing) ordered(kind string) []*dashboard.Part {
 }
 
 // panels are all panels, those of collapsed rows inside of them.
-func (m mixing) panels() []any {
+func (m merging) panels() []any {
 	var out []any
 	rows := map[string]map[string]any{}
 	for _, p := range m.ordered("panel") {
@@ -146,7 +146,7 @@ func (m mixing) panels() []any {
 }
 
 // restructured reports whether a panel's row is to be as in the file.
-func (m mixing) restructured(w *dashboard.Part) bool {
+func (m merging) restructured(w *dashboard.Part) bool {
 	if _, differs := m.c.Diff("layout"); differs {
 		return true
 	}

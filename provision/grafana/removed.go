@@ -154,8 +154,8 @@ func (o *Org) removableBoard(ctx context.Context, s *snapshot, uid string, c *pl
 	if noAccess(err) != nil {
 		return err
 	}
-	j := judgement{c: c, live: live}
-	if j.ours(versions) {
+	j := assessment{c: c, live: live}
+	if j.savedByUs(versions) {
 		c.Find(codeDashboardDeleted, "", "its links and its history go with it")
 		return nil
 	}

@@ -116,7 +116,7 @@ func (w *wire) attempt(parent context.Context, req *http.Request) (*http.Respons
 	if int64(len(body)) > w.limit {
 		return nil, &Error{Method: r.Method, Path: w.route(r), Status: resp.StatusCode, Message: fmt.Sprintf("with more than %d MiB", w.limit>>20)}
 	}
-	if e := w.refusal(r, resp, body); e != nil {
+	if e := w.responseError(r, resp, body); e != nil {
 		return nil, e
 	}
 	resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
@@ -141,8 +141,8 @@ func isTimeout(err error) bool {
 	return ok && e.Timeout()
 }
 
-// refusal turns an answer into an error, unless it is a success with JSON or with nothing.
-func (w *wire) refusal(r *http.Request, resp *http.Response, body []byte) *Error {
+// responseError turns an answer into an error, unless it is a success with JSON or with nothing.
+func (w *wire) responseError(r *http.Request, resp *http.Response, body []byte) *Error {
 	e := &Error{Method: r.Method, Path: w.route(r), Status: resp.StatusCode}
 	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	text := bytes.TrimSpace(body)
