@@ -55,7 +55,7 @@ func since(r provision.Result) string {
 	return strings.Join(out, "; ")
 }
 
-// What arrives after the plan is not destroyed: neither what comes before apply judges again, nor what comes after, when the turn
+// What arrives after the plan is not destroyed: neither what comes before apply assesses again, nor what comes after, when the turn
 // of the object comes. Nothing of that object is done; both numbers are said.
 func TestNothingIsLostThatCameLater(t *testing.T) {
 	t.Parallel()

@@ -16,7 +16,7 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
-// parallel is how many objects are read, judged or applied at once.
+// parallel is how many objects are read, assessed or applied at once.
 const parallel = 8
 
 // ledgerTime is how long one write into the ledger may take.
@@ -245,7 +245,7 @@ func (run *applying) refuse(c plan.Change, since []plan.Since) {
 	})
 }
 
-// split takes out of a change what lacks consent, so that it holds back only itself. What is left is judged again. A change that
+// split takes out of a change what lacks consent, so that it holds back only itself. What is left is assessed again. A change that
 // cannot be made without it stays as it is, and is skipped as a whole.
 func (run *applying) split(ctx context.Context, x plan.Agreed, c plan.Change) plan.Change {
 	missing := c.Consents.Missing(c)

@@ -230,7 +230,7 @@ func (j *assessment) savedByUs(versions []edition) bool {
 	return versions[0].Message == mark+j.live.print
 }
 
-// conflict judges what people changed.
+// conflict assesses what people changed.
 func (j *assessment) conflict(ctx context.Context) error {
 	c := j.c
 	_, refresh := c.Diff("refresh")

@@ -174,7 +174,7 @@ func TestPrinted(t *testing.T) {
 	t.Log("\n" + out.String())
 }
 
-// Resources are read, judged and applied side by side, as provision does it.
+// Resources are read, assessed and applied side by side, as provision does it.
 func TestSideBySide(t *testing.T) {
 	t.Parallel()
 	srv := grafanatest.New(t, grafanatest.V12)

@@ -25,7 +25,7 @@ func (s *sent) OnBrokerE2E(_ kgo.BrokerMetadata, key int16, _ kgo.BrokerE2E) {
 	}
 }
 
-// BenchmarkPlan reads, compares and judges many topics: that agree, that are missing, and whose retention all goes down.
+// BenchmarkPlan reads, compares and assesses many topics: that agree, that are missing, and whose retention all goes down.
 func BenchmarkPlan(b *testing.B) {
 	for _, n := range []int{100, 1000, 4000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {

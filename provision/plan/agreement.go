@@ -252,7 +252,7 @@ func (c Change) Check(address, code string, now Loss) error {
 	return More{Code: code, Agreed: limit, Found: now}
 }
 
-// Without is a change without some of its attributes, to be judged again: the others can be made alone. They stay as they are.
+// Without is a change without some of its attributes, to be assessed again: the others can be made alone. They stay as they are.
 func (c Change) Without(attrs []string) Change {
 	out := c
 	out.Findings, out.Notes, out.Steps, out.Recounts, out.Do, out.Waits = nil, nil, nil, nil, nil, ""

@@ -162,7 +162,7 @@ func (e *Engine) Read(ctx context.Context) (*plan.State, error) {
 // Assess fills in the statements.
 func (e *Engine) Assess(ctx context.Context, c *plan.Change) error {
 	if c.Want == nil {
-		return e.judgeDelete(ctx, c)
+		return e.assessDelete(ctx, c)
 	}
 	if !e.caps.Hypertables() {
 		if e.Pipeline.Database.OnMissing == "error" {
@@ -182,7 +182,7 @@ func (e *Engine) Assess(ctx context.Context, c *plan.Change) error {
 	if c.Action == plan.None || c.Impossible() {
 		return nil
 	}
-	if err := e.readAgain(ctx, c); err != nil {
+	if err := e.findReassigned(ctx, c); err != nil {
 		return err
 	}
 	steps := []string{"BEGIN", fmt.Sprintf("SET LOCAL lock_timeout = '%s'", pg.LockWait)}
@@ -205,9 +205,9 @@ func (e *Engine) Assess(ctx context.Context, c *plan.Change) error {
 	return nil
 }
 
-// readAgain warns of a source that takes another one's topic over, as one does that got a new name: how far a topic is stored is
+// findReassigned warns of a source that takes another one's topic over, as one does that got a new name: how far a topic is stored is
 // known by source.
-func (e *Engine) readAgain(ctx context.Context, c *plan.Change) error {
+func (e *Engine) findReassigned(ctx context.Context, c *plan.Change) error {
 	if e.version == 0 {
 		return nil
 	}
@@ -260,9 +260,9 @@ func (e *Engine) try(ctx context.Context, c *plan.Change, steps []string) error 
 	return nil
 }
 
-// judgeDelete drops the engine's own tables, and the schema when nothing else is in it: a user named cryptoviz has his tables
+// assessDelete drops the engine's own tables, and the schema when nothing else is in it: a user named cryptoviz has his tables
 // there. The extension stays.
-func (e *Engine) judgeDelete(ctx context.Context, c *plan.Change) error {
+func (e *Engine) assessDelete(ctx context.Context, c *plan.Change) error {
 	if c.Action != plan.Delete {
 		return nil
 	}

@@ -117,7 +117,7 @@ func (w *scene) text(sql string, args ...any) string {
 	return out
 }
 
-// plan reads, compares and judges as the command does.
+// plan reads, compares and assesses as the command does.
 func (w *scene) plan(r resource) plan.Change {
 	w.t.Helper()
 	live, err := r.Read(w.t.Context())

@@ -27,10 +27,10 @@ func (n nameSet) of(relations map[string]*Relation, kinds ...string) (oids []int
 	return oids
 }
 
-// concerned names what the pipeline is about. PostgreSQL locks a table to write down a generated column or an unusual index of
+// declaredNames names what the pipeline is about. PostgreSQL locks a table to write down a generated column or an unusual index of
 // it, and all that a view reads to write down the view: it waits for who holds them, such as VACUUM FULL. So these are asked for
 // with the snapshot; what is unmanaged is read when it is needed: see FullTable and FullView.
-func (c *Catalog) concerned() nameSet {
+func (c *Catalog) declaredNames() nameSet {
 	p := c.Pipeline
 	if p == nil {
 		return nil
@@ -51,9 +51,9 @@ func (c *Catalog) concerned() nameSet {
 	return out
 }
 
-// concernedViews names the same, and what depends on a declared aggregate: it is rebuilt with it.
-func (c *Catalog) concernedViews(ctx context.Context) (nameSet, error) {
-	out := c.concerned()
+// declaredViews names the same, and what depends on a declared aggregate: it is rebuilt with it.
+func (c *Catalog) declaredViews(ctx context.Context) (nameSet, error) {
+	out := c.declaredNames()
 	if out == nil || len(c.Pipeline.Aggregates) == 0 {
 		return out, nil
 	}

@@ -166,7 +166,7 @@ func (c *Catalog) read(ctx context.Context) (*Snapshot, error) {
 		if err := pg.SetLocal(ctx, counted, "jit", "off"); err != nil { // compiling these queries takes longer than running them
 			return err
 		}
-		if err := s.readAll(ctx, counted, c.concerned()); err != nil {
+		if err := s.readAll(ctx, counted, c.declaredNames()); err != nil {
 			return fmt.Errorf("read the database's catalog: %w", err)
 		}
 		c.Count()
@@ -178,7 +178,7 @@ func (c *Catalog) read(ctx context.Context) (*Snapshot, error) {
 	return nil, c.busy(ctx, err)
 }
 
-func (s *Snapshot) readAll(ctx context.Context, tx pgx.Tx, concerned nameSet) error {
+func (s *Snapshot) readAll(ctx context.Context, tx pgx.Tx, declaredNames nameSet) error {
 	// Before plainText: what is visible depends on the session's own search_path.
 	byOID, err := s.readRelations(ctx, tx)
 	if err != nil {
@@ -187,7 +187,7 @@ func (s *Snapshot) readAll(ctx context.Context, tx pgx.Tx, concerned nameSet) er
 	if err := pg.PlainText(ctx, tx); err != nil {
 		return err
 	}
-	if err := s.readParts(ctx, tx, byOID, nameSet(nil).of(s.Relations, "r", "p"), concerned.of(s.Relations, "r", "p")); err != nil {
+	if err := s.readParts(ctx, tx, byOID, nameSet(nil).of(s.Relations, "r", "p"), declaredNames.of(s.Relations, "r", "p")); err != nil {
 		return err
 	}
 	partitioned := nameSet(nil).of(s.Relations, "p")

@@ -56,11 +56,11 @@ type ViewColumn struct{ Name, Type, Collation string }
 // Views returns what is known of views, and reads it the first time.
 func (c *Catalog) Views(ctx context.Context) (*ViewSnapshot, error) {
 	return Cached(ctx, c, "views", func(ctx context.Context) (*ViewSnapshot, error) {
-		concerned, err := c.concernedViews(ctx)
+		declaredNames, err := c.declaredViews(ctx)
 		if err != nil {
 			return nil, err
 		}
-		return c.readViews(ctx, concerned)
+		return c.readViews(ctx, declaredNames)
 	})
 }
 

@@ -33,7 +33,7 @@ func (r *Role) Assess(ctx context.Context, c *plan.Change) error {
 		}
 	}
 	if c.Action == plan.Delete {
-		return r.judgeDelete(ctx, c, l)
+		return r.assessDelete(ctx, c, l)
 	}
 	if c.Action == plan.None {
 		return nil
@@ -47,7 +47,7 @@ func (r *Role) Assess(ctx context.Context, c *plan.Change) error {
 		return nil
 	}
 	if c.Adopt {
-		r.judgeAdoption(c, l)
+		r.assessAdoption(c, l)
 	}
 	steps := r.roleSteps(c, l)
 	if len(steps) > 0 && !r.known.Super && (!r.known.Creates || l != nil && !l.Mine) {
@@ -80,8 +80,8 @@ func whatItIs(l *catalog.Role) string {
 	return ""
 }
 
-// judgeAdoption says what it means that a role belongs to the whole server.
-func (r *Role) judgeAdoption(c *plan.Change, l *catalog.Role) {
+// assessAdoption says what it means that a role belongs to the whole server.
+func (r *Role) assessAdoption(c *plan.Change, l *catalog.Role) {
 	for _, schema := range r.schemas(r.wanted()) {
 		if path, _ := l.Setting(searchPath); schema != "public" && schema != l.Name && !strings.Contains(path.Value, schema) {
 			c.Note("its search_path does not name schema %s: it finds what is there by its full name only", schema)
@@ -235,8 +235,8 @@ func (r *Role) target(on string, foreign *[]string) string {
 	return pg.Ident(rel.Schema, rel.Name)
 }
 
-// judgeDelete is about a role that goes: it may own nothing, for that would have no owner.
-func (r *Role) judgeDelete(ctx context.Context, c *plan.Change, l *catalog.Role) error {
+// assessDelete is about a role that goes: it may own nothing, for that would have no owner.
+func (r *Role) assessDelete(ctx context.Context, c *plan.Change, l *catalog.Role) error {
 	switch {
 	case l.Super || l.Name == r.known.User:
 		c.Find(codeProtectedRole, "", "%s", cmp.Or(whatItIs(l), "it is the user of database.url itself"))
@@ -336,19 +336,19 @@ func (r *Role) Make(ctx context.Context, c plan.Change) error {
 		return nil
 	}
 	if err != nil && verifier != "" {
-		return &hidden{err, verifier}
+		return &redacted{err, verifier}
 	}
 	return err
 }
 
-// hidden is an error whose text may quote a statement with a secret.
-type hidden struct {
+// redacted is an error whose text may quote a statement with a secret.
+type redacted struct {
 	err    error
 	secret string
 }
 
-func (h *hidden) Error() string { return strings.ReplaceAll(h.err.Error(), h.secret, "(sensitive)") }
+func (h *redacted) Error() string { return strings.ReplaceAll(h.err.Error(), h.secret, "(sensitive)") }
 
 // Is and As go on below; what they find is for branching, not for printing.
-func (h *hidden) Is(target error) bool { return errors.Is(h.err, target) }
-func (h *hidden) As(target any) bool   { return errors.As(h.err, target) }
+func (h *redacted) Is(target error) bool { return errors.Is(h.err, target) }
+func (h *redacted) As(target any) bool   { return errors.As(h.err, target) }

@@ -246,7 +246,7 @@ func (a *asking) some(ctx context.Context, list []*Query) error {
 	}
 	err = pg.Savepoint(ctx, a.in.tx, func() error {
 		return cmp.Or(readAnswers(ctx, a.in.tx, a.in.name, names, func(name string, one *Answer) {
-			one.Text = a.unshadow(one.Text)
+			one.Text = a.liveNames(one.Text)
 			a.out.ByName[name] = one
 		}), errUndone)
 	})
@@ -282,7 +282,7 @@ func (a *asking) read(ctx context.Context, x *Query) (*Answer, error) {
 		return cmp.Or(readAnswers(ctx, a.in.tx, "", []string{name}, func(_ string, one *Answer) { out = one }), errUndone)
 	})
 	if errors.Is(err, errUndone) {
-		out.Text = a.unshadow(out.Text)
+		out.Text = a.liveNames(out.Text)
 		return out, nil
 	}
 	if out.Rejection = Rejected(err); out.Rejection == nil {
@@ -368,7 +368,7 @@ func (a *asking) inPlace(ctx context.Context, x *Query, answer *Answer, l *catal
 		})
 	})
 	switch {
-	case Rejected(err) != nil || errors.Is(err, errUndone) && a.unshadow(catalog.Tidy(definition)) != answer.Text:
+	case Rejected(err) != nil || errors.Is(err, errUndone) && a.liveNames(catalog.Tidy(definition)) != answer.Text:
 		return nil // no: it is rebuilt
 	case errors.Is(err, errUndone):
 		answer.InPlace = steps
@@ -377,8 +377,8 @@ func (a *asking) inPlace(ctx context.Context, x *Query, answer *Answer, l *catal
 	return err
 }
 
-// unshadow names live schemas where the server wrote the shadow, or none: temporary relations have none in a text.
-func (a *asking) unshadow(text string) string {
+// liveNames names live schemas where the server wrote the shadow, or none: temporary relations have none in a text.
+func (a *asking) liveNames(text string) string {
 	schema := func(name string) string {
 		if r := a.s.Relations[name]; r != nil {
 			return pg.IdentAsNeeded(r.Schema)

@@ -15,7 +15,7 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/timescale/shadow"
 )
 
-// column judges the difference of one column: missing, dropped or changed.
+// column assesses the difference of one column: missing, dropped or changed.
 func (d *tableDiff) column(ctx context.Context, name string) error {
 	w := d.t.Spec.Column(name)
 	if w == nil {

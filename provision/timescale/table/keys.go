@@ -13,7 +13,7 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/timescale/ddl"
 )
 
-// key judges another primary key.
+// key assesses another primary key.
 func (d *tableDiff) key(ctx context.Context) error {
 	name := d.t.name() + "_pkey"
 	if k := d.t.rel.Key(); k != nil {
@@ -109,7 +109,7 @@ func (d *tableDiff) showRenamed(renamed map[string]string) {
 	}
 }
 
-// index judges a missing, another, or no more wanted index.
+// index assesses a missing, another, or no more wanted index.
 func (d *tableDiff) index(ctx context.Context, name string, renamed map[string]string) error {
 	var w *spec.Index
 	if i := slices.IndexFunc(d.t.Spec.Indexes, func(x *spec.Index) bool { return x.Name == name }); i >= 0 {

@@ -14,7 +14,7 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/timescale/ddl"
 )
 
-// becomeHypertable judges another layout: only a plain table becomes a hypertable.
+// becomeHypertable assesses another layout: only a plain table becomes a hypertable.
 func (d *tableDiff) becomeHypertable(ctx context.Context) error {
 	diff, _ := d.change.Diff("layout")
 	if diff.Old != catalog.PlainTable || diff.New != catalog.Hyper {
@@ -46,14 +46,14 @@ func (d *tableDiff) becomeHypertable(ctx context.Context) error {
 	return nil
 }
 
-// timeColumn judges another time column of a table that is cut already.
+// timeColumn assesses another time column of a table that is cut already.
 func (d *tableDiff) timeColumn(diff plan.Diff) {
 	if _, recut := d.change.Diff("layout"); !recut {
 		d.change.Find(codeTimeColumn, "time", "chunks are cut by %s, not by %s", diff.Old, diff.New)
 	}
 }
 
-// chunkInterval judges another length of chunks or partitions.
+// chunkInterval assesses another length of chunks or partitions.
 func (d *tableDiff) chunkInterval(diff plan.Diff) {
 	if _, recut := d.change.Diff("layout"); recut || d.t.Spec.Hypertable == nil {
 		return

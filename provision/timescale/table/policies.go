@@ -105,7 +105,7 @@ func (d *tableDiff) retentionAgainstOthers() {
 	}
 }
 
-// retention judges another retention policy. Policies are set exactly: if_not_exists would leave another value in force.
+// retention assesses another retention policy. Policies are set exactly: if_not_exists would leave another value in force.
 func (d *tableDiff) retention(ctx context.Context) error {
 	if d.t.Spec.Hypertable == nil || d.t.layout() != catalog.Hyper || !d.t.live.Caps.Community() {
 		return nil
@@ -190,7 +190,7 @@ func (d *tableDiff) retentionLoss(ctx context.Context, want time.Duration, runs 
 	return nil
 }
 
-// columnstore judges its three attributes together.
+// columnstore assesses its three attributes together.
 func (d *tableDiff) columnstore(ctx context.Context) error {
 	_, policy := d.change.Diff("columnstore")
 	_, segmentDiffers := d.change.Diff("columnstore segment_by")

@@ -49,7 +49,7 @@ func (t *Table) readRawRetention(ctx context.Context, s *plan.State) error {
 	return nil
 }
 
-// rawRetention judges another keep_raw: a shorter one deletes days when the rollup runs next.
+// rawRetention assesses another keep_raw: a shorter one deletes days when the rollup runs next.
 func (d *tableDiff) rawRetention(ctx context.Context, diff plan.Diff) error {
 	r := d.t.rollup()
 	was, err := units.ParseDuration(diff.Old)

@@ -26,7 +26,7 @@ var lossless = map[string][]string{
 	"boolean":  {"text"},
 }
 
-// retype judges another type for a column, and adds its statement.
+// retype assesses another type for a column, and adds its statement.
 func (d *tableDiff) retype(ctx context.Context, w *spec.Column, l *catalog.Column) error {
 	attr := "column " + w.Name
 	if d.isTime(l) {

@@ -217,7 +217,7 @@ func (a *Aggregate) Make(ctx context.Context, c plan.Change) error {
 	return err
 }
 
-// countAgain judges the change once more when its turn comes: rows that its source still had, and that it could be computed from,
+// countAgain assesses the change once more when its turn comes: rows that its source still had, and that it could be computed from,
 // may have gone since the plan. A change without steps is made by the one that it belongs to.
 func (a *Aggregate) countAgain(ctx context.Context, c plan.Change) error {
 	if c.Action == plan.Create || len(c.Steps) == 0 {

@@ -37,27 +37,27 @@ func (a *Aggregate) Assess(ctx context.Context, c *plan.Change) error {
 		c.Find(codeOtherOwner, "", "its owner is %s", l.Owner)
 		return nil
 	case c.Action == plan.Delete:
-		return a.judgeDelete(ctx, c, l)
+		return a.assessDelete(ctx, c, l)
 	case c.Want == nil: // and there is none
 		return nil
 	case !caps.Community():
 		if l != nil {
 			c.Note("aggregate.%s: what it holds can be read, and %s does not refresh it", a.name(), caps.Name())
 		}
-		a.judgeMissing(c, caps)
+		a.assessMissing(c, caps)
 		return nil
 	case c.Action == plan.Create:
-		return a.judgeCreate(ctx, c, caps)
+		return a.assessCreate(ctx, c, caps)
 	}
 	answers, err := a.Queries.Answers(ctx)
 	if err != nil {
 		return err
 	}
-	return a.judgeUpdate(ctx, c, l, answers, caps)
+	return a.assessUpdate(ctx, c, l, answers, caps)
 }
 
-// judgeMissing is about a server without continuous aggregates.
-func (a *Aggregate) judgeMissing(c *plan.Change, caps catalog.Capabilities) {
+// assessMissing is about a server without continuous aggregates.
+func (a *Aggregate) assessMissing(c *plan.Change, caps catalog.Capabilities) {
 	if c.Action == plan.None {
 		return
 	}
@@ -69,7 +69,7 @@ func (a *Aggregate) judgeMissing(c *plan.Change, caps catalog.Capabilities) {
 	c.Find(codeNoAggregates, "", "%s has no continuous aggregates", caps.Name())
 }
 
-func (a *Aggregate) judgeCreate(ctx context.Context, c *plan.Change, caps catalog.Capabilities) error {
+func (a *Aggregate) assessCreate(ctx context.Context, c *plan.Change, caps catalog.Capabilities) error {
 	v, err := a.Queries.Catalog.Views(ctx)
 	if err != nil {
 		return err
@@ -167,7 +167,7 @@ func (a *Aggregate) warnOfWindow(c *plan.Change) {
 	}
 }
 
-func (a *Aggregate) judgeUpdate(ctx context.Context, c *plan.Change, l *liveAggregate, answers *shadow.Answers, caps catalog.Capabilities) error {
+func (a *Aggregate) assessUpdate(ctx context.Context, c *plan.Change, l *liveAggregate, answers *shadow.Answers, caps catalog.Capabilities) error {
 	answer := answers.ByName[a.name()]
 	if answer.Rejection != nil {
 		a.refused(c, answer, answers)
@@ -182,12 +182,12 @@ func (a *Aggregate) judgeUpdate(ctx context.Context, c *plan.Change, l *liveAggr
 			c.Note("the aggregate could not be tried out: %s", answer.Untried)
 		}
 		a.warnOfWindow(c)
-		return a.judgeRebuild(ctx, c, l, parent, groups)
+		return a.assessRebuild(ctx, c, l, parent, groups)
 	}
 	name := pg.Ident(l.Schema, l.Name)
 	steps, after := slices.Clone(answer.InPlace), []string(nil)
 	if steps != nil {
-		forced, err := a.judgeInPlace(ctx, c, l, answer, caps)
+		forced, err := a.assessInPlace(ctx, c, l, answer, caps)
 		if err != nil {
 			return err
 		}
@@ -196,7 +196,7 @@ func (a *Aggregate) judgeUpdate(ctx context.Context, c *plan.Change, l *liveAggr
 	if d, changed := c.Diff("real_time"); changed {
 		steps = append(steps, fmt.Sprintf("ALTER MATERIALIZED VIEW %s SET (timescaledb.materialized_only = %t)", name, d.New != "true"))
 	}
-	policies, err := a.judgePolicies(ctx, c, l, caps)
+	policies, err := a.assessPolicies(ctx, c, l, caps)
 	if err != nil {
 		return err
 	}
@@ -220,8 +220,8 @@ func (a *Aggregate) judgeUpdate(ctx context.Context, c *plan.Change, l *liveAggr
 	return nil
 }
 
-// judgePolicies changes policies: an old job goes, a new one comes.
-func (a *Aggregate) judgePolicies(ctx context.Context, c *plan.Change, l *liveAggregate, caps catalog.Capabilities) ([]string, error) {
+// assessPolicies changes policies: an old job goes, a new one comes.
+func (a *Aggregate) assessPolicies(ctx context.Context, c *plan.Change, l *liveAggregate, caps catalog.Capabilities) ([]string, error) {
 	name := pg.Ident(l.Schema, l.Name)
 	var steps []string
 	if slices.ContainsFunc(c.Diffs, func(d plan.Diff) bool { return strings.HasPrefix(d.Name, "refresh.") }) {
@@ -239,7 +239,7 @@ func (a *Aggregate) judgePolicies(ctx context.Context, c *plan.Change, l *liveAg
 		}
 		if a.Spec.Retention > 0 {
 			steps = append(steps, ddl.RetainSQL(name, a.Spec.Retention, caps))
-			if err := a.judgeRetention(ctx, c, l, caps); err != nil {
+			if err := a.assessRetention(ctx, c, l, caps); err != nil {
 				return nil, err
 			}
 		}
@@ -274,9 +274,9 @@ func (a *Aggregate) judgePolicies(ctx context.Context, c *plan.Change, l *liveAg
 	return steps, nil
 }
 
-// judgeInPlace is about columns that the server adds to the aggregate as it is. It returns the refresh that fills them where
+// assessInPlace is about columns that the server adds to the aggregate as it is. It returns the refresh that fills them where
 // the source still has the data; further back it would compute buckets from nothing.
-func (a *Aggregate) judgeInPlace(ctx context.Context, c *plan.Change, l *liveAggregate, answer *shadow.Answer, caps catalog.Capabilities) ([]string, error) {
+func (a *Aggregate) assessInPlace(ctx context.Context, c *plan.Change, l *liveAggregate, answer *shadow.Answer, caps catalog.Capabilities) ([]string, error) {
 	cover, err := readCoverage(ctx, a.Queries, l, nil)
 	if err != nil {
 		return nil, err

@@ -234,8 +234,8 @@ func (a *Aggregate) sourceWaits(ctx context.Context, l *liveAggregate) (bool, er
 	return cover.source != nil && cover.source.Before(cover.now.Add(-a.Spec.Refresh.Start)), nil
 }
 
-// judgeRetention tells what a new retention deletes that the old one kept.
-func (a *Aggregate) judgeRetention(ctx context.Context, c *plan.Change, l *liveAggregate, caps catalog.Capabilities) error {
+// assessRetention tells what a new retention deletes that the old one kept.
+func (a *Aggregate) assessRetention(ctx context.Context, c *plan.Change, l *liveAggregate, caps catalog.Capabilities) error {
 	loss := ddl.RowsLost(0, true, "when the policy first runs, within a minute of apply")
 	var from, to *time.Time
 	err := a.Queries.Catalog.DryRun(ctx, func(tx pgx.Tx) error {

@@ -21,7 +21,7 @@ func TestAggregateOnApache(t *testing.T) {
 	}{{"error", plan.Create}, {"error", plan.Update}, {"degrade", plan.Update}} {
 		p.Database.OnMissing = c.onMissing
 		change := plan.Change{Action: c.action}
-		a.judgeMissing(&change, apache)
+		a.assessMissing(&change, apache)
 		if change.Action != c.action || len(change.Findings) != 1 || change.Findings[0].Code != "CV-A01" {
 			t.Errorf("%+v: %+v", c, change)
 		}

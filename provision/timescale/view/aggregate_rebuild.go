@@ -14,9 +14,9 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/timescale/shadow"
 )
 
-// judgeRebuild is about an aggregate that cannot be changed in place: its group drops and creates it. parent is the aggregate that
+// assessRebuild is about an aggregate that cannot be changed in place: its group drops and creates it. parent is the aggregate that
 // it reads and that is created again, too, or "".
-func (a *Aggregate) judgeRebuild(ctx context.Context, c *plan.Change, l *liveAggregate, parent string, groups *ddl.Groups) error {
+func (a *Aggregate) assessRebuild(ctx context.Context, c *plan.Change, l *liveAggregate, parent string, groups *ddl.Groups) error {
 	c.Action = plan.Replace
 	root, err := a.root(ctx, l, parent, groups)
 	if err != nil {
@@ -113,7 +113,7 @@ func indexesOf(ctx context.Context, q *shadow.Queries, l *liveAggregate) ([]stri
 	return out, nil
 }
 
-func (a *Aggregate) judgeDelete(ctx context.Context, c *plan.Change, l *liveAggregate) error {
+func (a *Aggregate) assessDelete(ctx context.Context, c *plan.Change, l *liveAggregate) error {
 	readers, err := a.Queries.Catalog.Dependents(ctx, l.Name, l.OID)
 	if err != nil {
 		return err

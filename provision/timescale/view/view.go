@@ -133,7 +133,7 @@ func (v *View) Assess(ctx context.Context, c *plan.Change) error {
 		return nil
 	}
 	if c.Action == plan.Delete {
-		return v.judgeDelete(ctx, c, l)
+		return v.assessDelete(ctx, c, l)
 	}
 	answers, err := v.Queries.Answers(ctx)
 	if err != nil {
@@ -147,7 +147,7 @@ func (v *View) Assess(ctx context.Context, c *plan.Change) error {
 		}
 	}
 	if a.Rejection != nil {
-		return v.judgeRefusal(ctx, c, a.Rejection, answers)
+		return v.assessRejection(ctx, c, a.Rejection, answers)
 	}
 	if v.group != nil || l != nil && !a.Guessed && !shadow.IsPrefix(l.Columns, a.Columns) {
 		return v.recreate(ctx, c, l, a)
@@ -241,8 +241,8 @@ func columnChanges(have, want []catalog.ViewColumn) string {
 	return strings.Join(out, ", ")
 }
 
-// judgeRefusal tells of a query that the server did not take; unless it reads what is left out here.
-func (v *View) judgeRefusal(ctx context.Context, c *plan.Change, r *shadow.Rejection, answers *shadow.Answers) error {
+// assessRejection reports a query that the server did not take; unless it reads what is left out here.
+func (v *View) assessRejection(ctx context.Context, c *plan.Change, r *shadow.Rejection, answers *shadow.Answers) error {
 	caps, err := v.Queries.Catalog.Capabilities(ctx)
 	if err != nil {
 		return err
@@ -268,7 +268,7 @@ func (v *View) judgeRefusal(ctx context.Context, c *plan.Change, r *shadow.Rejec
 	return nil
 }
 
-func (v *View) judgeDelete(ctx context.Context, c *plan.Change, l *catalog.View) error {
+func (v *View) assessDelete(ctx context.Context, c *plan.Change, l *catalog.View) error {
 	readers, err := v.Queries.Catalog.Dependents(ctx, v.name(), l.OID)
 	if err != nil {
 		return err
