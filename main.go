@@ -31,7 +31,7 @@ func main() {
 		signal.Ignore(syscall.SIGHUP)
 		stop()
 	})
-	code := cli.Main(ctx, os.Args[1:], cli.World{
+	code := cli.Main(ctx, os.Args[1:], cli.IO{
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 		Getenv: os.LookupEnv, Bundle: bundle, Version: buildVersion(),
 	})

@@ -82,14 +82,14 @@ func (s *Stack) Apply(ctx context.Context, p plan.Plan, opt Options) ([]Result, 
 func (s *Stack) ApplyAgreed(ctx context.Context, a plan.Agreement, opt Options) ([]Result, error) {
 	ctx, release, err := s.lock(ctx)
 	if err != nil {
-		return nil, lost(err)
+		return nil, wrapConnError(err)
 	}
 	defer release()
 	results, err := s.applyLocked(ctx, a, opt)
 	if cause := context.Cause(ctx); cause != nil && err != nil && !errors.Is(err, ErrIncomplete) {
 		return results, cause // interrupted, or the lock is lost: whatever failed by it says only "context canceled"
 	}
-	return results, lost(err)
+	return results, wrapConnError(err)
 }
 
 // applyLocked is ApplyAgreed once the lock is held.
@@ -361,7 +361,7 @@ func (run *applying) do(ctx context.Context, c plan.Change) error {
 	if !c.Changes() {
 		return nil
 	}
-	return lostBy(c.Address, c.Make(ctx))
+	return wrapConnErrorOf(c.Address, c.Make(ctx))
 }
 
 // record writes the ledger row at once, so that an interruption leaves nothing unrecorded.
@@ -369,12 +369,12 @@ func (run *applying) record(ctx context.Context, c plan.Change) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ledgerTime)
 	defer cancel()
 	if c.Want == nil {
-		return lost(run.stack.Ledger.Forget(ctx, c.Address))
+		return wrapConnError(run.stack.Ledger.Forget(ctx, c.Address))
 	}
 	e := ledger.Entry{
 		State: c.Recorded(), Server: run.servers.Place(c.Address), Pipeline: run.stack.pipeline.Name,
 	}
-	return lost(run.stack.Ledger.Put(ctx, c.Address, e, run.opt.By, run.opt.Version))
+	return wrapConnError(run.stack.Ledger.Put(ctx, c.Address, e, run.opt.By, run.opt.Version))
 }
 
 func (run *applying) forbidden(ctx context.Context, c plan.Change) string {

@@ -40,7 +40,7 @@ func (s *Stack) loadBaseline(ctx context.Context) (*baseline, error) {
 	b.noteOthers()
 	b.resources = s.resources(b.objects, b.last)
 	if _, err := b.catalog.Capabilities(ctx); err != nil {
-		if lost(err).Error() != err.Error() || ctx.Err() != nil {
+		if wrapConnError(err).Error() != err.Error() || ctx.Err() != nil {
 			return nil, err
 		}
 		b.refused = err

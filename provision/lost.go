@@ -11,8 +11,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// lost says it when an error of PostgreSQL means that its connection ended, or that there was none: pgx says "conn closed".
-func lost(err error) error {
+// wrapConnError says it when an error of PostgreSQL means that its connection ended, or that there was none: pgx says "conn closed".
+func wrapConnError(err error) error {
 	var what string
 	pg, answered := errors.AsType[*pgconn.PgError](err)
 	_, unreached := errors.AsType[*pgconn.ConnectError](err)
@@ -34,10 +34,10 @@ func lost(err error) error {
 	return fmt.Errorf("%s: %w", what, err)
 }
 
-// lostBy is lost for an error of a resource, which may be of another system.
-func lostBy(address string, err error) error {
+// wrapConnErrorOf is wrapConnError for an error of a resource, which may be of another system.
+func wrapConnErrorOf(address string, err error) error {
 	if inDatabase(address) {
-		return lost(err)
+		return wrapConnError(err)
 	}
 	return err
 }

@@ -40,7 +40,7 @@ func (s *Stack) Plan(ctx context.Context) (plan.Plan, error) {
 func (s *Stack) plan(ctx context.Context) (*baseline, plan.Plan, error) {
 	b, err := s.loadBaseline(ctx)
 	if err != nil {
-		return nil, plan.Plan{}, lost(err)
+		return nil, plan.Plan{}, wrapConnError(err)
 	}
 	out := plan.Plan{Servers: b.servers, Moved: b.moved(), Notes: b.notes}
 	changes := make([]plan.Change, len(b.resources))
@@ -58,7 +58,7 @@ func (s *Stack) plan(ctx context.Context) (*baseline, plan.Plan, error) {
 	for i, r := range b.resources {
 		declared[r.Address()] = true
 		if failed[i] != nil {
-			out.Errors = append(out.Errors, plan.ReadError{Address: r.Address(), Text: lostBy(r.Address(), failed[i]).Error()})
+			out.Errors = append(out.Errors, plan.ReadError{Address: r.Address(), Text: wrapConnErrorOf(r.Address(), failed[i]).Error()})
 			continue
 		}
 		out.Changes = append(out.Changes, changes[i])
@@ -82,7 +82,7 @@ func (s *Stack) plan(ctx context.Context) (*baseline, plan.Plan, error) {
 	}
 	if b.refused == nil {
 		if err := b.checkQueries(ctx, &out); err != nil {
-			return b, out, lost(err)
+			return b, out, wrapConnError(err)
 		}
 	}
 	out.Wait()

@@ -25,8 +25,8 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/units"
 )
 
-// World is everything outside that the commands touch.
-type World struct {
+// IO is what a command reads and writes outside the systems: streams and the environment.
+type IO struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
 	Getenv         func(string) (string, bool)
@@ -40,9 +40,9 @@ type exit int
 func (e exit) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 
 // Main runs one command and returns the exit code: 0, or 1 after an error.
-func Main(ctx context.Context, args []string, w World) int {
+func Main(ctx context.Context, args []string, w IO) int {
 	w.Stdout, w.Stderr = terminal.Guard(w.Stdout), terminal.Guard(w.Stderr)
-	e := &env{World: w}
+	e := &env{IO: w}
 	root := e.root()
 	root.SetArgs(longFlags(root, args))
 	root.SetIn(w.Stdin)
@@ -95,9 +95,9 @@ const (
 	defaultState = ".cryptoviz"
 )
 
-// env is what all commands share: the world and the global flags.
+// env is what all commands share: the streams and the global flags.
 type env struct {
-	World
+	IO
 	file     string
 	vars     []string
 	varFiles []string
@@ -134,7 +134,7 @@ Flags may be written with one dash, as in Terraform: -out is --out.`,
 	flags.StringVar(&e.logLevel, "log-level", "info", "least `LEVEL` that is logged: debug, info, warn or error")
 	flags.BoolVar(&e.noColor, "no-color", false, "no colours (also: the variable NO_COLOR)")
 	flags.StringVar(&e.state, "state", defaultState, "`DIR` where up keeps its Kafka and PostgreSQL in; all commands but run use them while up runs, \"\" for none")
-	root.AddGroup(&cobra.Group{ID: "edit", Title: "Write a pipeline:"}, &cobra.Group{ID: "match", Title: "Make the world match it:"}, &cobra.Group{ID: "run", Title: "Run it and look:"})
+	root.AddGroup(&cobra.Group{ID: "edit", Title: "Write a pipeline:"}, &cobra.Group{ID: "match", Title: "Make the systems match it:"}, &cobra.Group{ID: "run", Title: "Run it and look:"})
 	add := func(group string, commands ...*cobra.Command) {
 		for _, c := range commands {
 			c.GroupID = group

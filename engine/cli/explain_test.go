@@ -18,14 +18,14 @@ func TestExplainAllBlocks(t *testing.T) {
 	explain := func(args ...string) string {
 		t.Helper()
 		var out, errs bytes.Buffer
-		world := World{Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errs, Getenv: func(string) (string, bool) { return "", false }, Bundle: bundle, Version: "0.1.0"}
+		world := IO{Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errs, Getenv: func(string) (string, bool) { return "", false }, Bundle: bundle, Version: "0.1.0"}
 		if code := Main(context.Background(), append([]string{"explain"}, args...), world); code != 0 {
 			t.Errorf("explain %v: %d, %s", args, code, &errs)
 		}
 		return out.String()
 	}
 	list := strings.Join(strings.Fields(explain()), " ") + " "
-	e := &env{World: World{Bundle: bundle}}
+	e := &env{IO: IO{Bundle: bundle}}
 	if len(e.definitions().Kinds()) < 6 {
 		t.Fatalf("the program carries no reference of the definitions: %v", e.definitions().Kinds())
 	}

@@ -31,7 +31,7 @@ func TestLongFlags(t *testing.T) {
 		"nonsense -json":                           "nonsense -json",
 		"show -json -json=false":                   "show --json --json=false",
 	} {
-		e := &env{World: World{Version: "0.1.0"}}
+		e := &env{IO: IO{Version: "0.1.0"}}
 		if got := longFlags(e.root(), strings.Fields(args)); !slices.Equal(got, strings.Fields(want)) {
 			t.Errorf("%s: %s, want %s", args, strings.Join(got, " "), want)
 		}

@@ -21,7 +21,7 @@ func runMain(t *testing.T, stdin string, args ...string) (stdout, stderr string,
 		t.Fatal(err)
 	}
 	var out, errs bytes.Buffer
-	code = Main(t.Context(), args, World{
+	code = Main(t.Context(), args, IO{
 		Stdin: strings.NewReader(stdin), Stdout: &out, Stderr: &errs, Getenv: func(string) (string, bool) { return "", false }, Bundle: bundle, Version: "0.1.0",
 	})
 	return out.String(), errs.String(), code

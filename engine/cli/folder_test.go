@@ -106,7 +106,7 @@ func TestInitStaysInItsFolder(t *testing.T) {
 			t.Fatal(err)
 		}
 		var errs buffer
-		code := Main(context.Background(), []string{"init", dir}, World{Stdin: strings.NewReader(""), Stdout: &buffer{}, Stderr: &errs, Bundle: files, Getenv: func(string) (string, bool) { return "", false }})
+		code := Main(context.Background(), []string{"init", dir}, IO{Stdin: strings.NewReader(""), Stdout: &buffer{}, Stderr: &errs, Bundle: files, Getenv: func(string) (string, bool) { return "", false }})
 		if text := strings.ToLower(errs.String()); code != 1 || !strings.Contains(text, "nothing was written") {
 			t.Errorf("%s: %d, %s", name, code, text)
 		}

@@ -19,7 +19,7 @@ import (
 
 func cryptoviz(args ...string) (code int, stdout, stderr string) {
 	var out, errs bytes.Buffer
-	code = Main(context.Background(), args, World{
+	code = Main(context.Background(), args, IO{
 		Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errs, Getenv: func(string) (string, bool) { return "", false }, Version: "0.1.0",
 	})
 	return code, out.String(), errs.String()

@@ -17,7 +17,7 @@ func queryText(t *testing.T, sql, form string) string {
 	t.Helper()
 	dsn := testkit.Postgres(t)
 	var out, errs buffer
-	code := Main(t.Context(), []string{"--file", "../../pipeline.hcl", "--state", "", "query", "--format", form, sql}, World{
+	code := Main(t.Context(), []string{"--file", "../../pipeline.hcl", "--state", "", "query", "--format", form, sql}, IO{
 		Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errs, Version: "0.1.0",
 		Getenv: func(name string) (string, bool) { return dsn, name == "DATABASE_URL" },
 	})
@@ -31,7 +31,7 @@ func queryText(t *testing.T, sql, form string) string {
 func queryOn(t *testing.T, dsn string, args ...string) (code int, errs string) {
 	t.Helper()
 	var said buffer
-	code = Main(t.Context(), append([]string{"--file", "../../pipeline.hcl", "--state", "", "query"}, args...), World{
+	code = Main(t.Context(), append([]string{"--file", "../../pipeline.hcl", "--state", "", "query"}, args...), IO{
 		Stdin: strings.NewReader(""), Stdout: &buffer{}, Stderr: &said, Version: "0.1.0",
 		Getenv: func(name string) (string, bool) { return dsn, name == "DATABASE_URL" },
 	})
@@ -104,7 +104,7 @@ func TestQueryTable(t *testing.T) {
 func TestQueryMistakeIsShownWhereItIs(t *testing.T) {
 	dsn := testkit.Postgres(t)
 	var out, errs buffer
-	code := Main(t.Context(), []string{"--file", "../../pipeline.hcl", "--state", "", "query", "SELECT nope FROM pg_class"}, World{
+	code := Main(t.Context(), []string{"--file", "../../pipeline.hcl", "--state", "", "query", "SELECT nope FROM pg_class"}, IO{
 		Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errs, Version: "0.1.0",
 		Getenv: func(name string) (string, bool) { return dsn, name == "DATABASE_URL" },
 	})

@@ -65,7 +65,7 @@ func TestDumbTerminal(t *testing.T) {
 	}
 	defer func() { _ = f.Close() }()
 	for kind, want := range map[string]bool{"xterm": true, "": true, "dumb": false} {
-		e := &env{World: World{Stdout: f, Stderr: f, Getenv: func(name string) (string, bool) { return kind, name == "TERM" && kind != "" }}}
+		e := &env{IO: IO{Stdout: f, Stderr: f, Getenv: func(name string) (string, bool) { return kind, name == "TERM" && kind != "" }}}
 		if got := (&up{env: e}).onTerminal(); got != want || isTerminal(f) && e.draws(f) != want {
 			t.Errorf("TERM=%s: a view is drawn: %v", kind, got)
 		}

@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 		}
 		stdout, flushOut := steady(os.Stdout)
 		stderr, flushErr := steady(os.Stderr)
-		code := Main(ctx, os.Args[1:], World{Stdin: os.Stdin, Stdout: stdout, Stderr: stderr, Getenv: os.LookupEnv, Bundle: bundle, Version: "0.1.0"})
+		code := Main(ctx, os.Args[1:], IO{Stdin: os.Stdin, Stdout: stdout, Stderr: stderr, Getenv: os.LookupEnv, Bundle: bundle, Version: "0.1.0"})
 		flushOut()
 		flushErr()
 		os.Exit(code)

@@ -38,7 +38,7 @@ func screenOf(t *testing.T, getenv func(string) (string, bool), args ...string) 
 		_, _ = io.Copy(&out, master) // ends with an error when the other side is closed
 		close(read)
 	}()
-	Main(t.Context(), append([]string{"--file", "../../pipeline.hcl", "--state", ""}, args...), World{Stdin: strings.NewReader(""), Stdout: slave, Stderr: slave, Version: "0.1.0", Getenv: getenv})
+	Main(t.Context(), append([]string{"--file", "../../pipeline.hcl", "--state", ""}, args...), IO{Stdin: strings.NewReader(""), Stdout: slave, Stderr: slave, Version: "0.1.0", Getenv: getenv})
 	_ = slave.Close()
 	<-read
 	_ = master.Close()
@@ -79,7 +79,7 @@ func TestNothingSteersTheTerminal(t *testing.T) {
 	}
 	for form, want := range map[string]string{"csv": "x\n\"" + hostile + "\"\n", "json": `"x": "a\u001b]0;title\u0007b\u001b[31mc` + "\u009b2Jd\u202ee\u2066f\x7fg" + `\rh"`} {
 		var out buffer
-		Main(t.Context(), []string{"--file", "../../pipeline.hcl", "--state", "", "query", "--format", form, "SELECT " + literal + " AS x"}, World{Stdin: strings.NewReader(""), Stdout: &out, Stderr: io.Discard, Getenv: getenv})
+		Main(t.Context(), []string{"--file", "../../pipeline.hcl", "--state", "", "query", "--format", form, "SELECT " + literal + " AS x"}, IO{Stdin: strings.NewReader(""), Stdout: &out, Stderr: io.Discard, Getenv: getenv})
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%s to a pipe: %q, want %q", form, out.String(), want)
 		}

@@ -47,7 +47,7 @@ func command(ctx context.Context, args ...string) (stdout, stderr string, code i
 // commandIn runs one with variables of the environment.
 func commandIn(ctx context.Context, env map[string]string, args ...string) (stdout, stderr string, code int) {
 	var out, errs buffer
-	code = Main(ctx, append([]string{"--file", "../../pipeline.hcl"}, args...), World{
+	code = Main(ctx, append([]string{"--file", "../../pipeline.hcl"}, args...), IO{
 		Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errs, Version: "0.1.0",
 		Getenv: func(name string) (string, bool) { value, is := env[name]; return value, is },
 	})
@@ -86,7 +86,7 @@ func startUpIn(t *testing.T, env map[string]string, args ...string) *started {
 	ctx, stop := context.WithCancel(t.Context())
 	s := &started{stop: stop, done: make(chan int, 1), stderr: &buffer{}}
 	go func() {
-		s.done <- Main(ctx, append([]string{"--file", "../../pipeline.hcl", "up", "--listen", ""}, args...), World{
+		s.done <- Main(ctx, append([]string{"--file", "../../pipeline.hcl", "up", "--listen", ""}, args...), IO{
 			Stdin: strings.NewReader(""), Stdout: &buffer{}, Stderr: s.stderr, Version: "0.1.0", Getenv: func(name string) (string, bool) { value, is := env[name]; return value, is },
 		})
 	}()
@@ -279,7 +279,7 @@ func TestUpTellsItsChanges(t *testing.T) {
 		{"query --state= SELECT", "Error: the database postgres://127.0.0.1:1/ours does not answer"},
 	} {
 		var errs buffer
-		Main(t.Context(), append([]string{"--file", pipeline, "--state", dir}, strings.Fields(c.args)...), World{
+		Main(t.Context(), append([]string{"--file", pipeline, "--state", dir}, strings.Fields(c.args)...), IO{
 			Stdin: strings.NewReader(""), Stdout: &buffer{}, Stderr: &errs, Version: "0.1.0",
 			Getenv: func(name string) (string, bool) { return "postgres://127.0.0.1:1/ours", name == "DATABASE_URL" },
 		})

@@ -13,7 +13,7 @@ import (
 // BenchmarkValidate is the whole command on the shipped pipeline: five sources, seven files.
 func BenchmarkValidate(b *testing.B) {
 	for b.Loop() {
-		code := Main(b.Context(), []string{"validate", "--file", "../../pipeline.hcl"}, World{
+		code := Main(b.Context(), []string{"validate", "--file", "../../pipeline.hcl"}, IO{
 			Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: io.Discard, Version: "0.1.0", Getenv: func(string) (string, bool) { return "", false },
 		})
 		if code != 0 {

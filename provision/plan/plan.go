@@ -1,8 +1,8 @@
-// Package plan is the difference between the world and pipeline.hcl, as a value: read, compare, then print or apply.
+// Package plan is the difference between the live objects and pipeline.hcl, as a value: read, compare, then print or apply.
 //
 // There is no state file. Three things are compared: what the last apply set (the ledger cryptoviz.managed), what is live,
-// and what pipeline.hcl wants. So what somebody changed outside is told apart from what the file changes, and an object
-// without our mark is adopted after its differences were shown, never overwritten unseen.
+// and what pipeline.hcl wants. So a change made outside is distinguished from one in the file, and an unmanaged object is
+// adopted after its differences were shown, never overwritten silently.
 package plan
 
 import (
@@ -20,7 +20,7 @@ const (
 	None    Action = "none"    // live and wanted agree
 	Create  Action = "create"  // the object is missing
 	Update  Action = "update"  // it differs and is changed in place
-	Replace Action = "replace" // it differs and is made anew
+	Replace Action = "replace" // it differs and is created again
 	Delete  Action = "delete"  // a removed block, or destroy, wants it gone
 )
 
