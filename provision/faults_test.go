@@ -161,7 +161,7 @@ func (p *proxy) cut(stay bool) {
 	}
 }
 
-// at sets when to cut; after it the count begins anew.
+// at sets when to cut; after it the count starts from nothing.
 func (p *proxy) at(chunk int, late, stay bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -127,7 +127,7 @@ Flags may be written with one dash, as in Terraform: -out is --out.`,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
 	flags := root.PersistentFlags()
-	flags.StringVarP(&e.file, "file", "f", defaultFile, "the pipeline `PATH`; sources, sql and dashboards are found beside it")
+	flags.StringVarP(&e.file, "file", "f", defaultFile, "the pipeline `PATH`; sources, sql and dashboards are found next to it")
 	flags.StringArrayVar(&e.vars, "var", nil, "value of a variable, `NAME=VALUE`; may be repeated")
 	flags.StringArrayVar(&e.varFiles, "var-file", nil, "`FILE` of variable values, name = value a line; may be repeated")
 	flags.StringVar(&e.logForm, "log-format", "text", "`FORM` of the log lines: text or json")

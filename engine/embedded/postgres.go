@@ -62,7 +62,7 @@ func (e *PortError) Error() string {
 func (e *PortError) Unwrap() error { return e.Err }
 
 // errLeft means that a server which was left running ended while we waited for it: its stop was under way.
-var errLeft = errors.New("the server of before stopped")
+var errLeft = errors.New("the earlier server stopped")
 
 // StartPostgres starts, or adopts, the private server of a state directory and makes the database cryptoviz.
 func StartPostgres(ctx context.Context, s *State, opt PostgresOptions) (*Postgres, error) {

@@ -105,7 +105,7 @@ func spawn(ctx context.Context, port int, opt PostgresOptions, bin binaries, acc
 	return p, port, nil
 }
 
-// openLog goes on with the server's log, which may say why the server of before stopped.
+// openLog goes on with the server's log, which may say why the earlier server stopped.
 func (p *Postgres) openLog() (*os.File, error) {
 	log, err := os.OpenFile(p.log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {

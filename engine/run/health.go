@@ -85,7 +85,7 @@ func inTime(ctx context.Context, err error) error {
 	return err
 }
 
-// Ready returns why the engine cannot do its work now, or nil, and what somebody should look at although it can. It answers
+// Ready returns why the engine cannot do its work now, or nil, and what needs attention although it can. It answers
 // within three seconds.
 func (e *Engine) Ready(ctx context.Context) (warnings []string, err error) {
 	h := e.look(ctx)

@@ -288,7 +288,7 @@ func (s *Server) playRounds(ctx context.Context, conn *websocket.Conn, p *player
 	}
 }
 
-// playRecording begins anew whenever it ends; each round is timed from its own beginning, so that a slow reader is never flooded.
+// playRecording starts from nothing whenever it ends; each round is timed from its own beginning, so that a slow reader is never flooded.
 func (s *Server) playRecording(ctx context.Context, conn *websocket.Conn, t *recording) error {
 	var buf []byte
 	for {

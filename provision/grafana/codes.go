@@ -77,7 +77,7 @@ var (
 	codeNewUID = plan.Code{
 		ID: "CV-G11", Class: plan.Risky, Title: "New uid",
 		Text:    "The uid is what a dashboard or a data source is known by. With another one it is a new object; the old one stays, with its history and what links to it.",
-		Choices: []string{"keep the uid", "delete the old one in Grafana when nobody needs it"},
+		Choices: []string{"keep the uid", "delete the old one in Grafana when it is no longer needed"},
 	}
 	codeDefaultChanges = plan.Code{
 		ID: "CV-G12", Class: plan.Risky, Title: "Default data source changes",

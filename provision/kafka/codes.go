@@ -34,7 +34,7 @@ var (
 		ID: "CV-K03", Class: plan.Risky, Title: "More partitions",
 		Text: "A record's partition is computed from its key and the number of partitions. With more of them most keys move: their older " +
 			"records stay where they are, so records of one key are for a while in two partitions and may be read in another order. Partitions " +
-			"cannot be taken away again. cryptoviz itself copes: its rows are identified by source, market and time, not by their order.",
+			"cannot be removed again. cryptoviz itself copes: its rows are identified by source, market and time, not by their order.",
 		Choices: []string{"apply when programs that depend on the order per key have read everything"},
 	}
 	codeReplication = plan.Code{
@@ -83,7 +83,7 @@ var (
 	codeTopicDeleted = plan.Code{
 		ID: "CV-K11", Class: plan.Destroys, Title: "The topic is deleted",
 		Text:    "The topic goes with all its records, at once and on all brokers. A new topic of the same name begins empty.",
-		Choices: []string{"drop the removed block: the topic stays, and nobody manages it", "--allow CV-K11@topic.NAME"},
+		Choices: []string{"drop the removed block: the topic stays, unmanaged", "--allow CV-K11@topic.NAME"},
 	}
 	codeInternalTopic = plan.Code{
 		ID: "CV-K12", Class: plan.Impossible, Title: "Not yours to manage",

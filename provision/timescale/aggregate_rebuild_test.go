@@ -33,7 +33,7 @@ func TestAggregateRebuild(t *testing.T) {
 	}
 	w.expect(w.apply(rc), plan.Create, []string{"query:  -> SQL (intent)", "real_time:  -> true (intent)", "refresh.start:  -> 9d (intent)", "refresh.end:  -> 1h (intent)", "refresh.every:  -> 1h (intent)", "description:  -> of the daily (intent)"}, "CV-A10")
 
-	t.Log("another bucket: all of it is made anew, and the source has all the data")
+	t.Log("another bucket: all of it is created again, and the source has all the data")
 	a.Query = strings.Replace(a.Query, "6 hours", "12 hours", 1)
 	w.catalog.Reset()
 	c := w.plan(r)
@@ -102,7 +102,7 @@ func TestAggregateRebuild(t *testing.T) {
 	w.empty(r, rc)
 }
 
-// What others set on an aggregate, or on one that reads it, does not come back when it is made anew: the plan says so. What the
+// What others set on an aggregate, or on one that reads it, does not come back when it is created again: the plan says so. What the
 // block takes off is no news.
 func TestAggregateRebuildTellsOfOthers(t *testing.T) {
 	t.Parallel()
@@ -177,7 +177,7 @@ func (w *scene) empty(rs ...resource) {
 	}
 }
 
-// A new column at the end is added in place where the server can; elsewhere the aggregate is made anew.
+// A new column at the end is added in place where the server can; elsewhere the aggregate is created again.
 func TestAggregateColumn(t *testing.T) {
 	t.Parallel()
 	w, a, r := hourly(t)

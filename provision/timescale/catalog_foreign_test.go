@@ -215,7 +215,7 @@ func TestUnusualIndexes(t *testing.T) {
 	if !strings.Contains(text, `name    = "ix_same"`) {
 		t.Errorf("%s lacks ix_same", text)
 	}
-	// Declared as plain ones, they are made anew.
+	// Declared as plain ones, they are created again.
 	declared.Indexes = []*spec.Index{{Name: "ix_pattern", Columns: []string{"v"}}, {Name: "ix_collation", Columns: []string{"id", "v"}}, {Name: "ix_same", Columns: []string{"v"}}}
 	w.expect(w.apply(w.table(declared)), "index ix_collation intent, index ix_pattern intent", "")
 }

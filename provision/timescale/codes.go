@@ -17,7 +17,7 @@ var (
 	}
 	codeEngineDropped = plan.Code{
 		ID: "CV-T35", Class: plan.Destroys, Title: "The engine's own tables are dropped",
-		Text:    "With them goes how far each source is stored, the ledger of slots and days, the dead letters, and what apply knows about the objects that it made. A later apply begins anew, and adopts what it finds.",
+		Text:    "With them goes how far each source is stored, the ledger of slots and days, the dead letters, and what apply knows about the objects that it made. A later apply starts from nothing, and adopts what it finds.",
 		Choices: []string{"destroy single objects with --target", "copy cryptoviz.dead_letter first"},
 	}
 	codeTopicReassigned = plan.Code{

@@ -24,6 +24,6 @@ func TestTableIndexRenamedWithColumn(t *testing.T) {
 	}
 	w.apply(w.table(s))
 	if got := w.text("SELECT pg_relation_filenode('m_lots_idx')::text"); got != node {
-		t.Error("it was built anew")
+		t.Error("it was rebuilt")
 	}
 }

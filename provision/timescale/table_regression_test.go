@@ -170,7 +170,7 @@ func TestTableFillsNoMore(t *testing.T) {
 	w.expect(w.apply(w.table(s)), "column b both, column c intent, column e intent", "CV-T09 CV-T19")
 }
 
-// A generated column that is made anew takes indexes with it: those that are declared are made again, of the others the plan
+// A generated column that is created again takes indexes with it: those that are declared are made again, of the others the plan
 // tells.
 func TestTableGeneratedIndexes(t *testing.T) {
 	t.Parallel()

@@ -55,7 +55,7 @@ var (
 	}
 	codeColumnComputed = plan.Code{
 		ID: "CV-T03", Class: plan.Slow, Title: "A new column is computed for every row",
-		Text:    "The column is generated, or its default differs from row to row: PostgreSQL writes the whole table anew and lets nobody read or write it meanwhile.",
+		Text:    "The column is generated, or its default differs from row to row: PostgreSQL rewrites the whole table, and locks it for reads and writes meanwhile.",
 		Choices: []string{"apply it in a quiet hour", "a constant default: that one is not written into the rows", "null = true without a default, and UPDATE in parts"},
 	}
 	codeChunkInterval = plan.Code{
@@ -86,22 +86,22 @@ var (
 	codeTypeChanges = plan.Code{
 		ID: "CV-T09", Class: plan.Slow, Title: "The type of a column changes",
 		Text:    "PostgreSQL rewrites every row and every index with the column, or rebuilds only indexes, as the finding says; no session reads or writes the table meanwhile. All values keep their meaning. A change that rewrites nothing, such as varchar to text, has no finding.",
-		Choices: []string{"apply it in a quiet hour", "a new column beside the old one, filled in parts"},
+		Choices: []string{"apply it in a quiet hour", "a new column next to the old one, filled in parts"},
 	}
 	codeTypeLoses = plan.Code{
 		ID: "CV-T10", Class: plan.Destroys, Title: "The new type cannot hold all values",
 		Text:    "Converted to the new type and back, some values come out different: rounded, cut, or written in another form. The old ones are gone after apply.",
-		Choices: []string{"keep the type", "a new column beside the old one"},
+		Choices: []string{"keep the type", "a new column next to the old one"},
 	}
 	codeTypeFails = plan.Code{
 		ID: "CV-T11", Class: plan.Impossible, Title: "Values do not convert",
 		Text:    "PostgreSQL has no conversion between the types, or some values have no counterpart: a text that is no number, a number that is too large.",
-		Choices: []string{"correct the values first", "a new column beside the old one, filled by an UPDATE of your own"},
+		Choices: []string{"correct the values first", "a new column next to the old one, filled by an UPDATE of your own"},
 	}
 	codeColumnstoreBlocks = plan.Code{
 		ID: "CV-T12", Class: plan.Impossible, Title: "The columnstore stands in the way",
 		Text:    "TimescaleDB does not change a column's type or expression, or what else was found, while chunks are in the columnstore; before 2.24 not even while it is on.",
-		Choices: []string{"SELECT decompress_chunk(c, true) FROM show_chunks('TABLE') c, take the columnstore block away, apply, and put it back", "a new column beside the old one"},
+		Choices: []string{"SELECT decompress_chunk(c, true) FROM show_chunks('TABLE') c, remove the columnstore block, apply, and put it back", "a new column next to the old one"},
 	}
 	codeRowsWithoutValue = plan.Code{
 		ID: "CV-T13", Class: plan.Impossible, Title: "Rows have no value",
@@ -110,7 +110,7 @@ var (
 	}
 	codeNotNullChecked = plan.Code{
 		ID: "CV-T14", Class: plan.Slow, Title: "Not null is checked on every row",
-		Text:    "PostgreSQL reads the whole table to see that no row lacks a value; nobody writes it meanwhile.",
+		Text:    "PostgreSQL reads the whole table to see that no row lacks a value; it is locked for writes meanwhile.",
 		Choices: []string{"apply it in a quiet hour"},
 	}
 	codeDuplicates = plan.Code{
@@ -119,8 +119,8 @@ var (
 		Choices: []string{"delete the duplicates", "more columns in the key"},
 	}
 	codePrimaryKeyBuilt = plan.Code{
-		ID: "CV-T16", Class: plan.Slow, Title: "The primary key is built anew",
-		Text:    "The old key goes and the new index is built over all rows; nobody reads or writes the table meanwhile. Writers that name the old columns in ON CONFLICT fail until they are changed.",
+		ID: "CV-T16", Class: plan.Slow, Title: "The primary key is rebuilt",
+		Text:    "The old key goes and the new index is built over all rows; the table is locked for reads and writes meanwhile. Writers that name the old columns in ON CONFLICT fail until they are changed.",
 		Choices: []string{"apply it in a quiet hour", "stop the engine, apply, start it"},
 	}
 	codeUniqueWithoutTime = plan.Code{
@@ -145,7 +145,7 @@ var (
 	}
 	codeBecomesHypertable = plan.Code{
 		ID: "CV-T21", Class: plan.Slow, Title: "A table with rows becomes a hypertable",
-		Text:    "All rows are moved into chunks; nobody reads or writes the table meanwhile, and it needs its size once more on disk.",
+		Text:    "All rows are moved into chunks; the table is locked for reads and writes meanwhile, and it needs its size once more on disk.",
 		Choices: []string{"apply it in a quiet hour", "a hypertable of another name, then copy the rows in parts"},
 	}
 	codeLayoutFixed = plan.Code{
@@ -156,7 +156,7 @@ var (
 	codeColumnstore = plan.Code{
 		ID: "CV-T23", Class: plan.Future, Title: "New columnstore settings",
 		Text:    "Only chunks that are converted from now on follow them. Chunks that are in the columnstore stay as they are.",
-		Choices: []string{"nothing", "decompress_chunk and compress_chunk for the chunks that shall follow"},
+		Choices: []string{"nothing", "decompress_chunk and compress_chunk for the chunks that should follow"},
 	}
 	codeEdition = plan.Code{
 		ID: "CV-T24", Class: plan.Impossible, Title: "Not in this edition of TimescaleDB",
@@ -201,12 +201,12 @@ var (
 		Choices: []string{"nothing"},
 	}
 	codeGeneratedComputed = plan.Code{
-		ID: "CV-T32", Class: plan.Slow, Title: "A generated column is computed anew",
-		Text:    "Its values follow from other columns: nothing is lost. Every row is written anew; nobody reads or writes the table meanwhile.",
+		ID: "CV-T32", Class: plan.Slow, Title: "A generated column is recomputed",
+		Text:    "Its values follow from other columns: nothing is lost. Every row is rewritten; the table is locked for reads and writes meanwhile.",
 		Choices: []string{"apply it in a quiet hour"},
 	}
 	codeStoredToGenerated = plan.Code{
-		ID: "CV-T33", Class: plan.Destroys, Title: "Stored values give way to generated ones",
+		ID: "CV-T33", Class: plan.Destroys, Title: "Stored values are replaced by generated ones",
 		Text:    "A column becomes generated: what is stored in it goes, and every row gets a computed value.",
 		Choices: []string{"a new column for the generated value", "copy the values first"},
 	}

@@ -56,7 +56,7 @@ func (d *tableDiff) addColumn(ctx context.Context, w *spec.Column) error {
 	case rewrites && d.t.rel.Hyper != nil && d.t.rel.Hyper.Columnar:
 		d.change.Find(codeColumnstoreBlocks, attr, "TimescaleDB adds no generated column, and no default that differs from row to row, while the columnstore is on")
 	case rewrites:
-		d.change.Find(codeColumnComputed, attr, "%s are written anew", s)
+		d.change.Find(codeColumnComputed, attr, "%s are rewritten", s)
 	}
 	when := ddl.AddingColumns
 	if w.Generated != "" { // it may read columns that change
@@ -330,7 +330,7 @@ func (d *tableDiff) generate(ctx context.Context, w *spec.Column, l *catalog.Col
 			d.change.Find(codeStoredToGenerated, attr, "%s", open.rows(rows, "a stored value in it")).Loss = ddl.RowsLost(rows, open == "", "at once")
 		}
 	case !s.empty:
-		d.change.Find(codeGeneratedComputed, attr, "%s are written anew", s)
+		d.change.Find(codeGeneratedComputed, attr, "%s are rewritten", s)
 	}
 	if h := d.t.rel.Hyper; h != nil && h.Columnar {
 		d.change.Find(codeColumnstoreBlocks, attr, "TimescaleDB changes no generated column while the columnstore is on")

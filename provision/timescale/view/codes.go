@@ -53,7 +53,7 @@ var (
 	codeViewGranted = plan.Code{
 		ID: "CV-V06", Class: plan.Risky, Title: "View that others may read",
 		Text:    "A view holds no data, but roles were granted to read it: their programs fail without it.",
-		Choices: []string{"make sure that nobody reads it", "keep the view"},
+		Choices: []string{"make sure that no program reads it", "keep the view"},
 	}
 	codeOtherOwner = plan.Code{
 		ID: "CV-V07", Class: plan.Impossible, Title: "Another's view",
@@ -69,14 +69,14 @@ var (
 		ID: "CV-A02", Class: plan.Destroys, Title: "Rebuild loses history",
 		Text: "The query cannot be changed in place, so the aggregate is dropped and computed again from the data that is still there. What it holds of older times cannot be computed any more.",
 		Choices: []string{
-			"an aggregate of another name, beside this one", "keep the query, and put the new columns at its end: TimescaleDB 2.28 and later add them in place",
+			"an aggregate of another name, next to this one", "keep the query, and put the new columns at its end: TimescaleDB 2.28 and later add them in place",
 			"agree to the loss",
 		},
 	}
 	codeRebuild = plan.Code{
 		ID: "CV-A03", Class: plan.Slow, Title: "Rebuild",
 		Text:    "The query cannot be changed in place, so the aggregate is dropped and computed again. The data that it reads is all there. Writers of the source wait while it is dropped; readers find no rows until the refresh is through, or, with real_time, wait longer for them.",
-		Choices: []string{"apply it at a quiet time", "an aggregate of another name, beside this one"},
+		Choices: []string{"apply it at a quiet time", "an aggregate of another name, next to this one"},
 	}
 	codeAggregateRejected = plan.Code{
 		ID: "CV-A04", Class: plan.Impossible, Title: "Aggregate refused",
@@ -106,7 +106,7 @@ var (
 	codeAggregateNeeded = plan.Code{
 		ID: "CV-A09", Class: plan.Impossible, Title: "Aggregate that others need",
 		Text:    "To delete or rebuild an aggregate it must be dropped, and something that pipeline.hcl does not declare, or that could not be created again, depends on it. What is declared is dropped and created with it in one transaction; refreshes follow after it.",
-		Choices: []string{"declare what depends on it: then it is created again, too", "remove it first, then apply again", "an aggregate of another name, beside this one"},
+		Choices: []string{"declare what depends on it: then it is created again, too", "remove it first, then apply again", "an aggregate of another name, next to this one"},
 	}
 	codeFirstRefresh = plan.Code{
 		ID: "CV-A10", Class: plan.Slow, Title: "First refresh",
@@ -116,6 +116,6 @@ var (
 	codeSettingsLost = plan.Code{
 		ID: "CV-A11", Class: plan.Risky, Title: "Settings of others go with a rebuild",
 		Text:    "The aggregate has something that pipeline.hcl does not declare and that is lost when it is rebuilt: a columnstore with its policy, policies of refresh and retention, indexes.",
-		Choices: []string{"note it down, and set it again after apply", "declare its refresh and retention in its block: they come back with it", "an aggregate of another name, beside this one"},
+		Choices: []string{"note it down, and set it again after apply", "declare its refresh and retention in its block: they come back with it", "an aggregate of another name, next to this one"},
 	}
 )
