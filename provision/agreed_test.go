@@ -37,7 +37,7 @@ func tableM(typ string, more ...string) string {
 }
 
 // old gives a topic n records of three days ago.
-func (w *world) old(topic string, n int) {
+func (w *harness) old(topic string, n int) {
 	w.t.Helper()
 	for range n {
 		r := &kgo.Record{Topic: topic, Value: []byte("x"), Timestamp: time.Now().Add(-72 * time.Hour)}
@@ -112,7 +112,7 @@ func TestNothingIsLostThatCameLater(t *testing.T) {
 		for _, when := range []string{"before apply", "at its turn"} {
 			t.Run(name+" "+when, func(t *testing.T) {
 				t.Parallel()
-				w := newWorld(t, freshDatabase(t))
+				w := newHarness(t, freshDatabase(t))
 				topic := "t_" + w.db.Config().ConnConfig.Database
 				own := func(s string) string {
 					s = strings.ReplaceAll(strings.ReplaceAll(s, `topic "t"`, `topic "`+topic+`"`), "topic.t", "topic."+topic)
@@ -163,7 +163,7 @@ func TestNothingIsLostThatCameLater(t *testing.T) {
 // for: there is nothing in it to execute.
 func TestForgedPlan(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, freshDatabase(t))
+	w := newHarness(t, freshDatabase(t))
 	w.says(tableM("double precision"))
 	w.apply(w.plan())
 	w.exec("CREATE TABLE keepme (a integer); INSERT INTO keepme VALUES (1); INSERT INTO m VALUES (now(), 1.5)")
@@ -225,7 +225,7 @@ func TestForgedPlan(t *testing.T) {
 // until they are said to have moved.
 func TestOtherServers(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, freshDatabase(t))
+	w := newHarness(t, freshDatabase(t))
 	g := grafanatest.New(t, grafanatest.V13)
 	topic := "t_" + w.db.Config().ConnConfig.Database
 	hcl := "topic \"" + topic + "\" {}\nfolder \"f\" {\n  title = \"F\"\n}\n"
@@ -258,7 +258,7 @@ func TestOtherServers(t *testing.T) {
 	other.Servers.Database.OID++
 	refused("database of the plan", other, "PostgreSQL", other.Servers.Database.Ledger)
 	here := w.db
-	there := newWorld(t, freshDatabase(t))
+	there := newHarness(t, freshDatabase(t))
 	w.db = there.db
 	refused("an empty database", agreed, "no ledger yet")
 	w.db = here
@@ -310,7 +310,7 @@ func TestOtherServers(t *testing.T) {
 // A change whose ledger row cannot be written is made, and says so; the next plan adopts it.
 func TestNotRecorded(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, freshDatabase(t))
+	w := newHarness(t, freshDatabase(t))
 	w.says(tableM("text"))
 	w.apply(w.plan())
 	w.exec(`CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'the ledger is broken'; END $$;
@@ -334,7 +334,7 @@ func TestNotRecorded(t *testing.T) {
 // A change that lacks consent holds back only itself: the others of its table are made, and it stays in the plan.
 func TestConsentHoldsBackOneChange(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, freshDatabase(t))
+	w := newHarness(t, freshDatabase(t))
 	w.says(tableM("double precision", gone))
 	w.apply(w.plan())
 	w.exec("INSERT INTO m VALUES (now(), 1.5, 'x')")
@@ -365,7 +365,7 @@ func TestConsentHoldsBackOneChange(t *testing.T) {
 // What a saved plan does not have is left alone, and named; what it has and is done already is no error.
 func TestOnlyWhatWasAgreedTo(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, freshDatabase(t))
+	w := newHarness(t, freshDatabase(t))
 	w.says(tableM("text"))
 	agreed := saved(t, w.plan())
 	w.says(tableM("text") + strings.Replace(tableM("text"), `table "m"`, `table "n"`, 1))

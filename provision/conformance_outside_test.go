@@ -26,7 +26,7 @@ var timescaleSQL = []string{
 	"SELECT 'aggregate ' || a.*::text FROM timescaledb_information.continuous_aggregates a",
 }
 
-// outside is the state of the world, read in another way than plan does.
+// outside is the state of the harness, read in another way than plan does.
 func (c *conformance) outside() (out []string) {
 	c.t.Helper()
 	_, name, _ := strings.Cut(c.address, ".")

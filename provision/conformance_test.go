@@ -43,9 +43,9 @@ type attribute struct {
 	left       func(*conformance) // takes away what the change or the drift leaves behind, as plan says
 }
 
-// conformance is the world of one subject.
+// conformance is the harness of one subject.
 type conformance struct {
-	*world
+	*harness
 	subject subject
 	kind    string // for messages
 	address string
@@ -91,7 +91,7 @@ func TestConformance(t *testing.T) {
 func conforms(t *testing.T, s subject, db *pgxpool.Pool, kafka *kgo.Client, profile grafanatest.Profile) {
 	t.Helper()
 	c := &conformance{
-		world: &world{t: t, db: db, kafka: kafka}, subject: s, kind: s.kind, grafana: grafanatest.New(t, profile), files: s.files, paths: map[string]bool{},
+		harness: &harness{t: t, db: db, kafka: kafka}, subject: s, kind: s.kind, grafana: grafanatest.New(t, profile), files: s.files, paths: map[string]bool{},
 		reader: "reader_of_" + db.Config().ConnConfig.Database,
 	}
 	c.address = strings.ReplaceAll(s.address, "READER", c.reader)

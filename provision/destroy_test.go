@@ -13,17 +13,17 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
-// withGrafana is a world whose Grafana the test can look into.
-func withGrafana(t *testing.T) (*world, *grafanatest.Server) {
+// withGrafana is a harness whose Grafana the test can look into.
+func withGrafana(t *testing.T) (*harness, *grafanatest.Server) {
 	t.Helper()
 	g := grafanatest.New(t, grafanatest.V13)
-	w := newWorld(t, testkit.Postgres(t))
+	w := newHarness(t, testkit.Postgres(t))
 	w.p.Grafana = &spec.Grafana{URL: g.URL, Auth: spec.NewSecret(g.Token), Timeout: w.p.Grafana.Timeout}
 	return w, g
 }
 
 // destroying plans to delete all.
-func (w *world) destroying() (*provision.Stack, plan.Plan) {
+func (w *harness) destroying() (*provision.Stack, plan.Plan) {
 	w.t.Helper()
 	going := w.open().Destroying(nil)
 	found, err := going.Plan(w.t.Context())
@@ -35,7 +35,7 @@ func (w *world) destroying() (*provision.Stack, plan.Plan) {
 
 // Destroy deletes what carries our mark, and nothing else.
 func TestDestroy(t *testing.T) {
-	w := newWorld(t, testkit.Postgres(t))
+	w := newHarness(t, testkit.Postgres(t))
 	w.exec("CREATE TABLE mine (a int)")
 	w.apply(w.plan())
 	going, found := w.destroying()
@@ -127,7 +127,7 @@ func TestFolderWithAnotherOfTheSameTitle(t *testing.T) {
 
 // A target on a fresh database brings the engine's tables with it: they hold the mark.
 func TestTargetOnAFreshDatabase(t *testing.T) {
-	w := newWorld(t, testkit.Postgres(t))
+	w := newHarness(t, testkit.Postgres(t))
 	part, err := w.plan().Target([]string{"topic.binance"})
 	if err != nil {
 		t.Fatal(err)

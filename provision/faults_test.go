@@ -178,7 +178,7 @@ func (p *proxy) mend() int {
 
 // faulty is a small pipeline whose services fail.
 type faulty struct {
-	*world
+	*harness
 	grafana         *grafanatest.Server
 	dbWire, kfkWire *proxy
 }
@@ -266,10 +266,10 @@ const smallBoard = `{"title":"Board","schemaVersion":41,"panels":[{"id":1,"type"
 // secret is in smallPipeline, and in no message.
 const secret = "open sesame"
 
-// newFaulty makes the pipeline's files into a world on a database, and a broker that several worlds may share.
+// newFaulty makes the pipeline's files into a harness on a database, and a broker that several worlds may share.
 func newFaulty(t *testing.T, url string, brokers ...string) *faulty {
 	t.Helper()
-	f := &faulty{&world{t: t}, grafanatest.New(t, grafanatest.V13), newProxy(t), newProxy(t)}
+	f := &faulty{&harness{t: t}, grafanatest.New(t, grafanatest.V13), newProxy(t), newProxy(t)}
 	cfg, err := connect.Postgres(spec.Database{URL: spec.NewSecret(url)})
 	if err != nil {
 		t.Fatal(err)

@@ -43,8 +43,8 @@ alert "a" {
 }
 `
 
-// with gives the world a pipeline in a Grafana, with one dashboard.
-func (w *world) with(g *grafanatest.Server, hcl string) {
+// with gives the harness a pipeline in a Grafana, with one dashboard.
+func (w *harness) with(g *grafanatest.Server, hcl string) {
 	w.t.Helper()
 	hcl = "grafana {\n  url = \"http://graphs\"\n}\n" + hcl
 	w.saysWith(hcl, map[string]string{"b.json": `{"title": "B", "panels": []}`})
@@ -212,8 +212,8 @@ topic "NAME" {}
 func TestTwoPipelines(t *testing.T) {
 	t.Parallel()
 	a := small(t, client(t, testkit.Kafka(t).Addr()), "")
-	b := &world{t: t, db: a.db, kafka: a.kafka}
-	says := func(w *world, name, hcl string) {
+	b := &harness{t: t, db: a.db, kafka: a.kafka}
+	says := func(w *harness, name, hcl string) {
 		files := map[string]string{"feed.hcl": oneRecord}
 		w.saysWith(fmt.Sprintf("cryptoviz {\n  name = %q\n}\n", name)+hcl, files)
 	}

@@ -218,14 +218,14 @@ func TestTogetherOnTimescale(t *testing.T) {
 	kafka := client(t, testkit.Kafka(t).Addr())
 	for _, c := range togetherOnTimescale {
 		t.Run(c.name, func(t *testing.T) {
-			w := &world{t: t, db: database(t, testkit.Timescale(t)), kafka: kafka}
+			w := &harness{t: t, db: database(t, testkit.Timescale(t)), kafka: kafka}
 			w.says(c.before)
 			c.run(w)
 		})
 	}
 }
 
-func (c together) run(w *world) {
+func (c together) run(w *harness) {
 	w.t.Helper()
 	w.done("at first")
 	if w.t.Failed() {

@@ -62,7 +62,7 @@ func hostilePipeline(texts []string) *spec.Pipeline {
 func TestHostileTexts(t *testing.T) {
 	t.Parallel()
 	texts := slices.DeleteFunc(hostileTexts(), func(s string) bool { return strings.ContainsRune(s, 0) })
-	w := &world{t: t, db: database(t, testkit.Postgres(t)), kafka: client(t, testkit.Kafka(t).Addr())}
+	w := &harness{t: t, db: database(t, testkit.Postgres(t)), kafka: client(t, testkit.Kafka(t).Addr())}
 	g := grafanatest.New(t, grafanatest.V13)
 	w.exec("CREATE TABLE victim (a text); COMMENT ON TABLE victim IS 'mine'; INSERT INTO victim VALUES ('here')")
 	before := inventory(t, w.db, w.kafka, "h_kept")
@@ -101,7 +101,7 @@ func TestHostileTexts(t *testing.T) {
 }
 
 // arrived compares what is there, text by text, with what the pipeline says.
-func (w *world) arrived(g *grafanatest.Server) {
+func (w *harness) arrived(g *grafanatest.Server) {
 	w.t.Helper()
 	same := func(what, got, want string) {
 		w.t.Helper()
@@ -162,7 +162,7 @@ func TestHostileNul(t *testing.T) {
 // it is carried out by plan, and what apply makes is what is declared, and no more.
 func TestHostileSQL(t *testing.T) {
 	t.Parallel()
-	w := &world{t: t, db: database(t, testkit.Postgres(t)), kafka: client(t, testkit.Kafka(t).Addr())}
+	w := &harness{t: t, db: database(t, testkit.Postgres(t)), kafka: client(t, testkit.Kafka(t).Addr())}
 	g := grafanatest.New(t, grafanatest.V13)
 	w.exec("CREATE TABLE victim (a text); INSERT INTO victim VALUES ('here'); CREATE ROLE h_victim; CREATE SEQUENCE drawn")
 	defer w.exec("DROP ROLE h_victim")

@@ -71,9 +71,9 @@ func database(t testing.TB, url string) *pgxpool.Pool {
 	return db
 }
 
-// lab is a world whose pipeline is random.
+// lab is a harness whose pipeline is random.
 type lab struct {
-	*world
+	*harness
 	m       *maker
 	grafana *grafanatest.Server
 }
@@ -81,7 +81,7 @@ type lab struct {
 func property(t *testing.T, seed uint64, url string, client *kgo.Client, timescale bool) {
 	t.Helper()
 	db := database(t, url)
-	l := &lab{&world{t: t, db: db, kafka: client}, newMaker(seed, fmt.Sprintf("p%d", seed), timescale), grafanatest.New(t, pick(newMaker(seed, "", false), grafanatest.Profiles()...))}
+	l := &lab{&harness{t: t, db: db, kafka: client}, newMaker(seed, fmt.Sprintf("p%d", seed), timescale), grafanatest.New(t, pick(newMaker(seed, "", false), grafanatest.Profiles()...))}
 	defer func() {
 		if t.Failed() && l.p != nil {
 			t.Logf("seed %d, %s:\n%s", seed, l.grafana.Profile, written(l.p)["pipeline.hcl"].Data)

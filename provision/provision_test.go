@@ -25,15 +25,15 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
-// world is a pipeline, a real broker, the database at a URL and a Grafana.
-type world struct {
+// harness is a pipeline, a real broker, the database at a URL and a Grafana.
+type harness struct {
 	t     *testing.T
 	p     *spec.Pipeline
 	db    *pgxpool.Pool
 	kafka *kgo.Client
 }
 
-func newWorld(t *testing.T, url string) *world {
+func newHarness(t *testing.T, url string) *harness {
 	t.Helper()
 	g := grafanatest.New(t, grafanatest.V13)
 	env := map[string]string{"GRAFANA_URL": g.URL, "GRAFANA_AUTH": g.Token}
@@ -41,7 +41,7 @@ func newWorld(t *testing.T, url string) *world {
 	if d.HasErrors() {
 		t.Fatal(d.Diags)
 	}
-	w := &world{t: t, p: p}
+	w := &harness{t: t, p: p}
 	var err error
 	if w.db, err = pgxpool.New(t.Context(), url); err != nil {
 		t.Fatal(err)
@@ -54,7 +54,7 @@ func newWorld(t *testing.T, url string) *world {
 	return w
 }
 
-func (w *world) open() *provision.Stack {
+func (w *harness) open() *provision.Stack {
 	w.t.Helper()
 	out, err := provision.NewStack(w.p, provision.Clients{Kafka: w.kafka, DB: w.db, Now: time.Now})
 	if err != nil {
@@ -64,7 +64,7 @@ func (w *world) open() *provision.Stack {
 	return out
 }
 
-func (w *world) plan() plan.Plan {
+func (w *harness) plan() plan.Plan {
 	w.t.Helper()
 	found, err := w.open().Plan(w.t.Context())
 	if err != nil {
@@ -85,12 +85,12 @@ func consent(text string) plan.Consent {
 	return k
 }
 
-func (w *world) apply(p plan.Plan, allow ...plan.Consent) []provision.Result {
+func (w *harness) apply(p plan.Plan, allow ...plan.Consent) []provision.Result {
 	w.t.Helper()
 	return w.applyAgreed(plan.Agree(p), allow...)
 }
 
-func (w *world) applyAgreed(a plan.Agreement, allow ...plan.Consent) []provision.Result {
+func (w *harness) applyAgreed(a plan.Agreement, allow ...plan.Consent) []provision.Result {
 	w.t.Helper()
 	results, err := w.open().ApplyAgreed(w.t.Context(), a, provision.Options{Allow: allow, By: "test", Version: "0"})
 	if err != nil && !errors.Is(err, provision.ErrIncomplete) {
@@ -100,7 +100,7 @@ func (w *world) applyAgreed(a plan.Agreement, allow ...plan.Consent) []provision
 }
 
 // empty plans and wants nothing to do.
-func (w *world) empty(when string) {
+func (w *harness) empty(when string) {
 	w.t.Helper()
 	for _, c := range w.plan().Changes {
 		if c.Changes() || c.Marks() {
@@ -109,7 +109,7 @@ func (w *world) empty(when string) {
 	}
 }
 
-func (w *world) exec(sql string) {
+func (w *harness) exec(sql string) {
 	w.t.Helper()
 	if _, err := w.db.Exec(w.t.Context(), sql); err != nil {
 		w.t.Fatal(err)
@@ -132,12 +132,12 @@ func outcomes(results []provision.Result) map[string]provision.Result {
 	return out
 }
 
-func TestShippedPipelineOnPostgres(t *testing.T) { shipped(t, newWorld(t, testkit.Postgres(t))) }
+func TestShippedPipelineOnPostgres(t *testing.T) { shipped(t, newHarness(t, testkit.Postgres(t))) }
 
-func TestShippedPipelineOnTimescale(t *testing.T) { shipped(t, newWorld(t, testkit.Timescale(t))) }
+func TestShippedPipelineOnTimescale(t *testing.T) { shipped(t, newHarness(t, testkit.Timescale(t))) }
 
 // What is missing is created, a second plan is empty, what was changed outside is told apart and set back.
-func shipped(t *testing.T, w *world) {
+func shipped(t *testing.T, w *harness) {
 	t.Helper()
 	first := w.plan()
 	if n := first.Count(plan.Create); n != len(first.Changes) || n != 1+5+3+3 {
@@ -183,7 +183,7 @@ func shipped(t *testing.T, w *world) {
 
 // One impossible change hides none of the others.
 func TestImpossibleHidesNothing(t *testing.T) {
-	w := newWorld(t, testkit.Postgres(t))
+	w := newHarness(t, testkit.Postgres(t))
 	w.p.Topics[0].Replication = 3
 	w.p.Topics[1].Config["retention.ms"] = "soon"
 	found := w.plan()
@@ -205,7 +205,7 @@ func TestImpossibleHidesNothing(t *testing.T) {
 
 // What moved since the plan is refused, with what moved; the rest goes on.
 func TestMovedSinceThePlan(t *testing.T) {
-	w := newWorld(t, testkit.Postgres(t))
+	w := newHarness(t, testkit.Postgres(t))
 	w.apply(w.plan())
 	w.p.Topics[0].Config["retention.ms"] = "1209600000"
 	w.p.Topics[1].Config["retention.ms"] = "1209600000"
@@ -226,7 +226,7 @@ func TestMovedSinceThePlan(t *testing.T) {
 // What was deleted and made again since the plan, with the same settings, is another object: what it holds the plan has not
 // counted.
 func TestMadeAgainSinceThePlan(t *testing.T) {
-	w := newWorld(t, testkit.Postgres(t))
+	w := newHarness(t, testkit.Postgres(t))
 	w.apply(w.plan())
 	topic, table, other := w.p.Topics[0], w.p.Tables[2], w.p.Tables[1]
 	days, about, aboutOther := topic.Config["retention.ms"], table.Description, other.Description
@@ -260,7 +260,7 @@ func TestMadeAgainSinceThePlan(t *testing.T) {
 // A shorter keep_raw deletes days. Until apply was allowed to, the engine keeps them as long as before.
 func TestShorterKeepRaw(t *testing.T) {
 	url := testkit.Postgres(t)
-	w := newWorld(t, url)
+	w := newHarness(t, url)
 	w.db = database(t, url)
 	r := w.p.Rollups[0]
 	r.KeepRaw = 90 * 24 * time.Hour
@@ -326,7 +326,7 @@ func TestShorterKeepRaw(t *testing.T) {
 // A column leaves a table and the view that reads it in one edit, and one apply. What depends on a change that cannot be done is
 // not counted as done.
 func TestColumnAndItsReader(t *testing.T) {
-	w := newWorld(t, testkit.Postgres(t))
+	w := newHarness(t, testkit.Postgres(t))
 	w.exec("CREATE VIEW crypto_data_hourly AS SELECT 1 AS one")
 	table := w.p.Tables[2]
 	w.p.Views = []*spec.View{
@@ -354,7 +354,7 @@ func TestColumnAndItsReader(t *testing.T) {
 
 // A destroying change waits for its consent, and only that one.
 func TestConsent(t *testing.T) {
-	w := newWorld(t, testkit.Postgres(t))
+	w := newHarness(t, testkit.Postgres(t))
 	w.apply(w.plan())
 	for range 100 {
 		if err := w.kafka.ProduceSync(t.Context(), &kgo.Record{Topic: "binance", Value: []byte("x"), Timestamp: time.Now().Add(-3 * time.Hour)}).FirstErr(); err != nil {
@@ -380,7 +380,7 @@ func TestConsent(t *testing.T) {
 
 // A block that goes leaves its object alone; a removed block deletes it.
 func TestRemoved(t *testing.T) {
-	w := newWorld(t, testkit.Postgres(t))
+	w := newHarness(t, testkit.Postgres(t))
 	w.apply(w.plan())
 	okx := w.p.Topics[4]
 	w.p.Topics, w.p.Sources = w.p.Topics[:4], w.p.Sources[:4]
@@ -404,7 +404,7 @@ func TestRemoved(t *testing.T) {
 
 // A dropped or renamed column names the rollup and the panels that read it.
 func TestReadersOfAColumn(t *testing.T) {
-	w := newWorld(t, testkit.Postgres(t))
+	w := newHarness(t, testkit.Postgres(t))
 	w.apply(w.plan())
 	for _, c := range w.p.Tables[0].Columns {
 		if c.Name == "volume_24h" {
@@ -423,7 +423,7 @@ func TestReadersOfAColumn(t *testing.T) {
 // Whatever reads an object that goes is named before it goes, also what has not been made yet.
 func TestReadersOfWhatIsRemoved(t *testing.T) {
 	url := testkit.Postgres(t)
-	w, admin := newWorld(t, url), database(t, url)
+	w, admin := newHarness(t, url), database(t, url)
 	w.db = admin
 	table := &spec.Table{Name: "spreads", Columns: []*spec.Column{{Name: "id", Type: spec.Bigint}}, PrimaryKey: []string{"id"}}
 	w.p.Tables = append(w.p.Tables, table)
@@ -475,7 +475,7 @@ func TestReadersOfWhatIsRemoved(t *testing.T) {
 
 // Interrupted at any point, the next apply does the rest.
 func TestInterrupted(t *testing.T) {
-	w := newWorld(t, testkit.Postgres(t))
+	w := newHarness(t, testkit.Postgres(t))
 	for stop := 1; ; stop++ {
 		ctx, cancel := context.WithCancel(t.Context())
 		n := 0
@@ -499,7 +499,7 @@ func TestInterrupted(t *testing.T) {
 
 // Two applies at once: the second one says who is at work.
 func TestTwoApplies(t *testing.T) {
-	w := newWorld(t, testkit.Postgres(t))
+	w := newHarness(t, testkit.Postgres(t))
 	found := w.plan()
 	entered, leave := make(chan bool), make(chan bool)
 	done := make(chan error)

@@ -26,19 +26,19 @@ func TestFound(t *testing.T) {
 	}
 }
 
-// small is a world on PostgreSQL alone.
-func small(t *testing.T, kafka *kgo.Client, hcl string) *world {
+// small is a harness on PostgreSQL alone.
+func small(t *testing.T, kafka *kgo.Client, hcl string) *harness {
 	t.Helper()
-	w := &world{t: t, db: database(t, freshDatabase(t)), kafka: kafka}
+	w := &harness{t: t, db: database(t, freshDatabase(t)), kafka: kafka}
 	w.says(hcl)
 	return w
 }
 
-// says gives the world another pipeline. READER is the name of a role of this database.
-func (w *world) says(hcl string) { w.saysWith(hcl, nil) }
+// says gives the harness another pipeline. READER is the name of a role of this database.
+func (w *harness) says(hcl string) { w.saysWith(hcl, nil) }
 
 // saysWith adds files.
-func (w *world) saysWith(hcl string, more map[string]string) {
+func (w *harness) saysWith(hcl string, more map[string]string) {
 	w.t.Helper()
 	const head = "kafka {\n  brokers = [\"localhost:9092\"]\n}\ndatabase {\n  url        = \"postgres://x@x/x\"\n  on_missing = \"degrade\"\n}\n"
 	hcl = strings.ReplaceAll(hcl, "READER", "reader_of_"+w.db.Config().ConnConfig.Database)
@@ -50,7 +50,7 @@ func (w *world) saysWith(hcl string, more map[string]string) {
 }
 
 // done applies everything, and wants nothing left.
-func (w *world) done(when string) {
+func (w *harness) done(when string) {
 	w.t.Helper()
 	found := w.plan()
 	for _, r := range w.apply(found, everything(found)...) {
@@ -158,7 +158,7 @@ func destroyOfWhatIsLive(t *testing.T, kafka *kgo.Client) {
 // A query of several statements, COMMIT among them, is refused: plan runs none of them.
 func queryThatCommits(t *testing.T, kafka *kgo.Client) {
 	g := grafanatest.New(t, grafanatest.V13)
-	w := &world{t: t, db: database(t, freshDatabase(t)), kafka: kafka}
+	w := &harness{t: t, db: database(t, freshDatabase(t)), kafka: kafka}
 	w.exec("CREATE TABLE victim (a text)")
 	w.p = mustLoad(t, fstest.MapFS{"pipeline.hcl": &fstest.MapFile{Data: []byte(hostileHead + idTable + `
 view "v" {
@@ -189,7 +189,7 @@ func TestFoundStatementsBehindADefault(t *testing.T) {
 	broker := testkit.Kafka(t).Addr()
 	for _, there := range []bool{false, true} {
 		for _, text := range []string{"'x'; COMMIT; DROP TABLE victim; --", "'x', PRIMARY KEY (id)); COMMIT; DROP TABLE victim; --"} {
-			w := &world{t: t, db: database(t, testkit.Postgres(t)), kafka: client(t, broker)}
+			w := &harness{t: t, db: database(t, testkit.Postgres(t)), kafka: client(t, broker)}
 			w.exec("CREATE TABLE victim (a text)")
 			ticks := &spec.Table{Name: "ticks", Columns: []*spec.Column{{Name: "id", Type: spec.Bigint}}, PrimaryKey: []string{"id"}}
 			w.p = &spec.Pipeline{Tables: []*spec.Table{ticks}, Rollups: []*spec.Rollup{{Name: "r", Query: "SELECT id FROM ticks"}}}

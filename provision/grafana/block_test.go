@@ -19,7 +19,7 @@ import (
 func TestBlocksDeclareWhatIsThere(t *testing.T) {
 	t.Parallel()
 	eachProfile(t, func(t *testing.T, srv *grafanatest.Server) {
-		w := newWorld(t, srv).full()
+		w := newHarness(t, srv).full()
 		w.p.Folders[0].Title = "Crypto ${x} \"quoted\""
 		w.p.DataSources[0].Default = true
 		w.p.Alerts[0].Query = "SELECT '${x}', 1\n  FROM t\n\nWHERE a = 'SQL'"
@@ -27,7 +27,7 @@ func TestBlocksDeclareWhatIsThere(t *testing.T) {
 		srv.SaveInBrowser(t, "cv-market", "alice", func(m map[string]any) { m["title"] = "Edited <&> há" })
 		srv.Put(t, "", "carol", []byte(`{"uid": "ab12-X", "title": "24h: Überblick", "schemaVersion": 42, "panels": [{"type": "text", "title": "no id"}]}`))
 
-		empty := newWorld(t, srv)
+		empty := newHarness(t, srv)
 		names, err := empty.org.Unmanaged(context.Background())
 		if err != nil {
 			t.Fatal(err)
@@ -107,11 +107,11 @@ func mustLoad(t *testing.T, files fstest.MapFS, text string) *spec.Pipeline {
 func TestBlocksThatCannotBe(t *testing.T) {
 	t.Parallel()
 	srv := grafanatest.New(t, grafanatest.V13)
-	w := newWorld(t, srv).full()
+	w := newHarness(t, srv).full()
 	w.apply()
 	srv.Source("cv-main", func(f, _ map[string]any, _ map[string]string) { f["type"] = "mysql" })
 	srv.Rule("cv-stale", func(b map[string]any, _, group, _ *string) { *group, b["execErrState"] = "mine", "OK" })
-	none := newWorld(t, srv)
+	none := newHarness(t, srv)
 	for address, want := range map[string]string{"datasource.main": "mysql", "dashboard.nosuch": "no dashboard nosuch", "alert.stale": "import that first"} {
 		kind, name, _ := strings.Cut(address, ".")
 		if _, err := grafana.Block(context.Background(), none.org, kind, name); err == nil || !strings.Contains(err.Error(), want) {

@@ -36,7 +36,7 @@ func says(t *testing.T, text string, parts ...string) {
 func TestEditsInDifferentPlacesAreMerged(t *testing.T) {
 	t.Parallel()
 	eachProfile(t, func(t *testing.T, srv *grafanatest.Server) {
-		w := newWorld(t, srv).full()
+		w := newHarness(t, srv).full()
 		w.apply()
 		srv.SaveInBrowser(t, "cv-market", "bob", func(m map[string]any) { m["description"] = "Prices." })
 		srv.SaveInBrowser(t, "cv-market", "alice", func(m map[string]any) {
@@ -78,7 +78,7 @@ func TestEditsInDifferentPlacesAreMerged(t *testing.T) {
 		w.apply()
 
 		// Or taken into the file.
-		w = newWorld(t, grafanatest.New(t, srv.Profile)).full()
+		w = newHarness(t, grafanatest.New(t, srv.Profile)).full()
 		w.apply()
 		w.srv.SaveInBrowser(t, "cv-market", "alice", func(m map[string]any) { panelOf(t, m, "7")["title"] = "Price in EUR" })
 		text(`"title": "Price"`, `"title": "Price in EUR"`)(w.p)
@@ -90,7 +90,7 @@ func TestEditsInDifferentPlacesAreMerged(t *testing.T) {
 func TestEditsOfTheSamePanelNeedConsent(t *testing.T) {
 	t.Parallel()
 	eachProfile(t, func(t *testing.T, srv *grafanatest.Server) {
-		w := newWorld(t, srv).full()
+		w := newHarness(t, srv).full()
 		w.apply()
 		srv.SaveInBrowser(t, "cv-market", "alice", func(m map[string]any) {
 			inside(panelOf(t, m, "7"), "fieldConfig", "defaults")["unit"] = "currencyEUR"
@@ -125,7 +125,7 @@ func TestEditsOfTheSamePanelNeedConsent(t *testing.T) {
 // The file drops a panel that alice has edited.
 func TestADroppedPanelWithEditsNeedsConsent(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, grafanatest.New(t, grafanatest.V13)).full()
+	w := newHarness(t, grafanatest.New(t, grafanatest.V13)).full()
 	w.apply()
 	w.srv.SaveInBrowser(t, "cv-market", "alice", func(m map[string]any) { panelOf(t, m, "7")["title"] = "Mine" })
 	d := w.p.Dashboards[0]
@@ -143,7 +143,7 @@ func TestADroppedPanelWithEditsNeedsConsent(t *testing.T) {
 
 func TestADroppedPanelWithoutEditsJustGoes(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, grafanatest.New(t, grafanatest.V12)).full()
+	w := newHarness(t, grafanatest.New(t, grafanatest.V12)).full()
 	w.apply()
 	d := w.p.Dashboards[0]
 	before, rest, _ := strings.Cut(string(d.JSON), `    {"id": 7,`)
@@ -164,7 +164,7 @@ func TestADroppedPanelWithoutEditsJustGoes(t *testing.T) {
 func TestAdoption(t *testing.T) {
 	t.Parallel()
 	eachProfile(t, func(t *testing.T, srv *grafanatest.Server) {
-		w := newWorld(t, srv).full()
+		w := newHarness(t, srv).full()
 		w.apply()
 		clear(w.ledger)
 		for _, c := range w.plan() {
@@ -182,7 +182,7 @@ func TestAdoption(t *testing.T) {
 		}
 		w.apply()
 
-		foreign := newWorld(t, grafanatest.New(t, srv.Profile)).full()
+		foreign := newHarness(t, grafanatest.New(t, srv.Profile)).full()
 		foreign.srv.Put(t, "", "carol", []byte(strings.Replace(marketJSON, `"title": "Price"`, `"title": "Carol's"`, 1)))
 		c := of(t, foreign.plan(), "dashboard.market")
 		says(t, finding(t, c, "CV-G02").Text, "carol", "panel Price (id 7)")
@@ -205,7 +205,7 @@ func TestAdoption(t *testing.T) {
 func TestProvisionedFromAFile(t *testing.T) {
 	t.Parallel()
 	eachProfile(t, func(t *testing.T, srv *grafanatest.Server) {
-		w := newWorld(t, srv).full()
+		w := newHarness(t, srv).full()
 		w.apply()
 		srv.Provision("cv-market")
 		srv.ReadOnly("cv-main")
@@ -245,7 +245,7 @@ func TestProvisionedFromAFile(t *testing.T) {
 func TestSavedInTheMeantime(t *testing.T) {
 	t.Parallel()
 	eachProfile(t, func(t *testing.T, srv *grafanatest.Server) {
-		w := newWorld(t, srv).full()
+		w := newHarness(t, srv).full()
 		w.apply()
 		text(`"title": "Price"`, `"title": "Last price"`)(w.p)
 		c := of(t, w.plan(), "dashboard.market")
@@ -266,7 +266,7 @@ func TestSavedInTheMeantime(t *testing.T) {
 
 func TestNewUID(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, grafanatest.New(t, grafanatest.V13)).full()
+	w := newHarness(t, grafanatest.New(t, grafanatest.V13)).full()
 	w.apply()
 	text(`"uid": "cv-market"`, `"uid": "cv-market-2"`)(w.p)
 	w.p.Dashboards[0].UID = "cv-market-2"
@@ -286,7 +286,7 @@ func TestNewUID(t *testing.T) {
 func TestRefreshBelowTheMinimum(t *testing.T) {
 	t.Parallel()
 	eachProfile(t, func(t *testing.T, srv *grafanatest.Server) {
-		w := newWorld(t, srv).full()
+		w := newHarness(t, srv).full()
 		text(`"refresh": "30s"`, `"refresh": "1s"`)(w.p)
 		c := of(t, w.plan(), "dashboard.market")
 		says(t, strings.Join(c.Notes, "\n"), "refresh 1s is below")
@@ -317,7 +317,7 @@ func TestRefreshBelowTheMinimum(t *testing.T) {
 func TestMovedPanels(t *testing.T) {
 	t.Parallel()
 	eachProfile(t, func(t *testing.T, srv *grafanatest.Server) {
-		w := newWorld(t, srv).full()
+		w := newHarness(t, srv).full()
 		w.apply()
 		place := func() string { return fmt.Sprint(panelOf(t, srv.Dashboard("cv-market"), "7")["gridPos"]) }
 		move := func(m map[string]any) { inside(panelOf(t, m, "7"), "gridPos")["w"] = json.Number("24") }

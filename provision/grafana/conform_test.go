@@ -13,7 +13,7 @@ import (
 func TestCreateThenNothing(t *testing.T) {
 	t.Parallel()
 	eachProfile(t, func(t *testing.T, srv *grafanatest.Server) {
-		w := newWorld(t, srv).full()
+		w := newHarness(t, srv).full()
 		changes := w.apply()
 		for _, c := range changes {
 			if c.Action != plan.Create || len(c.Steps) == 0 {
@@ -72,7 +72,7 @@ func text(old, with string) func(p *spec.Pipeline) {
 func TestEachIntent(t *testing.T) {
 	t.Parallel()
 	eachProfile(t, func(t *testing.T, srv *grafanatest.Server) {
-		w := newWorld(t, srv).full()
+		w := newHarness(t, srv).full()
 		w.apply()
 		for _, tt := range intents { // one upon the other
 			t.Run(tt.name, func(t *testing.T) {

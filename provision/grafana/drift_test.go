@@ -102,7 +102,7 @@ func drifts(t *testing.T) []struct {
 func TestEachDrift(t *testing.T) {
 	t.Parallel()
 	eachProfile(t, func(t *testing.T, srv *grafanatest.Server) {
-		w := newWorld(t, srv).full()
+		w := newHarness(t, srv).full()
 		w.apply()
 		w.allow = []string{"CV-G02"}
 		for _, tt := range drifts(t) {
@@ -126,7 +126,7 @@ func TestEachDrift(t *testing.T) {
 func TestNobodysChangesStay(t *testing.T) {
 	t.Parallel()
 	eachProfile(t, func(t *testing.T, srv *grafanatest.Server) {
-		w := newWorld(t, srv).full()
+		w := newHarness(t, srv).full()
 		w.apply()
 		srv.SaveInBrowser(t, "cv-market", "alice", func(m map[string]any) {
 			m["panels"] = append(listed(m, "panels"), map[string]any{"id": json.Number("20"), "type": "text", "title": "Hers", "gridPos": map[string]any{"h": json.Number("2"), "w": json.Number("24"), "x": json.Number("0"), "y": json.Number("40")}})

@@ -20,8 +20,8 @@ import (
 
 func TestMain(m *testing.M) { testkit.Main(m) }
 
-// world is a pipeline and a Grafana, with what the last apply had set.
-type world struct {
+// harness is a pipeline and a Grafana, with what the last apply had set.
+type harness struct {
 	t      *testing.T
 	srv    *grafanatest.Server
 	p      *spec.Pipeline
@@ -31,10 +31,10 @@ type world struct {
 	allow  []string // codes that the user agrees to
 }
 
-func newWorld(t *testing.T, srv *grafanatest.Server) *world {
+func newHarness(t *testing.T, srv *grafanatest.Server) *harness {
 	t.Helper()
 	p := &spec.Pipeline{Grafana: &spec.Grafana{URL: srv.URL, Auth: spec.NewSecret(srv.Token), Timeout: 5 * time.Second}}
-	w := &world{t: t, srv: srv, p: p, ledger: map[string]plan.State{}}
+	w := &harness{t: t, srv: srv, p: p, ledger: map[string]plan.State{}}
 	w.client = newClient(t, p.Grafana)
 	w.org = grafana.NewOrg(w.client, p).Quick()
 	return w
@@ -54,7 +54,7 @@ func newClient(t *testing.T, g *spec.Grafana) *grafana.Client {
 func at(line int) hcl.Range { return hcl.Range{Filename: "pipeline.hcl", Start: hcl.Pos{Line: line}} }
 
 // full fills the pipeline with one of each.
-func (w *world) full() *world {
+func (w *harness) full() *harness {
 	parent := &spec.Folder{Name: "crypto", Title: "Crypto", Range: at(1)}
 	child := &spec.Folder{Name: "crypto_detail", Title: "Detail", Parent: parent, Range: at(2)}
 	ds := &spec.DataSource{
@@ -73,7 +73,7 @@ func (w *world) full() *world {
 }
 
 // resources are all of the pipeline, as provision lists them.
-func (w *world) resources() []plan.Resource {
+func (w *harness) resources() []plan.Resource {
 	var out []plan.Resource
 	for _, f := range w.p.Folders {
 		out = append(out, &grafana.Folder{Spec: f, Org: w.org})
@@ -94,7 +94,7 @@ func (w *world) resources() []plan.Resource {
 }
 
 // plan assesses everything, as provision does.
-func (w *world) plan() []plan.Change {
+func (w *harness) plan() []plan.Change {
 	w.t.Helper()
 	changes, err := w.try()
 	if err != nil {
@@ -103,7 +103,7 @@ func (w *world) plan() []plan.Change {
 	return changes
 }
 
-func (w *world) try() ([]plan.Change, error) {
+func (w *harness) try() ([]plan.Change, error) {
 	ctx := context.Background()
 	w.org.Reset()
 	var out []plan.Change
@@ -138,7 +138,7 @@ func roundTrip(t *testing.T, c plan.Change) plan.Change {
 }
 
 // carry applies changes, as provision does: everything is read again first, and what moved is refused.
-func (w *world) carry(changes []plan.Change) error {
+func (w *harness) carry(changes []plan.Change) error {
 	ctx := context.Background()
 	w.org.Reset()
 	resources := w.resources()
@@ -174,7 +174,7 @@ func (w *world) carry(changes []plan.Change) error {
 }
 
 // apply plans, applies, and wants the plan after it to be empty.
-func (w *world) apply() []plan.Change {
+func (w *harness) apply() []plan.Change {
 	w.t.Helper()
 	changes := w.plan()
 	if err := w.carry(changes); err != nil {
@@ -185,7 +185,7 @@ func (w *world) apply() []plan.Change {
 }
 
 // settled fails when there is something left to do, or when planning writes.
-func (w *world) settled() {
+func (w *harness) settled() {
 	w.t.Helper()
 	w.srv.Forget()
 	for _, c := range w.plan() {

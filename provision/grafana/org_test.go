@@ -19,7 +19,7 @@ import (
 func TestRequestsOfAPlan(t *testing.T) {
 	t.Parallel()
 	eachProfile(t, func(t *testing.T, srv *grafanatest.Server) {
-		w := newWorld(t, srv).full()
+		w := newHarness(t, srv).full()
 		w.apply()
 		srv.Forget()
 		w.plan()
@@ -50,7 +50,7 @@ func TestRequestsOfAPlan(t *testing.T) {
 func TestFiftyDashboards(t *testing.T) {
 	t.Parallel()
 	srv := grafanatest.New(t, grafanatest.V13)
-	w := newWorld(t, srv).full()
+	w := newHarness(t, srv).full()
 	for i := range 49 {
 		d := *w.p.Dashboards[0]
 		d.Name, d.UID = fmt.Sprintf("copy_%d", i), fmt.Sprintf("cv-copy-%d", i)
@@ -73,7 +73,7 @@ func TestSearchLag(t *testing.T) {
 	t.Parallel()
 	eachProfile(t, func(t *testing.T, srv *grafanatest.Server) {
 		srv.SearchLag(1000)
-		w := newWorld(t, srv).full()
+		w := newHarness(t, srv).full()
 		w.apply()
 		srv.Put(t, "cv-crypto", "carol", []byte(`{"uid": "other", "title": "Other"}`))
 		names, err := w.org.Unmanaged(context.Background())
@@ -97,7 +97,7 @@ func TestSearchPages(t *testing.T) {
 	for i := range 2345 {
 		srv.Put(t, "", "carol", fmt.Appendf(nil, `{"uid": "u%d", "title": "T", "tags": ["a%d"]}`, i, i))
 	}
-	w := newWorld(t, srv)
+	w := newHarness(t, srv)
 	names, err := w.org.Unmanaged(context.Background())
 	if err != nil || len(names) != 2345 {
 		t.Errorf("%d names (%v)", len(names), err)
@@ -113,7 +113,7 @@ func TestSearchPages(t *testing.T) {
 func TestListsThatNobodyNeeds(t *testing.T) {
 	t.Parallel()
 	srv := grafanatest.New(t, grafanatest.V13)
-	w := newWorld(t, srv).full()
+	w := newHarness(t, srv).full()
 	w.p.Alerts, w.p.DataSources, w.p.Dashboards = nil, nil, nil
 	srv.Fail(grafanatest.Fault{Path: "/api/v1/provisioning", Status: 404})
 	srv.Fail(grafanatest.Fault{Path: "/api/datasources", Status: 403})
@@ -126,7 +126,7 @@ func TestListsThatNobodyNeeds(t *testing.T) {
 // What an apply makes depends on what it needs.
 func TestDependencies(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, grafanatest.New(t, grafanatest.V13)).full()
+	w := newHarness(t, grafanatest.New(t, grafanatest.V13)).full()
 	want := map[string]string{
 		"folder.crypto": "", "folder.crypto_detail": "folder.crypto", "datasource.main": "",
 		"dashboard.market": "folder.crypto datasource.main", "alert.stale": "folder.crypto_detail datasource.main",
@@ -145,7 +145,7 @@ func TestDependencies(t *testing.T) {
 // A mistake in a dashboard's file is that dashboard's error.
 func TestBrokenFile(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, grafanatest.New(t, grafanatest.V13)).full()
+	w := newHarness(t, grafanatest.New(t, grafanatest.V13)).full()
 	w.p.Dashboards[0].JSON = []byte(`{"uid": 1`)
 	if _, err := w.try(); err == nil || !strings.Contains(err.Error(), "dashboards/market.json is not a dashboard JSON file") {
 		t.Errorf("%v", err)
@@ -155,7 +155,7 @@ func TestBrokenFile(t *testing.T) {
 // The whole of a plan of Grafana, as it is printed.
 func TestPrinted(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, grafanatest.New(t, grafanatest.V13)).full()
+	w := newHarness(t, grafanatest.New(t, grafanatest.V13)).full()
 	w.apply()
 	w.srv.SaveInBrowser(t, "cv-market", "alice", func(m map[string]any) {
 		inside(panelOf(t, m, "7"), "fieldConfig", "defaults")["unit"] = "currencyEUR"
@@ -178,7 +178,7 @@ func TestPrinted(t *testing.T) {
 func TestSideBySide(t *testing.T) {
 	t.Parallel()
 	srv := grafanatest.New(t, grafanatest.V12)
-	w := newWorld(t, srv).full()
+	w := newHarness(t, srv).full()
 	for i := range 20 {
 		d := *w.p.Dashboards[0]
 		d.Name, d.UID = fmt.Sprintf("copy_%d", i), fmt.Sprintf("cv-copy-%d", i)

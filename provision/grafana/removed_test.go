@@ -15,7 +15,7 @@ import (
 func TestRemoved(t *testing.T) {
 	t.Parallel()
 	eachProfile(t, func(t *testing.T, srv *grafanatest.Server) {
-		w := newWorld(t, srv).full()
+		w := newHarness(t, srv).full()
 		w.p.DataSources[0].UID = "own-uid"
 		w.apply()
 		w.p.Folders, w.p.DataSources, w.p.Dashboards, w.p.Alerts = nil, nil, nil, nil
@@ -56,7 +56,7 @@ func TestRemoved(t *testing.T) {
 // that the last apply set, and the other is somebody else's by now.
 func TestRemovedTakesOnlyWhatWasSet(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, grafanatest.New(t, grafanatest.V13)).full()
+	w := newHarness(t, grafanatest.New(t, grafanatest.V13)).full()
 	w.apply()
 	w.p.Dashboards[0].UID, w.p.DataSources[0].UID, w.p.DataSources[0].Title = "own", "own-source", "Own"
 	changes := w.plan()
@@ -77,7 +77,7 @@ func TestRemovedTakesOnlyWhatWasSet(t *testing.T) {
 
 func TestDeletingEditedWorkNeedsConsent(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, grafanatest.New(t, grafanatest.V13)).full()
+	w := newHarness(t, grafanatest.New(t, grafanatest.V13)).full()
 	w.apply()
 	w.srv.SaveInBrowser(t, "cv-market", "alice", func(m map[string]any) { panelOf(t, m, "7")["title"] = "Hers" })
 	w.p.Dashboards, w.p.Removed = nil, []*spec.Removed{{Kind: "dashboard", Name: "market"}}
@@ -91,7 +91,7 @@ func TestDeletingEditedWorkNeedsConsent(t *testing.T) {
 // What comes into a folder between the plan and its apply is not deleted unseen.
 func TestFolderWithSomethingNewIsNotDeleted(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, grafanatest.New(t, grafanatest.V12)).full()
+	w := newHarness(t, grafanatest.New(t, grafanatest.V12)).full()
 	w.p.Folders, w.p.Dashboards, w.p.DataSources, w.p.Alerts = w.p.Folders[:1], nil, nil, nil
 	w.apply()
 	w.p.Folders, w.p.Removed = nil, []*spec.Removed{{Kind: "folder", Name: "crypto"}}
@@ -110,7 +110,7 @@ func TestFolderWithSomethingNewIsNotDeleted(t *testing.T) {
 
 func TestNamesThatAreTaken(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, grafanatest.New(t, grafanatest.V13)).full()
+	w := newHarness(t, grafanatest.New(t, grafanatest.V13)).full()
 	w.apply()
 	ds := *w.p.DataSources[0]
 	ds.Name, ds.UID = "second", "cv-second"
@@ -122,7 +122,7 @@ func TestNamesThatAreTaken(t *testing.T) {
 	says(t, finding(t, of(t, changes, "datasource.second"), "CV-G08").Text, "cv-main", `uid = "cv-main"`)
 	says(t, finding(t, of(t, changes, "alert.second"), "CV-G08").Text, "cv-stale")
 	w.p.DataSources = w.p.DataSources[:1]
-	twelve := newWorld(t, grafanatest.New(t, grafanatest.V12)).full()
+	twelve := newHarness(t, grafanatest.New(t, grafanatest.V12)).full()
 	twelve.p.Alerts = w.p.Alerts
 	twelve.apply() // 12.4 takes both rules
 	twelve.p.Alerts[0].Summary = "x"
@@ -140,7 +140,7 @@ func TestNamesThatAreTaken(t *testing.T) {
 // Another data source is the default: that is told before it changes.
 func TestDefaultDataSource(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, grafanatest.New(t, grafanatest.V13)).full()
+	w := newHarness(t, grafanatest.New(t, grafanatest.V13)).full()
 	w.p.DataSources[0].Default = true
 	w.apply()
 	second := *w.p.DataSources[0]

@@ -17,7 +17,7 @@ import (
 func TestApplyIsSafeToRepeat(t *testing.T) {
 	t.Parallel()
 	eachProfile(t, func(t *testing.T, srv *grafanatest.Server) {
-		w := newWorld(t, srv).full()
+		w := newHarness(t, srv).full()
 		for _, path := range []string{"/api/folders", "/api/datasources", "/api/dashboards/db", "/api/v1/provisioning/alert-rules"} {
 			srv.Fail(grafanatest.Fault{Method: "POST", Path: path, Times: 1, Cut: true, Served: true})
 		}
@@ -54,7 +54,7 @@ func TestApplyIsSafeToRepeat(t *testing.T) {
 // The file has another kind of panel: nothing of the old kind stays. A field that left the file leaves Grafana.
 func TestNothingStaysOfWhatTheFileDropped(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, grafanatest.New(t, grafanatest.V13)).full()
+	w := newHarness(t, grafanatest.New(t, grafanatest.V13)).full()
 	w.apply()
 	text(`"type": "stat", "title": "Data"`, `"type": "gauge", "title": "Data"`)(w.p)
 	text(`"textMode": "value", "wideLayout": true`, `"showThresholdLabels": true`)(w.p)
@@ -105,7 +105,7 @@ func TestSchemaVersion2(t *testing.T) {
 	} {
 		for _, profile := range []grafanatest.Profile{grafanatest.V12, grafanatest.V13} {
 			t.Run(name+" "+profile.String(), func(t *testing.T) {
-				w := newWorld(t, grafanatest.New(t, profile)).full()
+				w := newHarness(t, grafanatest.New(t, profile)).full()
 				w.apply()
 				save(w.srv)
 				if name == "stored, and the file changes" {
@@ -128,7 +128,7 @@ func TestSchemaVersion2(t *testing.T) {
 // the same.
 func TestRowsAreNotWrittenTwice(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, grafanatest.New(t, grafanatest.V12)).full()
+	w := newHarness(t, grafanatest.New(t, grafanatest.V12)).full()
 	w.apply()
 	w.srv.SaveInV2(t, "cv-market", "alice", func(map[string]any) {})
 	w.srv.SaveByAPI(t, "cv-market", "bob", "", func(m map[string]any) { m["hers"] = true })
@@ -151,7 +151,7 @@ func TestRowsAreNotWrittenTwice(t *testing.T) {
 func TestOthersChangedInTheMeantime(t *testing.T) {
 	t.Parallel()
 	eachProfile(t, func(t *testing.T, srv *grafanatest.Server) {
-		w := newWorld(t, srv).full()
+		w := newHarness(t, srv).full()
 		w.apply()
 		w.p.DataSources[0].User, w.p.Folders[0].Title = "reader", "Mine"
 		changes := w.plan()
@@ -181,7 +181,7 @@ func TestOthersChangedInTheMeantime(t *testing.T) {
 func TestNoFalseDifference(t *testing.T) {
 	t.Parallel()
 	eachProfile(t, func(t *testing.T, srv *grafanatest.Server) {
-		w := newWorld(t, srv).full()
+		w := newHarness(t, srv).full()
 		text(`"title": "Market"`, `"title": "  Market\ufeff "`)(w.p)
 		text(`"id": 9, "type": "table"`, `"id": 9, "libraryPanel": {"uid": "lib", "name": "Lib", "version": 3, "meta": {"updated": "2026-01-01"}}, "type": "table"`)(w.p)
 		text(`"uid": "cv-market"`, `"uid": "cv-market", "id": 41, "version": 99, "iteration": 5, "gnetId": null, "empty": [], "gone": {}`)(w.p)
@@ -202,7 +202,7 @@ func TestNoFalseDifference(t *testing.T) {
 // sets it.
 func TestPasswordWhoseAnswerIsLost(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, grafanatest.New(t, grafanatest.V13)).full()
+	w := newHarness(t, grafanatest.New(t, grafanatest.V13)).full()
 	w.apply()
 	w.p.DataSources[0].Password = spec.NewSecret("n3w-secret")
 	changes := w.plan()

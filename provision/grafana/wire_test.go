@@ -51,7 +51,7 @@ func TestFaults(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			srv := grafanatest.New(t, grafanatest.V13)
-			w := newWorld(t, srv).full()
+			w := newHarness(t, srv).full()
 			if tt.fault.Delay > 0 {
 				w.p.Grafana.Timeout = 300 * time.Millisecond
 			}
@@ -82,7 +82,7 @@ func TestFaults(t *testing.T) {
 func TestFaultsThatPass(t *testing.T) {
 	t.Parallel()
 	srv := grafanatest.New(t, grafanatest.V12)
-	w := newWorld(t, srv).full()
+	w := newHarness(t, srv).full()
 	srv.Fail(grafanatest.Fault{Path: "/api/org", Times: 1, Status: 429, Header: http.Header{"Retry-After": {"1"}}})
 	srv.Fail(grafanatest.Fault{Path: "/api/folders/cv-crypto", Times: 2, Status: 503})
 	started := time.Now()
@@ -96,7 +96,7 @@ func TestFaultsThatPass(t *testing.T) {
 func TestPostsAreNotRepeated(t *testing.T) {
 	t.Parallel()
 	srv := grafanatest.New(t, grafanatest.V12)
-	w := newWorld(t, srv).full()
+	w := newHarness(t, srv).full()
 	changes := w.plan()
 	srv.Fail(grafanatest.Fault{Method: "POST", Status: 503})
 	srv.Forget()
@@ -112,7 +112,7 @@ func TestPostsAreNotRepeated(t *testing.T) {
 func TestOneUnreadableObject(t *testing.T) {
 	t.Parallel()
 	srv := grafanatest.New(t, grafanatest.V13)
-	w := newWorld(t, srv).full()
+	w := newHarness(t, srv).full()
 	srv.Fail(grafanatest.Fault{Path: "/api/v1/provisioning", Status: 403, Body: `{"message":"Permissions needed: alert.provisioning:read"}`})
 	srv.Fail(grafanatest.Fault{Path: "/api/datasources", Status: 403, Body: `{"message":"Permissions needed: datasources:read"}`})
 	failed := map[string]string{}
@@ -137,7 +137,7 @@ func TestRoles(t *testing.T) {
 		grafanatest.Editor: {"datasource.main"}, grafanatest.Admin: nil,
 	} {
 		srv := grafanatest.New(t, grafanatest.V12)
-		w := newWorld(t, srv).full()
+		w := newHarness(t, srv).full()
 		admin := w.org
 		as := func(role grafanatest.Role) {
 			w.p.Grafana.Auth = spec.NewSecret(srv.AddToken(role, "other"))
@@ -169,7 +169,7 @@ func TestRoles(t *testing.T) {
 		expect()
 	}
 	srv := grafanatest.New(t, grafanatest.V13)
-	w := newWorld(t, srv).full()
+	w := newHarness(t, srv).full()
 	w.p.Grafana.Auth = spec.NewSecret(srv.AddToken(grafanatest.Viewer, "viewer"))
 	w.p.DataSources, w.p.Alerts = nil, nil
 	w.p.Dashboards[0].DataSource = nil
@@ -188,7 +188,7 @@ func TestNothingIsPrintedWhateverTheEnvironmentSays(t *testing.T) {
 	log.SetOutput(&out)
 	defer log.SetOutput(os.Stderr)
 	srv := grafanatest.New(t, grafanatest.V13)
-	w := newWorld(t, srv).full()
+	w := newHarness(t, srv).full()
 	w.apply()
 	if out.Len() > 0 {
 		t.Errorf("printed: %.200s", out.String())
@@ -198,7 +198,7 @@ func TestNothingIsPrintedWhateverTheEnvironmentSays(t *testing.T) {
 func TestSubPathAndPassword(t *testing.T) {
 	t.Parallel()
 	srv := grafanatest.NewAt(t, grafanatest.V13, "/grafana/")
-	w := newWorld(t, srv).full()
+	w := newHarness(t, srv).full()
 	w.p.Grafana.URL += "/"
 	w.p.Grafana.Auth = spec.NewSecret(grafanatest.User + ":" + grafanatest.Password)
 	w.client = newClient(t, w.p.Grafana)
@@ -222,7 +222,7 @@ func TestSubPathAndPassword(t *testing.T) {
 func TestAnswersAreBounded(t *testing.T) {
 	t.Parallel()
 	srv := grafanatest.New(t, grafanatest.V13)
-	w := newWorld(t, srv).full()
+	w := newHarness(t, srv).full()
 	srv.Fail(grafanatest.Fault{Path: "/api/org", Status: 200, Body: `{"name": "` + strings.Repeat("x", 2<<20) + `"}`})
 	w.client.Limit(1 << 20)
 	if _, err := w.try(); err == nil || !strings.Contains(err.Error(), "with more than 1 MiB") {
@@ -237,7 +237,7 @@ func TestCredentialsDoNotFollowARedirect(t *testing.T) {
 	other := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { asked = asked || r.Header.Get("Authorization") != "" }))
 	defer other.Close()
 	srv := grafanatest.New(t, grafanatest.V13)
-	w := newWorld(t, srv).full()
+	w := newHarness(t, srv).full()
 	srv.Fail(grafanatest.Fault{Path: "/api/health", Status: 307, Body: "{}", Header: http.Header{"Location": {other.URL}}})
 	if _, err := w.try(); err == nil {
 		t.Error("no error")
@@ -260,7 +260,7 @@ func TestVersion(t *testing.T) {
 	t.Parallel()
 	for _, p := range grafanatest.Profiles() {
 		srv := grafanatest.New(t, p)
-		w := newWorld(t, srv)
+		w := newHarness(t, srv)
 		text, major, err := grafana.Version(w.client, context.Background())
 		if err != nil || major != int(p) || text != p.String() {
 			t.Errorf("%s: %q, %d, %v", p, text, major, err)
@@ -283,7 +283,7 @@ func TestVersion(t *testing.T) {
 func TestCancel(t *testing.T) {
 	t.Parallel()
 	srv := grafanatest.New(t, grafanatest.V13)
-	w := newWorld(t, srv).full()
+	w := newHarness(t, srv).full()
 	stop := srv.Fail(grafanatest.Fault{Path: "/api/dashboards", Delay: 10 * time.Minute})
 	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond) //nolint:forbidigo // it ends with its context
 	defer cancel()
@@ -299,7 +299,7 @@ func TestCancel(t *testing.T) {
 func TestAnnotate(t *testing.T) {
 	t.Parallel()
 	srv := grafanatest.New(t, grafanatest.V12)
-	w := newWorld(t, srv)
+	w := newHarness(t, srv)
 	before := time.Now().UnixMilli()
 	if err := w.client.Annotate(context.Background(), "apply: 3 changes", []string{"cryptoviz", "apply"}); err != nil {
 		t.Fatal(err)

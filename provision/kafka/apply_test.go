@@ -29,7 +29,7 @@ func TestCreatedByAnotherMeanwhile(t *testing.T) {
 	var group sync.WaitGroup
 	errs := make([]error, 4)
 	for i := range errs {
-		other := newWorld(t, w.client)
+		other := newHarness(t, w.client)
 		r := other.cluster.Topic(s)
 		c := other.plan(r)
 		group.Go(func() { errs[i] = c.Make(t.Context()) })
@@ -95,18 +95,18 @@ func TestQuotaThatLetsNothingThrough(t *testing.T) {
 func TestRightsAreNamed(t *testing.T) {
 	t.Parallel()
 	b := testkit.KafkaSecured(t)
-	root := newWorld(t, newClient(t, kgo.SeedBrokers(b.Addr())))
+	root := newHarness(t, newClient(t, kgo.SeedBrokers(b.Addr())))
 	if _, err := root.admin.AlterUserSCRAMs(t.Context(), nil, []kadm.UpsertSCRAM{{User: "ann", Mechanism: kadm.ScramSha512, Iterations: 4096, Password: "secret"}}); err != nil {
 		t.Fatal(err)
 	}
 	t.Run("writes go on while every replica is in sync", func(t *testing.T) {
-		root := newWorld(t, newClient(t, kgo.SeedBrokers(b.Addr())))
+		root := newHarness(t, newClient(t, kgo.SeedBrokers(b.Addr())))
 		if c := root.converge(topicOf("tight", 1, 1, minInsync, "2")); codes(c) != "CV-K09@"+minInsync {
 			t.Error(text(c))
 		}
 		root.produce("tight", 3, time.Now())
 	})
-	ann := newWorld(t, newClient(t, kgo.SeedBrokers(b.SecureAddr()), kgo.SASL(scram.Auth{User: "ann", Pass: "secret"}.AsSha512Mechanism())))
+	ann := newHarness(t, newClient(t, kgo.SeedBrokers(b.SecureAddr()), kgo.SASL(scram.Auth{User: "ann", Pass: "secret"}.AsSha512Mechanism())))
 	there := topicOf("there", 1, 1, retentionMs, "604800000")
 	root.converge(there)
 	root.produce("there", 10, time.Now().Add(-time.Minute))
@@ -202,7 +202,7 @@ func TestCreateWaitsForDeletion(t *testing.T) {
 		resp.Topics = []kmsg.CreateTopicsResponseTopic{{Topic: "binance", ErrorCode: 36}}
 		return resp, nil, true
 	})
-	w := newWorld(t, newClient(t, kgo.SeedBrokers(f.ListenAddrs()...)))
+	w := newHarness(t, newClient(t, kgo.SeedBrokers(f.ListenAddrs()...)))
 	w.converge(topicOf("binance", 2, 1, retentionMs, "604800000"))
 	if tries != 0 {
 		t.Error("the name was not taken")
@@ -213,7 +213,7 @@ func TestCreateWaitsForDeletion(t *testing.T) {
 func TestConvergesOnTheEmbeddedKafka(t *testing.T) {
 	t.Parallel()
 	f := testkit.EmbeddedKafka(t)
-	w := newWorld(t, newClient(t, kgo.SeedBrokers(f.ListenAddrs()...)))
+	w := newHarness(t, newClient(t, kgo.SeedBrokers(f.ListenAddrs()...)))
 	s := topicOf("binance", 1, 1, retentionMs, "604800000", cleanupPolicy, "delete", retentionBytes, "-1")
 	w.converge(s)
 	s = with(s, func(s *spec.Topic) {
@@ -239,7 +239,7 @@ func TestConvergesOnTheEmbeddedKafka(t *testing.T) {
 func TestManyTopicsTakeFewRequests(t *testing.T) {
 	t.Parallel()
 	f := testkit.EmbeddedKafka(t)
-	w := newWorld(t, newClient(t, kgo.SeedBrokers(f.ListenAddrs()...)))
+	w := newHarness(t, newClient(t, kgo.SeedBrokers(f.ListenAddrs()...)))
 	all := func(f func(*Topic) error, resources []*Topic) {
 		t.Helper()
 		group := errgroup.Group{}

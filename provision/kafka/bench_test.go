@@ -31,7 +31,7 @@ func BenchmarkPlan(b *testing.B) {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			hook := &sent{}
 			addr := testkit.Kafka(b, "log.index.size.max.bytes=4096").Addr()
-			w := newWorld(b, newClient(b, kgo.SeedBrokers(addr), kgo.WithHooks(hook)))
+			w := newHarness(b, newClient(b, kgo.SeedBrokers(addr), kgo.WithHooks(hook)))
 			var specs []*spec.Topic
 			for i := range n {
 				specs = append(specs, topicOf(fmt.Sprintf("topic_%04d", i), 1, 1, retentionMs, "604800000", cleanupPolicy, "delete"))

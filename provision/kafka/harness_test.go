@@ -18,8 +18,8 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
-// world is a cluster and the ledger of what was applied to it.
-type world struct {
+// harness is a cluster and the ledger of what was applied to it.
+type harness struct {
 	t       testing.TB
 	cluster *Cluster
 	client  *kgo.Client
@@ -37,14 +37,14 @@ func newClient(t testing.TB, opts ...kgo.Opt) *kgo.Client {
 	return client
 }
 
-func newWorld(t testing.TB, client *kgo.Client) *world {
-	return &world{t: t, cluster: NewCluster(client), client: client, admin: kadm.NewClient(client), ledger: map[string]*plan.State{}}
+func newHarness(t testing.TB, client *kgo.Client) *harness {
+	return &harness{t: t, cluster: NewCluster(client), client: client, admin: kadm.NewClient(client), ledger: map[string]*plan.State{}}
 }
 
-// oneBroker is a world on a broker of its own.
-func oneBroker(t testing.TB, settings ...string) *world {
+// oneBroker is a harness on a broker of its own.
+func oneBroker(t testing.TB, settings ...string) *harness {
 	t.Helper()
-	return newWorld(t, newClient(t, kgo.SeedBrokers(testkit.Kafka(t, settings...).Addr())))
+	return newHarness(t, newClient(t, kgo.SeedBrokers(testkit.Kafka(t, settings...).Addr())))
 }
 
 func topicOf(name string, partitions int32, replication int16, config ...string) *spec.Topic {
@@ -66,13 +66,13 @@ func (c *Cluster) Reset() {
 }
 
 // try plans one resource as provision does: observe, compare, assess.
-func (w *world) try(ctx context.Context, r *Topic) (plan.Change, error) {
+func (w *harness) try(ctx context.Context, r *Topic) (plan.Change, error) {
 	w.cluster.Reset()
 	last, managed := w.ledger[r.Address()]
 	return plan.Assess(ctx, r, last, managed)
 }
 
-func (w *world) plan(r *Topic) plan.Change {
+func (w *harness) plan(r *Topic) plan.Change {
 	w.t.Helper()
 	c, err := w.try(w.t.Context(), r)
 	if err != nil {
@@ -82,7 +82,7 @@ func (w *world) plan(r *Topic) plan.Change {
 }
 
 // apply carries out a change and marks it, as provision does.
-func (w *world) apply(r *Topic, c plan.Change) {
+func (w *harness) apply(r *Topic, c plan.Change) {
 	w.t.Helper()
 	if err := c.Make(w.t.Context()); err != nil {
 		w.t.Fatalf("apply: %v", err)
@@ -95,7 +95,7 @@ func (w *world) apply(r *Topic, c plan.Change) {
 }
 
 // converge applies a topic, and wants the next plan to be empty.
-func (w *world) converge(s *spec.Topic) plan.Change {
+func (w *harness) converge(s *spec.Topic) plan.Change {
 	w.t.Helper()
 	r := w.cluster.Topic(s)
 	c := w.plan(r)
@@ -104,7 +104,7 @@ func (w *world) converge(s *spec.Topic) plan.Change {
 	return c
 }
 
-func (w *world) empty(r *Topic) {
+func (w *harness) empty(r *Topic) {
 	w.t.Helper()
 	if again := w.plan(r); again.Action != plan.None || len(again.Diffs)+len(again.Findings)+len(again.Steps) > 0 {
 		w.t.Errorf("the plan after apply is not empty: %s", text(again))
@@ -140,7 +140,7 @@ func codes(c plan.Change) string {
 }
 
 // outside changes a topic as another program does, and waits until the broker shows it.
-func (w *world) outside(topic string, set map[string]string, unset ...string) {
+func (w *harness) outside(topic string, set map[string]string, unset ...string) {
 	w.t.Helper()
 	if err := w.cluster.sendConfig(w.t.Context(), step{Topic: topic, Set: set, Delete: unset}); err != nil {
 		w.t.Fatal(err)
@@ -156,7 +156,7 @@ func (w *world) outside(topic string, set map[string]string, unset ...string) {
 	})
 }
 
-func (w *world) live(name string) *topic {
+func (w *harness) live(name string) *topic {
 	w.t.Helper()
 	w.cluster.Reset()
 	live, err := w.cluster.topic(w.t.Context(), name)
@@ -166,7 +166,7 @@ func (w *world) live(name string) *topic {
 	return live
 }
 
-func (w *world) eventually(f func() bool) {
+func (w *harness) eventually(f func() bool) {
 	w.t.Helper()
 	if err := until(w.t.Context(), testkit.Patience, func(context.Context) (bool, error) { return f(), nil }); err != nil {
 		w.t.Fatal(err)
@@ -174,7 +174,7 @@ func (w *world) eventually(f func() bool) {
 }
 
 // produce writes n records of 100 bytes, one a second from a time on, spread evenly over the partitions.
-func (w *world) produce(topic string, n int, from time.Time) {
+func (w *harness) produce(topic string, n int, from time.Time) {
 	w.t.Helper()
 	partitions := len(w.live(topic).partitions)
 	producer := newClient(w.t, kgo.SeedBrokers(w.client.OptValue(kgo.SeedBrokers).([]string)...), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(kgo.NoCompression()))

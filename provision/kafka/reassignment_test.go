@@ -32,7 +32,7 @@ func TestReplicationOnThreeBrokers(t *testing.T) {
 	for _, b := range brokers {
 		seeds = append(seeds, b.Addr())
 	}
-	w := newWorld(t, newClient(t, kgo.SeedBrokers(seeds...)))
+	w := newHarness(t, newClient(t, kgo.SeedBrokers(seeds...)))
 	base := topicOf("binance", 6, 1, retentionMs, "604800000")
 	other := topicOf("kraken", 6, 1, retentionMs, "604800000")
 	w.converge(base)
@@ -168,7 +168,7 @@ func TestReplicationOnThreeBrokers(t *testing.T) {
 func TestCopyIsResumed(t *testing.T) {
 	t.Parallel()
 	brokers := testkit.KafkaCluster(t, 2)
-	w := newWorld(t, newClient(t, kgo.SeedBrokers(brokers[0].Addr(), brokers[1].Addr())))
+	w := newHarness(t, newClient(t, kgo.SeedBrokers(brokers[0].Addr(), brokers[1].Addr())))
 	base := topicOf("binance", 1, 1, maxMessage, "2000000")
 	w.converge(base)
 	w.produce("binance", 15_000, time.Now().Add(-5*time.Hour)) // 2 MB, at 400 kB/s

@@ -25,7 +25,7 @@ func mine(name string) *spec.Table {
 // Bounds of partitions that are no time of Go's text form: of a table that nobody declares, so none may be in the way.
 func TestPartitionBounds(t *testing.T) {
 	t.Parallel()
-	w := newTableWorld(t, testkit.Postgres(t))
+	w := newTableHarness(t, testkit.Postgres(t))
 	w.exec(`CREATE TABLE others (t timestamptz NOT NULL) PARTITION BY RANGE (t);
 		CREATE TABLE others_old PARTITION OF others FOR VALUES FROM ('-infinity') TO ('0044-03-15 00:00:00+00 BC');
 		CREATE TABLE others_mid PARTITION OF others FOR VALUES FROM ('2020-01-01 00:00:00.000001+00') TO ('20000-01-01 00:00:00+00');
@@ -63,7 +63,7 @@ func TestPartitionBounds(t *testing.T) {
 // The policies of hypertables that are cut by a number: their ages are numbers, here nanoseconds, and no intervals.
 func TestPoliciesInNumbers(t *testing.T) {
 	t.Parallel()
-	w := newTableWorld(t, testkit.Timescale(t))
+	w := newTableHarness(t, testkit.Timescale(t))
 	for _, sql := range []string{
 		"CREATE TABLE nanos (t bigint NOT NULL, v integer)",
 		"SELECT create_hypertable('nanos', by_range('t', 86400000000000))",
@@ -90,7 +90,7 @@ func TestPoliciesInNumbers(t *testing.T) {
 }
 
 // locked has another session hold a table as VACUUM FULL does, while f runs.
-func (w *tableWorld) locked(table string, f func()) {
+func (w *tableHarness) locked(table string, f func()) {
 	w.t.Helper()
 	tx, err := w.cat.DB.Begin(w.t.Context())
 	if err != nil {
@@ -108,7 +108,7 @@ func (w *tableWorld) locked(table string, f func()) {
 func TestOthersAreLocked(t *testing.T) {
 	t.Parallel()
 	url := testkit.Postgres(t)
-	w := newTableWorld(t, url+"&lock_timeout=1s")
+	w := newTableHarness(t, url+"&lock_timeout=1s")
 	w.exec(`CREATE TABLE others (id bigint PRIMARY KEY, a integer, b integer GENERATED ALWAYS AS (a * 2) STORED); CREATE INDEX others_high ON others (a) WHERE a > 7;
 		CREATE VIEW others_view AS SELECT a FROM others; CREATE VIEW others_second AS SELECT a FROM others_view; CREATE MATERIALIZED VIEW others_kept AS SELECT a FROM others;
 		CREATE TABLE mine (id bigint PRIMARY KEY, v text, w bigint GENERATED ALWAYS AS (id * 2) STORED); CREATE VIEW mine_view AS SELECT id FROM mine; CREATE VIEW gone AS SELECT v FROM mine`)
@@ -157,7 +157,7 @@ func TestOthersAreLocked(t *testing.T) {
 // Another's aggregate is imported whole.
 func TestOthersAggregateIsImported(t *testing.T) {
 	t.Parallel()
-	w := newTableWorld(t, testkit.Timescale(t))
+	w := newTableHarness(t, testkit.Timescale(t))
 	w.exec("CREATE TABLE others (t timestamptz NOT NULL, v integer)")
 	w.exec("SELECT create_hypertable('others', by_range('t'))")
 	w.exec("CREATE MATERIALIZED VIEW others_daily WITH (timescaledb.continuous, timescaledb.materialized_only = false) AS SELECT time_bucket('1 day', t) AS bucket, max(v) AS high FROM others GROUP BY 1 WITH NO DATA")
@@ -171,7 +171,7 @@ func TestOthersAggregateIsImported(t *testing.T) {
 // An index that treats values otherwise than a plain one over the same columns is another one.
 func TestUnusualIndexes(t *testing.T) {
 	t.Parallel()
-	w := newTableWorld(t, testkit.Postgres(t))
+	w := newTableHarness(t, testkit.Postgres(t))
 	w.exec(`CREATE TABLE ix (id bigint PRIMARY KEY, v text, c text COLLATE "C", n varchar(9), a integer[])`)
 	unusual := map[string]string{
 		"CREATE INDEX ix_pattern ON ix (v text_pattern_ops)":  "using btree (v text_pattern_ops)",
@@ -223,7 +223,7 @@ func TestUnusualIndexes(t *testing.T) {
 // The name of a column is no attribute of another one.
 func TestColumnNamedLikeAnAttribute(t *testing.T) {
 	t.Parallel()
-	w := newTableWorld(t, testkit.Postgres(t))
+	w := newTableHarness(t, testkit.Postgres(t))
 	w.exec(`CREATE TABLE ds (id bigint PRIMARY KEY, v text, "v description" integer, "Odd" text); COMMENT ON COLUMN ds.v IS 'The value.'; COMMENT ON COLUMN ds."v description" IS 'Another.'`)
 	s := mine("ds")
 	s.Columns[1].Description = "The value."
@@ -247,7 +247,7 @@ func TestColumnNamedLikeAnAttribute(t *testing.T) {
 // A default is compared with the help of a temporary table. Without the right to make one, what the server computes is compared.
 func TestTableWithoutTemporary(t *testing.T) {
 	t.Parallel()
-	w := newTableWorld(t, testkit.Postgres(t))
+	w := newTableHarness(t, testkit.Postgres(t))
 	database := pg.Ident(w.text("SELECT current_database()"))
 	w.exec("REVOKE TEMPORARY ON DATABASE " + database + " FROM PUBLIC; CREATE SCHEMA secret; CREATE FUNCTION secret.f() RETURNS text LANGUAGE sql AS 'SELECT 1'")
 	them := w.as("CREATE ROLE %[1]s; GRANT CREATE ON SCHEMA public TO %[1]s")

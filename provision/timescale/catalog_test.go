@@ -22,9 +22,9 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/timescale/catalog"
 )
 
-func TestCatalogOnPostgres(t *testing.T) { catalogs(t, newTableWorld(t, testkit.Postgres(t))) }
+func TestCatalogOnPostgres(t *testing.T) { catalogs(t, newTableHarness(t, testkit.Postgres(t))) }
 
-func catalogs(t *testing.T, w *tableWorld) {
+func catalogs(t *testing.T, w *tableHarness) {
 	w.exec(schema.SQL)
 	w.apply(w.table(sample("m", false)))
 	w.fill("m")
@@ -74,7 +74,7 @@ func catalogs(t *testing.T, w *tableWorld) {
 // are not taken for them.
 func TestCatalogOfUserCryptoviz(t *testing.T) {
 	t.Parallel()
-	w := newTableWorld(t, testkit.Postgres(t))
+	w := newTableHarness(t, testkit.Postgres(t))
 	cfg := w.cat.DB.Config()
 	cfg.ConnConfig.RuntimeParams["search_path"] = "cryptoviz, public"
 	pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
@@ -102,7 +102,7 @@ func TestCatalogOfUserCryptoviz(t *testing.T) {
 // The same user before the first apply, when he may make nothing in the schema public: the plan must not call it impossible.
 func TestTableInTheEngineSchema(t *testing.T) {
 	t.Parallel()
-	w := newTableWorld(t, testkit.Postgres(t))
+	w := newTableHarness(t, testkit.Postgres(t))
 	w.exec("DROP SCHEMA IF EXISTS cryptoviz CASCADE")
 	database := pg.Ident(w.text("SELECT current_database()"))
 	theirs := w.as("CREATE ROLE %[1]s LOGIN; GRANT CREATE ON DATABASE " + database + " TO %[1]s; ALTER DATABASE " + database + " SET search_path = cryptoviz, public")
@@ -121,9 +121,9 @@ func TestTableInTheEngineSchema(t *testing.T) {
 }
 
 // A server, or a user, that takes no changes can be planned for: what a change would be is compared all the same.
-func planReadOnly(t *testing.T, w *tableWorld, theirs *pgxpool.Pool, why string) {
+func planReadOnly(t *testing.T, w *tableHarness, theirs *pgxpool.Pool, why string) {
 	t.Helper()
-	them := &tableWorld{t: t, cat: catalog.NewCatalog(theirs), ledger: w.ledger}
+	them := &tableHarness{t: t, cat: catalog.NewCatalog(theirs), ledger: w.ledger}
 	them.cat.Pipeline = w.cat.Pipeline
 	caps, err := them.cat.Capabilities(t.Context())
 	if err != nil || !strings.Contains(caps.ReadOnly, why) {
@@ -160,8 +160,8 @@ func planReadOnly(t *testing.T, w *tableWorld, theirs *pgxpool.Pool, why string)
 }
 
 // readOnlyWorld has the engine's tables, a table and rows.
-func readOnlyWorld(t *testing.T, url string) *tableWorld {
-	w := newTableWorld(t, url)
+func readOnlyWorld(t *testing.T, url string) *tableHarness {
+	w := newTableHarness(t, url)
 	w.apply(&Engine{Pipeline: w.cat.Pipeline, Catalog: w.cat})
 	w.apply(w.table(sample("m", false)))
 	w.fill("m")
@@ -236,7 +236,7 @@ func many(n int) *spec.Pipeline {
 // The whole catalog takes the same number of requests whatever the number of tables.
 func TestCatalogRequests(t *testing.T) {
 	t.Parallel()
-	w := newTableWorld(t, testkit.Postgres(t))
+	w := newTableHarness(t, testkit.Postgres(t))
 	requests := map[int]int{}
 	for _, n := range []int{2, 30} {
 		w.cat = catalog.NewCatalog(w.cat.DB)
@@ -255,7 +255,7 @@ func TestCatalogRequests(t *testing.T) {
 }
 
 // converged plans all tables with one snapshot, as plan does, and demands that nothing differs.
-func (w *tableWorld) converged() {
+func (w *tableHarness) converged() {
 	w.t.Helper()
 	for _, s := range w.cat.Pipeline.Tables {
 		r := w.table(s)
@@ -280,7 +280,7 @@ func TestCatalogSpeed(t *testing.T) {
 		t.Skip("set CRYPTOVIZ_BENCH=1 to measure")
 	}
 	for name, url := range map[string]func(testing.TB) string{"PostgreSQL": testkit.Postgres, "TimescaleDB": testkit.Timescale} {
-		w := newTableWorld(t, url(t))
+		w := newTableHarness(t, url(t))
 		have := 0
 		for _, n := range []int{200, 1000} {
 			p := many(n)

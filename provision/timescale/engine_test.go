@@ -18,7 +18,7 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
-func TestEngineOnPostgres(t *testing.T) { engines(t, newTableWorld(t, testkit.Postgres(t))) }
+func TestEngineOnPostgres(t *testing.T) { engines(t, newTableHarness(t, testkit.Postgres(t))) }
 
 func feed(name string) *spec.Source {
 	return &spec.Source{
@@ -27,7 +27,7 @@ func feed(name string) *spec.Source {
 	}
 }
 
-func engines(t *testing.T, w *tableWorld) {
+func engines(t *testing.T, w *tableHarness) {
 	p := w.cat.Pipeline
 	p.Sources = []*spec.Source{feed("a"), feed("b")}
 	e := &Engine{Pipeline: p, Catalog: w.cat}
@@ -113,7 +113,7 @@ func engines(t *testing.T, w *tableWorld) {
 // Destroy takes the engine's own tables, and nothing of others in the schema.
 func TestEngineDestroyed(t *testing.T) {
 	t.Parallel()
-	w := newTableWorld(t, testkit.Postgres(t))
+	w := newTableHarness(t, testkit.Postgres(t))
 	e := &Engine{Pipeline: w.cat.Pipeline, Catalog: w.cat}
 	for _, kept := range []bool{true, false} {
 		w.apply(e)
@@ -137,7 +137,7 @@ func (*going) Want() *plan.State { return nil }
 
 func TestTableDestroyed(t *testing.T) {
 	t.Parallel()
-	w := newTableWorld(t, testkit.Postgres(t))
+	w := newTableHarness(t, testkit.Postgres(t))
 	s := sample("m", false)
 	w.apply(w.table(s))
 	w.exec("CREATE VIEW v AS SELECT price FROM m")
@@ -148,9 +148,9 @@ func TestTableDestroyed(t *testing.T) {
 	w.apply(&going{w.table(s)})
 }
 
-func TestLedgerOnPostgres(t *testing.T) { ledgers(t, newTableWorld(t, testkit.Postgres(t))) }
+func TestLedgerOnPostgres(t *testing.T) { ledgers(t, newTableHarness(t, testkit.Postgres(t))) }
 
-func ledgers(t *testing.T, w *tableWorld) {
+func ledgers(t *testing.T, w *tableHarness) {
 	l, ctx := &ledger.Ledger{DB: w.cat.DB}, t.Context()
 	all, err := l.All(ctx)
 	if err != nil || all == nil || len(all) > 0 {
@@ -201,7 +201,7 @@ func ledgers(t *testing.T, w *tableWorld) {
 // Two databases have two salts.
 func TestSaltsDiffer(t *testing.T) {
 	t.Parallel()
-	a, b := &ledger.Ledger{DB: newTableWorld(t, testkit.Postgres(t)).cat.DB}, &ledger.Ledger{DB: newTableWorld(t, testkit.Postgres(t)).cat.DB}
+	a, b := &ledger.Ledger{DB: newTableHarness(t, testkit.Postgres(t)).cat.DB}, &ledger.Ledger{DB: newTableHarness(t, testkit.Postgres(t)).cat.DB}
 	one, _ := a.Salt(t.Context())
 	other, _ := b.Salt(t.Context())
 	if one == other {
@@ -268,7 +268,7 @@ func TestLock(t *testing.T) {
 // A user that may not make a schema: the plan says so.
 func TestEngineWithoutPrivilege(t *testing.T) {
 	t.Parallel()
-	w := newTableWorld(t, testkit.Postgres(t))
+	w := newTableHarness(t, testkit.Postgres(t))
 	theirs := w.as("CREATE ROLE %s LOGIN")
 	e := &Engine{Pipeline: theirs.cat.Pipeline, Catalog: theirs.cat}
 	c := theirs.plan(e)

@@ -21,7 +21,7 @@ const unprivileged = "CREATE ROLE %s LOGIN; REVOKE CREATE ON SCHEMA public FROM 
 // What a user may not do, the plan says with the statement that allows it; and that statement does.
 func TestTableWithoutPrivilege(t *testing.T) {
 	t.Parallel()
-	w := newTableWorld(t, testkit.Postgres(t))
+	w := newTableHarness(t, testkit.Postgres(t))
 	theirs := w.as(unprivileged)
 	user, database := theirs.text("SELECT current_user::text"), theirs.text("SELECT current_database()::text")
 	expect := func(c plan.Change, want string) { // with the remedy, which it follows
@@ -55,7 +55,7 @@ func TestTableWithoutPrivilege(t *testing.T) {
 // No schema to make tables in is no failure of the plan.
 func TestTableWithoutSchema(t *testing.T) {
 	t.Parallel()
-	w := newTableWorld(t, testkit.Postgres(t)+"&search_path=nowhere")
+	w := newTableHarness(t, testkit.Postgres(t)+"&search_path=nowhere")
 	s := sample("m", false)
 	s.Hypertable = nil
 	c := w.plan(w.table(s))
@@ -65,7 +65,7 @@ func TestTableWithoutSchema(t *testing.T) {
 }
 
 // hiddenExtension is TimescaleDB in a schema that the search_path lacks.
-func hiddenExtension(t *testing.T, w *tableWorld) {
+func hiddenExtension(t *testing.T, w *tableHarness) {
 	w.exec("CREATE SCHEMA other")
 	config := w.cat.DB.Config()
 	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
@@ -78,7 +78,7 @@ func hiddenExtension(t *testing.T, w *tableWorld) {
 	}
 	w.cat.DB.Close()
 	defer pool.Close()
-	w = &tableWorld{t: t, cat: catalog.NewCatalog(pool), ledger: w.ledger}
+	w = &tableHarness{t: t, cat: catalog.NewCatalog(pool), ledger: w.ledger}
 	w.cat.Pipeline = &spec.Pipeline{Database: spec.Database{OnMissing: "degrade"}}
 	s := sample("m", true)
 	if c := w.apply(w.table(s)); !strings.Contains(strings.Join(c.Steps, "\n"), `"public".by_range(`) {

@@ -17,7 +17,7 @@ import (
 
 func TestTableBlockOnPostgres(t *testing.T) {
 	t.Parallel()
-	tableBlocks(t, newTableWorld(t, testkit.Postgres(t)), false)
+	tableBlocks(t, newTableHarness(t, testkit.Postgres(t)), false)
 }
 
 // withBlocks is the shipped pipeline with more text.
@@ -49,7 +49,7 @@ func loadTable(t *testing.T, name, text string) *spec.Table {
 }
 
 // The block of a live table declares it exactly: the plan after an import is empty.
-func tableBlocks(t *testing.T, w *tableWorld, timescale bool) {
+func tableBlocks(t *testing.T, w *tableHarness, timescale bool) {
 	s := sample("m", timescale)
 	column(s, "note").Description = "A ${template} and a %{directive}, \"quoted\"\nin lines."
 	w.apply(w.table(s))

@@ -18,7 +18,7 @@ import (
 
 // slowBuild is a large table, of which an index is built CONCURRENTLY, in sessions that wait for a lock a moment only, as the
 // program's do; and an old transaction, which the build waits for.
-func slowBuild(t *testing.T) (w *tableWorld, table *spec.Table, c plan.Change, old pgx.Tx) {
+func slowBuild(t *testing.T) (w *tableHarness, table *spec.Table, c plan.Change, old pgx.Tx) {
 	t.Helper()
 	cfg, err := pgxpool.ParseConfig(testkit.Postgres(t))
 	if err != nil {
@@ -30,7 +30,7 @@ func slowBuild(t *testing.T) (w *tableWorld, table *spec.Table, c plan.Change, o
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
-	w = &tableWorld{t: t, cat: catalog.NewCatalog(pool), ledger: map[string]plan.State{}}
+	w = &tableHarness{t: t, cat: catalog.NewCatalog(pool), ledger: map[string]plan.State{}}
 	w.cat.Pipeline = &spec.Pipeline{}
 	w.exec(`CREATE TABLE "Big" (id bigint PRIMARY KEY, v text); INSERT INTO "Big" SELECT i, repeat(md5(i::text), 20) FROM generate_series(1, 30000) i; CREATE TABLE small (a int)`)
 	table = &spec.Table{Name: "Big", PrimaryKey: []string{"id"}, Columns: []*spec.Column{{Name: "id", Type: spec.Bigint}, {Name: "v", Type: spec.Text, Null: true}}}
@@ -52,7 +52,7 @@ func slowBuild(t *testing.T) (w *tableWorld, table *spec.Table, c plan.Change, o
 const theIndex = `(SELECT i.indexrelid::text || ' ' || i.indisvalid FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE c.relname = 'the "v"')`
 
 // waits returns when n sessions wait for a lock.
-func (w *tableWorld) waits(n string) {
+func (w *tableHarness) waits(n string) {
 	w.t.Helper()
 	testkit.Eventually(w.t, func() error {
 		if got := w.text("SELECT count(*)::text FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"); got != n {

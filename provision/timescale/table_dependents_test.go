@@ -11,7 +11,7 @@ import (
 // What hangs on a column is found by the catalog: of a large table an empty copy is tried, and nothing hangs on that.
 func TestTableColumnInUse(t *testing.T) {
 	t.Parallel()
-	w := newTableWorld(t, testkit.Postgres(t))
+	w := newTableHarness(t, testkit.Postgres(t))
 	s := sample("m", false)
 	w.apply(w.table(s))
 	w.exec("INSERT INTO m (time, source, note) SELECT now() + i * interval '1 second', 'a', repeat('x', 600) FROM generate_series(1, 30000) i")
@@ -71,7 +71,7 @@ func TestTableColumnInUse(t *testing.T) {
 // A table that others need does not go, and the plan says so also while a view depends on it that goes by the same plan.
 func TestTableInUseIsNotDropped(t *testing.T) {
 	t.Parallel()
-	w := newTableWorld(t, testkit.Postgres(t))
+	w := newTableHarness(t, testkit.Postgres(t))
 	s := sample("m", false)
 	s.Hypertable, s.PrimaryKey, s.Indexes = nil, []string{"source"}, nil
 	w.apply(w.table(s))
@@ -126,7 +126,7 @@ func TestTableInUseIsNotDropped(t *testing.T) {
 }
 
 // hangings is the same on hypertables, whose chunks have copies of triggers.
-func hangings(t *testing.T, w *tableWorld) {
+func hangings(t *testing.T, w *tableHarness) {
 	s := sample("m", true)
 	s.Hypertable.Columnstore = nil
 	w.apply(w.table(s))

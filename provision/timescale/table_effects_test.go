@@ -13,7 +13,7 @@ import (
 // What a sequence gave out stays given out when a transaction is rolled back: planning evaluates nothing that may do such a thing.
 func TestPlanHasNoEffects(t *testing.T) {
 	t.Parallel()
-	w := newTableWorld(t, testkit.Postgres(t))
+	w := newTableHarness(t, testkit.Postgres(t))
 	w.exec(`CREATE SEQUENCE calls;
 		CREATE FUNCTION honest() RETURNS bigint LANGUAGE sql VOLATILE AS 'SELECT nextval(''calls'')';
 		CREATE FUNCTION claimed_stable() RETURNS bigint LANGUAGE plpgsql STABLE AS 'BEGIN RETURN nextval(''calls''); END';
@@ -71,7 +71,7 @@ func TestPlanHasNoEffects(t *testing.T) {
 // A database that is opened with the Apache edition has what the Community edition made, and can do nothing with it.
 func TestTableOfAnotherEdition(t *testing.T) {
 	t.Parallel()
-	w := newTableWorld(t, timescaleURL(t))
+	w := newTableHarness(t, timescaleURL(t))
 	s := sample("m", true)
 	w.apply(w.table(s))
 	w.fill("m")
@@ -101,7 +101,7 @@ func TestTableOfAnotherEdition(t *testing.T) {
 // A generated column that is not stored is another one than was declared.
 func TestTableVirtualColumn(t *testing.T) {
 	t.Parallel()
-	w := newTableWorld(t, testkit.Postgres(t))
+	w := newTableHarness(t, testkit.Postgres(t))
 	caps, err := w.cat.Capabilities(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -18,14 +18,14 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/timescale/table"
 )
 
-// tableWorld drives resources as plan and apply do: read, compare with what the last apply set, judge, apply.
-type tableWorld struct {
+// tableHarness drives resources as plan and apply do: read, compare with what the last apply set, judge, apply.
+type tableHarness struct {
 	t      *testing.T
 	cat    *catalog.Catalog
 	ledger map[string]plan.State
 }
 
-func newTableWorld(t *testing.T, url string) *tableWorld {
+func newTableHarness(t *testing.T, url string) *tableHarness {
 	t.Helper()
 	pool, err := pgxpool.New(t.Context(), url)
 	if err != nil {
@@ -34,16 +34,16 @@ func newTableWorld(t *testing.T, url string) *tableWorld {
 	t.Cleanup(pool.Close)
 	cat := catalog.NewCatalog(pool)
 	cat.Pipeline = &spec.Pipeline{Database: spec.Database{OnMissing: "degrade"}}
-	return &tableWorld{t: t, cat: cat, ledger: map[string]plan.State{}}
+	return &tableHarness{t: t, cat: cat, ledger: map[string]plan.State{}}
 }
 
-// on returns the same world for a subtest.
-func (w *tableWorld) on(t *testing.T) *tableWorld {
-	return &tableWorld{t: t, cat: w.cat, ledger: w.ledger}
+// on returns the same harness for a subtest.
+func (w *tableHarness) on(t *testing.T) *tableHarness {
+	return &tableHarness{t: t, cat: w.cat, ledger: w.ledger}
 }
 
-// as returns the world of another user, whom the SQL makes; %s is his name.
-func (w *tableWorld) as(sql string) *tableWorld {
+// as returns the harness of another user, whom the SQL makes; %s is his name.
+func (w *tableHarness) as(sql string) *tableHarness {
 	w.t.Helper()
 	name := "u" + w.text("SELECT substr(md5(random()::text), 1, 12)")
 	w.exec(fmt.Sprintf(sql, name))
@@ -57,13 +57,13 @@ func (w *tableWorld) as(sql string) *tableWorld {
 		pool.Close()
 		_, _ = w.cat.DB.Exec(context.Background(), "DROP OWNED BY "+name+"; DROP ROLE "+name)
 	})
-	theirs := &tableWorld{t: w.t, cat: catalog.NewCatalog(pool), ledger: w.ledger}
+	theirs := &tableHarness{t: w.t, cat: catalog.NewCatalog(pool), ledger: w.ledger}
 	theirs.cat.Pipeline = w.cat.Pipeline
 	return theirs
 }
 
 // clean drops everything that is visible.
-func (w *tableWorld) clean() {
+func (w *tableHarness) clean() {
 	w.t.Helper()
 	w.cat.Reset()
 	names, err := w.cat.Unmanaged(w.t.Context())
@@ -78,18 +78,18 @@ func (w *tableWorld) clean() {
 	w.exec("DROP SCHEMA IF EXISTS cryptoviz CASCADE; DROP SCHEMA IF EXISTS other CASCADE")
 }
 
-func (w *tableWorld) table(s *spec.Table) *table.Table {
+func (w *tableHarness) table(s *spec.Table) *table.Table {
 	return &table.Table{Catalog: w.cat, Spec: s, Now: time.Now}
 }
 
-func (w *tableWorld) exec(sql string) {
+func (w *tableHarness) exec(sql string) {
 	w.t.Helper()
 	if _, err := w.cat.DB.Exec(w.t.Context(), sql); err != nil {
 		w.t.Fatalf("%s: %v", sql, err)
 	}
 }
 
-func (w *tableWorld) text(sql string) (out string) {
+func (w *tableHarness) text(sql string) (out string) {
 	w.t.Helper()
 	if err := w.cat.DB.QueryRow(w.t.Context(), sql).Scan(&out); err != nil {
 		w.t.Fatalf("%s: %v", sql, err)
@@ -97,7 +97,7 @@ func (w *tableWorld) text(sql string) (out string) {
 	return out
 }
 
-func (w *tableWorld) plan(r resource) plan.Change {
+func (w *tableHarness) plan(r resource) plan.Change {
 	w.t.Helper()
 	w.cat.Reset()
 	live, err := r.Read(w.t.Context())
@@ -118,7 +118,7 @@ func (w *tableWorld) plan(r resource) plan.Change {
 }
 
 // apply plans, applies, and demands that the next plan is empty and that a second apply does no harm.
-func (w *tableWorld) apply(r resource) plan.Change {
+func (w *tableHarness) apply(r resource) plan.Change {
 	w.t.Helper()
 	c := w.plan(r)
 	if c.Impossible() {
@@ -161,7 +161,7 @@ func codes(c plan.Change) []string {
 	return out
 }
 
-func (w *tableWorld) expect(c plan.Change, diffs, found string) {
+func (w *tableHarness) expect(c plan.Change, diffs, found string) {
 	w.t.Helper()
 	if got := strings.Join(differences(c), ", "); got != diffs {
 		w.t.Errorf("differences %q, want %q\n%+v", got, diffs, c.Diffs)
@@ -199,7 +199,7 @@ func sample(name string, timescale bool) *spec.Table {
 }
 
 // fill puts 20 rows into a sample, an hour apart until now; bid is null in each second row.
-func (w *tableWorld) fill(name string) {
+func (w *tableHarness) fill(name string) {
 	w.t.Helper()
 	w.exec(`INSERT INTO ` + name + ` (time, source, price, bid, note) SELECT date_trunc('day', now()) + i * interval '1 hour', 's' || i % 2, i + 0.5, CASE WHEN i % 2 = 0 THEN i END, i::text
 		FROM generate_series(0, 19) i`)

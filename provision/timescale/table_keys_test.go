@@ -9,7 +9,7 @@ import (
 // A column that is renamed takes its index along, whose name follows from it: that is one difference, and nothing is built.
 func TestTableIndexRenamedWithColumn(t *testing.T) {
 	t.Parallel()
-	w := newTableWorld(t, testkit.Postgres(t))
+	w := newTableHarness(t, testkit.Postgres(t))
 	s := sample("m", false)
 	s.Hypertable = nil
 	w.apply(w.table(s))

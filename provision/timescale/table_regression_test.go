@@ -18,13 +18,13 @@ import (
 
 const days = 24 * time.Hour
 
-func (w *tableWorld) removed(name string) *table.Table {
+func (w *tableHarness) removed(name string) *table.Table {
 	return &table.Table{Catalog: w.cat, Removed: &spec.Removed{Kind: "table", Name: name}, Now: time.Now}
 }
 
 func TestTableIsDropped(t *testing.T) {
 	t.Parallel()
-	w := newTableWorld(t, testkit.Postgres(t))
+	w := newTableHarness(t, testkit.Postgres(t))
 	w.apply(w.table(sample("m", false)))
 	w.fill("m")
 	w.exec("CREATE VIEW v AS SELECT price FROM m")
@@ -51,7 +51,7 @@ func TestTableIsDropped(t *testing.T) {
 // An empty table takes what one with rows does not.
 func TestTableWithoutRows(t *testing.T) {
 	t.Parallel()
-	w := newTableWorld(t, testkit.Postgres(t))
+	w := newTableHarness(t, testkit.Postgres(t))
 	w.apply(w.table(sample("m", false)))
 	s := sample("m", false)
 	s.Columns = append(s.Columns, &spec.Column{Name: "ask", Type: spec.Double}, &spec.Column{Name: "lot", Type: spec.Double, Default: "random()"})
@@ -81,7 +81,7 @@ func TestTableWithoutRows(t *testing.T) {
 // The values that a type change spoils are counted; names in SQL are quoted.
 func TestTableTypes(t *testing.T) {
 	t.Parallel()
-	w := newTableWorld(t, testkit.Postgres(t))
+	w := newTableHarness(t, testkit.Postgres(t))
 	for _, test := range []struct {
 		from   string
 		values string
@@ -133,7 +133,7 @@ func TestTableTypes(t *testing.T) {
 // What gives a column its value without being asked is taken off with a warning, unless the last apply had set it.
 func TestTableFillsNoMore(t *testing.T) {
 	t.Parallel()
-	w := newTableWorld(t, testkit.Postgres(t))
+	w := newTableHarness(t, testkit.Postgres(t))
 	s := &spec.Table{Name: "m", PrimaryKey: []string{"id"}, Columns: []*spec.Column{
 		{Name: "id", Type: spec.Bigint}, {Name: "a", Type: spec.Text, Null: true}, {Name: "b", Type: spec.Integer}, {Name: "c", Type: spec.Bigint, Null: true}, {Name: "d", Type: spec.Text, Default: "'y'"},
 	}}
@@ -174,7 +174,7 @@ func TestTableFillsNoMore(t *testing.T) {
 // tells.
 func TestTableGeneratedIndexes(t *testing.T) {
 	t.Parallel()
-	w := newTableWorld(t, testkit.Postgres(t))
+	w := newTableHarness(t, testkit.Postgres(t))
 	s := &spec.Table{Name: "m", PrimaryKey: []string{"id"}, Columns: []*spec.Column{{Name: "id", Type: spec.Bigint}, {Name: "d", Type: spec.Bigint, Null: true, Generated: "id * 2"}}}
 	s.Indexes = []*spec.Index{{Name: "m_d", Columns: []string{"d"}}, {Name: "m_id", Columns: []string{"id"}}}
 	w.apply(w.table(s))
@@ -190,7 +190,7 @@ func TestTableGeneratedIndexes(t *testing.T) {
 }
 
 // A plain table with rows becomes a hypertable; the way back is impossible.
-func becomesHypertable(t *testing.T, w *tableWorld) {
+func becomesHypertable(t *testing.T, w *tableHarness) {
 	s := sample("m", true)
 	h := s.Hypertable
 	s.Hypertable = nil
@@ -216,7 +216,7 @@ func becomesHypertable(t *testing.T, w *tableWorld) {
 }
 
 // Retention says what goes, and when; policies are set exactly.
-func retentions(t *testing.T, w *tableWorld) {
+func retentions(t *testing.T, w *tableHarness) {
 	s := sample("m", true)
 	s.Hypertable.Retention = 0
 	w.apply(w.table(s))
@@ -262,7 +262,7 @@ func retentions(t *testing.T, w *tableWorld) {
 }
 
 // The columnstore's changes tell how many chunks do not follow; what a chunk in it forbids is told.
-func columnstores(t *testing.T, w *tableWorld) {
+func columnstores(t *testing.T, w *tableHarness) {
 	s := sample("m", true)
 	w.apply(w.table(s))
 	w.exec(`INSERT INTO m (time, source) SELECT date_trunc('day', now()) - i * interval '1 day', 'a' FROM generate_series(0, 39) i`)
@@ -302,7 +302,7 @@ func columnstores(t *testing.T, w *tableWorld) {
 }
 
 // The statements of TimescaleDB before 2.18 do the same.
-func oldNames(t *testing.T, w *tableWorld) {
+func oldNames(t *testing.T, w *tableHarness) {
 	s := sample("m", true)
 	caps, err := w.cat.Capabilities(t.Context())
 	if err != nil {
@@ -327,7 +327,7 @@ func oldNames(t *testing.T, w *tableWorld) {
 // Editions and servers without TimescaleDB: what is declared and cannot be is told.
 func TestTableFeatures(t *testing.T) {
 	t.Parallel()
-	w := newTableWorld(t, testkit.Postgres(t))
+	w := newTableHarness(t, testkit.Postgres(t))
 	s := sample("m", true)
 	c := w.apply(w.table(s))
 	if len(c.Notes) != 1 || !strings.Contains(c.Notes[0], "no retention, no columnstore") {
@@ -371,7 +371,7 @@ func TestTableFeatures(t *testing.T) {
 // Large tables: nothing heavy is tried on them, and an index is built CONCURRENTLY where that is possible.
 func TestTableLarge(t *testing.T) {
 	t.Parallel()
-	w := newTableWorld(t, testkit.Postgres(t))
+	w := newTableHarness(t, testkit.Postgres(t))
 	s := sample("m", false)
 	s.Hypertable = nil
 	w.apply(w.table(s))
@@ -407,7 +407,7 @@ func TestTableLarge(t *testing.T) {
 }
 
 // PostgreSQL 17 gives a generated column another expression in place.
-func largeInPlace(t *testing.T, w *tableWorld) {
+func largeInPlace(t *testing.T, w *tableHarness) {
 	s := sample("m", false)
 	w.apply(w.table(s))
 	w.exec("INSERT INTO m (time, source, note) SELECT now() + i * interval '1 second', 'a', repeat('x', 600) FROM generate_series(1, 30000) i")
@@ -423,7 +423,7 @@ func largeInPlace(t *testing.T, w *tableWorld) {
 // Another session holds a lock: plan says that it could not try, and apply ends by itself and names it.
 func TestTableLocked(t *testing.T) {
 	t.Parallel()
-	w := newTableWorld(t, testkit.Postgres(t))
+	w := newTableHarness(t, testkit.Postgres(t))
 	s := sample("m", false)
 	w.apply(w.table(s))
 	s.Columns = append(s.Columns, &spec.Column{Name: "ask", Type: spec.Double, Null: true})
@@ -469,7 +469,7 @@ func TestTableLocked(t *testing.T) {
 }
 
 // lockError is PostgreSQL's own.
-func lockError(w *tableWorld) error {
+func lockError(w *tableHarness) error {
 	_, err := w.cat.DB.Exec(w.t.Context(), "SET lock_timeout = 1; ALTER TABLE m ADD COLUMN lock_probe text")
 	return err
 }
@@ -477,7 +477,7 @@ func lockError(w *tableWorld) error {
 // A user that does not own the table cannot change it: the plan says so.
 func TestTableOfAnotherUser(t *testing.T) {
 	t.Parallel()
-	w := newTableWorld(t, testkit.Postgres(t))
+	w := newTableHarness(t, testkit.Postgres(t))
 	s := sample("m", false)
 	w.apply(w.table(s))
 	theirs := w.as("CREATE ROLE %s LOGIN; GRANT SELECT ON m TO %[1]s")

@@ -15,7 +15,7 @@ import (
 // The kinds of tables: native partitions, a hypertable with policies, and one without.
 func TestTableOnPostgres(t *testing.T) {
 	t.Parallel()
-	tables(t, newTableWorld(t, testkit.Postgres(t)), "native", "row")
+	tables(t, newTableHarness(t, testkit.Postgres(t)), "native", "row")
 }
 
 // TestOnTimescale has one server for all, which takes seconds to start.
@@ -24,23 +24,23 @@ func TestOnTimescale(t *testing.T) {
 	url := testkit.Timescale(t)
 	for _, test := range []struct {
 		name string
-		run  func(*testing.T, *tableWorld)
+		run  func(*testing.T, *tableHarness)
 	}{
-		{"tables with policies", func(t *testing.T, w *tableWorld) { tables(t, w, "policies", "policies") }},
-		{"tables without", func(t *testing.T, w *tableWorld) { tables(t, w, "bare", "row") }},
-		{"drift", func(t *testing.T, w *tableWorld) { drifts(t, w, true) }},
+		{"tables with policies", func(t *testing.T, w *tableHarness) { tables(t, w, "policies", "policies") }},
+		{"tables without", func(t *testing.T, w *tableHarness) { tables(t, w, "bare", "row") }},
+		{"drift", func(t *testing.T, w *tableHarness) { drifts(t, w, true) }},
 		{"becomes a hypertable", becomesHypertable},
 		{"retention", retentions},
 		{"columnstore", columnstores},
 		{"old names", oldNames},
 		{"large", largeInPlace},
-		{"blocks", func(t *testing.T, w *tableWorld) { tableBlocks(t, w, true) }},
+		{"blocks", func(t *testing.T, w *tableHarness) { tableBlocks(t, w, true) }},
 		{"ledger", ledgers},
 		{"engine", engines},
 		{"catalog", catalogs},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			w := newTableWorld(t, url)
+			w := newTableHarness(t, url)
 			test.run(t, w)
 			w.clean()
 		})
@@ -155,7 +155,7 @@ var tableChanges = []struct {
 	{name: "other time column", change: func(t *spec.Table) { t.Hypertable.Time = "at"; t.PrimaryKey[1] = "at"; t.Indexes[1].Columns[0] = "at" }, diffs: "index NAME_u intent, primary_key intent, time intent", found: "CV-T08 CV-T15 CV-T16 CV-T18"},
 }
 
-func tables(t *testing.T, w *tableWorld, kind, storage string) {
+func tables(t *testing.T, w *tableHarness, kind, storage string) {
 	for i, test := range tableChanges {
 		if test.only != "" && test.only != kind && test.only != storage && (test.only != "hyper" || kind == "native") {
 			continue
@@ -227,10 +227,10 @@ var tableDrifts = []struct{ sql, diffs, only string }{
 
 func TestTableDriftOnPostgres(t *testing.T) {
 	t.Parallel()
-	drifts(t, newTableWorld(t, testkit.Postgres(t)), false)
+	drifts(t, newTableHarness(t, testkit.Postgres(t)), false)
 }
 
-func drifts(t *testing.T, w *tableWorld, timescale bool) {
+func drifts(t *testing.T, w *tableHarness, timescale bool) {
 	for i, test := range tableDrifts {
 		if test.only == "ts" != timescale && test.only != "" {
 			continue
@@ -259,7 +259,7 @@ func drifts(t *testing.T, w *tableWorld, timescale bool) {
 // What nobody declares is left alone, and told.
 func TestTableLeavesAloneWhatNobodyDeclares(t *testing.T) {
 	t.Parallel()
-	w := newTableWorld(t, testkit.Postgres(t))
+	w := newTableHarness(t, testkit.Postgres(t))
 	s := sample("m", false)
 	s.Description = ""
 	w.apply(w.table(s))
@@ -277,7 +277,7 @@ func TestTableLeavesAloneWhatNobodyDeclares(t *testing.T) {
 // A table that is there without our mark is adopted, and its differences are shown.
 func TestTableIsAdopted(t *testing.T) {
 	t.Parallel()
-	w := newTableWorld(t, testkit.Postgres(t))
+	w := newTableHarness(t, testkit.Postgres(t))
 	w.exec(`CREATE TABLE m (time timestamptz, source varchar(20) NOT NULL, price double precision NOT NULL DEFAULT 0, bid double precision, n integer NOT NULL DEFAULT 2,
 		at timestamptz NOT NULL DEFAULT now(), note text DEFAULT 'a', twice double precision, more text, PRIMARY KEY (source, time)) PARTITION BY RANGE (time)`)
 	c := w.plan(w.table(sample("m", false)))

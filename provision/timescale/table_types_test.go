@@ -13,7 +13,7 @@ import (
 // A type change is said to rewrite rows or indexes exactly when it does: the files of the table and its index tell.
 func TestTypeChangeTellsWhatIsRewritten(t *testing.T) {
 	t.Parallel()
-	w := newTableWorld(t, testkit.Postgres(t))
+	w := newTableHarness(t, testkit.Postgres(t))
 	values := map[string]string{
 		"varchar(20)": "'1'", "varchar": "'1'", "character(3)": "'1'", "name": "'1'", "text": "'1'", "cidr": "'10.0.0.0/8'", "uuid": "gen_random_uuid()",
 		"timestamptz(6)": "date_trunc('second', now())", "timestamptz(3)": "date_trunc('second', now())", "timestamptz(0)": "date_trunc('second', now())", "timestamp": "date_trunc('second', now())", "date": "now()",

@@ -16,7 +16,7 @@ func TestTableOnTimescale(t *testing.T) {
 	url := timescaleURL(t)
 	for _, test := range []struct {
 		name string
-		run  func(*testing.T, *tableWorld)
+		run  func(*testing.T, *tableHarness)
 	}{
 		{"columns in the columnstore", columnstoreDrops},
 		{"in use", hangings},
@@ -24,15 +24,15 @@ func TestTableOnTimescale(t *testing.T) {
 		{"search_path", hiddenExtension}, // last: in WebAssembly all share one session, which keeps it
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			test.run(t, newTableWorld(t, url))
-			newTableWorld(t, url).clean()
+			test.run(t, newTableHarness(t, url))
+			newTableHarness(t, url).clean()
 		})
 	}
 }
 
 // columnstoreDrops drops columns whose values are in the columnstore, of which TimescaleDB knows the statistics: then it vectorizes
 // aggregates.
-func columnstoreDrops(t *testing.T, w *tableWorld) {
+func columnstoreDrops(t *testing.T, w *tableHarness) {
 	s := sample("m", true)
 	w.apply(w.table(s))
 	w.exec("INSERT INTO m (time, source, bid, note) SELECT date_trunc('day', now()) - i * interval '1 minute', 'a', i, 'x' FROM generate_series(1, 9000) i")
@@ -57,7 +57,7 @@ func columnstoreDrops(t *testing.T, w *tableWorld) {
 // A measurement that fails leaves its amount unknown, and its finding.
 func TestTableMeasurementFails(t *testing.T) {
 	t.Parallel()
-	w := newTableWorld(t, testkit.Postgres(t))
+	w := newTableHarness(t, testkit.Postgres(t))
 	s := sample("m", false)
 	w.apply(w.table(s))
 	w.fill("m")
@@ -72,7 +72,7 @@ func TestTableMeasurementFails(t *testing.T) {
 }
 
 // lock takes a table away from all others, until the test ends or the function is called.
-func (w *tableWorld) lock(name string) (free func()) {
+func (w *tableHarness) lock(name string) (free func()) {
 	w.t.Helper()
 	tx, err := w.cat.DB.Begin(w.t.Context())
 	if err != nil {
@@ -89,7 +89,7 @@ func (w *tableWorld) lock(name string) (free func()) {
 // the table's size takes the careful way.
 func TestTableLockedAway(t *testing.T) {
 	t.Parallel()
-	w := newTableWorld(t, testkit.Postgres(t))
+	w := newTableHarness(t, testkit.Postgres(t))
 	s := sample("m", false)
 	s.Hypertable = nil
 	without(s, "twice") // to read what a generated column says takes a lock
@@ -148,7 +148,7 @@ func TestTableLockedAway(t *testing.T) {
 // A reader of a large table is in the way of the statements on the table, and not of those on its empty copy.
 func TestTableTriedOnCopyUnderLock(t *testing.T) {
 	t.Parallel()
-	w := newTableWorld(t, testkit.Postgres(t))
+	w := newTableHarness(t, testkit.Postgres(t))
 	s := sample("m", false)
 	w.apply(w.table(s))
 	w.exec("INSERT INTO m (time, source, note) SELECT now() + i * interval '1 second', 'a', repeat('x', 600) FROM generate_series(1, 30000) i")
@@ -168,7 +168,7 @@ func TestTableTriedOnCopyUnderLock(t *testing.T) {
 }
 
 // A policy that cannot be counted for may drop rows: none is not said.
-func lockedRetention(t *testing.T, w *tableWorld) {
+func lockedRetention(t *testing.T, w *tableHarness) {
 	if w.cat.DB.Config().ConnConfig.Database == "template1" {
 		return // in WebAssembly there is one session, and nobody to hold a lock
 	}
