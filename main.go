@@ -25,8 +25,8 @@ func main() {
 		signals = append(signals, syscall.SIGHUP)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), signals...)
-	// The first signal asks for an orderly end; after it the default is back, so that a second one ends at once: but for SIGHUP,
-	// which the shell and the terminal both send.
+	// The first signal asks for an orderly end; after it the default is back, so that a second one ends at once: but
+	// for SIGHUP, which the shell and the terminal both send.
 	context.AfterFunc(ctx, func() {
 		signal.Ignore(syscall.SIGHUP)
 		stop()

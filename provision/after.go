@@ -35,8 +35,8 @@ func states(ctx context.Context, resources []plan.Resource) (map[string]*plan.St
 // dependent tells whether a change of another object may change this one: the text of a view, a privilege.
 func dependent(address string) bool { return inDatabase(address) && address != plan.EngineAddress }
 
-// carried is what the ledger says of an object once apply has changed others: what became of it by that is no change from
-// outside. nil: it is gone.
+// carried is what the ledger says of an object once apply has changed others: what became of it by that is no change
+// from outside. nil: it is gone.
 func carried(last plan.State, before, after *plan.State) *plan.State {
 	if before != nil && after == nil {
 		return nil

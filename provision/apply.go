@@ -75,10 +75,10 @@ func (s *Stack) Apply(ctx context.Context, p plan.Plan, opt Options) ([]Result, 
 	return s.ApplyAgreed(ctx, plan.Agree(p), opt)
 }
 
-// ApplyAgreed does what was agreed to, under the advisory lock. It plans again from pipeline.hcl and the servers, and makes the
-// changes that this second plan finds, each only if the agreement covers it: one that changed since is refused, and so is what
-// depends on it; the others go on. Nothing that the agreement says is ever executed. Interrupted at any point, the next apply
-// continues.
+// ApplyAgreed does what was agreed to, under the advisory lock. It plans again from pipeline.hcl and the servers, and
+// makes the changes that this second plan finds, each only if the agreement covers it: one that changed since is
+// refused, and so is what depends on it; the others go on. Nothing that the agreement says is ever executed.
+// Interrupted at any point, the next apply continues.
 func (s *Stack) ApplyAgreed(ctx context.Context, a plan.Agreement, opt Options) ([]Result, error) {
 	ctx, release, err := s.lock(ctx)
 	if err != nil {
@@ -132,7 +132,8 @@ func (s *Stack) applyLocked(ctx context.Context, a plan.Agreement, opt Options) 
 	return run.results, nil
 }
 
-// finish brings the ledger up to date after the changes; also after an interruption, unless another apply may have begun.
+// finish brings the ledger up to date after the changes; also after an interruption, unless another apply may have
+// begun.
 func (run *applying) finish(ctx context.Context, b *baseline, before plan.Plan) error {
 	interrupted := ctx.Err()
 	if interrupted != nil {
@@ -149,15 +150,16 @@ func (run *applying) finish(ctx context.Context, b *baseline, before plan.Plan) 
 	return cmp.Or(interrupted, run.stack.Ledger.FillIn(ctx, before.Servers, run.stack.pipeline.Name))
 }
 
-// CheckServers refuses an agreement of other servers, and servers that are not those of the last apply, unless they moved on
-// purpose.
+// CheckServers refuses an agreement of other servers, and servers that are not those of the last apply, unless they
+// moved on purpose.
 func CheckServers(a plan.Agreement, fresh plan.Plan, moved []string) error {
 	var list []string
 	for _, m := range a.Servers.Moved(fresh.Servers) {
 		list = append(list, m.String())
 	}
 	if len(list) > 0 {
-		return fmt.Errorf("the plan was made on other servers: %s. Nothing was changed; plan again on these", strings.Join(list, "; "))
+		return fmt.Errorf("the plan was made on other servers: %s. Nothing was changed; plan again on these",
+			strings.Join(list, "; "))
 	}
 	var systems []string
 	for _, m := range fresh.Moved {
@@ -166,7 +168,8 @@ func CheckServers(a plan.Agreement, fresh plan.Plan, moved []string) error {
 		}
 	}
 	if len(list) > 0 {
-		return fmt.Errorf("this is not where the last apply was: %s. Nothing was changed. If it moved on purpose: cryptoviz apply %s",
+		return fmt.Errorf("this is not where the last apply was: %s. Nothing was changed. If it moved on purpose: "+
+			"cryptoviz apply %s",
 			strings.Join(list, "; "), strings.Join(systems, " "))
 	}
 	return nil
@@ -184,7 +187,8 @@ type applying struct {
 	results []Result
 }
 
-// compare takes from the fresh plan what the agreement covers. What it does not is refused; what was not agreed to is left alone.
+// compare takes from the fresh plan what the agreement covers. What it does not is refused; what was not agreed to is
+// left alone.
 func (run *applying) compare(ctx context.Context, a plan.Agreement, fresh plan.Plan) (todo []plan.Change) {
 	consents := slices.Concat(a.Consents, run.opt.Allow).AsShown(a.Plan().Changes)
 	agreed := map[string]plan.Agreed{}
@@ -195,7 +199,9 @@ func (run *applying) compare(ctx context.Context, a plan.Agreement, fresh plan.P
 	if len(a.Targets) > 0 {
 		scoped, err := fresh.Target(a.Targets)
 		scope = func(address string) bool {
-			return err == nil && slices.ContainsFunc(scoped.Changes, func(c plan.Change) bool { return c.Address == address })
+			return err == nil && slices.ContainsFunc(scoped.Changes, func(c plan.Change) bool {
+				return c.Address == address
+			})
 		}
 	}
 	found := map[string]bool{}
@@ -245,8 +251,8 @@ func (run *applying) refuse(c plan.Change, since []plan.Since) {
 	})
 }
 
-// split takes out of a change what lacks consent, so that it holds back only itself. What is left is assessed again. A change that
-// cannot be made without it stays as it is, and is skipped as a whole.
+// split takes out of a change what lacks consent, so that it holds back only itself. What is left is assessed again. A
+// change that cannot be made without it stays as it is, and is skipped as a whole.
 func (run *applying) split(ctx context.Context, x plan.Agreed, c plan.Change) plan.Change {
 	missing := c.Consents.Missing(c)
 	if len(missing) == 0 || c.Group != "" || c.Impossible() || c.Action != plan.Update && c.Action != plan.Replace {
@@ -278,8 +284,8 @@ func (run *applying) split(ctx context.Context, x plan.Agreed, c plan.Change) pl
 	return part
 }
 
-// levels orders changes: the engine's schema first, since it holds the ledger; then each after what it depends on; deletions
-// last, each before what it depends on.
+// levels orders changes: the engine's schema first, since it holds the ledger; then each after what it depends on;
+// deletions last, each before what it depends on.
 func levels(todo []plan.Change) [][]plan.Change {
 	byAddress := map[string]plan.Change{}
 	for _, c := range todo {
@@ -400,7 +406,8 @@ func (run *applying) forbidden(ctx context.Context, c plan.Change) string {
 	defer run.mu.Unlock()
 	for _, one := range run.together(c) {
 		o, known := run.outcome[one.Address]
-		if leads := c.Address == c.Group; one.Address != c.Address && (leads && known || leads && one.Impossible() || one.Address == c.Group && o != Done) {
+		if leads := c.Address == c.Group; one.Address != c.Address && (leads && known || leads && one.Impossible() ||
+			one.Address == c.Group && o != Done) {
 			return fmt.Sprintf("it is done together with %s, which was not applied", one.Address)
 		}
 	}

@@ -12,7 +12,8 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
-// baseline is everything that one planning goes by. It does not change, but for what its snapshots read when they are asked first.
+// baseline is everything that one planning goes by. It does not change, but for what its snapshots read when they are
+// asked first.
 type baseline struct {
 	*objects
 	resources []plan.Resource       // THE list, in apply order
@@ -48,9 +49,9 @@ func (s *Stack) loadBaseline(ctx context.Context) (*baseline, error) {
 	return b, nil
 }
 
-// split takes rows of the ledger apart. Those of another Kafka cluster or Grafana are no rows of the objects that are here. Those of
-// objects in the database always are: a copy of it has its own, by other ids. Those of other pipelines are theirs; the engine's tables
-// serve them all.
+// split takes rows of the ledger apart. Those of another Kafka cluster or Grafana are no rows of the objects that are
+// here. Those of objects in the database always are: a copy of it has its own, by other ids. Those of other pipelines
+// are theirs; the engine's tables serve them all.
 func (b *baseline) split(entries map[string]ledger.Entry) {
 	b.last, b.elsewhere, b.others = map[string]plan.State{}, map[string]string{}, map[string]string{}
 	for address, e := range entries {
@@ -76,8 +77,9 @@ func (b *baseline) noteOthers() {
 		count[name]++
 	}
 	for _, name := range slices.Sorted(maps.Keys(count)) {
-		b.notes = append(b.notes, fmt.Sprintf("PostgreSQL: this database serves pipeline %q, too: its %s are left alone.",
-			name, plan.Counted(count[name], "object")))
+		b.notes = append(b.notes,
+			fmt.Sprintf("PostgreSQL: this database serves pipeline %q, too: its %s are left alone.",
+				name, plan.Counted(count[name], "object")))
 	}
 	if b.destroys && b.shared {
 		b.notes = append(b.notes, "The engine's tables stay: the other pipelines use them.")
@@ -106,7 +108,8 @@ func (b *baseline) identify(ctx context.Context, from Ledger) error {
 		return err
 	}
 	if copied != "" {
-		b.notes = []string{fmt.Sprintf("PostgreSQL: this database is a copy: the last apply was on system and database %s, and this is %s. "+
+		b.notes = []string{fmt.Sprintf("PostgreSQL: this database is a copy: the last apply was on system and "+
+			"database %s, and this is %s. "+
 			"What the ledger says of its tables counts here, too.", copied, b.servers.Place(plan.EngineAddress))}
 	}
 	return nil
@@ -143,7 +146,8 @@ func (b *baseline) assess(ctx context.Context, r plan.Resource) (plan.Change, er
 		if c.Want == nil {
 			c.Note("pipeline %q manages it", other)
 		} else {
-			c.Find(plan.CodeOtherPipeline, "", "pipeline %q manages it; apply makes it an object of pipeline %q", other, b.pipeline.Name)
+			c.Find(plan.CodeOtherPipeline, "", "pipeline %q manages it; apply makes it an object of pipeline %q", other,
+				b.pipeline.Name)
 		}
 	}
 	return c, err

@@ -29,12 +29,14 @@ var queryCodes = []plan.Code{
 var (
 	codePanelRejected = plan.Code{
 		ID: "CV-Q01", Class: plan.Risky, Title: "A panel or alert rule cannot be read after this",
-		Text:    "PostgreSQL was asked to explain its SQL against the tables and views as they will be after apply, and refused. It would show an error, or never fire.",
+		Text: "PostgreSQL was asked to explain its SQL against the tables and views as they will be after apply, " +
+			"and refused. It would show an error, or never fire.",
 		Choices: []string{"correct the SQL in the dashboard's file or the alert block", "keep what it reads"},
 	}
 	codeRollupRejected = plan.Code{
 		ID: "CV-Q02", Class: plan.Risky, Title: "A rollup cannot run after this",
-		Text:    "PostgreSQL was asked to prepare the rollup's query against the tables as they will be after apply, and refused. The days would not be rolled up: their raw rows stay until the query is right.",
+		Text: "PostgreSQL was asked to prepare the rollup's query against the tables as they will be after apply, " +
+			"and refused. The days would not be rolled up: their raw rows stay until the query is right.",
 		Choices: []string{"correct the query", "keep what it reads"},
 	}
 )

@@ -29,7 +29,8 @@ var kinds = []kind{
 	{
 		name: "engine",
 		declared: func(o *objects) []plan.Resource {
-			return []plan.Resource{&timescale.Engine{Pipeline: o.pipeline, Catalog: o.catalog, Leaving: o.destroys && o.shared}}
+			return []plan.Resource{&timescale.Engine{Pipeline: o.pipeline, Catalog: o.catalog, Leaving: o.destroys &&
+				o.shared}}
 		},
 	},
 	{
@@ -59,7 +60,9 @@ var kinds = []kind{
 	{
 		name: "view",
 		declared: func(o *objects) []plan.Resource {
-			return each(o.pipeline.Views, func(v *spec.View) plan.Resource { return &view.View{Queries: o.queries, Spec: v} })
+			return each(o.pipeline.Views, func(v *spec.View) plan.Resource {
+				return &view.View{Queries: o.queries, Spec: v}
+			})
 		},
 		removed: func(o *objects, r *spec.Removed, _ plan.State) plan.Resource {
 			return &view.View{Queries: o.queries, Removed: r}
@@ -71,7 +74,9 @@ var kinds = []kind{
 	{
 		name: "aggregate",
 		declared: func(o *objects) []plan.Resource {
-			return each(o.pipeline.Aggregates, func(a *spec.Aggregate) plan.Resource { return &view.Aggregate{Queries: o.queries, Spec: a} })
+			return each(o.pipeline.Aggregates, func(a *spec.Aggregate) plan.Resource {
+				return &view.Aggregate{Queries: o.queries, Spec: a}
+			})
 		},
 		removed: func(o *objects, r *spec.Removed, _ plan.State) plan.Resource {
 			return &view.Aggregate{Queries: o.queries, Removed: r}
@@ -83,7 +88,9 @@ var kinds = []kind{
 	{
 		name: "role",
 		declared: func(o *objects) []plan.Resource {
-			return each(o.pipeline.Roles, func(r *spec.Role) plan.Resource { return &role.Role{Queries: o.queries, Spec: r} })
+			return each(o.pipeline.Roles, func(r *spec.Role) plan.Resource {
+				return &role.Role{Queries: o.queries, Spec: r}
+			})
 		},
 		removed: func(o *objects, r *spec.Removed, _ plan.State) plan.Resource {
 			return &role.Role{Queries: o.queries, Removed: r}
@@ -95,28 +102,36 @@ var kinds = []kind{
 	{
 		name: "folder",
 		declared: func(o *objects) []plan.Resource {
-			return each(o.pipeline.Folders, func(f *spec.Folder) plan.Resource { return &grafana.Folder{Org: o.org, Spec: f} })
+			return each(o.pipeline.Folders, func(f *spec.Folder) plan.Resource {
+				return &grafana.Folder{Org: o.org, Spec: f}
+			})
 		},
 		removed: removedInGrafana, block: blockOfGrafana("folder"),
 	},
 	{
 		name: "datasource",
 		declared: func(o *objects) []plan.Resource {
-			return each(o.pipeline.DataSources, func(d *spec.DataSource) plan.Resource { return &grafana.DataSource{Org: o.org, Spec: d} })
+			return each(o.pipeline.DataSources, func(d *spec.DataSource) plan.Resource {
+				return &grafana.DataSource{Org: o.org, Spec: d}
+			})
 		},
 		removed: removedInGrafana, block: blockOfGrafana("datasource"),
 	},
 	{
 		name: "dashboard",
 		declared: func(o *objects) []plan.Resource {
-			return each(o.pipeline.Dashboards, func(d *spec.Dashboard) plan.Resource { return &grafana.Dashboard{Org: o.org, Spec: d} })
+			return each(o.pipeline.Dashboards, func(d *spec.Dashboard) plan.Resource {
+				return &grafana.Dashboard{Org: o.org, Spec: d}
+			})
 		},
 		removed: removedInGrafana, block: blockOfGrafana("dashboard"),
 	},
 	{
 		name: "alert",
 		declared: func(o *objects) []plan.Resource {
-			return each(o.pipeline.Alerts, func(a *spec.Alert) plan.Resource { return &grafana.Alert{Org: o.org, Spec: a} })
+			return each(o.pipeline.Alerts, func(a *spec.Alert) plan.Resource {
+				return &grafana.Alert{Org: o.org, Spec: a}
+			})
 		},
 		removed: removedInGrafana, block: blockOfGrafana("alert"),
 	},
@@ -142,7 +157,8 @@ func removedInGrafana(o *objects, r *spec.Removed, last plan.State) plan.Resourc
 }
 
 // text is of a kind whose block needs no files.
-func text(block func(ctx context.Context, o *objects, name string) (string, error)) func(context.Context, *objects, string) (Imported, error) {
+func text(block func(ctx context.Context, o *objects, name string) (string, error)) func(context.Context, *objects,
+	string) (Imported, error) {
 	return func(ctx context.Context, o *objects, name string) (out Imported, err error) {
 		out.HCL, err = block(ctx, o, name)
 		return out, err
@@ -152,7 +168,8 @@ func text(block func(ctx context.Context, o *objects, name string) (string, erro
 func blockOfGrafana(kind string) func(context.Context, *objects, string) (Imported, error) {
 	return func(ctx context.Context, o *objects, name string) (Imported, error) {
 		if o.org == nil {
-			return Imported{}, fmt.Errorf("%s.%s: Grafana is left out, since there is no grafana block, or its auth is empty", kind, name)
+			return Imported{}, fmt.Errorf("%s.%s: Grafana is left out, since there is no grafana block, or its "+
+				"auth is empty", kind, name)
 		}
 		b, err := grafana.Block(ctx, o.org, kind, name)
 		return Imported(b), err
@@ -170,11 +187,13 @@ type Imported struct {
 func (s *Stack) Import(ctx context.Context, address string) (Imported, error) {
 	name, object, ok := strings.Cut(address, ".")
 	if !ok || object == "" {
-		return Imported{}, fmt.Errorf("%q is no address: write KIND.NAME, such as topic.trades, table.trades or dashboard.UID", address)
+		return Imported{}, fmt.Errorf("%q is no address: write KIND.NAME, such as topic.trades, table.trades or "+
+			"dashboard.UID", address)
 	}
 	k := kindOf(name)
 	if k == nil || k.block == nil {
-		return Imported{}, fmt.Errorf("there is no kind %q: topics, tables, views, aggregates, roles, folders, data sources, dashboards and alerts can be imported", name)
+		return Imported{}, fmt.Errorf("there is no kind %q: topics, tables, views, aggregates, roles, folders, data "+
+			"sources, dashboards and alerts can be imported", name)
 	}
 	out, err := k.block(ctx, s.objects(), object)
 	if out.Address == "" {

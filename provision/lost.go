@@ -11,7 +11,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// wrapConnError says it when an error of PostgreSQL means that its connection ended, or that there was none: pgx says "conn closed".
+// wrapConnError says it when an error of PostgreSQL means that its connection ended, or that there was none: pgx says
+// "conn closed".
 func wrapConnError(err error) error {
 	var what string
 	pg, answered := errors.AsType[*pgconn.PgError](err)

@@ -31,7 +31,8 @@ type Ledger interface {
 	FillIn(ctx context.Context, s plan.Servers, pipeline string) error
 }
 
-// Plan reads every object and compares. It changes nothing. What cannot be read is in Plan.Errors, and hides nothing else.
+// Plan reads every object and compares. It changes nothing. What cannot be read is in Plan.Errors, and hides nothing
+// else.
 func (s *Stack) Plan(ctx context.Context) (plan.Plan, error) {
 	_, p, err := s.plan(ctx)
 	return p, err
@@ -58,7 +59,8 @@ func (s *Stack) plan(ctx context.Context) (*baseline, plan.Plan, error) {
 	for i, r := range b.resources {
 		declared[r.Address()] = true
 		if failed[i] != nil {
-			out.Errors = append(out.Errors, plan.ReadError{Address: r.Address(), Text: wrapConnErrorOf(r.Address(), failed[i]).Error()})
+			out.Errors = append(out.Errors, plan.ReadError{Address: r.Address(), Text: wrapConnErrorOf(r.Address(),
+				failed[i]).Error()})
 			continue
 		}
 		out.Changes = append(out.Changes, changes[i])

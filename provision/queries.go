@@ -11,8 +11,8 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/timescale/shadow"
 )
 
-// checkQueries has the server read the SQL of rollups, dashboards and alerts against what the plan will make. What it rejects becomes
-// a finding of the rollup, dashboard or alert: so a dropped column names the panels that read it.
+// checkQueries has the server read the SQL of rollups, dashboards and alerts against what the plan will make. What it
+// rejects becomes a finding of the rollup, dashboard or alert: so a dropped column names the panels that read it.
 func (b *baseline) checkQueries(ctx context.Context, p *plan.Plan) error {
 	var changed []string
 	for _, c := range p.Changes {
@@ -31,7 +31,8 @@ func (b *baseline) checkQueries(ctx context.Context, p *plan.Plan) error {
 		case c.Unchecked:
 			for i := range p.Changes {
 				if p.Changes[i].Address == c.Address {
-					p.Changes[i].Note("%s: not checked, since another session holds a lock on what it reads, or the server is slow", c.What)
+					p.Changes[i].Note("%s: not checked, since another session holds a lock on what it reads, or the "+
+						"server is slow", c.What)
 				}
 			}
 		}
@@ -42,7 +43,8 @@ func (b *baseline) checkQueries(ctx context.Context, p *plan.Plan) error {
 // checks lists the SQL of the plan's rollups, dashboards and alerts.
 func (b *baseline) checks(p *plan.Plan) (out []*shadow.Check) {
 	for _, r := range b.pipeline.Rollups {
-		out = append(out, &shadow.Check{Address: "rollup." + r.Name, What: r.QueryAt, SQL: strings.TrimSuffix(strings.TrimSpace(r.Query), ";")})
+		out = append(out, &shadow.Check{Address: "rollup." + r.Name, What: r.QueryAt,
+			SQL: strings.TrimSuffix(strings.TrimSpace(r.Query), ";")})
 	}
 	if b.org == nil {
 		return out

@@ -128,7 +128,8 @@ func (s *Stack) objects() *objects {
 	if s.destroy {
 		p.Removed, p.Rollups = nil, nil
 	}
-	o := &objects{pipeline: p, now: s.clients.Now, cluster: kafka.NewCluster(s.clients.Kafka), catalog: catalog.NewCatalog(s.clients.DB)}
+	o := &objects{pipeline: p, now: s.clients.Now, cluster: kafka.NewCluster(s.clients.Kafka),
+		catalog: catalog.NewCatalog(s.clients.DB)}
 	o.destroys = s.destroy
 	o.catalog.RolePool, o.catalog.Pipeline = s.clients.Roles, p
 	o.queries = timescale.NewQueries(p, o.catalog)
@@ -226,7 +227,8 @@ func (d *deleting) Observe(ctx context.Context) (plan.Observation, error) {
 	return o, nil
 }
 
-// destroying lists what destroy deletes: of what is declared, or named by a removed block, that which the last apply set.
+// destroying lists what destroy deletes: of what is declared, or named by a removed block, that which the last apply
+// set.
 func (s *Stack) destroying(o *objects, last map[string]plan.State) (out []plan.Resource) {
 	o.pipeline.Removed = s.pipeline.Removed
 	all := append(o.declared(), o.removals(last)...)
@@ -234,7 +236,8 @@ func (s *Stack) destroying(o *objects, last map[string]plan.State) (out []plan.R
 	for _, r := range all {
 		if _, managed := last[r.Address()]; managed && s.wanted(r.Address()) && r.Address() != plan.EngineAddress {
 			kind, name, _ := strings.Cut(r.Address(), ".")
-			o.pipeline.Removed = append(o.pipeline.Removed, &spec.Removed{Kind: kind, Name: name}) // so that what uses it knows that it goes
+			// so that what uses it knows that it goes
+			o.pipeline.Removed = append(o.pipeline.Removed, &spec.Removed{Kind: kind, Name: name})
 		}
 	}
 	for _, r := range all {
@@ -242,7 +245,8 @@ func (s *Stack) destroying(o *objects, last map[string]plan.State) (out []plan.R
 		if !s.wanted(address) {
 			continue
 		}
-		if address == plan.EngineAddress && o.leftOut != nil && slices.ContainsFunc(slices.Collect(maps.Keys(last)), inGrafana) {
+		if address == plan.EngineAddress && o.leftOut != nil && slices.ContainsFunc(slices.Collect(maps.Keys(last)),
+			inGrafana) {
 			o.leftOut.more = ". The engine's tables stay: they know what apply made there"
 			out = append(out, r)
 			continue

@@ -107,7 +107,8 @@ The ledger knows which Kafka cluster and which Grafana the last apply was on. On
 	f.BoolVar(&approved, "auto-approve", false, "do not ask; never covers what destroys data")
 	f.StringArrayVar(&allow, "allow", nil, "agree to lose data, `CODE@ADDRESS=NUMBER`; may be repeated")
 	f.StringArrayVar(&targets, "target", nil, "apply this `ADDRESS` alone, with what it depends on; may be repeated")
-	f.StringArrayVar(&moved, "moved", nil, "the `SYSTEM`, kafka or grafana, is another one than that of the last apply, on purpose; may be repeated")
+	f.StringArrayVar(&moved, "moved", nil,
+		"the `SYSTEM`, kafka or grafana, is another one than that of the last apply, on purpose; may be repeated")
 	return c
 }
 
@@ -157,14 +158,16 @@ func parseMoved(list []string) (out []string, err error) {
 		case "grafana":
 			out = append(out, "Grafana")
 		default:
-			return nil, fmt.Errorf("--moved %s: write kafka or grafana. The ledger moves with its database", units.Clip(text))
+			return nil, fmt.Errorf("--moved %s: write kafka or grafana. The ledger moves with its database",
+				units.Clip(text))
 		}
 	}
 	return out, nil
 }
 
 // carryOut asks and applies. What cannot be done, or is not consented to, is left out and said.
-func (w *openStack) carryOut(ctx context.Context, found plan.Plan, agreed plan.Agreement, opt provision.Options, approved bool) error {
+func (w *openStack) carryOut(ctx context.Context, found plan.Plan, agreed plan.Agreement, opt provision.Options,
+	approved bool) error {
 	consents := slices.Concat(agreed.Consents, opt.Allow).AsShown(agreed.Plan().Changes)
 	saved := !agreed.Made.IsZero() // then what changed since is refused, and said
 	doable, only := 0, 0
@@ -225,7 +228,8 @@ func leftOut(found plan.Plan, allow plan.Consents) (out []string) {
 		out = append(out, count(impossible, "change")+" cannot be done")
 	}
 	if destroys > 0 {
-		out = append(out, count(destroys, "change")+" would destroy data, and --allow does not name "+map[bool]string{true: "it", false: "them"}[destroys == 1])
+		out = append(out, count(destroys, "change")+" would destroy data, and --allow does not name "+
+			map[bool]string{true: "it", false: "them"}[destroys == 1])
 	}
 	return out
 }
@@ -238,7 +242,8 @@ func unread(p plan.Plan) error {
 }
 
 // apply makes the changes for a command, tells each one, and reports what was not done.
-func (w *openStack) apply(ctx context.Context, command string, found plan.Plan, agreed plan.Agreement, opt provision.Options) error {
+func (w *openStack) apply(ctx context.Context, command string, found plan.Plan, agreed plan.Agreement,
+	opt provision.Options) error {
 	started := time.Now()
 	p := &applyProgress{env: w.env, since: map[string]time.Time{}}
 	stop := p.watch()
@@ -277,10 +282,12 @@ func (w *openStack) apply(ctx context.Context, command string, found plan.Plan, 
 		return err
 	}
 	if p.said > 0 {
-		if err := w.stack.Annotate(ctx, fmt.Sprintf("cryptoviz %s: %s by %s", command, count(p.said, "change"), w.env.user())); err != nil {
+		if err := w.stack.Annotate(ctx, fmt.Sprintf("cryptoviz %s: %s by %s", command, count(p.said, "change"),
+			w.env.user())); err != nil {
 			w.env.note("Note: no annotation in Grafana: %v", err)
 		}
-		w.env.print("\n%s complete: %s in %s.\n", strings.ToUpper(command[:1])+command[1:], count(p.said, "change"), took)
+		w.env.print("\n%s complete: %s in %s.\n", strings.ToUpper(command[:1])+command[1:], count(p.said, "change"),
+			took)
 	}
 	return unread(found)
 }
@@ -291,7 +298,9 @@ func (w *openStack) report(found plan.Plan, results []provision.Result) {
 	for i, c := range found.Changes {
 		place[c.Address] = i
 	}
-	slices.SortStableFunc(results, func(a, b provision.Result) int { return cmp.Compare(place[a.Address], place[b.Address]) })
+	slices.SortStableFunc(results, func(a, b provision.Result) int {
+		return cmp.Compare(place[a.Address], place[b.Address])
+	})
 	w.env.print("\nNot done:\n")
 	for _, r := range results {
 		var text string
@@ -303,7 +312,8 @@ func (w *openStack) report(found plan.Plan, results []provision.Result) {
 		default:
 			text = fmt.Sprintf("%s %s: %s", r.Address, r.Outcome, r.Reason)
 		}
-		w.env.print("  %s\n", strings.ReplaceAll(fold(plan.Visible(text), int(w.env.width(w.env.Stdout))-4), "\n", "\n    "))
+		w.env.print("  %s\n", strings.ReplaceAll(fold(plan.Visible(text), int(w.env.width(w.env.Stdout))-4), "\n",
+			"\n    "))
 		for _, s := range r.Since {
 			text := "since your plan: " + s.What + "  "
 			if s.Old != "" {
@@ -339,7 +349,8 @@ type applyProgress struct {
 	said  int
 }
 
-var verbs = map[plan.Action]string{plan.None: "adopted", plan.Create: "created", plan.Update: "changed", plan.Replace: "replaced", plan.Delete: "deleted"}
+var verbs = map[plan.Action]string{plan.None: "adopted", plan.Create: "created", plan.Update: "changed",
+	plan.Replace: "replaced", plan.Delete: "deleted"}
 
 func (p *applyProgress) event(ev provision.Event) {
 	p.mu.Lock()

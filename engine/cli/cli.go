@@ -62,7 +62,8 @@ func Main(ctx context.Context, args []string, w IO) int {
 	return int(code)
 }
 
-// longFlags lets -out stand for --out, as users of Terraform write it: for the whole name of a flag that the command has.
+// longFlags lets -out stand for --out, as users of Terraform write it: for the whole name of a flag that the command
+// has.
 func longFlags(root *cobra.Command, args []string) []string {
 	out := slices.Clone(args)
 	c := root
@@ -127,14 +128,18 @@ Flags may be written with one dash, as in Terraform: -out is --out.`,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
 	flags := root.PersistentFlags()
-	flags.StringVarP(&e.file, "file", "f", defaultFile, "the pipeline `PATH`; sources, sql and dashboards are found next to it")
+	flags.StringVarP(&e.file, "file", "f", defaultFile,
+		"the pipeline `PATH`; sources, sql and dashboards are found next to it")
 	flags.StringArrayVar(&e.vars, "var", nil, "value of a variable, `NAME=VALUE`; may be repeated")
-	flags.StringArrayVar(&e.varFiles, "var-file", nil, "`FILE` of variable values, name = value a line; may be repeated")
+	flags.StringArrayVar(&e.varFiles, "var-file", nil,
+		"`FILE` of variable values, name = value a line; may be repeated")
 	flags.StringVar(&e.logForm, "log-format", "text", "`FORM` of the log lines: text or json")
 	flags.StringVar(&e.logLevel, "log-level", "info", "least `LEVEL` that is logged: debug, info, warn or error")
 	flags.BoolVar(&e.noColor, "no-color", false, "no colours (also: the variable NO_COLOR)")
-	flags.StringVar(&e.state, "state", defaultState, "`DIR` where up keeps its Kafka and PostgreSQL in; all commands but run use them while up runs, \"\" for none")
-	root.AddGroup(&cobra.Group{ID: "edit", Title: "Write a pipeline:"}, &cobra.Group{ID: "match", Title: "Make the systems match it:"}, &cobra.Group{ID: "run", Title: "Run it and look:"})
+	flags.StringVar(&e.state, "state", defaultState,
+		"`DIR` where up keeps its Kafka and PostgreSQL in; all commands but run use them while up runs, \"\" for none")
+	root.AddGroup(&cobra.Group{ID: "edit", Title: "Write a pipeline:"}, &cobra.Group{ID: "match",
+		Title: "Make the systems match it:"}, &cobra.Group{ID: "run", Title: "Run it and look:"})
 	add := func(group string, commands ...*cobra.Command) {
 		for _, c := range commands {
 			c.GroupID = group
@@ -261,8 +266,8 @@ func inUTC(_ []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-// commandLine is a command with the flags that lead to this pipeline and its data, for a shell. The values of --var stay out: they may
-// be secret.
+// commandLine is a command with the flags that lead to this pipeline and its data, for a shell. The values of --var
+// stay out: they may be secret.
 func (e *env) commandLine(args ...string) string {
 	out := append([]string{"cryptoviz"}, args...)
 	if e.file != defaultFile {

@@ -68,11 +68,13 @@ func (e *env) passUp() {
 		return
 	}
 	if running, err := embedded.FindRunning(e.state); err == nil && running != nil {
-		e.note("cryptoviz up runs in %s, and run does not use it: it works on the Kafka and PostgreSQL that %s names.", e.state, e.file)
+		e.note("cryptoviz up runs in %s, and run does not use it: it works on the Kafka and PostgreSQL that %s names.",
+			e.state, e.file)
 	}
 }
 
-// roles opens the connections on which apply makes roles, when an up runs: its pipeline's own user may not. nil for none.
+// roles opens the connections on which apply makes roles, when an up runs: its pipeline's own user may not. nil for
+// none.
 func (e *env) roles(ctx context.Context) (*pgxpool.Pool, error) {
 	if e.rolesURL.Reveal() == "" {
 		return nil, nil
@@ -97,18 +99,21 @@ func (e *env) database(ctx context.Context, p *spec.Pipeline) (*pgxpool.Pool, er
 	if err := pool.Ping(ctx); err != nil {
 		pool.Close()
 		if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
-			return nil, fmt.Errorf("the database %s answers and refuses the connection: %s. %s", connect.Redact(p.Database.URL), pg.Message, refusal(pg))
+			return nil, fmt.Errorf("the database %s answers and refuses the connection: %s. %s",
+				connect.Redact(p.Database.URL), pg.Message, refusal(pg))
 		}
 		remedy := "Start it, or set DATABASE_URL; cryptoviz up brings its own"
 		if e.idle {
-			remedy = fmt.Sprintf("cryptoviz up has data in %s and is not running: start it, or set DATABASE_URL", e.state)
+			remedy = fmt.Sprintf("cryptoviz up has data in %s and is not running: start it, or set DATABASE_URL",
+				e.state)
 		}
-		return nil, fmt.Errorf("the database %s does not answer: %s. %s", connect.Redact(p.Database.URL), describe(err), remedy)
+		return nil, fmt.Errorf("the database %s does not answer: %s. %s", connect.Redact(p.Database.URL), describe(err),
+			remedy)
 	}
 	if cfg.ConnConfig.DefaultQueryExecMode == pgx.QueryExecModeCacheStatement {
 		if pooled, err := connect.Pooled(ctx, pool); err == nil && pooled {
-			e.note("Note: a pooler in transaction mode stands before the database. Add default_query_exec_mode=exec to database.url, " +
-				"unless it keeps prepared statements (PgBouncer's max_prepared_statements).")
+			e.note("Note: a pooler in transaction mode stands before the database. Add default_query_exec_mode=exec " +
+				"to database.url, unless it keeps prepared statements (PgBouncer's max_prepared_statements).")
 		}
 	}
 	return pool, nil
@@ -120,8 +125,8 @@ func refusal(err *pgconn.PgError) string {
 	case strings.HasPrefix(err.Code, "28"):
 		return "Give the right user and password in DATABASE_URL"
 	case strings.Contains(err.Message, "unsupported startup parameter"):
-		return "It is a pooler: set ignore_startup_parameters = lock_timeout, idle_in_transaction_session_timeout in pgbouncer.ini, " +
-			"and these two for the role instead (ALTER ROLE … SET)"
+		return "It is a pooler: set ignore_startup_parameters = lock_timeout, idle_in_transaction_session_timeout " +
+			"in pgbouncer.ini, and these two for the role instead (ALTER ROLE … SET)"
 	case err.Code == "3D000":
 		return "Create that database, or name another one in DATABASE_URL"
 	}
@@ -167,9 +172,11 @@ func (e *env) brokers(ctx context.Context, p *spec.Pipeline) (*kgo.Client, error
 			return nil, ctx.Err()
 		}
 		if errors.Is(err, kerr.SaslAuthenticationFailed) {
-			return nil, fmt.Errorf("kafka at %s answers and refuses the user or the password: %w. Mend them in the kafka block of %s", strings.Join(p.Kafka.Brokers, ", "), err, e.file)
+			return nil, fmt.Errorf("kafka at %s answers and refuses the user or the password: %w. Mend them in the "+
+				"kafka block of %s", strings.Join(p.Kafka.Brokers, ", "), err, e.file)
 		}
-		return nil, fmt.Errorf("kafka at %s does not answer: %w. Start it, or set KAFKA_BROKERS; cryptoviz up brings its own", strings.Join(p.Kafka.Brokers, ", "), err)
+		return nil, fmt.Errorf("kafka at %s does not answer: %w. Start it, or set KAFKA_BROKERS; cryptoviz up "+
+			"brings its own", strings.Join(p.Kafka.Brokers, ", "), err)
 	}
 	return client, nil
 }

@@ -69,7 +69,8 @@ There is no way back. In scripts: --confirm "TEXT", with the text that destroy a
 				}
 			}
 			if !ok {
-				return fmt.Errorf("destroy was not confirmed: nothing was deleted. Without a terminal use --confirm %q", amount)
+				return fmt.Errorf("destroy was not confirmed: nothing was deleted. Without a terminal use --confirm %q",
+					amount)
 			}
 			agreed := plan.Agree(found)
 			for _, c := range found.Changes {

@@ -31,8 +31,9 @@ Codes are stable: scripts may name them. The class says what a change means for 
   risky       the meaning of data, or of running programs, changes
   destroys    data is lost; apply leaves it out without --allow CODE@ADDRESS
   impossible  the server cannot do it; the rest of the plan can be applied`,
-		Example: "  cryptoviz explain CV-K01\n  cryptoviz explain rollup\n  cryptoviz explain definition.source\n  cryptoviz explain",
-		Args:    cobra.MaximumNArgs(1),
+		Example: "  cryptoviz explain CV-K01\n  cryptoviz explain rollup\n  cryptoviz " +
+			"explain definition.source\n  cryptoviz explain",
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				if asJSON {
@@ -45,7 +46,8 @@ Codes are stable: scripts may name them. The class says what a change means for 
 				for _, c := range provision.Codes() {
 					e.print("%s  %-10s  %s\n", c.ID, c.Class, c.Title)
 				}
-				e.print("\n%s\n", fold("Blocks of pipeline.hcl: "+strings.Join(spec.PipelineReference().Kinds(), ", "), 80))
+				e.print("\n%s\n", fold("Blocks of pipeline.hcl: "+strings.Join(spec.PipelineReference().Kinds(), ", "),
+					80))
 				if blocks := e.definitionBlocks(); len(blocks) > 0 {
 					e.print("\n%s\n", fold("Blocks of sources/*.hcl: "+strings.Join(blocks, ", "), 80))
 				}
@@ -85,7 +87,8 @@ Codes are stable: scripts may name them. The class says what a change means for 
 	return c
 }
 
-// definition is put before the name of a block of sources/*.hcl where pipeline.hcl has one of that name; it may be elsewhere.
+// definition is put before the name of a block of sources/*.hcl where pipeline.hcl has one of that name; it may be
+// elsewhere.
 const definition = "definition."
 
 // definitions is the reference of sources/*.hcl: it lies beside the sources that the program carries.

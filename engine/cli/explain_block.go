@@ -7,8 +7,8 @@ import (
 
 var linkForm = regexp.MustCompile(`\[([^\]]+)\]\([^)]+\)`)
 
-// forTerminal sets a section of the reference for 80 columns: paragraphs folded, examples indented, and of each row of a table
-// the name with its type and default, and below it the text.
+// forTerminal sets a section of the reference for 80 columns: paragraphs folded, examples indented, and of each row of
+// a table the name with its type and default, and below it the text.
 func forTerminal(markdown string) string {
 	var out, paragraph strings.Builder
 	end := func() {

@@ -46,12 +46,14 @@ reads standard input and writes standard output. A file with a syntax error is l
 			case broken > 0:
 				return exit(1)
 			case check && changed > 0:
-				return fmt.Errorf("not in the canonical form: %s. Without --check, cryptoviz fmt rewrites them", count(changed, "file"))
+				return fmt.Errorf("not in the canonical form: %s. Without --check, cryptoviz fmt rewrites them",
+					count(changed, "file"))
 			}
 			return nil
 		},
 	}
-	c.Flags().BoolVar(&check, "check", false, "change nothing; the exit status is 1 when a file is not in the canonical form")
+	c.Flags().BoolVar(&check, "check", false,
+		"change nothing; the exit status is 1 when a file is not in the canonical form")
 	return c
 }
 

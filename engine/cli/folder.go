@@ -9,7 +9,8 @@ import (
 	"syscall"
 )
 
-// folder is a file system out of which no path leads, not through a link either. Opening never waits: a pipe is no file here.
+// folder is a file system out of which no path leads, not through a link either. Opening never waits: a pipe is no file
+// here.
 type folder struct {
 	root *os.Root // open as long as the folder is used; nil: it cannot be opened
 	err  error

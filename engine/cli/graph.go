@@ -126,7 +126,8 @@ func graphOf(p *spec.Pipeline) *graph {
 
 // shapes of Mermaid's nodes, by kind.
 var shapes = map[string][2]string{
-	"source": {"([", "])"}, "topic": {"[[", "]]"}, "table": {"[(", ")]"}, "aggregate": {"[(", ")]"}, "view": {"[/", "/]"}, "rollup": {"{{", "}}"},
+	"source": {"([", "])"}, "topic": {"[[", "]]"}, "table": {"[(", ")]"}, "aggregate": {"[(", ")]"},
+	"view": {"[/", "/]"}, "rollup": {"{{", "}}"},
 	"dashboard": {"[", "]"}, "alert": {">", "]"},
 }
 
@@ -148,7 +149,8 @@ func (g *graph) mermaid() string {
 
 // forms of DOT's nodes, by kind.
 var forms = map[string]string{
-	"source": "oval", "topic": "cds", "table": "cylinder", "aggregate": "cylinder", "view": "parallelogram", "rollup": "hexagon", "dashboard": "box", "alert": "house",
+	"source": "oval", "topic": "cds", "table": "cylinder", "aggregate": "cylinder", "view": "parallelogram",
+	"rollup": "hexagon", "dashboard": "box", "alert": "house",
 }
 
 func (g *graph) dot() string {

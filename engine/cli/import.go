@@ -93,7 +93,8 @@ func (w *openStack) blocks(ctx context.Context, addresses []string) ([]provision
 			return nil, fmt.Errorf("%s is named twice", address)
 		}
 		if block := w.stack.Declared(address); block != "" {
-			return nil, fmt.Errorf("%s is declared already: cryptoviz show %s tells how it differs, and apply adopts it", block, block)
+			return nil, fmt.Errorf("%s is declared already: cryptoviz show %s tells how it differs, and "+
+				"apply adopts it", block, block)
 		}
 		b, err := w.stack.Import(ctx, address)
 		if err != nil {
@@ -104,8 +105,8 @@ func (w *openStack) blocks(ctx context.Context, addresses []string) ([]provision
 	return out, nil
 }
 
-// writeBlocks adds blocks to pipeline.hcl and writes their files. Either all of it is done, and the pipeline is valid, or
-// everything is as before.
+// writeBlocks adds blocks to pipeline.hcl and writes their files. Either all of it is done, and the pipeline is valid,
+// or everything is as before.
 func (w *openStack) writeBlocks(blocks []provision.Imported) (addresses []string, err error) {
 	before, err := os.ReadFile(w.env.file)
 	if err != nil {
@@ -157,16 +158,21 @@ func (e *env) adopt(ctx context.Context, addresses []string) error {
 	if err != nil {
 		return err
 	}
-	if slices.ContainsFunc(found.Changes, func(c plan.Change) bool { return c.Kind() == "engine" && c.Action == plan.Create }) {
+	if slices.ContainsFunc(found.Changes, func(c plan.Change) bool {
+		return c.Kind() == "engine" && c.Action == plan.Create
+	}) {
 		e.note("Note: the ledger comes with the first cryptoviz apply, which adopts them.")
 		return nil
 	}
-	found.Changes = slices.DeleteFunc(found.Changes, func(c plan.Change) bool { return !slices.Contains(addresses, c.Address) })
+	found.Changes = slices.DeleteFunc(found.Changes, func(c plan.Change) bool {
+		return !slices.Contains(addresses, c.Address)
+	})
 	if found.Pending() > 0 {
 		if err := found.Print(terminal.Draw(e.Stdout), e.style(false)); err != nil {
 			return err
 		}
-		return fmt.Errorf("written to %s, and not adopted: %s as the block says; see above, then cryptoviz apply", e.file, differ(found.Pending()))
+		return fmt.Errorf("written to %s, and not adopted: %s as the block says; see above, then cryptoviz apply",
+			e.file, differ(found.Pending()))
 	}
 	return w.apply(ctx, "import", found, plan.Agree(found), provision.Options{})
 }

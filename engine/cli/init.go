@@ -52,7 +52,8 @@ docker-compose.yml and .env.example. When one of these files exists already, not
 			if filepath.Clean(dir) != "." {
 				next, folder = "cd "+shellWord(dir)+" && "+next, dir
 			}
-			e.print("Wrote %s to %s.\nNext: %s   (without a network: %s --simulate)\n", count(len(files), "file"), folder, next, next)
+			e.print("Wrote %s to %s.\nNext: %s   (without a network: %s --simulate)\n", count(len(files), "file"),
+				folder, next, next)
 			e.print("What the files may hold: cryptoviz explain, and sources/README.md\n")
 			return nil
 		},

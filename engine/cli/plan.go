@@ -87,10 +87,12 @@ explained by: cryptoviz explain CV-K07.`,
 	}
 	f := c.Flags()
 	f.BoolVar(&asJSON, "json", false, "print the plan for programs")
-	f.BoolVar(&detailed, "detailed-exitcode", false, "exit with 2 when there are changes, 3 when some destroy data or cannot be done")
+	f.BoolVar(&detailed, "detailed-exitcode", false,
+		"exit with 2 when there are changes, 3 when some destroy data or cannot be done")
 	f.BoolVarP(&verbose, "verbose", "v", false, "also what is left alone, one by one")
 	f.StringVarP(&out, "out", "o", "", "save the plan to `FILE`, for apply FILE")
-	f.StringArrayVar(&allow, "allow", nil, "with --out: agree to lose data, `CODE@ADDRESS=NUMBER`, when the file is applied; may be repeated")
+	f.StringArrayVar(&allow, "allow", nil,
+		"with --out: agree to lose data, `CODE@ADDRESS=NUMBER`, when the file is applied; may be repeated")
 	f.StringArrayVar(&targets, "target", nil, "plan this `ADDRESS` alone, with what it depends on; may be repeated")
 	return c
 }
@@ -180,7 +182,8 @@ func (w *openStack) save(name string, consents plan.Consents, found plan.Plan) (
 	}
 	defer func() { _ = os.Remove(tmp.Name()) }()
 	a := plan.Agree(found)
-	a.Tool, a.Made, a.Pipeline, a.Consents = w.env.Version, time.Now().UTC(), w.env.file, consents.AsShown(found.Changes)
+	a.Tool, a.Made, a.Pipeline, a.Consents = w.env.Version, time.Now().UTC(), w.env.file,
+		consents.AsShown(found.Changes)
 	err = a.Write(tmp)
 	if err = errors.Join(err, tmp.Close()); err == nil {
 		err = os.Rename(tmp.Name(), name)

@@ -122,8 +122,9 @@ func (e *env) query(ctx context.Context, conn *pgx.Conn, sql, form string, limit
 	return out.end()
 }
 
-// onlyReads has the server say whether a statement is a query: others may do what a read-only transaction does not forbid, as
-// COPY … TO PROGRAM runs a program. PREPARE takes no other; SHOW and EXPLAIN, which it does not take, only read.
+// onlyReads has the server say whether a statement is a query: others may do what a read-only transaction does not
+// forbid, as COPY … TO PROGRAM runs a program. PREPARE takes no other; SHOW and EXPLAIN, which it does not take, only
+// read.
 func onlyReads(ctx context.Context, conn *pgx.Conn, sql string, limit time.Duration) error {
 	text := strings.TrimSpace(sql)
 	word := text[:len(text)-len(strings.TrimLeftFunc(text, unicode.IsLetter))]
@@ -135,7 +136,8 @@ func onlyReads(ctx context.Context, conn *pgx.Conn, sql string, limit time.Durat
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		pg.Position -= int32(len(prepare))
 		if start := len([]rune(sql[:strings.Index(sql, text)])); pg.Code == "42601" && int(pg.Position) == start+1 {
-			return fmt.Errorf("cryptoviz query runs SELECT, WITH, VALUES, TABLE, SHOW and EXPLAIN, and nothing else: %w", queryError(err, sql, limit))
+			return fmt.Errorf("cryptoviz query runs SELECT, WITH, VALUES, TABLE, SHOW and EXPLAIN, and "+
+				"nothing else: %w", queryError(err, sql, limit))
 		}
 	}
 	if err != nil {
@@ -176,7 +178,8 @@ type rowWriter interface {
 	end() error
 }
 
-// tableRows keeps the first rows, which say how wide the columns are, and passes the others on: a result may be of any size.
+// tableRows keeps the first rows, which say how wide the columns are, and passes the others on: a result may be of any
+// size.
 type tableRows struct {
 	w      *bufio.Writer
 	kept   [][]string // the names, and the first rows; nil when they are written
@@ -287,7 +290,8 @@ func (j *jsonRows) head(fields []pgconn.FieldDescription) error {
 	seen := map[string]bool{}
 	for _, f := range fields {
 		if seen[f.Name] {
-			return fmt.Errorf("two columns are named %q, and JSON would hold one of them: give one another name with AS", f.Name)
+			return fmt.Errorf("two columns are named %q, and JSON would hold one of them: give one another "+
+				"name with AS", f.Name)
 		}
 		seen[f.Name] = true
 	}
@@ -330,7 +334,8 @@ func jsonValue(oid uint32, v []byte) any {
 		return nil
 	case oid == pgtype.BoolOID:
 		return string(v) == "t"
-	case json.Valid(v) && slices.Contains([]uint32{pgtype.Int2OID, pgtype.Int4OID, pgtype.Int8OID, pgtype.Float4OID, pgtype.Float8OID, pgtype.NumericOID, pgtype.JSONOID, pgtype.JSONBOID}, oid):
+	case json.Valid(v) && slices.Contains([]uint32{pgtype.Int2OID, pgtype.Int4OID, pgtype.Int8OID, pgtype.Float4OID,
+		pgtype.Float8OID, pgtype.NumericOID, pgtype.JSONOID, pgtype.JSONBOID}, oid):
 		return json.RawMessage(v)
 	}
 	return string(v) // also NaN and infinity, which JSON cannot say as numbers

@@ -74,7 +74,8 @@ func chooseRollup(p *spec.Pipeline, args []string) (*spec.Rollup, error) {
 	return nil, fmt.Errorf("name one of the rollups %v", names)
 }
 
-func (e *env) rollup(ctx context.Context, p *spec.Pipeline, running *embedded.Running, r *spec.Rollup, days []time.Time, dry, asJSON bool) error {
+func (e *env) rollup(ctx context.Context, p *spec.Pipeline, running *embedded.Running, r *spec.Rollup, days []time.Time,
+	dry, asJSON bool) error {
 	log, err := e.logger(e.Stderr)
 	if err != nil {
 		return err
@@ -117,7 +118,8 @@ func (e *env) rollup(ctx context.Context, p *spec.Pipeline, running *embedded.Ru
 			continue
 		}
 		results = append(results, rolledDay{
-			Rollup: r.Name, Day: res.Day.Format(time.DateOnly), RawRows: res.RawRows, HourlyRows: res.HourlyRows, LateRows: res.LateRows, Repeats: res.Repeats,
+			Rollup: r.Name, Day: res.Day.Format(time.DateOnly), RawRows: res.RawRows, HourlyRows: res.HourlyRows,
+			LateRows: res.LateRows, Repeats: res.Repeats,
 			Rejected: res.Rejected, Dropped: res.Dropped, DryRun: res.DryRun, Took: res.Took.Seconds(),
 		})
 		if !asJSON {
@@ -148,11 +150,13 @@ func sayRolled(res rollup.Result) string {
 	day := res.Day.Format(time.DateOnly)
 	switch {
 	case res.RawRows == 0 && res.Repeats > 0:
-		return fmt.Sprintf("%s: %s raw rows had been counted before; they are removed", day, humanize.Comma(res.Repeats))
+		return fmt.Sprintf("%s: %s raw rows had been counted before; they are removed", day,
+			humanize.Comma(res.Repeats))
 	case res.RawRows == 0 && !res.Dropped:
 		return day + ": no raw rows on that day"
 	case res.Rejected:
-		return fmt.Sprintf("%s: %s late rows rejected: they stay raw (late = \"reject\")", day, humanize.Comma(res.LateRows))
+		return fmt.Sprintf("%s: %s late rows rejected: they stay raw (late = \"reject\")", day,
+			humanize.Comma(res.LateRows))
 	}
 	said := fmt.Sprintf("%s: %s raw rows -> %s hours", day, humanize.Comma(res.RawRows), humanize.Comma(res.HourlyRows))
 	if res.LateRows > 0 {

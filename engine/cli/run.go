@@ -68,7 +68,8 @@ moved. Other commands use the services of a cryptoviz up that runs in --state; r
 			}
 			host, _ := os.Hostname()
 			engine, err := run.Open(cmd.Context(), p, stages, run.Options{
-				Clock: clock.Real(), Log: log, Owner: fmt.Sprintf("%s/%d", host, os.Getpid()), Instance: instance, Version: e.Version,
+				Clock: clock.Real(), Log: log, Owner: fmt.Sprintf("%s/%d", host, os.Getpid()), Instance: instance,
+				Version: e.Version,
 			})
 			if err != nil {
 				return err
@@ -90,14 +91,17 @@ moved. Other commands use the services of a cryptoviz up that runs in --state; r
 			return err
 		},
 	}
-	c.Flags().StringSliceVar(&only, "only", []string{"schedule", "work", "rollup"}, "the `STAGES` that this instance runs")
-	c.Flags().StringVar(&listen, "listen", defaultListen, "`HOST:PORT` of /metrics, /healthz and /readyz; \"\" for none")
-	c.Flags().StringVar(&instance, "instance", "", "a `NAME` in the consumer groups, distinct for each instance: a stop and a start then move no partitions; default: one that the database gives")
+	c.Flags().StringSliceVar(&only, "only", []string{"schedule", "work", "rollup"},
+		"the `STAGES` that this instance runs")
+	c.Flags().StringVar(&listen, "listen", defaultListen,
+		"`HOST:PORT` of /metrics, /healthz and /readyz; \"\" for none")
+	c.Flags().StringVar(&instance, "instance", "",
+		"a `NAME` in the consumer groups, distinct for each instance: a stop and a start then move no partitions; default: one that the database gives")
 	return c
 }
 
-// sameCluster refuses a Kafka cluster that is not the one on which the last apply made the topics: it has other records, under the
-// same names and offsets.
+// sameCluster refuses a Kafka cluster that is not the one on which the last apply made the topics: it has other
+// records, under the same names and offsets.
 func sameCluster(ctx context.Context, p *spec.Pipeline, db *pgxpool.Pool, kafka *kgo.Client) error {
 	entries, err := (&ledger.Ledger{DB: db}).Entries(ctx)
 	if err != nil {
@@ -115,8 +119,10 @@ func sameCluster(ctx context.Context, p *spec.Pipeline, db *pgxpool.Pool, kafka 
 		case here.Cluster == "" || here.Cluster == there:
 			return nil
 		}
-		return fmt.Errorf("the last apply made topic.%s on Kafka cluster %s, and %s is cluster %s. Set KAFKA_BROKERS to the former; "+
-			"if the topics moved on purpose: cryptoviz apply --moved kafka", t.Name, there, strings.Join(p.Kafka.Brokers, ", "), here.Cluster)
+		return fmt.Errorf("the last apply made topic.%s on Kafka cluster %s, and %s is cluster %s. Set KAFKA_BROKERS "+
+			"to the former; "+
+			"if the topics moved on purpose: cryptoviz apply --moved kafka", t.Name, there,
+			strings.Join(p.Kafka.Brokers, ", "), here.Cluster)
 	}
 	return nil
 }

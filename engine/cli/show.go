@@ -66,7 +66,8 @@ Without either: list the objects of pipeline.hcl, and how each stands:
 					return fmt.Errorf("%s: %s", failed.Address, failed.Text)
 				}
 			}
-			return fmt.Errorf("there is no file and no object %s: cryptoviz show lists the objects of pipeline.hcl", units.Clip(args[0]))
+			return fmt.Errorf("there is no file and no object %s: cryptoviz show lists the objects of pipeline.hcl",
+				units.Clip(args[0]))
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print for programs")
@@ -81,7 +82,8 @@ func (e *env) showFile(name string, asJSON bool) error {
 	if asJSON {
 		return agreed.Write(e.Stdout)
 	}
-	e.print("Plan of %s by cryptoviz %s, for %s\n", agreed.Made.Format("2006-01-02 15:04:05 MST"), agreed.Tool, agreed.Pipeline)
+	e.print("Plan of %s by cryptoviz %s, for %s\n", agreed.Made.Format("2006-01-02 15:04:05 MST"), agreed.Tool,
+		agreed.Pipeline)
 	for _, s := range agreed.Servers.Lines() {
 		e.print("on %s\n", s)
 	}

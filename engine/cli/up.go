@@ -77,7 +77,8 @@ and a real socket; --recorded DIR plays recorded traffic. A state directory is l
 		},
 	}
 	f := c.Flags()
-	f.BoolVar(&u.simulate, "simulate", false, "play the exchanges from the definitions' own samples; prices follow a seeded walk")
+	f.BoolVar(&u.simulate, "simulate", false,
+		"play the exchanges from the definitions' own samples; prices follow a seeded walk")
 	f.StringVar(&u.recorded, "recorded", "", "play the recorded traffic in `DIR` instead: SOURCE*.ndjson")
 	f.Float64Var(&u.speed, "speed", 1, "engine seconds a second, 1 to 3600; only with --simulate or --recorded")
 	f.Uint64Var(&u.seed, "seed", 1, "of the simulated walk: the same seed gives the same prices")
@@ -85,7 +86,8 @@ and a real socket; --recorded DIR plays recorded traffic. A state directory is l
 	f.BoolVar(&u.yes, "yes", false, "confirm --fresh")
 	f.StringVar(&u.listen, "listen", defaultListen, "`HOST:PORT` of /metrics, /healthz and /readyz; \"\" for none")
 	f.BoolVar(&u.plain, "plain", false, "log lines instead of the live view, also on a terminal")
-	f.StringVar(&u.binaries, "postgres-bin", "", "`DIR` of the PostgreSQL programs to use; default: found, or downloaded")
+	f.StringVar(&u.binaries, "postgres-bin", "",
+		"`DIR` of the PostgreSQL programs to use; default: found, or downloaded")
 	c.MarkFlagsMutuallyExclusive("simulate", "recorded")
 	return c
 }
@@ -127,8 +129,8 @@ func (u *up) run(ctx context.Context) (err error) {
 	return u.services(ctx)
 }
 
-// prepare makes sure of everything that may be wrong before it changes the state directory: the wrong folder of recordings must
-// not make it one of recorded data for good.
+// prepare makes sure of everything that may be wrong before it changes the state directory: the wrong folder of
+// recordings must not make it one of recorded data for good.
 func (u *up) prepare() error {
 	if u.fresh {
 		if err := u.confirmFresh(); err != nil {
@@ -195,7 +197,8 @@ func (u *up) services(ctx context.Context) (err error) {
 	defer kafka.Stop()
 	u.state.Data.Point(u.p)
 	if g := u.p.Grafana; g != nil && g.Auth.Reveal() != "" {
-		u.env.note("        Grafana is not touched: %s, in a second terminal, makes its dashboards", u.env.commandLine("apply"))
+		u.env.note("        Grafana is not touched: %s, in a second terminal, makes its dashboards",
+			u.env.commandLine("apply"))
 	}
 	u.p.Grafana = nil // it may be away, and the pipeline runs without it
 	u.env.rolesURL = spec.NewSecret(u.pg.SuperuserURL())
@@ -224,7 +227,8 @@ func (u *up) services(ctx context.Context) (err error) {
 		u.log = u.log.With("data", mode)
 	}
 	engine, err := run.Open(ctx, u.p, run.All, run.Options{
-		Clock: u.clock, Log: u.log, Mode: u.mode(), Mark: true, Owner: fmt.Sprintf("%s/%d", host, os.Getpid()), Instance: "up",
+		Clock: u.clock, Log: u.log, Mode: u.mode(), Mark: true, Owner: fmt.Sprintf("%s/%d", host, os.Getpid()),
+		Instance: "up",
 		Endpoint: endpoint, Disks: u.state.Disks(), Version: u.env.Version,
 	})
 	if err != nil {
@@ -247,7 +251,8 @@ func (u *up) services(ctx context.Context) (err error) {
 	if u.mode() == "live" {
 		group.Go(func() error { u.tellUnreachable(ctx); return nil })
 	}
-	v := &view{up: u, engine: engine, kafka: kafka.Brokers()[0], metrics: listening, terminal: u.onTerminal(), log: logTo}
+	v := &view{up: u, engine: engine, kafka: kafka.Brokers()[0], metrics: listening, terminal: u.onTerminal(),
+		log: logTo}
 	group.Go(func() error { return v.show(ctx) })
 	err = group.Wait()
 	u.env.note("Stopped. Data is kept in %s; run up again to continue.", u.env.state)
@@ -278,8 +283,8 @@ func (u *up) logTarget() (io.Writer, func(), error) {
 	return f, func() { _ = f.Close() }, nil
 }
 
-// prepareExchanges reads what the server that plays them will play, and switches the sources off that have nothing, or on; for
-// live data there is no such server.
+// prepareExchanges reads what the server that plays them will play, and switches the sources off that have nothing, or
+// on; for live data there is no such server.
 func (u *up) prepareExchanges() error {
 	if u.mode() == "live" {
 		return nil
@@ -308,7 +313,8 @@ func (u *up) prepareExchanges() error {
 		case u.recorded != "" && s.Enabled && !there:
 			u.env.note("        source %s is off: there is no recording of it", s.Name)
 		case s.Enabled && !there:
-			remedy = fmt.Sprintf("write %s, what the API of %s sends", filepath.Join(filepath.Dir(u.env.file), simulate.Fixtures(s)[0]), s.Name)
+			remedy = fmt.Sprintf("write %s, what the API of %s sends", filepath.Join(filepath.Dir(u.env.file),
+				simulate.Fixtures(s)[0]), s.Name)
 			u.env.note("        source %s is off: %s is missing", s.Name, simulate.Fixtures(s)[0])
 		}
 		if s.Enabled = s.Enabled && there; s.Enabled {
@@ -319,7 +325,8 @@ func (u *up) prepareExchanges() error {
 	case played > 0:
 		return nil
 	case u.recorded != "":
-		return fmt.Errorf("nothing can be played: %s holds no recording of a source of %s (its files are SOURCE.ndjson and SOURCE-*.ndjson)", u.recorded, u.env.file)
+		return fmt.Errorf("nothing can be played: %s holds no recording of a source of %s (its files are "+
+			"SOURCE.ndjson and SOURCE-*.ndjson)", u.recorded, u.env.file)
 	case remedy == "":
 		return fmt.Errorf("nothing can be played: no source of %s is enabled", u.env.file)
 	}
@@ -352,7 +359,8 @@ func (u *up) tellUnreachable(ctx context.Context) {
 	if !any && tried > 0 {
 		other := *u.env
 		other.state += "-simulated"
-		u.log.Warn("no source can be reached from this machine", "without_a_network", other.commandLine("up", "--simulate"))
+		u.log.Warn("no source can be reached from this machine", "without_a_network",
+			other.commandLine("up", "--simulate"))
 	}
 }
 

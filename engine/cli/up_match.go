@@ -11,8 +11,8 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
-// match applies the pipeline to the fresh or kept services. What would destroy data, or cannot be done to an object that is
-// there already, is told and left alone.
+// match applies the pipeline to the fresh or kept services. What would destroy data, or cannot be done to an object
+// that is there already, is told and left alone.
 func (u *up) match(ctx context.Context) error {
 	w, err := u.env.stackOf(ctx, u.p, u.clock.Now)
 	if err != nil {

@@ -25,8 +25,8 @@ func (u *up) listener(ctx context.Context) (net.Listener, error) {
 	return l, err
 }
 
-// keepPostgres starts the private server again when it ends by itself: on its port, for that is where the engine and other
-// commands look for it. The workers wait meanwhile.
+// keepPostgres starts the private server again when it ends by itself: on its port, for that is where the engine and
+// other commands look for it. The workers wait meanwhile.
 func (u *up) keepPostgres(ctx context.Context, opt embedded.PostgresOptions, mu *sync.Mutex) error {
 	for {
 		select {
@@ -37,7 +37,8 @@ func (u *up) keepPostgres(ctx context.Context, opt embedded.PostgresOptions, mu 
 		if ctx.Err() != nil {
 			return nil
 		}
-		u.log.Warn("the private PostgreSQL stopped and is started again", "log", filepath.Join(u.state.Dir, "postgres.log"))
+		u.log.Warn("the private PostgreSQL stopped and is started again", "log",
+			filepath.Join(u.state.Dir, "postgres.log"))
 		if err := u.restartPostgres(ctx, opt, mu); err != nil {
 			return err
 		}
@@ -60,7 +61,8 @@ func (u *up) restartPostgres(ctx context.Context, opt embedded.PostgresOptions, 
 		}
 		if !said {
 			said = true
-			u.log.Warn("the private PostgreSQL cannot start: another program took its port. The workers wait until that program ends", "port", port.Port)
+			u.log.Warn("the private PostgreSQL cannot start: another program took its port. The workers wait until "+
+				"that program ends", "port", port.Port)
 		}
 		if err := clock.Real().Sleep(ctx, time.Second); err != nil {
 			return nil //nolint:nilerr // ctx ended
@@ -76,7 +78,8 @@ func (u *up) keepVirtual(ctx context.Context) error {
 	for {
 		err := clock.Real().Sleep(ctx, time.Second)
 		if failed := u.state.Update(func(d *embedded.StateData) { d.Virtual = u.clock.Now() }); failed != nil {
-			u.log.Warn("the time of the fast clock was not written down", "error", failed.Error()) // a full disk must not end it
+			// a full disk must not end it
+			u.log.Warn("the time of the fast clock was not written down", "error", failed.Error())
 		}
 		if err != nil {
 			return nil //nolint:nilerr // ctx ended

@@ -60,8 +60,10 @@ and a remedy. No connection is opened. The exit status is 1 when there is an err
 					more.WriteString(", " + count(kind.n, kind.what))
 				}
 			}
-			e.print("%s is valid: %s (%d enabled), %s, %s, %s%s. %s\n", e.file, count(len(p.Sources), "source"), enabled,
-				count(len(p.Topics), "topic"), count(len(p.Tables), "table"), count(len(p.Rollups), "rollup"), more.String(),
+			e.print("%s is valid: %s (%d enabled), %s, %s, %s%s. %s\n", e.file, count(len(p.Sources), "source"),
+				enabled,
+				count(len(p.Topics), "topic"), count(len(p.Tables), "table"), count(len(p.Rollups), "rollup"),
+				more.String(),
 				fmt.Sprintf("Checked in %d ms.", time.Since(started).Milliseconds()))
 			return nil
 		},

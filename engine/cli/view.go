@@ -84,7 +84,8 @@ func (v *view) draw(ctx context.Context) {
 	look := status.Look{Color: v.up.env.color(v.up.env.Stdout), Width: int(v.up.env.width(v.up.env.Stdout))}
 	s, err := v.read(ctx)
 	if err != nil {
-		fmt.Fprintf(&text, "cryptoviz · %s data\n\nThe database does not answer: %s\nThe workers wait; nothing is lost.\n", v.up.mode(), terminal.Visible(describe(err)))
+		fmt.Fprintf(&text, "cryptoviz · %s data\n\nThe database does not answer: %s\nThe workers wait; "+
+			"nothing is lost.\n", v.up.mode(), terminal.Visible(describe(err)))
 	} else {
 		_ = s.Print(&text, look)
 	}
@@ -97,14 +98,15 @@ func (v *view) draw(ctx context.Context) {
 	v.connections(&text)
 	text.WriteString("\nCtrl-C stops it; the data stays.")
 	lines := fit(strings.Split(text.String(), "\n"), len(s.Sources), look.Width, v.up.env.height(v.up.env.Stdout))
-	_, _ = io.WriteString(terminal.Draw(v.up.env.Stdout), toTop+strings.Join(lines, clearLine+"\n")+clearLine+clearBelow)
+	_, _ = io.WriteString(terminal.Draw(v.up.env.Stdout), toTop+strings.Join(lines, clearLine+
+		"\n")+clearLine+clearBelow)
 }
 
 // beforeSources are the lines of a status above its first source.
 const beforeSources = 3
 
-// fit cuts a screen down to the terminal's height, for what is lower would push the top out: first of the sources, whose lines
-// are the most, then of the end.
+// fit cuts a screen down to the terminal's height, for what is lower would push the top out: first of the sources,
+// whose lines are the most, then of the end.
 func fit(lines []string, sources, width, height int) []string {
 	over := -height
 	for _, line := range lines {
@@ -147,7 +149,8 @@ func (v *view) line(ctx context.Context) {
 	var sources []any
 	for _, src := range s.Sources {
 		if src.Enabled {
-			sources = append(sources, slog.Group(src.Name, "slot", src.Slot.Format(time.TimeOnly), "state", src.State, "records", src.Records, "lag", src.Lag))
+			sources = append(sources, slog.Group(src.Name, "slot", src.Slot.Format(time.TimeOnly), "state", src.State,
+				"records", src.Records, "lag", src.Lag))
 		}
 	}
 	v.up.log.Info("status", append([]any{"rows", v.engine.Rows()}, sources...)...)
@@ -168,7 +171,8 @@ func (v *view) connections(to io.Writer) {
 	w := &strings.Builder{}
 	fmt.Fprintf(w, "PostgreSQL  %s   password: %s\n", dsn, filepath.Join(v.up.env.state, "state.json"))
 	fmt.Fprintf(w, "            %s %q\n", v.up.env.commandLine("query"), lastRows(v.up.p))
-	fmt.Fprintf(w, "Kafka       %s   %s, user %s, password: kafka_password in the same file\n", v.kafka, v.up.p.Kafka.SASLMechanism, v.up.p.Kafka.SASLUser)
+	fmt.Fprintf(w, "Kafka       %s   %s, user %s, password: kafka_password in the same file\n", v.kafka,
+		v.up.p.Kafka.SASLMechanism, v.up.p.Kafka.SASLUser)
 	if v.metrics != nil {
 		fmt.Fprintf(w, "Metrics     http://%s/metrics\n", v.metrics.Addr())
 	}

@@ -23,8 +23,8 @@ func Fast(start time.Time, speed float64) Clock {
 	return Clock{start: start, real: time.Now(), speed: speed}
 }
 
-// Stepped returns a clock that is off by so many nanoseconds of engine time. Its timers know nothing of it: to everybody
-// else a changed offset is a machine that was suspended, or whose clock was set.
+// Stepped returns a clock that is off by so many nanoseconds of engine time. Its timers know nothing of it: to
+// everybody else a changed offset is a machine that was suspended, or whose clock was set.
 func Stepped(c Clock, off *atomic.Int64) Clock {
 	c.off = off
 	return c
@@ -51,8 +51,8 @@ func (c Clock) Speed() float64 {
 }
 
 // SleepUntil waits until the clock reads t, or ctx ends. It looks at the clock each second: timers stand still while a
-// machine is suspended, and a clock that was set does not move them. It returns early when the clock goes back by more than
-// so much: the caller may have something to do before t then.
+// machine is suspended, and a clock that was set does not move them. It returns early when the clock goes back by more
+// than so much: the caller may have something to do before t then.
 func (c Clock) SleepUntil(ctx context.Context, t time.Time, back time.Duration) error {
 	t = t.Round(0) // without its monotonic reading, which a suspended machine does not advance either
 	most := t.Sub(c.Now()) + back

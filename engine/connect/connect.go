@@ -1,4 +1,5 @@
-// Package connect turns the kafka and database blocks into client settings, in one place. Secrets stay out of every error.
+// Package connect turns the kafka and database blocks into client settings, in one place. Secrets stay out of every
+// error.
 package connect
 
 import (
@@ -49,7 +50,8 @@ func Kafka(k spec.Kafka) ([]kgo.Opt, error) {
 	case "scram-sha-512":
 		opts = append(opts, kgo.SASL(scram.Auth{User: user, Pass: password}.AsSha512Mechanism()))
 	default:
-		return nil, fmt.Errorf("kafka sasl mechanism %q is not known: use plain, scram-sha-256 or scram-sha-512", k.SASLMechanism)
+		return nil, fmt.Errorf("kafka sasl mechanism %q is not known: use plain, scram-sha-256 or scram-sha-512",
+			k.SASLMechanism)
 	}
 	return opts, nil
 }
@@ -65,7 +67,8 @@ func Postgres(d spec.Database) (*pgxpool.Config, error) {
 			return nil, fmt.Errorf("database url names a file that cannot be read: %w", file)
 		}
 		// pgx cannot promise to hide the password of a malformed URL, so its text is not passed on.
-		return nil, errors.New("database url cannot be read: want postgres://user:password@host:5432/name?sslmode=verify-full, with each of :/?#[]@% in the password written as %XX")
+		return nil, errors.New(
+			"database url cannot be read: want postgres://user:password@host:5432/name?sslmode=verify-full, with each of :/?#[]@% in the password written as %XX")
 	}
 	params := cfg.ConnConfig.RuntimeParams
 	params["timezone"] = "UTC"
@@ -102,13 +105,13 @@ func Postgres(d spec.Database) (*pgxpool.Config, error) {
 	return cfg, nil
 }
 
-// publicPath sets the search_path to public where nobody chose another: not the role, nor the database (ALTER ROLE … IN DATABASE …
-// SET search_path). PostgreSQL's own begins with "$user": for a user named cryptoviz that is the engine's schema, and his tables would
-// be where no dashboard looks.
+// publicPath sets the search_path to public where nobody chose another: not the role, nor the database (ALTER ROLE … IN
+// DATABASE … SET search_path). PostgreSQL's own begins with "$user": for a user named cryptoviz that is the engine's
+// schema, and his tables would be where no dashboard looks.
 const publicPath = `SELECT set_config('search_path', 'public', false) WHERE current_setting('search_path') = '"$user", public'`
 
-// leastConns is how many connections a pool may have. pgx's own default is four: workers that wait for a locked table would
-// take them all, and the slot ledger, which is asked each minute for every source, would get none.
+// leastConns is how many connections a pool may have. pgx's own default is four: workers that wait for a locked table
+// would take them all, and the slot ledger, which is asked each minute for every source, would get none.
 const leastConns = 16
 
 // poolSized tells whether the URL says how large the pool may be.
@@ -118,13 +121,15 @@ func poolSized(text string) bool { return strings.Contains(text, "pool_max_conns
 // router or a failed-over server forgot is waited on for ever.
 func dialer() *net.Dialer {
 	return &net.Dialer{
-		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 20 * time.Second, Interval: 10 * time.Second, Count: 4},
-		Control:         userTimeout,
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 20 * time.Second, Interval: 10 * time.Second,
+			Count: 4},
+		Control: userTimeout,
 	}
 }
 
-// misread tells whether part of a password was taken for something else that servers and errors name. In a URL it may hold
-// a character that ends it, as in postgres://user:pass/word@host/name; elsewhere a space may be missing before its name.
+// misread tells whether part of a password was taken for something else that servers and errors name. In a URL it may
+// hold a character that ends it, as in postgres://user:pass/word@host/name; elsewhere a space may be missing before its
+// name.
 func misread(text string, cfg *pgx.ConnConfig) bool {
 	if !isURL(text) {
 		return strings.ContainsAny(cfg.User+cfg.Host+cfg.Database, "='")
@@ -133,8 +138,8 @@ func misread(text string, cfg *pgx.ConnConfig) bool {
 	return err != nil || strings.Contains(cfg.Database+cfg.Host, "@") || strayAt(u)
 }
 
-// strayAt tells whether an @ stands behind the place where a URL's host ends: that place is in the password, then, and what is
-// taken for the host is a part of it. A user or a password may be given as a parameter, too.
+// strayAt tells whether an @ stands behind the place where a URL's host ends: that place is in the password, then, and
+// what is taken for the host is a part of it. A user or a password may be given as a parameter, too.
 func strayAt(u *url.URL) bool {
 	if strings.Contains(u.Path+u.Fragment, "@") {
 		return true
@@ -160,11 +165,13 @@ func Redact(s spec.Secret) string {
 		if err != nil || misread(s.Reveal(), cfg) || strings.HasPrefix(cfg.Host, "/") {
 			return hidden
 		}
-		u := url.URL{Scheme: "postgres", User: url.User(cfg.User), Host: net.JoinHostPort(cfg.Host, strconv.Itoa(int(cfg.Port))), Path: "/" + cfg.Database}
+		u := url.URL{Scheme: "postgres", User: url.User(cfg.User), Host: net.JoinHostPort(cfg.Host,
+			strconv.Itoa(int(cfg.Port))), Path: "/" + cfg.Database}
 		return strings.TrimSuffix(u.String(), "/")
 	}
 	u, err := url.Parse(s.Reveal())
-	if err != nil || u.Host == "" || strings.Contains(u.Path+u.RawQuery+u.Fragment, "@") || strings.Contains(u.User.Username(), ":") {
+	if err != nil || u.Host == "" || strings.Contains(u.Path+u.RawQuery+u.Fragment, "@") ||
+		strings.Contains(u.User.Username(), ":") {
 		return hidden
 	}
 	for host := range strings.SplitSeq(u.Host, ",") {

@@ -8,8 +8,9 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// Pooled tells whether a pooler in transaction mode, such as PgBouncer, stands before PostgreSQL: it keeps no sessions, so each
-// transaction may run on another connection of the server, without the locks, settings and prepared statements of the one before.
+// Pooled tells whether a pooler in transaction mode, such as PgBouncer, stands before PostgreSQL: it keeps no sessions,
+// so each transaction may run on another connection of the server, without the locks, settings and prepared statements
+// of the one before.
 func Pooled(ctx context.Context, pool *pgxpool.Pool) (bool, error) {
 	conn, err := pool.Acquire(ctx)
 	if err != nil {

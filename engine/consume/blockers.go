@@ -14,8 +14,8 @@ const (
 	reading                    // the topic
 )
 
-// blockers is why the worker waits: for each that does a reason. Who entered one takes it out, nobody else: that the broker
-// answers one goroutine says nothing about what another one waits for.
+// blockers is why the worker waits: for each that does a reason. Who entered one takes it out, nobody else: that the
+// broker answers one goroutine says nothing about what another one waits for.
 type blockers struct {
 	mu       sync.Mutex
 	why      map[int32]string
@@ -32,7 +32,8 @@ func (r *blockers) first() string {
 	return r.why[slices.Max(slices.Collect(maps.Keys(r.why)))]
 }
 
-// setBlocker notes why who waits; "" means that it goes on. It logs when the worker as a whole begins to wait and goes on.
+// setBlocker notes why who waits; "" means that it goes on. It logs when the worker as a whole begins to wait and goes
+// on.
 func (w *Worker) setBlocker(who int32, why string) {
 	w.blockers.mu.Lock()
 	defer w.blockers.mu.Unlock()

@@ -16,8 +16,8 @@ type gaps struct {
 	pending bool      // a gap waits for the slot after it
 }
 
-// look notes what is missing before a record. Offsets that the log passes over are no loss: markers and aborted records of
-// transactions, what compaction removed. Those before the start of the log are.
+// look notes what is missing before a record. Offsets that the log passes over are no loss: markers and aborted records
+// of transactions, what compaction removed. Those before the start of the log are.
 func (g *gaps) look(b *store.Batch, r *kgo.Record, start int64, slots *record.Slots) {
 	end := r.Offset
 	if start >= 0 {
@@ -41,13 +41,16 @@ func (w *Worker) lost(partition int32, g store.Gap) {
 	switch {
 	case !g.Before.IsZero():
 		if g.Slots > 0 {
-			w.log.Error("slots lost records and are entered as failed", "partition", partition, "slots", g.Slots, "until", g.Before)
+			w.log.Error("slots lost records and are entered as failed", "partition", partition, "slots", g.Slots,
+				"until", g.Before)
 		}
 		return
 	case g.Reason == store.RemovedUnread:
-		w.log.Error("records lost", "reason", g.Reason, "partition", partition, "records", g.Records(), "from_offset", g.From, "to_offset", g.To, "after_slot", g.After)
+		w.log.Error("records lost", "reason", g.Reason, "partition", partition, "records", g.Records(), "from_offset",
+			g.From, "to_offset", g.To, "after_slot", g.After)
 	default:
-		w.log.Warn("gap in topic", "reason", g.Reason, "partition", partition, "from_offset", g.From, "to_offset", g.To, "after_slot", g.After)
+		w.log.Warn("gap in topic", "reason", g.Reason, "partition", partition, "from_offset", g.From, "to_offset", g.To,
+			"after_slot", g.After)
 	}
 	w.gaps.Add(1)
 	w.gapRecords.Add(g.Records())

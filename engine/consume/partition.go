@@ -62,7 +62,8 @@ func (w *Worker) start(s *session, claimed store.Claimed, high int64) {
 }
 
 // mapBatches maps records as they come, in batches as large as what waits, up to the limit.
-func (w *Worker) mapBatches(p *partitionConsumer, claimed store.Claimed, out chan<- *store.Batch, free <-chan *store.Batch) {
+func (w *Worker) mapBatches(p *partitionConsumer, claimed store.Claimed, out chan<- *store.Batch,
+	free <-chan *store.Batch) {
 	m := mapper{w: w, program: w.program.Clone()}
 	gaps := gaps{next: claimed.Next, last: claimed.LastSlot, pending: claimed.Pending}
 	var waiting fetched
@@ -163,7 +164,8 @@ func (m *mapper) add(b *store.Batch, r *kgo.Record) {
 		case at.After(m.now.Add(max(m.w.src.Interval, time.Minute))):
 			err = errors.New("its time " + at.UTC().Format(time.RFC3339) + " lies in the future")
 		case at.Before(m.now.Add(-m.w.src.MaxAge)):
-			err = errors.New("its time " + at.UTC().Format(time.RFC3339) + " lies more than max_age, " + units.FormatDuration(m.w.src.MaxAge) + ", back")
+			err = errors.New("its time " + at.UTC().Format(time.RFC3339) + " lies more than max_age, " +
+				units.FormatDuration(m.w.src.MaxAge) + ", back")
 		}
 		if err != nil {
 			b.Rows.Truncate(before)
@@ -175,7 +177,8 @@ func (m *mapper) add(b *store.Batch, r *kgo.Record) {
 		if e, ok := errors.AsType[*row.Error](err); ok {
 			kind = e.Kind
 		}
-		b.Dead = append(b.Dead, store.DeadLetter{Offset: r.Offset, Key: rec.Key, Value: r.Value, Kind: kind, Reason: err.Error(), Class: class})
+		b.Dead = append(b.Dead, store.DeadLetter{Offset: r.Offset, Key: rec.Key, Value: r.Value, Kind: kind,
+			Reason: err.Error(), Class: class})
 	}
 }
 
@@ -231,7 +234,8 @@ func (w *Worker) commitBatches(p *partitionConsumer, in <-chan *store.Batch, fre
 		w.dead.add(b.Dead)
 		w.batches.Add(1)
 		for _, d := range b.Dead {
-			w.log.Warn("dead letter", "partition", p.fence.Partition, "offset", d.Offset, "key", d.Key, "reason", d.Reason)
+			w.log.Warn("dead letter", "partition", p.fence.Partition, "offset", d.Offset, "key", d.Key, "reason",
+				d.Reason)
 			break // one a batch is enough for a log; all are in cryptoviz.dead_letter
 		}
 		for _, g := range b.Gaps {

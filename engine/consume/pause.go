@@ -10,8 +10,8 @@ import (
 // handTimeout is how long a partition that takes no records may keep the others waiting, once.
 const handTimeout = time.Second
 
-// hand gives records to a partition. Where that does not take them, because it cannot store those before, it is paused: the
-// others are read on.
+// hand gives records to a partition. Where that does not take them, because it cannot store those before, it is paused:
+// the others are read on.
 func (s *session) hand(p *partitionConsumer, f fetched) {
 	timer := time.NewTimer(handTimeout)
 	defer timer.Stop()

@@ -31,10 +31,13 @@ func (w *Worker) session(ctx context.Context) error {
 	opts := append(append([]kgo.Opt{}, w.opts...),
 		kgo.ConsumerGroup(w.opt.Group+w.src.Name), kgo.ConsumeTopics(w.src.Topic.Name),
 		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
-		// What a producer gave up is no record. That of its transactions which is none either moves the position all the same.
+		// What a producer gave up is no record. That of its transactions which is none either moves the position all
+		// the same.
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(),
-		kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(), kgo.SessionTimeout(w.opt.Session), kgo.HeartbeatInterval(min(w.opt.Session/4, 3*time.Second)),
-		kgo.MaxConcurrentFetches(2), kgo.FetchMaxBytes(1<<20), kgo.FetchMaxPartitionBytes(256<<10), kgo.MaxDecompressBatchBytes(32<<20),
+		kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(), kgo.SessionTimeout(w.opt.Session),
+		kgo.HeartbeatInterval(min(w.opt.Session/4, 3*time.Second)),
+		kgo.MaxConcurrentFetches(2), kgo.FetchMaxBytes(1<<20), kgo.FetchMaxPartitionBytes(256<<10),
+		kgo.MaxDecompressBatchBytes(32<<20),
 		kgo.FetchMaxWait(time.Second), kgo.KeepRetryableFetchErrors(), kgo.MetadataMinAge(time.Second),
 		kgo.AdjustFetchOffsetsFn(s.assign),
 		kgo.OnPartitionsAssigned(func(_ context.Context, _ *kgo.Client, added map[string][]int32) {
@@ -42,8 +45,12 @@ func (w *Worker) session(ctx context.Context) error {
 				w.setBlocker(claiming, "") // another instance has what could not be claimed here
 			}
 		}),
-		kgo.OnPartitionsRevoked(func(_ context.Context, _ *kgo.Client, gone map[string][]int32) { w.drop(gone[w.src.Topic.Name]) }),
-		kgo.OnPartitionsLost(func(_ context.Context, _ *kgo.Client, gone map[string][]int32) { w.drop(gone[w.src.Topic.Name]) }),
+		kgo.OnPartitionsRevoked(func(_ context.Context, _ *kgo.Client, gone map[string][]int32) {
+			w.drop(gone[w.src.Topic.Name])
+		}),
+		kgo.OnPartitionsLost(func(_ context.Context, _ *kgo.Client, gone map[string][]int32) {
+			w.drop(gone[w.src.Topic.Name])
+		}),
 	)
 	if instance != "" {
 		opts = append(opts, kgo.InstanceID(instance+"-"+w.src.Name))
@@ -114,8 +121,8 @@ func (s *session) leave(ctx context.Context, instance string) {
 	if instance == "" || s.w.opt.Stays || member == "" {
 		return
 	}
-	// A client lets a static member stay, and would join again if it heard that it is out. The broker is told which of that
-	// name it was: another one may have taken over.
+	// A client lets a static member stay, and would join again if it heard that it is out. The broker is told which of
+	// that name it was: another one may have taken over.
 	client, err := kgo.NewClient(s.w.opts...)
 	if err != nil {
 		return
@@ -144,7 +151,9 @@ type session struct {
 }
 
 // assign claims each partition in the database and starts it at the database's position.
-func (s *session) assign(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+func (s *session) assign(
+	ctx context.Context, offsets map[string]map[int32]kgo.Offset,
+) (map[string]map[int32]kgo.Offset, error) {
 	topic := s.w.src.Topic.Name
 	wanted := offsets[topic]
 	if len(wanted) == 0 {
@@ -188,10 +197,12 @@ func (s *session) claim(ctx context.Context, topic string, wanted map[int32]kgo.
 		start, ok1 := starts.Lookup(topic, n)
 		end, ok2 := ends.Lookup(topic, n)
 		if !ok1 || !ok2 || start.Err != nil || end.Err != nil {
-			return fmt.Errorf("list offsets of topic %s partition %d: %w", topic, n, errors.Join(start.Err, end.Err, errors.New("no answer")))
+			return fmt.Errorf("list offsets of topic %s partition %d: %w", topic, n, errors.Join(start.Err, end.Err,
+				errors.New("no answer")))
 		}
 		s.w.drop([]int32{n}) // an owner of before must be done before the epoch rises
-		claimed, err := s.w.store.Claim(ctx, store.Log{Source: s.w.src.Name, Topic: topic, Partition: n, TopicID: id, Start: start.Offset, End: end.Offset})
+		claimed, err := s.w.store.Claim(ctx, store.Log{Source: s.w.src.Name, Topic: topic, Partition: n, TopicID: id,
+			Start: start.Offset, End: end.Offset})
 		if err != nil {
 			return err
 		}
@@ -271,7 +282,8 @@ func (s *session) watch(ctx context.Context) {
 			s.measure(ctx)
 		}
 		if len(offsets) > 0 {
-			s.client.CommitOffsets(ctx, map[string]map[int32]kgo.EpochOffset{s.w.src.Topic.Name: offsets}, nil) // for lag tools; never read back
+			// for lag tools; never read back
+			s.client.CommitOffsets(ctx, map[string]map[int32]kgo.EpochOffset{s.w.src.Topic.Name: offsets}, nil)
 		}
 	}
 }

@@ -11,7 +11,8 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/store"
 )
 
-// slow is how long a question may be under way before its worker counts as waiting. Its own end, with a reason, may be far.
+// slow is how long a question may be under way before its worker counts as waiting. Its own end, with a reason, may be
+// far.
 const slow = 2 * time.Second
 
 // underway is what the worker has asked the database or the broker and has no answer to yet.
@@ -50,7 +51,9 @@ func (u *underway) slowest() string {
 	if len(u.all) == 0 {
 		return ""
 	}
-	oldest := slices.MinFunc(slices.Collect(maps.Values(u.all)), func(a, b question) int { return a.since.Compare(b.since) })
+	oldest := slices.MinFunc(slices.Collect(maps.Values(u.all)), func(a, b question) int {
+		return a.since.Compare(b.since)
+	})
 	took := time.Since(oldest.since)
 	if took < slow {
 		return ""

@@ -28,12 +28,13 @@ type Store interface {
 
 // Options of a worker. The zero value works.
 type Options struct {
-	Clock     clock.Clock
-	Log       *slog.Logger
-	Group     string // prefix of the consumer group; default "cryptoviz."
-	Instance  string // static member name, distinct for each running instance; "" joins as a dynamic member
-	Stays     bool   // the static member's partitions wait for it over a stop, as long as Session; else others get them at once
-	BatchRows int    // most records in one transaction; default 10,000
+	Clock    clock.Clock
+	Log      *slog.Logger
+	Group    string // prefix of the consumer group; default "cryptoviz."
+	Instance string // static member name, distinct for each running instance; "" joins as a dynamic member
+	// the static member's partitions wait for it over a stop, as long as Session; else others get them at once
+	Stays     bool
+	BatchRows int // most records in one transaction; default 10,000
 	Session   time.Duration
 }
 
@@ -42,12 +43,13 @@ type Stats struct {
 	Rows, Batches, Dead, Fenced int64
 	Hints                       int64            // what looks like a mistake of the definition, in the newest slots
 	DeadBy                      map[string]int64 // of those in Dead, for each of store.DeadClasses
-	Gaps, GapRecords            int64            // stretches of the topic that were gone before they could be stored, and their offsets
-	Lag                         int64            // records in the topic that are not stored yet
-	Blocked                     string
-	Newest                      time.Time // of the newest sample that was stored; zero for none
-	Partitions                  int
-	Repeats                     int64 // records whose row was stored before
+	// stretches of the topic that were gone before they could be stored, and their offsets
+	Gaps, GapRecords int64
+	Lag              int64 // records in the topic that are not stored yet
+	Blocked          string
+	Newest           time.Time // of the newest sample that was stored; zero for none
+	Partitions       int
+	Repeats          int64 // records whose row was stored before
 }
 
 // Worker moves one source's records into its table.
@@ -66,7 +68,8 @@ type Worker struct {
 	blockers                                         blockers
 	underway                                         underway
 	hints                                            hints
-	newest                                           atomic.Int64 // time of the newest sample that was stored, in µs since the epoch; 0 for none
+	// time of the newest sample that was stored, in µs since the epoch; 0 for none
+	newest atomic.Int64
 
 	mu         sync.Mutex
 	partitions map[int32]*partitionConsumer
@@ -95,8 +98,10 @@ func New(src *spec.Source, st Store, clients []kgo.Opt, opt Options) (*Worker, e
 	h := src.Table.Hypertable
 	w := &Worker{
 		timed: h != nil && slices.Contains(program.Columns(), h.Time),
-		src:   src, opts: clients, opt: opt, program: program, target: store.NewTarget(src.Topic.Name, src.Table, program.Columns()),
-		log: opt.Log.With("source", src.Name), partitions: map[int32]*partitionConsumer{}, instance: opt.Instance, blockers: blockers{why: map[int32]string{}},
+		src:   src, opts: clients, opt: opt, program: program, target: store.NewTarget(src.Topic.Name, src.Table,
+			program.Columns()),
+		log: opt.Log.With("source", src.Name), partitions: map[int32]*partitionConsumer{}, instance: opt.Instance,
+		blockers: blockers{why: map[int32]string{}},
 	}
 	w.store = watchedStore{st, &w.underway}
 	return w, nil
@@ -119,7 +124,8 @@ func (w *Worker) Rename(instance string) {
 func (w *Worker) Stats() Stats {
 	s := Stats{
 		Rows: w.rows.Load(), Batches: w.batches.Load(), DeadBy: w.dead.counts(), Fenced: w.fenced.Load(),
-		Gaps: w.gaps.Load(), GapRecords: w.gapRecords.Load(), Repeats: w.repeats.Load(), Blocked: cmp.Or(w.blockers.first(), w.underway.slowest()),
+		Gaps: w.gaps.Load(), GapRecords: w.gapRecords.Load(), Repeats: w.repeats.Load(),
+		Blocked: cmp.Or(w.blockers.first(), w.underway.slowest()),
 	}
 	s.Hints = w.hints.now(w.opt.Clock.Now(), w.src.Interval)
 	for _, n := range s.DeadBy {

@@ -20,7 +20,8 @@ func Lint(d *spec.Dashboard) []string {
 		return []string{fmt.Sprintf("%s is not a dashboard JSON file: %v", d.File, err)}
 	}
 	if _, v2 := raw["elements"]; v2 {
-		return []string{d.File + " is an export in schema version 2 (it has elements and a layout): export it as classic JSON"}
+		return []string{d.File +
+			" is an export in schema version 2 (it has elements and a layout): export it as classic JSON"}
 	}
 	m, err := Load(d)
 	if err != nil {
@@ -57,7 +58,8 @@ func (l *linter) export(raw map[string]any) {
 		if found != nil {
 			name = "${" + found[1] + "}"
 		}
-		l.warn("%s holds %s, which only Grafana's import dialog fills in: export it without \"share externally\", or write ${datasource} and a data source variable", l.d.File, name)
+		l.warn("%s holds %s, which only Grafana's import dialog fills in: export it without \"share externally\", or "+
+			"write ${datasource} and a data source variable", l.d.File, name)
 	}
 }
 
@@ -67,9 +69,11 @@ func (l *linter) ids(raw map[string]any) {
 		title, id := cmp.Or(jsonvalue.Text(p["title"]), jsonvalue.Text(p["type"])), jsonvalue.Integer(p["id"])
 		switch other, twice := seen[id]; {
 		case id <= 0:
-			l.warn("the panel %s has no id: it gets one by its place, so give it one in %s before the order changes", title, l.d.File)
+			l.warn("the panel %s has no id: it gets one by its place, so give it one in %s before the order changes",
+				title, l.d.File)
 		case twice:
-			l.warn("the panels %s and %s have the same id %d: links, alerts and merges cannot tell them apart", other, title, id)
+			l.warn("the panels %s and %s have the same id %d: links, alerts and merges cannot tell them apart", other,
+				title, id)
 		default:
 			seen[id] = title
 		}
@@ -90,8 +94,11 @@ func (l *linter) sources(raw map[string]any) {
 		return
 	}
 	each(raw, func(p map[string]any) {
-		if p["datasource"] == nil && slices.ContainsFunc(jsonvalue.Objects(p, "targets"), func(t map[string]any) bool { return t["datasource"] == nil }) {
-			l.warn("the panel %s names no data source: it reads Grafana's default one; write datasource = datasource.NAME in the dashboard block", cmp.Or(jsonvalue.Text(p["title"]), jsonvalue.Text(p["type"])))
+		if p["datasource"] == nil && slices.ContainsFunc(jsonvalue.Objects(p, "targets"), func(t map[string]any) bool {
+			return t["datasource"] == nil
+		}) {
+			l.warn("the panel %s names no data source: it reads Grafana's default one; write datasource = "+
+				"datasource.NAME in the dashboard block", cmp.Or(jsonvalue.Text(p["title"]), jsonvalue.Text(p["type"])))
 		}
 	})
 }
@@ -123,11 +130,14 @@ func (l *linter) query(p *Part, ref, sql, format string) {
 		return
 	}
 	if format == "time_series" && !orderForm.MatchString(sql) {
-		l.warn("%s, query %s: a time series without ORDER BY is an error in Grafana when its rows come unsorted", p.Name, ref)
+		l.warn("%s, query %s: a time series without ORDER BY is an error in Grafana when its rows come unsorted",
+			p.Name, ref)
 	}
 	for _, call := range groupCall.FindAllString(sql, -1) {
-		if first := strings.Index(sql, call); strings.HasPrefix(sql[first+len(call):], ",") && strings.Count(sql, call) > 1 {
-			l.warn("%s, query %s: Grafana adds AS \"time\" to every %s, since a comma follows the first: write $__timeGroupAlias in SELECT, and GROUP BY 1", p.Name, ref, call)
+		if first := strings.Index(sql, call); strings.HasPrefix(sql[first+len(call):], ",") &&
+			strings.Count(sql, call) > 1 {
+			l.warn("%s, query %s: Grafana adds AS \"time\" to every %s, since a comma follows the first: write "+
+				"$__timeGroupAlias in SELECT, and GROUP BY 1", p.Name, ref, call)
 			break
 		}
 	}
@@ -191,7 +201,8 @@ func (l *linter) grid() {
 		if p.Kind != "panel" || !is || p.Row != "" {
 			continue
 		}
-		q := place{p.Name, jsonvalue.Integer(at["x"]), jsonvalue.Integer(at["y"]), jsonvalue.Integer(at["w"]), jsonvalue.Integer(at["h"])}
+		q := place{p.Name, jsonvalue.Integer(at["x"]), jsonvalue.Integer(at["y"]), jsonvalue.Integer(at["w"]),
+			jsonvalue.Integer(at["h"])}
 		if q.x+q.w > 24 {
 			l.warn("%s is wider than the grid: x %d and w %d are more than 24", q.name, q.x, q.w)
 		}
@@ -209,7 +220,8 @@ func (l *linter) refresh() {
 	refresh := jsonvalue.Text(l.m.Top["refresh"])
 	d, err := units.ParseDuration(refresh)
 	if refresh != "" && refresh != "auto" && err == nil && d < 5*time.Second {
-		l.warn("refresh %s is below Grafana's usual minimum of 5s: 11 and 12 raise it, 13 refuses the dashboard", refresh)
+		l.warn("refresh %s is below Grafana's usual minimum of 5s: 11 and 12 raise it, 13 refuses the dashboard",
+			refresh)
 	}
 	if v := jsonvalue.Integer(l.m.Top["schemaVersion"]); v == 0 {
 		l.warn("%s has no schemaVersion: Grafana takes it for a very old dashboard; write 41", l.d.File)

@@ -30,7 +30,8 @@ func (x expansion) expand(sql string) (string, error) {
 	sql = stripComments(sql)
 	sql = strings.NewReplacer(
 		"$__interval_ms", strconv.FormatInt(x.interval.Milliseconds(), 10), "$__interval", inUnit(x.interval),
-		"$__unixEpochFrom()", strconv.FormatInt(x.from.Unix(), 10), "$__unixEpochTo()", strconv.FormatInt(x.to.Unix(), 10),
+		"$__unixEpochFrom()", strconv.FormatInt(x.from.Unix(), 10), "$__unixEpochTo()", strconv.FormatInt(x.to.Unix(),
+			10),
 	).Replace(sql)
 	return x.macros(sql)
 }
@@ -102,7 +103,8 @@ func (x expansion) group(name, column string, args []string) (string, error) {
 	}
 	if len(args) == 3 {
 		if _, err := strconv.ParseFloat(args[2], 64); err != nil && args[2] != "NULL" && args[2] != "previous" {
-			return "", fmt.Errorf("the macro $%s fills gaps with NULL, previous or a number, not with %s", name, args[2])
+			return "", fmt.Errorf("the macro $%s fills gaps with NULL, previous or a number, not with %s", name,
+				args[2])
 		}
 	}
 	seconds := fmt.Sprint(width.Seconds()) // as Grafana prints a float: 2.592e+06

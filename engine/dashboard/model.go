@@ -1,4 +1,5 @@
-// Package dashboard reads the JSON of Grafana's dashboards: panels, variables, and their queries as PostgreSQL gets them.
+// Package dashboard reads the JSON of Grafana's dashboards: panels, variables, and their queries as PostgreSQL gets
+// them.
 package dashboard
 
 import (
@@ -33,7 +34,8 @@ type Part struct {
 }
 
 // ServerKeys are set by the server, or only tell of an export.
-var ServerKeys = []string{"id", "uid", "version", "iteration", "__inputs", "__requires", "__elements", "folderUid", "folderId", "meta"}
+var ServerKeys = []string{"id", "uid", "version", "iteration", "__inputs", "__requires", "__elements", "folderUid",
+	"folderId", "meta"}
 
 // PieceKeys are the keys whose content is compared piece by piece.
 var PieceKeys = []string{"panels", "templating", "annotations"}
@@ -95,7 +97,8 @@ func panel(raw map[string]any) *Part {
 		title = jsonvalue.Text(raw["type"])
 	}
 	id := jsonvalue.Integer(raw["id"])
-	return &Part{Kind: "panel", Key: fmt.Sprintf("panel %d", id), Name: fmt.Sprintf("panel %s (id %d)", title, id), Raw: raw, Body: body}
+	return &Part{Kind: "panel", Key: fmt.Sprintf("panel %d", id), Name: fmt.Sprintf("panel %s (id %d)", title, id),
+		Raw: raw, Body: body}
 }
 
 // variable is compared without its options, which the editor fills in, and without what it stands at where that is
@@ -164,7 +167,8 @@ func (m *Model) WithRowsOf(file *Model) *Model {
 		}
 		for _, l := range m.Parts {
 			id := jsonvalue.Integer(l.Raw["id"])
-			if isRow(l) && ids[id] == nil && file.Part(l.Key) == nil && jsonvalue.Text(l.Raw["title"]) == jsonvalue.Text(w.Raw["title"]) {
+			if isRow(l) && ids[id] == nil && file.Part(l.Key) == nil &&
+				jsonvalue.Text(l.Raw["title"]) == jsonvalue.Text(w.Raw["title"]) {
 				ids[id] = w.Raw["id"]
 				break
 			}

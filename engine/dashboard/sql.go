@@ -61,12 +61,14 @@ func SQL(d *spec.Dashboard) ([]Query, error) {
 		usual := intervalOf(length, least, defaultPoints)
 		switch p.Kind {
 		case "variable":
-			if sql := jsonvalue.Text(p.Body["query"]); p.Raw["type"] == "query" && sql != "" && reads(p.Raw["datasource"], nil, d) {
+			if sql := jsonvalue.Text(p.Body["query"]); p.Raw["type"] == "query" && sql != "" &&
+				reads(p.Raw["datasource"], nil, d) {
 				add(p, "", sql, usual)
 			}
 		case "annotation":
 			target, _ := p.Raw["target"].(map[string]any)
-			if sql := cmp.Or(jsonvalue.Text(target["rawSql"]), jsonvalue.Text(p.Raw["rawQuery"])); sql != "" && reads(target["datasource"], p.Raw["datasource"], d) {
+			if sql := cmp.Or(jsonvalue.Text(target["rawSql"]), jsonvalue.Text(p.Raw["rawQuery"])); sql != "" &&
+				reads(target["datasource"], p.Raw["datasource"], d) {
 				add(p, jsonvalue.Text(target["refId"]), sql, usual)
 			}
 		case "panel":
@@ -86,7 +88,8 @@ func AlertSQL(a *spec.Alert) Query {
 	if a.DataSource != nil && a.DataSource.MinInterval > 0 {
 		least = a.DataSource.MinInterval
 	}
-	x := expansion{from: rangeEnd.Add(-AlertLookBack * time.Second), to: rangeEnd, interval: max(least, AlertInterval*time.Millisecond)}
+	x := expansion{from: rangeEnd.Add(-AlertLookBack * time.Second), to: rangeEnd,
+		interval: max(least, AlertInterval*time.Millisecond)}
 	q := Query{Panel: "alert " + a.Name, RefID: "A"}
 	var err error
 	if q.SQL, err = x.expand(TrimSQL(a.Query)); err != nil {
@@ -111,7 +114,8 @@ func reads(own, outer any, d *spec.Dashboard) bool {
 		if kind != "" && !IsPostgres(kind) {
 			return false
 		}
-		return uid == "" || strings.HasPrefix(uid, "$") || d.DataSource == nil && kind != "" || d.DataSource != nil && uid == d.DataSource.UID
+		return uid == "" || strings.HasPrefix(uid, "$") || d.DataSource == nil && kind != "" || d.DataSource != nil &&
+			uid == d.DataSource.UID
 	}
 	return false
 }

@@ -19,9 +19,9 @@ var (
 	metaTag = regexp.MustCompile(`(?i)<meta\s[^>]*charset`)
 )
 
-// Text returns a reply or frame in UTF-8, without a byte order mark. contentType is the reply's header, or "". The charset is
-// told by the mark, the header, and what a page says of itself, in this order; JSON that is UTF-8 already is taken as such.
-// Bytes that are wrong even so stay, where the charset is UTF-8: the row that reads them is refused.
+// Text returns a reply or frame in UTF-8, without a byte order mark. contentType is the reply's header, or "". The
+// charset is told by the mark, the header, and what a page says of itself, in this order; JSON that is UTF-8 already is
+// taken as such. Bytes that are wrong even so stay, where the charset is UTF-8: the row that reads them is refused.
 func (d *Decoder) Text(contentType string, body []byte) ([]byte, error) {
 	if rest, found := bytes.CutPrefix(body, utf8BOM); found {
 		return rest, nil

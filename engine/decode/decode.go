@@ -88,8 +88,8 @@ func NewDecoder(src *spec.Source) (*Decoder, error) {
 // Records cuts one reply or frame of which no Content-Type is known.
 func (d *Decoder) Records(body []byte) ([]Piece, error) { return d.Decode("", body) }
 
-// Decode cuts one reply or frame. A frame that `when` does not want gives none. With a SourceError there may be records, too,
-// unless its effect is to try again.
+// Decode cuts one reply or frame. A frame that `when` does not want gives none. With a SourceError there may be
+// records, too, unless its effect is to try again.
 func (d *Decoder) Decode(contentType string, body []byte) ([]Piece, error) {
 	body, err := d.Text(contentType, body)
 	if err != nil {
@@ -156,7 +156,8 @@ func (d *Decoder) wanted() ([]Piece, error) {
 	if dec.Keyed {
 		want = "an object with a member for each market"
 	}
-	return nil, &ShapeError{fmt.Sprintf("the reply has %s at %s, not %s: has the API changed?", expr.KindName(at.Kind), expr.Dotted("body", dec.Records), want)}
+	return nil, &ShapeError{fmt.Sprintf("the reply has %s at %s, not %s: has the API changed?", expr.KindName(at.Kind),
+		expr.Dotted("body", dec.Records), want)}
 }
 
 // readable tells whether what the expressions read is small enough to become values of the language.
@@ -167,7 +168,8 @@ func (d *Decoder) readable(exprs ...*expr.Interpreted) error {
 		}
 		for i, slot := range e.Slots {
 			if bytes.Count(d.values[slot].Raw, []byte{','}) > maxRead {
-				return &ShapeError{fmt.Sprintf("%s has more than %d elements: too many for an expression", expr.Dotted("body", e.Paths[i]), maxRead)}
+				return &ShapeError{fmt.Sprintf("%s has more than %d elements: too many for an expression",
+					expr.Dotted("body", e.Paths[i]), maxRead)}
 			}
 		}
 	}
@@ -196,7 +198,8 @@ func (d *Decoder) piece(name string, raw []byte) Piece {
 // fault says why a record has no key: of the first ones of a reply in full.
 func (d *Decoder) fault(reason string, raw []byte) string {
 	if d.faults++; d.faults <= maxFaults {
-		return "decode.key: " + expr.Explain(d.src.Definition, d.fields, reason, d.src.Definition.Decode.Key, raw, d.frame.Key)
+		return "decode.key: " + expr.Explain(d.src.Definition, d.fields, reason, d.src.Definition.Decode.Key, raw,
+			d.frame.Key)
 	}
 	if d.lastFault.reason != reason {
 		text, at := d.src.Definition.Quote(d.src.Definition.Decode.Key)
@@ -243,7 +246,8 @@ func (d *Decoder) elements(body []byte) ([]Piece, error) {
 		}
 		// An element inside another one that matches too is rendered again with each.
 		if len(out) == maxRecords || buf.Len() > 64<<10+4*len(body) {
-			return nil, &ShapeError{fmt.Sprintf("%q matches too much of the page: elements inside each other", d.src.Definition.Decode.Select)}
+			return nil, &ShapeError{fmt.Sprintf("%q matches too much of the page: elements inside each other",
+				d.src.Definition.Decode.Select)}
 		}
 		out = append(out, d.piece("", bytes.Clone(buf.Bytes()[from:])))
 	}
@@ -253,8 +257,8 @@ func (d *Decoder) elements(body []byte) ([]Piece, error) {
 	return out, nil
 }
 
-// impatient reads a page for the parser, and ends when the parser takes a hundred times as long as pages take: elements that
-// are never closed can make each byte cost as much as thousands.
+// impatient reads a page for the parser, and ends when the parser takes a hundred times as long as pages take: elements
+// that are never closed can make each byte cost as much as thousands.
 type impatient struct {
 	page  *bytes.Reader
 	began time.Time

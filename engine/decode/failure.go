@@ -30,7 +30,8 @@ type failure struct {
 
 func newFailures(body *rawjson.Tree, dec spec.Decode) (out []failure) {
 	for _, on := range dec.OnError {
-		f := failure{name: "decode.on_error", when: expr.Interpret(body, on.When, "body"), text: expr.Interpret(body, on.Text, "body"), effect: on.Effect}
+		f := failure{name: "decode.on_error", when: expr.Interpret(body, on.When, "body"),
+			text: expr.Interpret(body, on.Text, "body"), effect: on.Effect}
 		if on.Market != nil {
 			f.market = expr.Interpret(body, on.Market, "body")
 		}
@@ -99,7 +100,8 @@ func (d *Decoder) said(e *expr.Interpreted) (string, error) {
 // isEmpty tells whether v is false, or a list or an object of nothing.
 func isEmpty(v cty.Value) bool {
 	v, _ = v.Unmark()
-	return !v.IsNull() && v.IsKnown() && (v.Type() == cty.Bool && v.False() || v.CanIterateElements() && v.LengthInt() == 0)
+	return !v.IsNull() && v.IsKnown() && (v.Type() == cty.Bool && v.False() || v.CanIterateElements() &&
+		v.LengthInt() == 0)
 }
 
 // ctyName names the kind of what an expression gave.

@@ -28,7 +28,8 @@ func (d *Diagnostics) HasErrors() bool { return d.Diags.HasErrors() }
 // Errors returns the number of errors.
 func (d *Diagnostics) Errors() int { return len(d.Diags.Errs()) }
 
-// JSON prints the diagnostics for programs: {"valid", "errors", "diagnostics": [{severity, summary, detail, file, line, column}]}.
+// JSON prints the diagnostics for programs: {"valid", "errors", "diagnostics": [{severity, summary, detail, file, line,
+// column}]}.
 func (d *Diagnostics) JSON(w io.Writer) error {
 	type one struct {
 		Severity string `json:"severity"`

@@ -119,7 +119,8 @@ func snippet(src []byte, r hcl.Range, width int) (line, mark string) {
 		}
 		after = cells.Truncate(after, room-cells.StringWidth(at), "…")
 	}
-	return strings.TrimRight(before+at+after, " "), strings.Repeat(" ", cells.StringWidth(before)) + strings.Repeat("^", max(1, cells.StringWidth(at)))
+	return strings.TrimRight(before+at+after, " "), strings.Repeat(" ", cells.StringWidth(before)) + strings.Repeat("^",
+		max(1, cells.StringWidth(at)))
 }
 
 // cells counts terminal columns, the same in every locale.

@@ -22,7 +22,8 @@ func chooseAccount(data string) (*account, error) {
 	if info, err := os.Stat(data); err == nil {
 		if owner := info.Sys().(*syscall.Stat_t); owner.Uid != 0 {
 			if _, err := user.LookupId(strconv.Itoa(int(owner.Uid))); err != nil {
-				return nil, fmt.Errorf("%s belongs to user number %d, who has no account here: give all of it to an account (chown -R)", data, owner.Uid)
+				return nil, fmt.Errorf("%s belongs to user number %d, who has no account here: give all of it to "+
+					"an account (chown -R)", data, owner.Uid)
 			}
 			return &account{int(owner.Uid), int(owner.Gid)}, nil
 		}
@@ -34,7 +35,8 @@ func chooseAccount(data string) (*account, error) {
 			return &account{uid, gid}, nil
 		}
 	}
-	return nil, errors.New("PostgreSQL does not run as root, and there is no account postgres or nobody to run it as: use an ordinary account")
+	return nil, errors.New("PostgreSQL does not run as root, and there is no account postgres or nobody to run it as: " +
+		"use an ordinary account")
 }
 
 // own gives a path to the account.

@@ -46,8 +46,8 @@ var usual = []string{
 	"/usr/local/opt/postgresql@*/bin", "/Applications/Postgres.app/Contents/Versions/*/bin",
 }
 
-// installed lists the PostgreSQL installations of this machine, in folders and on PATH: with TimescaleDB first, then the
-// newest.
+// installed lists the PostgreSQL installations of this machine, in folders and on PATH: with TimescaleDB first, then
+// the newest.
 func installed(folders []string) []binaries {
 	var dirs []string
 	for _, pattern := range folders {
@@ -85,9 +85,11 @@ func choose(ctx context.Context, opt PostgresOptions, acct *account, major int) 
 		case !ok:
 			return b, fmt.Errorf("%s holds no PostgreSQL 14 or newer (initdb and postgres)", opt.Binaries)
 		case major != 0 && b.major != major:
-			return b, fmt.Errorf("the data directory was made by PostgreSQL %d, and %s holds %d: name the programs of %d, or move the directory away. Nothing was changed", major, opt.Binaries, b.major, major)
+			return b, fmt.Errorf("the data directory was made by PostgreSQL %d, and %s holds %d: name the programs of "+
+				"%d, or move the directory away. Nothing was changed", major, opt.Binaries, b.major, major)
 		case !acct.reaches(b.dir):
-			return b, fmt.Errorf("PostgreSQL does not run as root, and other accounts cannot reach %s: open the folders above it (chmod o+x), or use an ordinary account", b.dir)
+			return b, fmt.Errorf("PostgreSQL does not run as root, and other accounts cannot reach %s: open the "+
+				"folders above it (chmod o+x), or use an ordinary account", b.dir)
 		}
 		return b, nil
 	}
@@ -101,11 +103,13 @@ func choose(ctx context.Context, opt PostgresOptions, acct *account, major int) 
 		}
 	}
 	if major != 0 && major != publishedMajor {
-		return binaries{}, fmt.Errorf("the data directory was made by PostgreSQL %d, which is not installed here: install postgresql %d, name its programs with --postgres-bin DIR, or move the directory away. Nothing was changed", major, major)
+		return binaries{}, fmt.Errorf("the data directory was made by PostgreSQL %d, which is not installed here: "+
+			"install postgresql %d, name its programs with --postgres-bin DIR, or move the directory away. Nothing was changed", major, major)
 	}
 	dir, err := download(ctx, opt)
 	if err != nil {
-		return binaries{}, fmt.Errorf("PostgreSQL is not installed here, and version %s could not be fetched: %w. Install postgresql 14 or newer, name its programs with --postgres-bin DIR or a mirror of Maven Central in CRYPTOVIZ_POSTGRES_MIRROR, or run `cryptoviz run` against a database of yours", publishedVersion, err)
+		return binaries{}, fmt.Errorf("PostgreSQL is not installed here, and version %s could not be fetched: %w. "+
+			"Install postgresql 14 or newer, name its programs with --postgres-bin DIR or a mirror of Maven Central in CRYPTOVIZ_POSTGRES_MIRROR, or run `cryptoviz run` against a database of yours", publishedVersion, err)
 	}
 	b, ok := inspect(dir)
 	if !ok {

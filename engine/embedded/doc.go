@@ -1,3 +1,3 @@
-// Package embedded runs everything on one machine for `cryptoviz up`: a private PostgreSQL, an embedded Kafka, and the state
-// directory that holds both. It never deletes data that it finds.
+// Package embedded runs everything on one machine for `cryptoviz up`: a private PostgreSQL, an embedded Kafka, and the
+// state directory that holds both. It never deletes data that it finds.
 package embedded

@@ -112,7 +112,8 @@ func (b build) fetch(ctx context.Context, cache, mirror string, progress func(st
 	}
 	progress(fmt.Sprintf("fetching PostgreSQL %s (%d MB, once)", publishedVersion, b.mb))
 	name := "embedded-postgres-binaries-" + b.name
-	jar, err := get(ctx, fmt.Sprintf("%s/io/zonky/test/postgres/%s/%s/%s-%s.jar", mirror, name, publishedVersion, name, publishedVersion), idleTimeout)
+	jar, err := get(ctx, fmt.Sprintf("%s/io/zonky/test/postgres/%s/%s/%s-%s.jar", mirror, name, publishedVersion, name,
+		publishedVersion), idleTimeout)
 	if err != nil {
 		return "", err
 	}
@@ -165,7 +166,8 @@ func (p activity) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// shown is where an address leads. Its user, path and query may be what a mirror lets in by; that of the usual one is public.
+// shown is where an address leads. Its user, path and query may be what a mirror lets in by; that of the usual one is
+// public.
 func shown(address string) string {
 	u, err := url.Parse(address)
 	switch {

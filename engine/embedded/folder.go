@@ -10,8 +10,8 @@ import (
 	"syscall"
 )
 
-// openFolderOfOurs opens a state directory. One in which another account could change something is refused: it holds passwords,
-// and a server's data. So are links in it, which would make us write elsewhere.
+// openFolderOfOurs opens a state directory. One in which another account could change something is refused: it holds
+// passwords, and a server's data. So are links in it, which would make us write elsewhere.
 func openFolderOfOurs(dir string) (*os.Root, error) {
 	if info, err := os.Lstat(dir); err == nil && info.Mode()&fs.ModeSymlink != 0 {
 		return nil, fmt.Errorf("%s is a link: name the folder that it leads to, or another one, with --state DIR", dir)
@@ -34,10 +34,12 @@ func checkFolder(root *os.Root, dir string) error {
 	}
 	const other = "or use another one with --state DIR (--state \"\" for none)"
 	if uid := info.Sys().(*syscall.Stat_t).Uid; int(uid) != os.Geteuid() {
-		return fmt.Errorf("%s belongs to user number %d, and this is number %d: be that user, give it to this one (chown), %s", dir, uid, os.Geteuid(), other)
+		return fmt.Errorf("%s belongs to user number %d, and this is number %d: be that user, give it to this one "+
+			"(chown), %s", dir, uid, os.Geteuid(), other)
 	}
 	if mode := info.Mode().Perm(); mode&0o022 != 0 {
-		return fmt.Errorf("other accounts may write into %s (its mode is %#o): take that away with chmod go-w %s, %s", dir, mode, dir, other)
+		return fmt.Errorf("other accounts may write into %s (its mode is %#o): take that away with chmod go-w %s, %s",
+			dir, mode, dir, other)
 	}
 	f, err := root.Open(".")
 	if err != nil {
@@ -50,14 +52,16 @@ func checkFolder(root *os.Root, dir string) error {
 	}
 	for _, e := range entries {
 		if ours(e.Name()) && !e.Type().IsRegular() && !e.IsDir() {
-			return fmt.Errorf("%s/%s is a link, a pipe or a device, and no ordinary file: remove it, %s", dir, e.Name(), other)
+			return fmt.Errorf("%s/%s is a link, a pipe or a device, and no ordinary file: remove it, %s", dir, e.Name(),
+				other)
 		}
 	}
 	return nil
 }
 
 func ours(name string) bool {
-	return name == "lock" || name == "kafka" || name == "postgres" || strings.HasPrefix(name, "state.json") || strings.Contains(name, ".log")
+	return name == "lock" || name == "kafka" || name == "postgres" || strings.HasPrefix(name, "state.json") ||
+		strings.Contains(name, ".log")
 }
 
 // maxState is far more than state.json ever has.

@@ -17,8 +17,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 )
 
-// The embedded broker has one user, who may do everything. SCRAM never sends the password, not even to a program that took the
-// broker's port.
+// The embedded broker has one user, who may do everything. SCRAM never sends the password, not even to a program that
+// took the broker's port.
 const (
 	kafkaMechanism = "SCRAM-SHA-256"
 	kafkaUser      = "cryptoviz"
@@ -29,7 +29,8 @@ type Kafka struct {
 	cluster *kfake.Cluster
 }
 
-// StartKafka starts the broker on loopback with the data under the state directory, on the port of last time if it is free.
+// StartKafka starts the broker on loopback with the data under the state directory, on the port of last time if it is
+// free.
 func StartKafka(_ context.Context, s *State, log *slog.Logger) (*Kafka, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -48,14 +49,16 @@ func StartKafka(_ context.Context, s *State, log *slog.Logger) (*Kafka, error) {
 	}
 	start := func(port int) (*kfake.Cluster, error) {
 		return kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(port), kfake.DataDir(dir), kfake.SyncWrites(),
-			kfake.EnableSASL(), kfake.Superuser(kafkaMechanism, kafkaUser, s.Data.KafkaPassword), kfake.WithLogger(brokerLog{log}))
+			kfake.EnableSASL(), kfake.Superuser(kafkaMechanism, kafkaUser, s.Data.KafkaPassword),
+			kfake.WithLogger(brokerLog{log}))
 	}
 	cluster, err := start(s.Data.KafkaPort)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		cluster, err = start(0)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("start the embedded Kafka in %s: %w. If its files are damaged, move them away: only records that are not stored yet are lost", dir, err)
+		return nil, fmt.Errorf("start the embedded Kafka in %s: %w. If its files are damaged, move them away: only "+
+			"records that are not stored yet are lost", dir, err)
 	}
 	k := &Kafka{cluster}
 	_, text, _ := net.SplitHostPort(k.Brokers()[0])
@@ -71,7 +74,8 @@ func StartKafka(_ context.Context, s *State, log *slog.Logger) (*Kafka, error) {
 type brokerLog struct{ log *slog.Logger }
 
 func (b brokerLog) Logf(level kfake.LogLevel, text string, args ...any) {
-	if (level == kfake.LogLevelError || level == kfake.LogLevelWarn) && !strings.HasPrefix(text, "txn: EndTxn slow") { // of 5 ms
+	// of 5 ms
+	if (level == kfake.LogLevelError || level == kfake.LogLevelWarn) && !strings.HasPrefix(text, "txn: EndTxn slow") {
 		b.log.Warn("embedded kafka", "text", fmt.Sprintf(text, args...))
 	}
 }

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// A log has about maxLog bytes at most, and one older part of that size is kept for each number up to keptLogs: NAME.1 is
-// newer than NAME.2.
+// A log has about maxLog bytes at most, and one older part of that size is kept for each number up to keptLogs: NAME.1
+// is newer than NAME.2.
 const (
 	maxLog   = 10 << 20
 	keptLogs = 2
@@ -38,9 +38,9 @@ func (s *State) RotateLogs(ctx context.Context, log *slog.Logger) {
 	}
 }
 
-// rotate empties a log that is longer than limit, after its text was copied. The file itself stays: another process, which
-// may outlive this one, appends to it, so a library that renames it cannot be used. What is written between the copy and the
-// cut is lost.
+// rotate empties a log that is longer than limit, after its text was copied. The file itself stays: another process,
+// which may outlive this one, appends to it, so a library that renames it cannot be used. What is written between the
+// copy and the cut is lost.
 func rotate(path string, limit int64) (err error) {
 	f, err := os.OpenFile(path, os.O_RDWR|syscall.O_NOFOLLOW, 0)
 	if errors.Is(err, fs.ErrNotExist) {

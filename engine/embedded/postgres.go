@@ -27,8 +27,9 @@ type PostgresOptions struct {
 	Mirror   string            // of the Maven repository; default DefaultMirror
 	Cache    string            // folder for downloaded binaries
 	Settings map[string]string // more of postgresql.conf
-	KeepPort bool              // start on the port of last time or not at all, with a *PortError: somebody is connected to it
-	folders  []string          // patterns of bin folders to look for; default usual
+	// start on the port of last time or not at all, with a *PortError: somebody is connected to it
+	KeepPort bool
+	folders  []string // patterns of bin folders to look for; default usual
 }
 
 // Postgres is a running private server.
@@ -78,15 +79,16 @@ func StartPostgres(ctx context.Context, s *State, opt PostgresOptions) (*Postgre
 			return nil, backoff.Permanent(err)
 		}
 		return p, err
-	}, backoff.WithBackOff(backoff.NewConstantBackOff(200*time.Millisecond)), backoff.WithMaxElapsedTime(20*time.Second))
+	}, backoff.WithBackOff(backoff.NewConstantBackOff(200*time.Millisecond)),
+		backoff.WithMaxElapsedTime(20*time.Second))
 	if err != nil {
 		return nil, fmt.Errorf("start the private PostgreSQL: %w", err)
 	}
 	return p, nil
 }
 
-// passing tells whether another attempt may succeed: after a kill, the children of the server of before may hold its shared
-// memory for a moment, and somebody may take a port between our look and the server's start.
+// passing tells whether another attempt may succeed: after a kill, the children of the server of before may hold its
+// shared memory for a moment, and somebody may take a port between our look and the server's start.
 func passing(err error) bool {
 	return errors.Is(err, errLeft) || strings.Contains(err.Error(), "shared memory block") || noSocket(err)
 }
@@ -118,7 +120,8 @@ func startPostgres(ctx context.Context, s *State, opt PostgresOptions) (*Postgre
 		return nil, err
 	}
 	if free, _, err := FreeSpace(dir); err == nil && free < 256<<20 {
-		return nil, fmt.Errorf("the disk of %s is full (%d MiB free, 256 needed): free some space. The data was not touched", dir, free>>20)
+		return nil, fmt.Errorf("the disk of %s is full (%d MiB free, 256 needed): free some space. The data was "+
+			"not touched", dir, free>>20)
 	}
 	mended := major != 0 && s.Data.SuperuserPassword == ""
 	if major == 0 || mended || s.Data.Password == "" || s.Data.ReaderPassword == "" {
@@ -151,7 +154,8 @@ func startPostgres(ctx context.Context, s *State, opt PostgresOptions) (*Postgre
 			}
 			p = nil
 		}
-		opt.Log.Warn("state.json held no password of the private PostgreSQL's superuser: it gets a new one", "database", data)
+		opt.Log.Warn("state.json held no password of the private PostgreSQL's superuser: it gets a new one", "database",
+			data)
 		password := rand.Text()
 		if err := setSuperuser(ctx, bin, acct, data, password); err != nil {
 			return nil, err
@@ -187,7 +191,8 @@ func madeBy(data string) (int, error) {
 	text, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		if inside, _ := os.ReadDir(data); len(inside) > 0 {
-			return 0, fmt.Errorf("%s is damaged: it holds files and no PG_VERSION. Restore it, or move it away. Nothing was changed", data)
+			return 0, fmt.Errorf("%s is damaged: it holds files and no PG_VERSION. Restore it, or move it away. "+
+				"Nothing was changed", data)
 		}
 		return 0, nil
 	}
@@ -196,7 +201,8 @@ func madeBy(data string) (int, error) {
 	}
 	major, err := strconv.Atoi(strings.TrimSpace(string(text)))
 	if err != nil || major < 1 {
-		return 0, fmt.Errorf("%s is damaged: it holds %q and no version of PostgreSQL. Restore it, or move the directory away. Nothing was changed", file, text[:min(len(text), 40)])
+		return 0, fmt.Errorf("%s is damaged: it holds %q and no version of PostgreSQL. Restore it, or move the "+
+			"directory away. Nothing was changed", file, text[:min(len(text), 40)])
 	}
 	return major, nil
 }
@@ -227,7 +233,8 @@ func initdb(ctx context.Context, bin binaries, acct *account, data, file, passwo
 	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) // the folder is the account's: follow no link in it
+	// the folder is the account's: follow no link in it
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
@@ -239,7 +246,8 @@ func initdb(ctx context.Context, bin binaries, acct *account, data, file, passwo
 	if err := errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, filepath.Join(bin.dir, "initdb"), "-D", data, "-U", superuser, "-A", "scram-sha-256", "-E", "UTF8", "--no-locale", "-k", "--no-sync", "--pwfile="+file)
+	cmd := exec.CommandContext(ctx, filepath.Join(bin.dir, "initdb"), "-D", data, "-U", superuser, "-A",
+		"scram-sha-256", "-E", "UTF8", "--no-locale", "-k", "--no-sync", "--pwfile="+file)
 	confine(cmd, bin, acct)
 	out, err := cmd.CombinedOutput()
 	switch {
@@ -256,10 +264,11 @@ func initdb(ctx context.Context, bin binaries, acct *account, data, file, passwo
 func setSuperuser(ctx context.Context, bin binaries, acct *account, data, password string) error {
 	cmd := exec.CommandContext(ctx, filepath.Join(bin.dir, "postgres"), "--single", "-D", data, "postgres")
 	confine(cmd, bin, acct)
-	cmd.Stdin = strings.NewReader("UPDATE pg_catalog.pg_authid SET rolname = '" + superuser + "' WHERE oid = 10 AND rolname = '" + owner + "'\n" +
-		"ALTER ROLE " + superuser + " PASSWORD '" + password + "'\n")
+	cmd.Stdin = strings.NewReader("UPDATE pg_catalog.pg_authid SET rolname = '" + superuser +
+		"' WHERE oid = 10 AND rolname = '" + owner + "'\nALTER ROLE " + superuser + " PASSWORD '" + password + "'\n")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("set a new password: %w: %s", err, bytes.TrimSpace(tail(bytes.ReplaceAll(out, []byte(password), []byte("***")))))
+		return fmt.Errorf("set a new password: %w: %s", err,
+			bytes.TrimSpace(tail(bytes.ReplaceAll(out, []byte(password), []byte("***")))))
 	}
 	return nil
 }
@@ -294,7 +303,8 @@ func (p *Postgres) ready(ctx context.Context, d StateData) error {
 		case pg.Code == "57P03": // starting up, or shutting down
 			silent.Reset(60 * time.Second)
 		case pg.Code == "28P01":
-			return errors.New("it does not take the superuser_password in state.json: remove that line, and the next start sets a new one")
+			return errors.New("it does not take the superuser_password in state.json: remove that line, and the next " +
+				"start sets a new one")
 		case !strings.HasPrefix(pg.Code, "53") && !strings.HasPrefix(pg.Code, "57"): // no want of resources, no stop
 			return err
 		}

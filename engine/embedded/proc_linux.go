@@ -19,8 +19,8 @@ func attributes(a *account) *syscall.SysProcAttr {
 	return attr
 }
 
-// startBound starts a child that is told to stop when we die. The kernel ties that to the thread that started it, so the
-// thread is kept until the child ends; done is called then.
+// startBound starts a child that is told to stop when we die. The kernel ties that to the thread that started it, so
+// the thread is kept until the child ends; done is called then.
 func startBound(cmd *exec.Cmd, done func(error)) error {
 	started := make(chan error, 1)
 	go func() { // ends with the child
@@ -51,7 +51,8 @@ func serves(pid int, data string) bool {
 	return err == nil && os.SameFile(named, info)
 }
 
-// lives tells whether a process runs. One that ended and was not collected, as in a container without an init, does not.
+// lives tells whether a process runs. One that ended and was not collected, as in a container without an init, does
+// not.
 func lives(pid int) bool {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {

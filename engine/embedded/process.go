@@ -16,11 +16,13 @@ import (
 	"time"
 )
 
-// impossiblePID in postmaster.pid keeps a stale file from naming a living process; PostgreSQL itself then starts over it.
+// impossiblePID in postmaster.pid keeps a stale file from naming a living process; PostgreSQL itself then starts over
+// it.
 const impossiblePID = "2147483000"
 
-// adopt takes over a server that a process of before left running on this data directory, and returns its port; nil means
-// that there is none. A stale postmaster.pid is changed so that a process which has its number by now does no harm.
+// adopt takes over a server that a process of before left running on this data directory, and returns its port; nil
+// means that there is none. A stale postmaster.pid is changed so that a process which has its number by now does no
+// harm.
 func adopt(data, log string) (*Postgres, int, error) {
 	// The folder is the account's: follow no link in it.
 	f, err := os.OpenFile(filepath.Join(data, "postmaster.pid"), os.O_RDWR|syscall.O_NOFOLLOW, 0)
@@ -62,9 +64,10 @@ func (p *Postgres) watch() {
 	close(p.exited)
 }
 
-// spawn starts the server as our child, in a group of its own so that Ctrl-C reaches us first. It takes the port if that is
-// free, else another one unless it must have it, and returns the one that it took.
-func spawn(ctx context.Context, port int, opt PostgresOptions, bin binaries, acct *account, data, logFile string) (*Postgres, int, error) {
+// spawn starts the server as our child, in a group of its own so that Ctrl-C reaches us first. It takes the port if
+// that is free, else another one unless it must have it, and returns the one that it took.
+func spawn(ctx context.Context, port int, opt PostgresOptions, bin binaries, acct *account, data,
+	logFile string) (*Postgres, int, error) {
 	if !portFree(ctx, port) {
 		if opt.KeepPort {
 			return nil, 0, &PortError{Port: port}
@@ -81,7 +84,8 @@ func spawn(ctx context.Context, port int, opt PostgresOptions, bin binaries, acc
 	}
 	defer func() { _ = log.Close() }()
 	settings := map[string]string{
-		"listen_addresses": "127.0.0.1", "port": strconv.Itoa(port), "unix_socket_directories": "", "max_connections": "60", "shared_buffers": "64MB",
+		"listen_addresses": "127.0.0.1", "port": strconv.Itoa(port), "unix_socket_directories": "",
+		"max_connections": "60", "shared_buffers": "64MB",
 		"timezone": "UTC", "log_timezone": "UTC", "max_wal_size": "512MB", "log_min_messages": "warning",
 	}
 	if bin.timescale {

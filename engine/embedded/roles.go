@@ -9,8 +9,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// The roles of the private PostgreSQL. The pipeline is a file, maybe a stranger's, and runs as the owner of its database: on a
-// superuser's connection the default of a column could write a file of the server's account.
+// The roles of the private PostgreSQL. The pipeline is a file, maybe a stranger's, and runs as the owner of its
+// database: on a superuser's connection the default of a column could write a file of the server's account.
 const (
 	superuser = "cryptoviz_superuser"
 	owner     = "cryptoviz"
@@ -38,12 +38,14 @@ func setUp(ctx context.Context, d StateData) error {
 			return err
 		}
 		for role, password := range map[string]string{owner: d.Password, reader: d.ReaderPassword} {
-			if _, err := conn.Exec(ctx, "ALTER ROLE "+role+" PASSWORD '"+strings.ReplaceAll(password, "'", "''")+"'"); err != nil {
+			if _, err := conn.Exec(ctx, "ALTER ROLE "+role+" PASSWORD '"+strings.ReplaceAll(password, "'", "''")+
+				"'"); err != nil {
 				return err
 			}
 		}
 		var there bool
-		if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", database).Scan(&there); err != nil || there {
+		if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", database).
+			Scan(&there); err != nil || there {
 			return err
 		}
 		_, err := conn.Exec(ctx, "CREATE DATABASE "+database+" OWNER "+owner)
@@ -58,8 +60,8 @@ func setUp(ctx context.Context, d StateData) error {
 	})
 }
 
-// asSuperuser opens a connection to a database of the server. Names are looked up in pg_catalog alone: in public, the owner may
-// have a function of the same name.
+// asSuperuser opens a connection to a database of the server. Names are looked up in pg_catalog alone: in public, the
+// owner may have a function of the same name.
 func asSuperuser(ctx context.Context, d StateData, name string, do func(*pgx.Conn) error) error {
 	cfg, err := pgx.ParseConfig(d.SuperuserURL())
 	if err != nil {

@@ -58,8 +58,8 @@ func FindRunning(dir string) (*Running, error) {
 // URL reaches the private PostgreSQL of a state as the owner of its database.
 func (d StateData) URL() string { return d.url(owner, d.Password) }
 
-// ReaderURL reaches it as a role that may read what the owner made, and nothing else. A state of an older version has none:
-// it is the owner then.
+// ReaderURL reaches it as a role that may read what the owner made, and nothing else. A state of an older version has
+// none: it is the owner then.
 func (d StateData) ReaderURL() string {
 	if d.ReaderPassword == "" {
 		return d.URL()
@@ -76,7 +76,8 @@ func (d StateData) SuperuserURL() string {
 }
 
 func (d StateData) url(user, password string) string {
-	u := url.URL{Scheme: "postgres", User: url.UserPassword(user, password), Host: d.postgresAddress(), Path: "/" + database, RawQuery: "sslmode=disable"}
+	u := url.URL{Scheme: "postgres", User: url.UserPassword(user, password), Host: d.postgresAddress(), Path: "/" +
+		database, RawQuery: "sslmode=disable"}
 	return u.String()
 }
 
@@ -84,12 +85,14 @@ func (d StateData) postgresAddress() string {
 	return net.JoinHostPort("127.0.0.1", strconv.Itoa(d.PostgresPort))
 }
 
-// Point makes a pipeline use the services of this state: one broker, no TLS, the passwords of state.json. Grafana is the file's
-// own; its data sources read this PostgreSQL, as the role that only reads.
+// Point makes a pipeline use the services of this state: one broker, no TLS, the passwords of state.json. Grafana is
+// the file's own; its data sources read this PostgreSQL, as the role that only reads.
 func (d StateData) Point(p *spec.Pipeline) {
-	p.Kafka = spec.Kafka{Brokers: []string{net.JoinHostPort("127.0.0.1", strconv.Itoa(d.KafkaPort))}, GroupPrefix: p.Kafka.GroupPrefix, Range: p.Kafka.Range}
+	p.Kafka = spec.Kafka{Brokers: []string{net.JoinHostPort("127.0.0.1", strconv.Itoa(d.KafkaPort))},
+		GroupPrefix: p.Kafka.GroupPrefix, Range: p.Kafka.Range}
 	if d.KafkaPassword != "" { // an older version asks for none
-		p.Kafka.SASLMechanism, p.Kafka.SASLUser, p.Kafka.SASLPassword = strings.ToLower(kafkaMechanism), kafkaUser, spec.NewSecret(d.KafkaPassword)
+		p.Kafka.SASLMechanism, p.Kafka.SASLUser, p.Kafka.SASLPassword = strings.ToLower(kafkaMechanism), kafkaUser,
+			spec.NewSecret(d.KafkaPassword)
 	}
 	p.Database = spec.Database{URL: spec.NewSecret(d.URL()), OnMissing: "degrade", Range: p.Database.Range}
 	for _, s := range p.DataSources {

@@ -26,9 +26,11 @@ type BusyError struct {
 // Error names the other process, if that is known.
 func (e *BusyError) Error() string {
 	if e.PID == 0 {
-		return fmt.Sprintf("cryptoviz is already running in %s: stop it, or use another directory with --state DIR", e.Dir)
+		return fmt.Sprintf("cryptoviz is already running in %s: stop it, or use another directory with --state DIR",
+			e.Dir)
 	}
-	return fmt.Sprintf("cryptoviz is already running in %s (process %d): stop it, or use another directory with --state DIR", e.Dir, e.PID)
+	return fmt.Sprintf("cryptoviz is already running in %s (process %d): stop it, or use another directory with "+
+		"--state DIR", e.Dir, e.PID)
 }
 
 // ModeError means that a directory holds data of another mode.
@@ -36,7 +38,8 @@ type ModeError struct{ Dir, Have, Want string }
 
 // Error gives the choices.
 func (e *ModeError) Error() string {
-	return fmt.Sprintf("%s holds %s data and cannot become %s: the two must never mix. Use another directory (--state DIR), or start over with --fresh, which deletes it", e.Dir, e.Have, e.Want)
+	return fmt.Sprintf("%s holds %s data and cannot become %s: the two must never mix. Use another directory (--state "+
+		"DIR), or start over with --fresh, which deletes it", e.Dir, e.Have, e.Want)
 }
 
 // State is an open state directory. One process holds it at a time.
@@ -57,8 +60,8 @@ type StateData struct {
 	PostgresPort int       `json:"postgres_port,omitempty"`
 	KafkaPort    int       `json:"kafka_port,omitempty"`
 
-	// Of the private PostgreSQL, which listens on loopback only: of the owner of its database, of a role that reads it, and of
-	// the superuser, who sets the server up and makes the roles of a pipeline.
+	// Of the private PostgreSQL, which listens on loopback only: of the owner of its database, of a role that reads it,
+	// and of the superuser, who sets the server up and makes the roles of a pipeline.
 	Password          string `json:"password,omitempty"`
 	ReaderPassword    string `json:"reader_password,omitempty"`
 	SuperuserPassword string `json:"superuser_password,omitempty"`
@@ -95,7 +98,8 @@ func lockRoot(abs string, root *os.Root) (*State, error) {
 		pid := holder(f)
 		_ = f.Close()
 		if !errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("lock the state directory %s: %w: choose one on a disk of this machine with --state DIR", abs, err)
+			return nil, fmt.Errorf("lock the state directory %s: %w: choose one on a disk of this machine with "+
+				"--state DIR", abs, err)
 		}
 		return nil, &BusyError{abs, pid}
 	}
@@ -131,7 +135,8 @@ func (s *State) read() error {
 	if errors.Is(err, fs.ErrNotExist) {
 		for _, name := range []string{"postgres", "kafka", "postgres.log"} {
 			if _, err := os.Lstat(filepath.Join(s.Dir, name)); err == nil {
-				return fmt.Errorf("%s holds %s and no state.json: it is not a state directory of cryptoviz. Use another one with --state DIR; if it was one, %s", s.Dir, name, mend)
+				return fmt.Errorf("%s holds %s and no state.json: it is not a state directory of cryptoviz. Use "+
+					"another one with --state DIR; if it was one, %s", s.Dir, name, mend)
 			}
 		}
 		s.Data.Created = time.Now().UTC().Truncate(time.Second)
@@ -141,7 +146,8 @@ func (s *State) read() error {
 		return fmt.Errorf("read the state: %w", err)
 	}
 	if err := json.Unmarshal(text, &s.Data); err != nil {
-		return fmt.Errorf("read %s: %w: it is damaged. Move the directory away, or, to keep its data, %s", s.file(), err, mend)
+		return fmt.Errorf("read %s: %w: it is damaged. Move the directory away, or, to keep its data, %s", s.file(),
+			err, mend)
 	}
 	if s.Data.Mode == "" && s.Data.Created.IsZero() {
 		return fmt.Errorf("%s is not of cryptoviz: use another directory with --state DIR", s.file())
@@ -209,8 +215,8 @@ func (s *State) SetMode(mode string) error {
 	return s.Save()
 }
 
-// Clear deletes the data in the directory, and what is outside of it because the server's account cannot pass through. A
-// server that still runs on it is stopped.
+// Clear deletes the data in the directory, and what is outside of it because the server's account cannot pass through.
+// A server that still runs on it is stopped.
 func (s *State) Clear() error {
 	inside, outside := s.postgresDirs()
 	for _, dir := range []string{inside, outside} {
@@ -220,7 +226,8 @@ func (s *State) Clear() error {
 			}
 		}
 	}
-	for _, path := range []string{inside, outside, filepath.Join(s.Dir, "kafka"), filepath.Join(s.Dir, "postgres.log"), filepath.Join(s.Dir, "postgres.log.1"), filepath.Join(s.Dir, "postgres.log.2")} {
+	for _, path := range []string{inside, outside, filepath.Join(s.Dir, "kafka"), filepath.Join(s.Dir, "postgres.log"),
+		filepath.Join(s.Dir, "postgres.log.1"), filepath.Join(s.Dir, "postgres.log.2")} {
 		if err := os.RemoveAll(path); err != nil {
 			return fmt.Errorf("clear %s: %w", s.Dir, err)
 		}
@@ -237,8 +244,8 @@ func (s *State) postgresDirs() (inside, outside string) {
 	return filepath.Join(s.Dir, "postgres"), filepath.Join(system, strconv.FormatUint(h.Sum64(), 16))
 }
 
-// postgresDir is the folder of the private PostgreSQL. state.json only tells where it was: the directory may have been moved,
-// or copied, and two must never use one database.
+// postgresDir is the folder of the private PostgreSQL. state.json only tells where it was: the directory may have been
+// moved, or copied, and two must never use one database.
 func (s *State) postgresDir() (string, error) {
 	inside, outside := s.postgresDirs()
 	for _, dir := range []string{inside, outside} {
@@ -248,7 +255,8 @@ func (s *State) postgresDir() (string, error) {
 	}
 	was := s.Data.PostgresDir
 	if _, err := os.Stat(filepath.Join(was, "data")); was != "" && err == nil {
-		return "", fmt.Errorf("%s was moved or copied here, and its database is in %s: bring it back to its old place, or move the database to %s", s.Dir, was, outside)
+		return "", fmt.Errorf("%s was moved or copied here, and its database is in %s: bring it back to its old "+
+			"place, or move the database to %s", s.Dir, was, outside)
 	}
 	if os.Geteuid() == 0 && !passable(s.Dir) {
 		return outside, nil

@@ -50,7 +50,8 @@ func (c *Compiler) marketPart(e *hclsyntax.RelativeTraversalExpr) Eval {
 			if err != nil {
 				return Value{}, err
 			}
-			if m = (market{[]byte(p.Base), []byte(p.Quote)}); f.markets[number] == nil || len(f.markets[number]) >= maxMarkets {
+			if m = (market{[]byte(p.Base), []byte(p.Quote)}); f.markets[number] == nil ||
+				len(f.markets[number]) >= maxMarkets {
 				f.markets[number] = map[string]market{}
 			}
 			f.markets[number][string(raw)] = m
@@ -62,7 +63,8 @@ func (c *Compiler) marketPart(e *hclsyntax.RelativeTraversalExpr) Eval {
 	}
 }
 
-// markets reads constant lists; calls with the same ones share a number, and so what they remember. nil: HCL reads them.
+// markets reads constant lists; calls with the same ones share a number, and so what they remember. nil: HCL reads
+// them.
 func (c *Compiler) markets(lists []hclsyntax.Expression) (*Markets, int) {
 	var values []cty.Value
 	for _, list := range lists {
@@ -100,7 +102,8 @@ func MarketOf(src *spec.Source) func(name string) (Pair, error) {
 			continue
 		}
 		_ = hclsyntax.VisitAll(node, func(n hclsyntax.Node) hcl.Diagnostics {
-			if call, ok := n.(*hclsyntax.FunctionCallExpr); ok && call.Name == "market" && len(call.Args) > 0 && symbol == nil {
+			if call, ok := n.(*hclsyntax.FunctionCallExpr); ok && call.Name == "market" && len(call.Args) > 0 &&
+				symbol == nil {
 				if m, _ := c.markets(call.Args[1:]); m != nil {
 					markets, symbol = m, call.Args[0]
 				}

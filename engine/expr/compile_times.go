@@ -11,8 +11,8 @@ import (
 	"github.com/zclconf/go-cty/cty"
 )
 
-// fromUnix compiles from_unix() and the like. They read digits: a factor that is a power of ten moves the point, and any
-// other arithmetic is left to HCL, which computes with 512 bits where compiled expressions take a float64.
+// fromUnix compiles from_unix() and the like. They read digits: a factor that is a power of ten moves the point, and
+// any other arithmetic is left to HCL, which computes with 512 bits where compiled expressions take a float64.
 func (c *Compiler) fromUnix(e *hclsyntax.FunctionCallExpr, shift int) Eval {
 	if len(e.Args) != 1 {
 		return nil
@@ -104,7 +104,8 @@ func computes(expr hclsyntax.Expression) (found bool) {
 
 // shortTime reads 2006-01-02T15:04:05[.fraction]Z; anything else is left to time.Parse.
 func shortTime(b []byte) (int64, bool) {
-	if len(b) < 20 || len(b) > 30 || b[len(b)-1] != 'Z' || b[4] != '-' || b[7] != '-' || b[10] != 'T' || b[13] != ':' || b[16] != ':' {
+	if len(b) < 20 || len(b) > 30 || b[len(b)-1] != 'Z' || b[4] != '-' || b[7] != '-' || b[10] != 'T' || b[13] != ':' ||
+		b[16] != ':' {
 		return 0, false
 	}
 	good := true
@@ -116,7 +117,8 @@ func shortTime(b []byte) (int64, bool) {
 		}
 		return n
 	}
-	year, month, day, hour, minute, second := part(0, 4), part(5, 7), part(8, 10), part(11, 13), part(14, 16), part(17, 19)
+	year, month, day, hour, minute, second := part(0, 4), part(5, 7), part(8, 10), part(11, 13), part(14, 16),
+		part(17, 19)
 	us, scale := 0, 100_000
 	if len(b) > 20 {
 		if b[19] != '.' || len(b) == 21 {
@@ -128,7 +130,8 @@ func shortTime(b []byte) (int64, bool) {
 			scale /= 10
 		}
 	}
-	if !good || year < 1971 || year > 2261 || month < 1 || month > 12 || day < 1 || day > 28 || hour > 23 || minute > 59 || second > 59 {
+	if !good || year < 1971 || year > 2261 || month < 1 || month > 12 || day < 1 || day > 28 || hour > 23 ||
+		minute > 59 || second > 59 {
 		return 0, false // also the last days of a month: time.Parse knows them
 	}
 	return time.Date(year, time.Month(month), day, hour, minute, second, us*1000, time.UTC).UnixMicro(), true

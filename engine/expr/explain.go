@@ -20,8 +20,8 @@ const (
 	maxReads = 3   // values that an expression met, in a message
 )
 
-// Explain adds to the reason why an expression failed how it is written, where, and what it met in the record. fields is nil
-// for JSON; raw is a record whose form is good.
+// Explain adds to the reason why an expression failed how it is written, where, and what it met in the record. fields
+// is nil for JSON; raw is a record whose form is good.
 func Explain(def *spec.Definition, fields *HTMLFields, reason string, expr hcl.Expression, raw, key []byte) string {
 	text, at := def.Quote(expr)
 	out := []string{fmt.Sprintf("%s; %s (%s)", reason, text, at)}

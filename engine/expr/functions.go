@@ -33,14 +33,22 @@ func RowFunctions() map[string]function.Function {
 		"can": tryfunc.CanFunc, "coalesce": coalesceFunc, "contains": stdlib.ContainsFunc,
 		"endswith": textTest(strings.HasSuffix), "startswith": textTest(strings.HasPrefix),
 		"from_rfc3339": fromRFC3339Func, "from_unix": fromUnix(UnixUnits["from_unix"]),
-		"from_unix_ms": fromUnix(UnixUnits["from_unix_ms"]), "from_unix_us": fromUnix(UnixUnits["from_unix_us"]), "from_unix_ns": fromUnix(UnixUnits["from_unix_ns"]),
-		"join": stdlib.JoinFunc, "length": LengthFunc, "lookup": stdlib.LookupFunc, "lower": textMap(strings.ToLower), "market": marketFunc,
-		"number": numeric(func(x *big.Float) *big.Float { return x }), "replace": stdlib.ReplaceFunc, "split": stdlib.SplitFunc,
-		"text": textMap(func(s string) string { return s }), "trim": textMap(strings.TrimSpace), "try": tryfunc.TryFunc, "upper": textMap(strings.ToUpper),
+		"from_unix_ms": fromUnix(UnixUnits["from_unix_ms"]), "from_unix_us": fromUnix(UnixUnits["from_unix_us"]),
+		"from_unix_ns": fromUnix(UnixUnits["from_unix_ns"]),
+		"join":         stdlib.JoinFunc, "length": LengthFunc, "lookup": stdlib.LookupFunc,
+		"lower":  textMap(strings.ToLower),
+		"market": marketFunc,
+		"number": numeric(func(x *big.Float) *big.Float {
+			return x
+		}), "replace": stdlib.ReplaceFunc, "split": stdlib.SplitFunc,
+		"text": textMap(func(s string) string {
+			return s
+		}), "trim": textMap(strings.TrimSpace), "try": tryfunc.TryFunc, "upper": textMap(strings.ToUpper),
 	}
 }
 
-var nullable = function.Parameter{Name: "value", Type: cty.DynamicPseudoType, AllowNull: true, AllowDynamicType: true, AllowMarked: true}
+var nullable = function.Parameter{Name: "value", Type: cty.DynamicPseudoType, AllowNull: true, AllowDynamicType: true,
+	AllowMarked: true}
 
 // missing tells whether a value is null or "".
 func missing(v cty.Value) bool {

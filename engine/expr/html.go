@@ -33,8 +33,10 @@ func NewHTMLFields(fields []spec.HTMLField, tree *rawjson.Tree) *HTMLFields {
 
 // element parses one element's HTML.
 func element(src []byte) (*goquery.Selection, error) {
-	for _, tag := range []string{"html", "head", "body", "frameset"} { // a page has these by itself, and a fragment none
-		if n := len("<") + len(tag); len(src) > n && string(src[1:n]) == tag && bytes.IndexByte([]byte(" />"), src[n]) >= 0 {
+	// a page has these by itself, and a fragment none
+	for _, tag := range []string{"html", "head", "body", "frameset"} {
+		if n := len("<") + len(tag); len(src) > n && string(src[1:n]) == tag && bytes.IndexByte([]byte(" />"),
+			src[n]) >= 0 {
 			page, err := goquery.NewDocumentFromReader(bytes.NewReader(src))
 			if err != nil {
 				return nil, errors.New("not HTML: " + err.Error())
@@ -43,7 +45,8 @@ func element(src []byte) (*goquery.Selection, error) {
 		}
 	}
 	// A template accepts any element, also a row without its table.
-	nodes, err := html.ParseFragment(bytes.NewReader(src), &html.Node{Type: html.ElementNode, Data: "template", DataAtom: atom.Template})
+	nodes, err := html.ParseFragment(bytes.NewReader(src), &html.Node{Type: html.ElementNode, Data: "template",
+		DataAtom: atom.Template})
 	if err != nil {
 		return nil, errors.New("not HTML: " + err.Error())
 	}

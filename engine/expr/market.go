@@ -39,7 +39,8 @@ func NewMarkets(lists ...[]string) (*Markets, error) {
 				}
 			}
 		case isPair || !isCurrency(base):
-			return nil, fmt.Errorf("%q is neither a pair, \"BTC/USD\", nor a quote currency, \"USD\"", units.Clip(entry))
+			return nil, fmt.Errorf("%q is neither a pair, \"BTC/USD\", nor a quote currency, \"USD\"",
+				units.Clip(entry))
 		case !slices.Contains(m.quotes, base):
 			m.quotes = append(m.quotes, base)
 		}
@@ -81,7 +82,8 @@ func (m *Markets) Split(symbol string) (Pair, error) {
 	case len(halves) == 2:
 		return m.separated(Pair{strings.ToUpper(halves[0]), strings.ToUpper(halves[1])}, refuse)
 	case !m.listed:
-		return refuse("has no separator: list what it may end in, market(…, [\"USDT\", \"USD\"]), or the pairs that were asked for, market(…, param.pairs)")
+		return refuse("has no separator: list what it may end in, market(…, [\"USDT\", \"USD\"]), or the pairs that " +
+			"were asked for, market(…, param.pairs)")
 	}
 	return m.joined(strings.ToUpper(s), refuse)
 }
@@ -91,7 +93,8 @@ func (m *Markets) separated(p Pair, refuse func(string, ...any) (Pair, error)) (
 	case m.listed && !slices.Contains(m.quotes, p.Quote):
 		return refuse("is none of the list, and %q is no quote currency of it", p.Quote)
 	case !m.listed && !isQuote(p.Quote):
-		return refuse("is no pair of two currencies: %q is none that something is paid in. If it is one, list it: market(…, [%q])", p.Quote, p.Quote)
+		return refuse("is no pair of two currencies: %q is none that something is paid in. If it is one, list it: "+
+			"market(…, [%q])", p.Quote, p.Quote)
 	}
 	return p, nil
 }
@@ -132,14 +135,17 @@ func oneCase(s string) bool { return s == strings.ToUpper(s) || s == strings.ToL
 
 // notQuotes stand where a quote currency would, in the names of contracts.
 var notQuotes = []string{
-	"SPOT", "PERP", "SWAP", "FUT", "FUTS", "INDEX", "IDX", "MARK", "LAST", "MOVE", "OPT", "CALL", "PUT", "BULL", "BEAR", "HALF", "HEDGE", "LONG", "SHORT", "NEXT",
+	"SPOT", "PERP", "SWAP", "FUT", "FUTS", "INDEX", "IDX", "MARK", "LAST", "MOVE", "OPT", "CALL", "PUT", "BULL", "BEAR",
+	"HALF", "HEDGE", "LONG", "SHORT", "NEXT",
 }
 
-// isQuote tells whether the second half of a symbol may be a currency though no list names it: three to five letters, the
-// last of which may be a digit. The names of contracts are none: BTC-PERP, BTCUSD_260327, PF_XBTUSD, BTC-27MAR26, XBT-M26.
+// isQuote tells whether the second half of a symbol may be a currency though no list names it: three to five letters,
+// the last of which may be a digit. The names of contracts are none: BTC-PERP, BTCUSD_260327, PF_XBTUSD, BTC-27MAR26,
+// XBT-M26.
 func isQuote(q string) bool {
 	letters := strings.TrimRightFunc(q, unicode.IsDigit)
-	return len(q) >= 3 && len(q) <= 5 && len(q)-len(letters) <= 1 && !strings.ContainsFunc(letters, unicode.IsDigit) && !slices.Contains(notQuotes, q)
+	return len(q) >= 3 && len(q) <= 5 && len(q)-len(letters) <= 1 && !strings.ContainsFunc(letters, unicode.IsDigit) &&
+		!slices.Contains(notQuotes, q)
 }
 
 // marketFunc is market() in HCL's own form. A list that is not constant is refused when the definition is read.
@@ -153,7 +159,8 @@ var marketFunc = function.New(&function.Spec{
 			return cty.NilVal, err
 		}
 		if missing(args[0]) {
-			return cty.ObjectVal(map[string]cty.Value{"base": cty.NullVal(cty.String), "quote": cty.NullVal(cty.String)}), nil
+			return cty.ObjectVal(map[string]cty.Value{"base": cty.NullVal(cty.String),
+				"quote": cty.NullVal(cty.String)}), nil
 		}
 		s, err := toText(args[0])
 		if err != nil {

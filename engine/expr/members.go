@@ -7,8 +7,8 @@ import (
 	"github.com/zclconf/go-cty/cty/function"
 )
 
-// What HCL calls an error, a computed member that is not there, is missing in this language: null, as for a path that is
-// written out. So each r[key] and split(":", s)[1] of an expression is read by a function that no file can name.
+// What HCL calls an error, a computed member that is not there, is missing in this language: null, as for a path that
+// is written out. So each r[key] and split(":", s)[1] of an expression is read by a function that no file can name.
 const (
 	MemberFunction = "(member)"
 	memberResult   = "member"
@@ -24,16 +24,19 @@ func ReadMembers(expr hcl.Expression) {
 		return &hclsyntax.LiteralValueExpr{Val: v, SrcRange: r}
 	}
 	read := func(r hcl.Range, args ...hclsyntax.Expression) hclsyntax.Expression {
-		return &hclsyntax.FunctionCallExpr{Name: MemberFunction, Args: args, NameRange: r, OpenParenRange: r, CloseParenRange: r}
+		return &hclsyntax.FunctionCallExpr{Name: MemberFunction, Args: args, NameRange: r, OpenParenRange: r,
+			CloseParenRange: r}
 	}
 	_ = hclsyntax.VisitAll(node, func(n hclsyntax.Node) hcl.Diagnostics {
 		switch e := n.(type) {
 		case *hclsyntax.IndexExpr:
 			if call, done := e.Collection.(*hclsyntax.FunctionCallExpr); !done || call.Name != MemberFunction {
-				e.Collection, e.Key = read(e.SrcRange, e.Collection, e.Key), literal(cty.StringVal(memberResult), e.SrcRange)
+				e.Collection, e.Key = read(e.SrcRange, e.Collection, e.Key), literal(cty.StringVal(memberResult),
+					e.SrcRange)
 			}
 		case *hclsyntax.RelativeTraversalExpr:
-			if call, ok := e.Source.(*hclsyntax.FunctionCallExpr); ok && (call.Name == MemberFunction || call.Name == "market") {
+			if call, ok := e.Source.(*hclsyntax.FunctionCallExpr); ok && (call.Name == MemberFunction ||
+				call.Name == "market") {
 				return nil
 			}
 			args := []hclsyntax.Expression{e.Source}
@@ -47,7 +50,8 @@ func ReadMembers(expr hcl.Expression) {
 					return nil
 				}
 			}
-			e.Source, e.Traversal = read(e.SrcRange, args...), hcl.Traversal{hcl.TraverseAttr{Name: memberResult, SrcRange: e.SrcRange}}
+			e.Source, e.Traversal = read(e.SrcRange, args...),
+				hcl.Traversal{hcl.TraverseAttr{Name: memberResult, SrcRange: e.SrcRange}}
 		}
 		return nil
 	})

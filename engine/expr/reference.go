@@ -137,7 +137,8 @@ func evaluate(expr hcl.Expression, vars map[string]cty.Value) (cty.Value, error)
 	return v, nil
 }
 
-// nullOperand recognises HCL's complaint about null in arithmetic or a template: in this language that is a missing value.
+// nullOperand recognises HCL's complaint about null in arithmetic or a template: in this language that is a missing
+// value.
 func nullOperand(d *hcl.Diagnostic) bool {
 	return strings.Contains(d.Detail, "argument must not be null") || strings.Contains(d.Detail, "value is null")
 }

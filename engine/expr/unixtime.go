@@ -16,8 +16,8 @@ import (
 // TimeFormat is how a time looks as a row value: RFC 3339, UTC, microseconds.
 const TimeFormat = "2006-01-02T15:04:05.000000Z"
 
-// MaxTime and MinTime bound every time that a row may hold. A number that is read in a wrong unit lies outside: seconds as
-// milliseconds are January 1970, and the other way round the year 50000.
+// MaxTime and MinTime bound every time that a row may hold. A number that is read in a wrong unit lies outside: seconds
+// as milliseconds are January 1970, and the other way round the year 50000.
 var (
 	MinTime = time.Date(1971, 1, 1, 0, 0, 0, 0, time.UTC)
 	MaxTime = time.Date(2262, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -26,7 +26,8 @@ var (
 // checkTime refuses what lies outside of MinTime to MaxTime.
 func checkTime(t time.Time) error {
 	if t.Before(MinTime) {
-		return fmt.Errorf("the time %s lies outside 1971 to 2261: is it in another unit, seconds, milliseconds, microseconds or nanoseconds?", t.UTC().Format(time.RFC3339))
+		return fmt.Errorf("the time %s lies outside 1971 to 2261: is it in another unit, seconds, milliseconds, "+
+			"microseconds or nanoseconds?", t.UTC().Format(time.RFC3339))
 	}
 	if !t.Before(MaxTime) {
 		return errTooLate
@@ -34,7 +35,8 @@ func checkTime(t time.Time) error {
 	return nil
 }
 
-var errTooLate = errors.New("the time lies outside 1971 to 2261: is it in another unit, seconds, milliseconds, microseconds or nanoseconds?")
+var errTooLate = errors.New("the time lies outside 1971 to 2261: is it in another unit, seconds, milliseconds, " +
+	"microseconds or nanoseconds?")
 
 // UnixUnits are the functions from_unix…, and how many digits each is from microseconds.
 var UnixUnits = map[string]int{"from_unix": 6, "from_unix_ms": 3, "from_unix_us": 0, "from_unix_ns": -3}

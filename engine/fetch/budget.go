@@ -31,7 +31,8 @@ func NewBudgets(pauses Pauses, log *slog.Logger) *Budgets {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Budgets{byName: map[string]*rateLimiter{}, keeper: keeper{pauses: pauses, log: log, asking: make(chan struct{}, 1), unkept: map[*rateLimiter]bool{}}}
+	return &Budgets{byName: map[string]*rateLimiter{}, keeper: keeper{pauses: pauses, log: log,
+		asking: make(chan struct{}, 1), unkept: map[*rateLimiter]bool{}}}
 }
 
 // ofSource returns the limiter of a source that names no budget.
@@ -56,8 +57,8 @@ func (b *Budgets) get(s *spec.Budget, speed float64) *rateLimiter {
 	return a
 }
 
-// rateLimiter is when requests may be sent: at most limit cost units in any stretch of time as long as per, and none before
-// the time that the server asked to wait for. Times are the machine's: servers know no other.
+// rateLimiter is when requests may be sent: at most limit cost units in any stretch of time as long as per, and none
+// before the time that the server asked to wait for. Times are the machine's: servers know no other.
 type rateLimiter struct {
 	name string // "budget NAME" or "source NAME"
 	mu   sync.Mutex
@@ -70,7 +71,8 @@ type rateLimiter struct {
 	reason   string // of until
 }
 
-// reservation counts from its sending until per after its end: by then the server has counted it, whatever the network does.
+// reservation counts from its sending until per after its end: by then the server has counted it, whatever the network
+// does.
 type reservation struct {
 	cost int
 	end  time.Time // zero: under way
@@ -80,7 +82,8 @@ func (a *rateLimiter) declare(limit int, per time.Duration, speed float64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	rate := func(limit int, per time.Duration) float64 { return float64(limit) / per.Seconds() }
-	if a.limit == 0 || rate(limit, per) < rate(a.limit, a.declared) || (rate(limit, per) == rate(a.limit, a.declared) && limit < a.limit) {
+	if a.limit == 0 || rate(limit, per) < rate(a.limit, a.declared) || (rate(limit, per) == rate(a.limit, a.declared) &&
+		limit < a.limit) {
 		a.limit, a.declared, a.per = limit, per, time.Duration(float64(per)/speed)
 	}
 }
@@ -104,14 +107,17 @@ func (a *rateLimiter) tryTake(now time.Time, cost int) (s *reservation, at time.
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.until.After(now) {
-		return nil, a.until, "the source asked to wait until " + a.until.UTC().Format("2006-01-02 15:04:05") + " UTC (" + a.reason + ")"
+		return nil, a.until, "the source asked to wait until " + a.until.UTC().Format("2006-01-02 15:04:05") +
+			" UTC (" + a.reason + ")"
 	}
 	if a.limit == 0 {
 		return &reservation{}, now, ""
 	}
 	budget := fmt.Sprintf("the request %s (%d per %s)", a.name, a.limit, units.FormatDuration(a.declared))
 	if cost > a.limit {
-		return nil, time.Time{}, fmt.Sprintf("%s is smaller than one request, which costs %d: give every source of that budget the same limit", budget, cost)
+		return nil, time.Time{},
+			fmt.Sprintf("%s is smaller than one request, which costs %d: give every source of that budget "+
+				"the same limit", budget, cost)
 	}
 	used := a.used(now)
 	if used+cost <= a.limit {
@@ -153,8 +159,8 @@ func (a *rateLimiter) done(s *reservation) {
 	s.end = time.Now()
 }
 
-// learn takes over what the server says was used in its stretch of time, where that is more than is known here: others at
-// this address use it too.
+// learn takes over what the server says was used in its stretch of time, where that is more than is known here: others
+// at this address use it too.
 func (a *rateLimiter) learn(said float64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -197,7 +203,8 @@ func (p *Poll) learn(h http.Header) {
 			}
 		}
 	}
-	v, diags := budget.Used.Value(&hcl.EvalContext{Variables: map[string]cty.Value{"header": cty.ObjectVal(names), "param": p.src.Definition.Params}, Functions: expr.RowFunctions()})
+	v, diags := budget.Used.Value(&hcl.EvalContext{Variables: map[string]cty.Value{"header": cty.ObjectVal(names),
+		"param": p.src.Definition.Params}, Functions: expr.RowFunctions()})
 	if diags.HasErrors() || v.IsNull() || !v.IsKnown() {
 		return
 	}

@@ -17,8 +17,8 @@ type Options struct {
 	Log       *slog.Logger
 	UserAgent string
 	Budgets   *Budgets // shared by all sources of a process; nil: each its own
-	// Endpoint gives another place for a source, the simulator's: it replaces scheme, host and path, keeps the query, and
-	// lifts the address guard. nil, or "": the definition's own URL.
+	// Endpoint gives another place for a source, the simulator's: it replaces scheme, host and path, keeps the query,
+	// and lifts the address guard. nil, or "": the definition's own URL.
 	Endpoint func(*spec.Source) string
 }
 

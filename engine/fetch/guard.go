@@ -38,20 +38,22 @@ func newClient(free bool, allow []string) *http.Client {
 			case req.URL.Scheme != "https" && (req.URL.Scheme != "http" || from.Scheme == "https"):
 				return &Error{Reason: "redirected from " + from.Scheme + " to " + units.Clip(req.URL.Scheme)}
 			case !strings.EqualFold(from.Host, req.URL.Host):
-				return &Error{Reason: fmt.Sprintf("redirected to another host, %s: if that is right, write it into the definition's url", units.Clip(req.URL.Host))}
+				return &Error{Reason: fmt.Sprintf("redirected to another host, %s: if that is right, write it into "+
+					"the definition's url", units.Clip(req.URL.Host))}
 			}
 			return nil
 		},
 	}
 }
 
-// guard returns the check of a dialer for addr, a "host:port". It sees the address after name resolution, so that no name,
-// redirect or rebinding gets around it.
+// guard returns the check of a dialer for addr, a "host:port". It sees the address after name resolution, so that no
+// name, redirect or rebinding gets around it.
 func guard(addr string) func(network, address string, c syscall.RawConn) error {
 	return func(_, address string, _ syscall.RawConn) error {
 		if at, err := netip.ParseAddrPort(address); err != nil || !public(at.Addr()) {
 			host, _, _ := net.SplitHostPort(address)
-			return &Error{Reason: fmt.Sprintf("refused to connect to %s: %s is not a public address. If you trust it: allow_private = [%q]", units.Clip(addr), host, addr)}
+			return &Error{Reason: fmt.Sprintf("refused to connect to %s: %s is not a public address. If you trust it: "+
+				"allow_private = [%q]", units.Clip(addr), host, addr)}
 		}
 		return nil
 	}
@@ -61,10 +63,13 @@ func guard(addr string) func(network, address string, c syscall.RawConn) error {
 // question for.
 var reserved = []netip.Prefix{
 	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.0.0/24"),
-	netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("192.88.99.0/24"), netip.MustParsePrefix("198.18.0.0/15"),
-	netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("240.0.0.0/4"),
+	netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("192.88.99.0/24"),
+	netip.MustParsePrefix("198.18.0.0/15"),
+	netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("203.0.113.0/24"),
+	netip.MustParsePrefix("240.0.0.0/4"),
 	netip.MustParsePrefix("168.63.129.16/32"), // the metadata service of Azure's machines
-	netip.MustParsePrefix("2001::/23"), netip.MustParsePrefix("2001:db8::/32"), netip.MustParsePrefix("2002::/16"), netip.MustParsePrefix("3fff::/20"),
+	netip.MustParsePrefix("2001::/23"), netip.MustParsePrefix("2001:db8::/32"), netip.MustParsePrefix("2002::/16"),
+	netip.MustParsePrefix("3fff::/20"),
 }
 
 var (
@@ -79,7 +84,8 @@ func public(a netip.Addr) bool {
 		b := a.As16()
 		a = netip.AddrFrom4([4]byte(b[12:]))
 	}
-	if !a.IsValid() || a.IsLoopback() || a.IsPrivate() || a.IsLinkLocalUnicast() || a.IsMulticast() || a.IsUnspecified() {
+	if !a.IsValid() || a.IsLoopback() || a.IsPrivate() || a.IsLinkLocalUnicast() || a.IsMulticast() ||
+		a.IsUnspecified() {
 		return false
 	}
 	if a.Is6() && !allocated.Contains(a) {

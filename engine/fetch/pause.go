@@ -16,7 +16,8 @@ type Pauses interface {
 	Paused(ctx context.Context, f func(name string, left time.Duration, reason string)) error
 }
 
-// How the keeper of pauses is asked. While it does not answer, what this process knows counts, and no slot is lost to it.
+// How the keeper of pauses is asked. While it does not answer, what this process knows counts, and no slot is lost to
+// it.
 const (
 	pausesFresh = 500 * time.Millisecond // what was read so long ago is news
 	pausesAway  = 10 * time.Second       // after a failure it is not asked for so long
@@ -45,7 +46,8 @@ func (b *Budgets) hold(ctx context.Context, a *rateLimiter, d time.Duration, rea
 	b.exchange(ctx, time.Second)
 }
 
-// exchange writes down what sources asked of this process, and learns what they asked of others. It takes a moment at most.
+// exchange writes down what sources asked of this process, and learns what they asked of others. It takes a moment at
+// most.
 func (b *Budgets) exchange(ctx context.Context, within time.Duration) {
 	k := &b.keeper
 	if k.pauses == nil {
@@ -73,13 +75,16 @@ func (b *Budgets) exchange(ctx context.Context, within time.Duration) {
 		}
 	}
 	if err == nil {
-		err = k.pauses.Paused(ctx, func(name string, left time.Duration, reason string) { b.named(name).hold(left, reason) })
+		err = k.pauses.Paused(ctx, func(name string, left time.Duration, reason string) {
+			b.named(name).hold(left, reason)
+		})
 	}
 	k.next = time.Now().Add(pausesFresh)
 	if err != nil {
 		k.next = time.Now().Add(pausesAway)
 		if !k.lost {
-			k.log.Debug("what sources ask to wait for is known to this process alone: the database does not answer", "error", err.Error())
+			k.log.Debug("what sources ask to wait for is known to this process alone: the database does not answer",
+				"error", err.Error())
 		}
 	}
 	k.lost = err != nil

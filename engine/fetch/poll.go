@@ -59,22 +59,24 @@ func NewPoll(src *spec.Source, opt Options) (*Poll, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &Poll{src: src, opt: opt, target: target, client: newClient(free, p.AllowPrivate), decoder: decoder, redactor: newRedactor(src.Definition, target), limiter: opt.Budgets.ofSource(src.Name)}
+	out := &Poll{src: src, opt: opt, target: target, client: newClient(free, p.AllowPrivate), decoder: decoder,
+		redactor: newRedactor(src.Definition, target), limiter: opt.Budgets.ofSource(src.Name)}
 	if p.Budget != nil {
 		out.limiter, out.cost = opt.Budgets.get(p.Budget, opt.Clock.Speed()), p.Budget.Cost
 	}
 	return out, nil
 }
 
-// FetchUntil returns the records of one reply. It tries again, with growing pauses, as often as the definition says and while ctx
-// leaves the time; no attempt begins after until, and one that has begun may use up its timeout. ErrNotModified: nothing new.
-// Every other error is an *Error.
+// FetchUntil returns the records of one reply. It tries again, with growing pauses, as often as the definition says and
+// while ctx leaves the time; no attempt begins after until, and one that has begun may use up its timeout.
+// ErrNotModified: nothing new. Every other error is an *Error.
 func (p *Poll) FetchUntil(ctx context.Context, until time.Time) ([]record.Record, error) {
 	begin, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
 	// The attempts spread over the slot: an hourly source is worth minutes of waiting, one of a minute seconds.
 	pause, slot := backoff.NewExponentialBackOff(), time.Duration(float64(p.src.Interval)/p.opt.Clock.Speed())
-	pause.InitialInterval, pause.MaxInterval = min(max(slot/60, 500*time.Millisecond), time.Minute), max(slot/6, time.Second)
+	pause.InitialInterval, pause.MaxInterval = min(max(slot/60, 500*time.Millisecond), time.Minute),
+		max(slot/6, time.Second)
 	p.opt.Budgets.exchange(ctx, slot/4)
 	var last *Error
 	for try := 0; ; try++ {
@@ -91,14 +93,15 @@ func (p *Poll) FetchUntil(ctx context.Context, until time.Time) ([]record.Record
 		if !e.Temporary || try >= p.src.Definition.Poll.Retries {
 			return nil, e
 		}
-		if e.RetryAfter == 0 && !waitUntil(begin, time.Now().Add(pause.NextBackOff())) { // the limiter waits as the source asked
+		// the limiter waits as the source asked
+		if e.RetryAfter == 0 && !waitUntil(begin, time.Now().Add(pause.NextBackOff())) {
 			return nil, e
 		}
 	}
 }
 
-// Accept returns what says that the records of the newest reply are safe: from then on the source may answer that nothing
-// changed. Another goroutine may call it.
+// Accept returns what says that the records of the newest reply are safe: from then on the source may answer that
+// nothing changed. Another goroutine may call it.
 func (p *Poll) Accept() func() {
 	seen := p.seen
 	return func() {
@@ -129,7 +132,8 @@ func (p *Poll) attempt(ctx, begin context.Context) ([]record.Record, error) {
 	}
 	req.Header.Set("User-Agent", p.opt.UserAgent)
 	req.Header.Set("Accept-Encoding", "gzip")
-	req.Header.Set("Accept", map[string]string{"json": "application/json", "html": "text/html"}[p.src.Definition.Decode.Format]+", */*;q=0.1")
+	req.Header.Set("Accept", map[string]string{"json": "application/json",
+		"html": "text/html"}[p.src.Definition.Decode.Format]+", */*;q=0.1")
 	for name, value := range p.src.Definition.Poll.Headers {
 		req.Header.Set(name, value.Reveal())
 	}
@@ -167,7 +171,8 @@ func (p *Poll) statusError(resp *http.Response) *Error {
 	e := &Error{Reason: status(resp.StatusCode)}
 	if from, err := decompressed(resp); err == nil {
 		head, _ := io.ReadAll(io.LimitReader(from, 512))
-		if text := p.redactor.quote(string(head)); text != "" && text[0] != '<' { // a page says nothing that its status does not
+		// a page says nothing that its status does not
+		if text := p.redactor.quote(string(head)); text != "" && text[0] != '<' {
 			e.Reason += ": " + text
 		}
 	}
@@ -186,7 +191,8 @@ func (e *Error) waits(resp *http.Response) {
 	e.RetryAfter = retryAfter(resp.Header.Get("Retry-After"), time.Now())
 	switch {
 	case e.RetryAfter == longestWait:
-		e.Reason += fmt.Sprintf("; it asks to wait 4d or more (Retry-After: %s): it is asked again after 4d", redactor{}.quote(resp.Header.Get("Retry-After")))
+		e.Reason += fmt.Sprintf("; it asks to wait 4d or more (Retry-After: %s): it is asked again after 4d",
+			redactor{}.quote(resp.Header.Get("Retry-After")))
 	case e.RetryAfter > 0:
 		e.Reason += "; it asks to wait " + units.FormatDuration(max(e.RetryAfter.Round(time.Second), time.Second))
 	}
@@ -227,7 +233,8 @@ func decompressed(resp *http.Response) (io.Reader, error) {
 		}
 		return z, err
 	default:
-		return nil, &Error{Reason: fmt.Sprintf("the reply has a compression that was not asked for: %q", redactor{}.quote(coding)), Temporary: true}
+		return nil, &Error{Reason: fmt.Sprintf("the reply has a compression that was not asked for: %q",
+			redactor{}.quote(coding)), Temporary: true}
 	}
 }
 
@@ -247,9 +254,11 @@ func (p *Poll) body(resp *http.Response) ([]byte, error) {
 	case int64(len(body)) > limit:
 		return nil, tooLarge(limit)
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
-		return nil, &Error{Reason: fmt.Sprintf("the reply broke off after %s", humanize.IBytes(uint64(len(body)))), Temporary: true}
+		return nil, &Error{Reason: fmt.Sprintf("the reply broke off after %s", humanize.IBytes(uint64(len(body)))),
+			Temporary: true}
 	case isDamaged, errors.Is(err, gzip.ErrChecksum), errors.Is(err, gzip.ErrHeader):
-		return nil, &Error{Reason: fmt.Sprintf("the reply's compression is damaged after %s", humanize.IBytes(uint64(len(body)))), Temporary: true}
+		return nil, &Error{Reason: fmt.Sprintf("the reply's compression is damaged after %s",
+			humanize.IBytes(uint64(len(body)))), Temporary: true}
 	case err != nil:
 		return nil, err
 	}

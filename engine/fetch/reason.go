@@ -44,7 +44,8 @@ func (s redactor) describe(err error) *Error {
 	case isDNS && dns.IsNotFound:
 		reason = "the name " + s.quote(dns.Name) + " is not known: no network, or a wrong host"
 	case isDNS:
-		reason = "the name " + s.quote(dns.Name) + " cannot be looked up: no network, or its name server does not answer"
+		reason = "the name " + s.quote(dns.Name) +
+			" cannot be looked up: no network, or its name server does not answer"
 	case errors.Is(err, context.Canceled):
 		reason = "interrupted"
 	case errors.Is(err, context.DeadlineExceeded):
@@ -53,10 +54,12 @@ func (s redactor) describe(err error) *Error {
 		reason = where + " refuses the connection"
 	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETDOWN):
 		reason = where + " cannot be reached: no network, or no way to it"
-	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, net.ErrClosed), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, net.ErrClosed),
+		errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		reason = "the source broke the connection off"
 	case isCertificate:
-		reason = "the source's certificate cannot be trusted: " + s.quote(strings.TrimPrefix(certificate.Err.Error(), "x509: "))
+		reason = "the source's certificate cannot be trusted: " +
+			s.quote(strings.TrimPrefix(certificate.Err.Error(), "x509: "))
 	case isNet && slow.Timeout():
 		reason = where + " does not answer"
 	case strings.HasPrefix(err.Error(), "failed to parse Location header"): // it repeats the header

@@ -12,8 +12,8 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/units"
 )
 
-// redactor are the values that a request or a subscription carries and that may be keys. A source may repeat them, in capital or small
-// letters; a message must not.
+// redactor are the values that a request or a subscription carries and that may be keys. A source may repeat them, in
+// capital or small letters; a message must not.
 type redactor struct {
 	values []string       // the longest first: one may be a part of another
 	any    *regexp.Regexp // one of them; nil: there are none
@@ -25,8 +25,8 @@ const shortestKey = 8
 // redacted stands where a value was.
 const redacted = "(hidden)"
 
-// newRedactor lists what is secret in a definition's parameters, what stands in headers and in the query, and what looks like a key in
-// the path or in the messages of a stream.
+// newRedactor lists what is secret in a definition's parameters, what stands in headers and in the query, and what
+// looks like a key in the path or in the messages of a stream.
 func newRedactor(def *spec.Definition, target *url.URL) redactor {
 	values := map[string]bool{}
 	add := func(value string) {
@@ -34,7 +34,8 @@ func newRedactor(def *spec.Definition, target *url.URL) redactor {
 			return
 		}
 		quoted, _ := json.Marshal(value)
-		for _, form := range []string{value, url.QueryEscape(value), url.PathEscape(value), string(quoted[1 : len(quoted)-1])} {
+		for _, form := range []string{value, url.QueryEscape(value), url.PathEscape(value),
+			string(quoted[1 : len(quoted)-1])} {
 			values[form] = true
 		}
 	}
@@ -62,7 +63,9 @@ func newRedactor(def *spec.Definition, target *url.URL) redactor {
 	}
 	if def.Stream != nil {
 		for _, message := range append(slices.Clone(def.Stream.Subscribe), def.Stream.Ping) {
-			for _, part := range strings.FieldsFunc(message, func(r rune) bool { return unicode.IsSpace(r) || strings.ContainsRune(`"',;{}[]()&?`, r) }) {
+			for _, part := range strings.FieldsFunc(message, func(r rune) bool {
+				return unicode.IsSpace(r) || strings.ContainsRune(`"',;{}[]()&?`, r)
+			}) {
 				if looksLikeKey(part) {
 					add(part)
 				}
@@ -89,8 +92,8 @@ var (
 	isUUID   = regexp.MustCompile(`[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}`)
 )
 
-// looksLikeKey tells whether a part of a path or message may be a key that was written into the definition: a long word of
-// letters and digits. Names of markets have separators.
+// looksLikeKey tells whether a part of a path or message may be a key that was written into the definition: a long word
+// of letters and digits. Names of markets have separators.
 func looksLikeKey(text string) bool {
 	return isUUID.MatchString(text) || slices.ContainsFunc(longWord.FindAllString(text, -1), func(word string) bool {
 		return strings.ContainsAny(word, "0123456789") && strings.ContainsFunc(word, unicode.IsLetter)

@@ -20,7 +20,8 @@ type StreamStats struct {
 // maxComplaints bounds what is remembered of a source's complaints.
 const maxComplaints = 1000
 
-// standing is how a stream stands now, for slots that get no record and for those that get not all. Times are the engine's.
+// standing is how a stream stands now, for slots that get no record and for those that get not all. Times are the
+// engine's.
 type standing struct {
 	mu      sync.Mutex
 	stats   StreamStats
@@ -55,11 +56,13 @@ func (s *standing) why(since time.Time) *Error {
 	case !s.record.IsZero() && !s.record.Before(since):
 		return nil
 	case !s.record.IsZero():
-		return &Error{Reason: "connected, and no record has come since " + s.record.Format("15:04:05") + " UTC", Temporary: true}
+		return &Error{Reason: "connected, and no record has come since " + s.record.Format("15:04:05") + " UTC",
+			Temporary: true}
 	}
 	reason := "connected, and no record has come yet"
 	if s.failure != nil && s.since.After(since) && !since.IsZero() { // the slot was without a connection before
-		reason = fmt.Sprintf("connected again at %s UTC, and no record has come yet; before that: %s", s.since.Format("15:04:05"), s.failure.Reason)
+		reason = fmt.Sprintf("connected again at %s UTC, and no record has come yet; before that: %s",
+			s.since.Format("15:04:05"), s.failure.Reason)
 	}
 	return &Error{Reason: reason, Temporary: true}
 }
@@ -142,7 +145,8 @@ func (s *standing) notUnderstood(reason string) (news bool) {
 	return news
 }
 
-// unsolved is what was wrong since the newest record; "" for nothing. What the source says in plain words is the better reason.
+// unsolved is what was wrong since the newest record; "" for nothing. What the source says in plain words is the better
+// reason.
 func (s *standing) unsolved() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()

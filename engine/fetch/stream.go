@@ -57,7 +57,8 @@ func NewStream(src *spec.Source, opt Options) (*Stream, error) {
 		return nil, err
 	}
 	return &Stream{
-		src: src, opt: opt, target: target, client: newClient(free, s.AllowPrivate), decoder: decoder, redactor: newRedactor(src.Definition, target), limiter: opt.Budgets.ofSource(src.Name),
+		src: src, opt: opt, target: target, client: newClient(free, s.AllowPrivate), decoder: decoder,
+		redactor: newRedactor(src.Definition, target), limiter: opt.Budgets.ofSource(src.Name),
 	}, nil
 }
 
@@ -69,14 +70,15 @@ func (s *Stream) Down(since time.Time) error {
 	return nil
 }
 
-// Said returns what the source reported since then while records came: a market that it refuses, for instance. "": nothing.
+// Said returns what the source reported since then while records came: a market that it refuses, for instance. "":
+// nothing.
 func (s *Stream) Said(since time.Time) string { return s.standing.complaints(since) }
 
 // Stats counts what the stream met since it began.
 func (s *Stream) Stats() StreamStats { return s.standing.counted() }
 
-// Run emits records as they come, those of a frame together, until ctx ends. Whatever breaks the connection is logged and it is
-// made again, with growing pauses: a source must not be hammered.
+// Run emits records as they come, those of a frame together, until ctx ends. Whatever breaks the connection is logged
+// and it is made again, with growing pauses: a source must not be hammered.
 func (s *Stream) Run(ctx context.Context, emit func([]record.Record)) {
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval, pause.MaxInterval = time.Second, time.Minute
@@ -93,7 +95,8 @@ func (s *Stream) Run(ctx context.Context, emit func([]record.Record)) {
 		}
 		s.standing.ended(e)
 		before = pause.NextBackOff()
-		s.opt.Log.Warn("stream is down: connecting again", "source", s.src.Name, "reason", e.Reason, "in", max(before, e.RetryAfter).Round(time.Millisecond).String())
+		s.opt.Log.Warn("stream is down: connecting again", "source", s.src.Name, "reason", e.Reason, "in",
+			max(before, e.RetryAfter).Round(time.Millisecond).String())
 		wait(ctx, before)
 	}
 }
@@ -152,8 +155,8 @@ func (s *Stream) connection(ctx context.Context, emit func([]record.Record)) (us
 	return t.record.Sub(t.began), err
 }
 
-// silence is how long a connection may give no record. Whatever else comes keeps nothing: a subscription that was lost answers
-// pings, too. It grows while no connection brings any, so that a quiet market makes no storm.
+// silence is how long a connection may give no record. Whatever else comes keeps nothing: a subscription that was lost
+// answers pings, too. It grows while no connection brings any, so that a quiet market makes no storm.
 func (s *Stream) silence() time.Duration {
 	d := s.src.Definition.Stream.Silence
 	for range s.fruitless {
@@ -203,8 +206,8 @@ func (s *Stream) read(ctx context.Context, t *talk, emit func([]record.Record)) 
 	}
 }
 
-// said notes what the source reports. It ends the connection, with an error, only where the definition says so: most sources
-// refuse one market of many and go on, and those that mean it give no more records.
+// said notes what the source reports. It ends the connection, with an error, only where the definition says so: most
+// sources refuse one market of many and go on, and those that mean it give no more records.
 func (s *Stream) said(said *decode.SourceError) *Error {
 	e := s.redactor.reported(said)
 	if said.Effect == spec.EffectRetry {
@@ -216,13 +219,14 @@ func (s *Stream) said(said *decode.SourceError) *Error {
 		market = s.redactor.quote(said.Market)
 	}
 	if s.standing.complained(s.opt.Clock.Now(), market, e.Reason) {
-		s.opt.Log.Warn("stream: the source reports a failure, and the connection goes on", "source", s.src.Name, "market", market, "reason", e.Reason)
+		s.opt.Log.Warn("stream: the source reports a failure, and the connection goes on", "source", s.src.Name,
+			"market", market, "reason", e.Reason)
 	}
 	return nil
 }
 
-// isPong tells whether a frame that is not understood is the answer to a text ping: the first short text after one, and what is
-// equal to it.
+// isPong tells whether a frame that is not understood is the answer to a text ping: the first short text after one, and
+// what is equal to it.
 func (t *talk) isPong(def *spec.Stream, kind websocket.MessageType, body []byte) bool {
 	if def.Ping == "" || kind != websocket.MessageText || !t.pinged.Load() || len(body) > longestPong {
 		return false
@@ -237,7 +241,8 @@ func (t *talk) isPong(def *spec.Stream, kind websocket.MessageType, body []byte)
 func (s *Stream) strange(t *talk, kind websocket.MessageType, body []byte, err error) {
 	reason, frame := s.redactor.line(err.Error()), s.redactor.quote(string(body[:min(len(body), 512)]))
 	if kind == websocket.MessageBinary && bytes.HasPrefix(body, []byte("\x1f\x8b")) {
-		reason, frame = "the frame is compressed with gzip, which is not undone", fmt.Sprintf("%x", body[:min(len(body), 16)])
+		reason, frame = "the frame is compressed with gzip, which is not undone",
+			fmt.Sprintf("%x", body[:min(len(body), 16)])
 	}
 	if news := s.standing.notUnderstood(reason); news && !t.strange {
 		s.opt.Log.Warn("stream sends what is not understood", "source", s.src.Name, "reason", reason, "frame", frame)
@@ -249,7 +254,8 @@ func (s *Stream) strange(t *talk, kind websocket.MessageType, body []byte, err e
 func (s *Stream) subscribe(ctx context.Context) (*websocket.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	conn, resp, err := websocket.Dial(ctx, s.target.String(), &websocket.DialOptions{HTTPClient: s.client, HTTPHeader: http.Header{"User-Agent": {s.opt.UserAgent}}})
+	conn, resp, err := websocket.Dial(ctx, s.target.String(), &websocket.DialOptions{HTTPClient: s.client,
+		HTTPHeader: http.Header{"User-Agent": {s.opt.UserAgent}}})
 	if err != nil && resp != nil && resp.StatusCode != http.StatusSwitchingProtocols {
 		e := &Error{Reason: "connect: " + status(resp.StatusCode)}
 		if resp.StatusCode == http.StatusOK {
@@ -290,14 +296,16 @@ func (s *Stream) ended(ctx, quiet context.Context, silence time.Duration, frames
 	closed, ok := errors.AsType[websocket.CloseError](err)
 	switch {
 	case errors.Is(quiet.Err(), context.DeadlineExceeded) && frames > 0:
-		e.Reason = fmt.Sprintf("no record came for %s, though %s", units.FormatDuration(silence), plural(frames, "another frame", "other frames")+" did")
+		e.Reason = fmt.Sprintf("no record came for %s, though %s", units.FormatDuration(silence),
+			plural(frames, "another frame", "other frames")+" did")
 	case errors.Is(quiet.Err(), context.DeadlineExceeded):
 		e.Reason = "nothing came for " + units.FormatDuration(silence)
 	case errors.Is(err, websocket.ErrMessageTooBig):
 		e.Temporary = false
 		e.Reason = fmt.Sprintf("a frame has more than %s: raise max_message if that is right", humanize.IBytes(uint64(s.src.Definition.Stream.MaxMessage))) //nolint:gosec // positive
 	case ok:
-		e.Reason = strings.TrimSpace(fmt.Sprintf("the source closed the connection: %d %s", closed.Code, s.redactor.quote(closed.Reason)))
+		e.Reason = strings.TrimSpace(fmt.Sprintf("the source closed the connection: %d %s", closed.Code,
+			s.redactor.quote(closed.Reason)))
 	default:
 		e = s.redactor.describe(err)
 	}

@@ -22,8 +22,8 @@ func (m *Meter) Bound(functions map[string]function.Function) map[string]functio
 	return out
 }
 
-// limit wraps one function: the arguments are converted in linear time, what it would make is bounded before it is made,
-// and an error about a secret says nothing of it.
+// limit wraps one function: the arguments are converted in linear time, what it would make is bounded before it is
+// made, and an error about a secret says nothing of it.
 func (m *Meter) limit(name string, f function.Function) function.Function {
 	open := func(p function.Parameter) function.Parameter {
 		p.Type, p.AllowUnknown, p.AllowDynamicType, p.AllowMarked = cty.DynamicPseudoType, true, true, true

@@ -31,8 +31,8 @@ func (g *guarded) Value(ctx *hcl.EvalContext) (cty.Value, hcl.Diagnostics) {
 	return cty.DynamicVal, hcl.Diagnostics{diag.Problem(g.SrcRange, "Too large", "%s", diag.Sentence(err.Error()))}
 }
 
-// Guard puts guards into an expression that is evaluated once, wherever a value is copied, compared or gone through. They
-// do not change its value.
+// Guard puts guards into an expression that is evaluated once, wherever a value is copied, compared or gone through.
+// They do not change its value.
 func (m *Meter) Guard(node hclsyntax.Expression) {
 	wrap := func(e *hclsyntax.Expression, check func(cty.Value) error) {
 		switch (*e).(type) {

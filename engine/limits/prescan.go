@@ -28,16 +28,20 @@ const (
 func Prescan(src []byte, filename string) hcl.Diagnostics {
 	if len(src) > MaxFile {
 		return refuse(hcl.Range{Filename: filename, Start: hcl.InitialPos, End: hcl.InitialPos}, "File too large",
-			"%s is larger than %d bytes (1 MiB). Split it, or move long lists into a variable file.", units.Clip(filename), MaxFile)
+			"%s is larger than %d bytes (1 MiB). Split it, or move long lists into a variable file.",
+			units.Clip(filename), MaxFile)
 	}
 	if i := bytes.IndexByte(src, 0); i >= 0 {
-		return refuse(rangeAt(src, i, filename), "Not a text file", "A NUL byte: this looks like a binary file. Check the path; cryptoviz reads UTF-8 text.")
+		return refuse(rangeAt(src, i, filename), "Not a text file",
+			"A NUL byte: this looks like a binary file. Check the path; cryptoviz reads UTF-8 text.")
 	}
 	if i := badUTF8(src); i >= 0 {
-		return refuse(rangeAt(src, i, filename), "Not UTF-8", "The byte 0x%02x is not UTF-8 text here. Save the file as UTF-8.", src[i])
+		return refuse(rangeAt(src, i, filename), "Not UTF-8",
+			"The byte 0x%02x is not UTF-8 text here. Save the file as UTF-8.", src[i])
 	}
 	if i := afterTokens(src, maxTokens); i >= 0 {
-		return refuse(rangeAt(src, i, filename), "File too large", "The file has more than %d words and signs. Split it, or move long lists into a variable file.", maxTokens)
+		return refuse(rangeAt(src, i, filename), "File too large",
+			"The file has more than %d words and signs. Split it, or move long lists into a variable file.", maxTokens)
 	}
 	// Lexing does not recurse; the parser reports its complaints.
 	tokens, _ := hclsyntax.LexConfig(src, filename, hcl.InitialPos)
@@ -48,7 +52,8 @@ func refuse(r hcl.Range, summary, format string, args ...any) hcl.Diagnostics {
 	return hcl.Diagnostics{diag.Problem(r, summary, format, args...)}
 }
 
-// rangeAt returns the range of one character, with its column counted as HCL does: in what the reader sees as characters.
+// rangeAt returns the range of one character, with its column counted as HCL does: in what the reader sees as
+// characters.
 func rangeAt(src []byte, offset int, filename string) hcl.Range {
 	line := src[bytes.LastIndexByte(src[:offset], '\n')+1 : offset]
 	pos := hcl.Pos{Line: 1 + bytes.Count(src[:offset], []byte("\n")), Column: 1, Byte: offset}
@@ -104,16 +109,19 @@ func scanTokens(tokens hclsyntax.Tokens) (found hcl.Diagnostics) {
 	for _, t := range tokens {
 		top := &stack[len(stack)-1]
 		switch t.Type {
-		case hclsyntax.TokenOBrace, hclsyntax.TokenOBrack, hclsyntax.TokenOParen, hclsyntax.TokenTemplateInterp, hclsyntax.TokenTemplateControl,
+		case hclsyntax.TokenOBrace, hclsyntax.TokenOBrack, hclsyntax.TokenOParen, hclsyntax.TokenTemplateInterp,
+			hclsyntax.TokenTemplateControl,
 			hclsyntax.TokenOQuote, hclsyntax.TokenOHeredoc:
 			if t.Type == hclsyntax.TokenOBrack { // an index makes the tree deeper, as an operator does
 				top.operators++
 			}
 			stack = append(stack, frame{kind: t.Type})
-		case hclsyntax.TokenCBrace, hclsyntax.TokenCBrack, hclsyntax.TokenCParen, hclsyntax.TokenTemplateSeqEnd, hclsyntax.TokenCQuote, hclsyntax.TokenCHeredoc:
+		case hclsyntax.TokenCBrace, hclsyntax.TokenCBrack, hclsyntax.TokenCParen, hclsyntax.TokenTemplateSeqEnd,
+			hclsyntax.TokenCQuote, hclsyntax.TokenCHeredoc:
 			stack = stack[:max(1, len(stack)-1)]
 		case hclsyntax.TokenNewline, hclsyntax.TokenComment:
-			if top.kind == hclsyntax.TokenNil || top.kind == hclsyntax.TokenOBrace { // inside other brackets an expression goes on
+			// inside other brackets an expression goes on
+			if top.kind == hclsyntax.TokenNil || top.kind == hclsyntax.TokenOBrace {
 				top.operators = 0
 			}
 			continue // last stays: a loop may begin on the next line
@@ -122,13 +130,17 @@ func scanTokens(tokens hclsyntax.Tokens) (found hcl.Diagnostics) {
 			if top.elements++; len(stack) > 1 && top.elements >= MaxElements {
 				return refuse(t.Range, "List too long", "A list may hold at most %d elements.", MaxElements)
 			}
-		case hclsyntax.TokenPlus, hclsyntax.TokenMinus, hclsyntax.TokenStar, hclsyntax.TokenSlash, hclsyntax.TokenPercent, hclsyntax.TokenBang,
-			hclsyntax.TokenAnd, hclsyntax.TokenOr, hclsyntax.TokenQuestion, hclsyntax.TokenEqualOp, hclsyntax.TokenNotEqual,
-			hclsyntax.TokenLessThan, hclsyntax.TokenLessThanEq, hclsyntax.TokenGreaterThan, hclsyntax.TokenGreaterThanEq, hclsyntax.TokenDot:
+		case hclsyntax.TokenPlus, hclsyntax.TokenMinus, hclsyntax.TokenStar, hclsyntax.TokenSlash,
+			hclsyntax.TokenPercent, hclsyntax.TokenBang,
+			hclsyntax.TokenAnd, hclsyntax.TokenOr, hclsyntax.TokenQuestion, hclsyntax.TokenEqualOp,
+			hclsyntax.TokenNotEqual,
+			hclsyntax.TokenLessThan, hclsyntax.TokenLessThanEq, hclsyntax.TokenGreaterThan,
+			hclsyntax.TokenGreaterThanEq, hclsyntax.TokenDot:
 			top.operators++
 		case hclsyntax.TokenNumberLit:
 			if hugeNumber(string(t.Bytes)) {
-				return refuse(t.Range, "Number too long", "A number has at most %d characters, and its exponent at most three.", maxDigits)
+				return refuse(t.Range, "Number too long",
+					"A number has at most %d characters, and its exponent at most three.", maxDigits)
 			}
 		case hclsyntax.TokenIdent:
 			if diags := scanWord(t); diags != nil {
@@ -171,7 +183,8 @@ func scanStack(stack []frame, at hcl.Range) hcl.Diagnostics {
 	depth, loops := len(stack)-1, 0
 	for i := range stack {
 		if stack[i].operators > MaxOperators {
-			return refuse(at, "Expression too long", "One expression may hold at most %d operators, dots and indexes.", MaxOperators)
+			return refuse(at, "Expression too long", "One expression may hold at most %d operators, dots and indexes.",
+				MaxOperators)
 		}
 		depth += stack[i].ifs + stack[i].fors
 		loops += stack[i].fors
@@ -183,19 +196,24 @@ func scanStack(stack []frame, at hcl.Range) hcl.Diagnostics {
 		return refuse(at, "Nested too deeply", "Blocks, brackets and templates may lie at most %d deep.", MaxDepth)
 	}
 	if loops > 1 {
-		return refuse(at, "Loop inside a loop", "A `for` inside a `for` multiplies the work: write them one after the other.")
+		return refuse(at, "Loop inside a loop",
+			"A `for` inside a `for` multiplies the work: write them one after the other.")
 	}
 	return nil
 }
 
-// scanWord refuses a name that is too long, or that has letters which only look right: every name of the language is ASCII.
+// scanWord refuses a name that is too long, or that has letters which only look right: every name of the language is
+// ASCII.
 func scanWord(t hclsyntax.Token) hcl.Diagnostics {
 	if len(t.Bytes) > maxWord {
-		return refuse(t.Range, "Name too long", "%q has %d bytes; the limit is %d.", units.Clip(string(t.Bytes)), len(t.Bytes), maxWord)
+		return refuse(t.Range, "Name too long", "%q has %d bytes; the limit is %d.", units.Clip(string(t.Bytes)),
+			len(t.Bytes), maxWord)
 	}
 	for _, r := range string(t.Bytes) {
 		if r >= utf8.RuneSelf {
-			return refuse(t.Range, "Not an ASCII name", "%q holds %q (%U). Names have the letters a to z; a key with other letters is written [\"…\"].", t.Bytes, r, r)
+			return refuse(t.Range, "Not an ASCII name",
+				"%q holds %q (%U). Names have the letters a to z; a key with other letters is written [\"…\"].",
+				t.Bytes, r, r)
 		}
 	}
 	return nil

@@ -36,11 +36,13 @@ func (l *loader) columnstore(r *reading, ht *spec.Hypertable, h *block) {
 	l.once(h.content.Blocks, "A hypertable")
 	for _, raw := range h.content.Blocks {
 		c := l.open(raw, &hcl.BodySchema{Attributes: attrs([]string{"after"}, "segment_by", "order_by")}, l.ctx)
-		ht.Columnstore = &spec.Columnstore{After: c.duration("after", 0, time.Hour, forever), SegmentBy: c.texts("segment_by"), OrderBy: c.texts("order_by"), Range: c.rng}
+		ht.Columnstore = &spec.Columnstore{After: c.duration("after", 0, time.Hour, forever),
+			SegmentBy: c.texts("segment_by"), OrderBy: c.texts("order_by"), Range: c.rng}
 		seen := map[string]bool{}
 		use := func(attr, name string) {
 			if r.column(c, attr, name) != nil && seen[name] {
-				l.fail(c.rangeOf(attr), "Column twice", "%s stands twice in segment_by and order_by: a column is in one of them, once.", c.show(attr, name))
+				l.fail(c.rangeOf(attr), "Column twice",
+					"%s stands twice in segment_by and order_by: a column is in one of them, once.", c.show(attr, name))
 			}
 			seen[name] = true
 		}
@@ -49,8 +51,10 @@ func (l *loader) columnstore(r *reading, ht *spec.Hypertable, h *block) {
 		}
 		for i, text := range ht.Columnstore.OrderBy {
 			name, direction, _ := strings.Cut(strings.TrimSpace(text), " ")
-			if direction = strings.ToUpper(strings.TrimSpace(direction)); direction != "" && direction != "ASC" && direction != "DESC" {
-				l.fail(c.rangeOf("order_by"), "Not an order", "%s: write a column, or \"column DESC\".", c.show("order_by", text))
+			if direction = strings.ToUpper(strings.TrimSpace(direction)); direction != "" && direction != "ASC" &&
+				direction != "DESC" {
+				l.fail(c.rangeOf("order_by"), "Not an order", "%s: write a column, or \"column DESC\".",
+					c.show("order_by", text))
 			}
 			use("order_by", name)
 			if ht.Columnstore.OrderBy[i] = name; direction == "DESC" {
@@ -58,7 +62,8 @@ func (l *loader) columnstore(r *reading, ht *spec.Hypertable, h *block) {
 			}
 		}
 		if ht.Retention > 0 && ht.Columnstore.After >= ht.Retention {
-			l.fail(c.rangeOf("after"), "Never reached", "Chunks go after retention = %s, before they would become columns.", units.FormatDuration(ht.Retention))
+			l.fail(c.rangeOf("after"), "Never reached",
+				"Chunks go after retention = %s, before they would become columns.", units.FormatDuration(ht.Retention))
 		}
 	}
 }
@@ -84,7 +89,8 @@ func (l *loader) relation(raw *hcl.Block, seen map[string]hcl.Range, views map[s
 		other = "view"
 	}
 	if ok && other != "" {
-		l.fail(raw.LabelRanges[0], "Name in use", "There is a %s %q: tables, views and aggregates share their names in PostgreSQL.", other, name)
+		l.fail(raw.LabelRanges[0], "Name in use",
+			"There is a %s %q: tables, views and aggregates share their names in PostgreSQL.", other, name)
 		return name, false
 	}
 	return name, ok
@@ -93,23 +99,28 @@ func (l *loader) relation(raw *hcl.Block, seen map[string]hcl.Range, views map[s
 func (l *loader) aggregate(raw *hcl.Block, seen map[string]hcl.Range, views map[string]bool) {
 	const day = 24 * time.Hour
 	name, ok := l.relation(raw, seen, views)
-	b := l.open(raw, &hcl.BodySchema{Attributes: attrs([]string{"from", "query"}, "description", "real_time", "retention"), Blocks: plain("refresh")}, l.ctx)
+	b := l.open(raw, &hcl.BodySchema{Attributes: attrs([]string{"from", "query"}, "description", "real_time",
+		"retention"), Blocks: plain("refresh")}, l.ctx)
 	a := &spec.Aggregate{
-		Name: name, Description: b.text("description", ""), RealTime: b.flag("real_time", false), Retention: b.duration("retention", 0, time.Hour, forever), Range: b.rng,
+		Name: name, Description: b.text("description", ""), RealTime: b.flag("real_time", false),
+		Retention: b.duration("retention", 0, time.Hour, forever), Range: b.rng,
 	}
 	a.Query, a.QueryAt, _ = l.query(b)
 	l.folded(b, "query", a.Query, queryFile(a.QueryAt), "", "when the aggregate is created", l.timeColumn)
 	from, found := refer(b, "from", "table", l.tables)
 	if found && from.Hypertable == nil {
-		l.fail(b.rangeOf("from"), "Table without time", "%q has no hypertable block: a continuous aggregate needs one.", from.Name)
+		l.fail(b.rangeOf("from"), "Table without time", "%q has no hypertable block: a continuous aggregate needs one.",
+			from.Name)
 	}
 	a.From = from
 	l.once(b.content.Blocks, "An aggregate")
 	for _, rb := range b.content.Blocks {
 		x := l.open(rb, &hcl.BodySchema{Attributes: attrs([]string{"start", "every"}, "end")}, l.ctx)
-		a.Refresh = &spec.Refresh{Start: x.duration("start", 0, time.Minute, forever), End: x.duration("end", 0, 0, forever), Every: x.duration("every", 0, time.Minute, 31*day), Range: x.rng}
+		a.Refresh = &spec.Refresh{Start: x.duration("start", 0, time.Minute, forever),
+			End: x.duration("end", 0, 0, forever), Every: x.duration("every", 0, time.Minute, 31*day), Range: x.rng}
 		if x.good["start"] && a.Refresh.Start <= a.Refresh.End {
-			l.fail(x.rangeOf("start"), "Empty window", "start lies further back than end: start = \"3h\", end = \"10m\".")
+			l.fail(x.rangeOf("start"), "Empty window",
+				"start lies further back than end: start = \"3h\", end = \"10m\".")
 		}
 	}
 	if ok {
@@ -121,20 +132,24 @@ var privileges = []string{"select", "insert", "update", "delete"}
 
 func (l *loader) role(raw *hcl.Block, seen map[string]hcl.Range, known map[string]bool) {
 	name, ok := l.name(raw, seen)
-	b := l.open(raw, &hcl.BodySchema{Attributes: attrs(nil, "login", "password", "read_only", "statement_timeout"), Blocks: plain("grant")}, l.ctx)
+	b := l.open(raw, &hcl.BodySchema{Attributes: attrs(nil, "login", "password", "read_only", "statement_timeout"),
+		Blocks: plain("grant")}, l.ctx)
 	r := &spec.Role{
-		Name: name, Login: b.flag("login", true), Password: b.password("password", strings.ToUpper(name)+"_PASSWORD"), ReadOnly: b.flag("read_only", false),
-		Timeout: b.duration("statement_timeout", 0, 100*time.Millisecond, 24*time.Hour), Range: b.rng,
+		Name: name, Login: b.flag("login", true), Password: b.password("password", strings.ToUpper(name)+"_PASSWORD"),
+		ReadOnly: b.flag("read_only", false),
+		Timeout:  b.duration("statement_timeout", 0, 100*time.Millisecond, 24*time.Hour), Range: b.rng,
 	}
 	if strings.HasPrefix(name, "pg_") || name == "public" || name == "none" {
-		l.fail(raw.LabelRanges[0], "Not a role name", "PostgreSQL keeps public, none, and names that begin with pg_, for itself.")
+		l.fail(raw.LabelRanges[0], "Not a role name",
+			"PostgreSQL keeps public, none, and names that begin with pg_, for itself.")
 	}
 	for _, gb := range b.content.Blocks {
 		x := l.open(gb, &hcl.BodySchema{Attributes: attrs([]string{"privileges", "on"})}, l.ctx)
 		g := &spec.Grant{Privileges: x.texts("privileges"), On: l.grantedOn(x, known), Range: x.rng}
 		for i, p := range g.Privileges {
 			if g.Privileges[i] = strings.ToLower(p); !slices.Contains(privileges, g.Privileges[i]) {
-				l.fail(x.rangeOf("privileges"), "Unknown privilege", "%s is no privilege on a table.%s", x.show("privileges", p), x.suggest("privileges", strings.ToLower(p), privileges))
+				l.fail(x.rangeOf("privileges"), "Unknown privilege", "%s is no privilege on a table.%s",
+					x.show("privileges", p), x.suggest("privileges", strings.ToLower(p), privileges))
 			}
 		}
 		if x.good["privileges"] && len(g.Privileges) == 0 {
@@ -160,7 +175,8 @@ func (l *loader) grantedOn(b *block, known map[string]bool) (out []string) {
 	}
 	exprs, diags := hcl.ExprList(a.Expr)
 	if diags.HasErrors() || len(exprs) == 0 {
-		l.fail(a.Expr.Range(), "Not a list of references", "on names tables, views and aggregates: on = [table.raw_crypto_data, view.latest]; cryptoviz is the engine's own schema.")
+		l.fail(a.Expr.Range(), "Not a list of references",
+			"on names tables, views and aggregates: on = [table.raw_crypto_data, view.latest]; cryptoviz is the engine's own schema.")
 		return nil
 	}
 	seen := map[string]bool{}
@@ -172,15 +188,19 @@ func (l *loader) grantedOn(b *block, known map[string]bool) (out []string) {
 		if name != engineSchema {
 			var kind string
 			if kind, name = reference(e); name == "" || !slices.Contains(relationKinds, kind) {
-				l.fail(e.Range(), "Not a reference", "Write table.NAME, view.NAME, aggregate.NAME or cryptoviz, without quotes.")
+				l.fail(e.Range(), "Not a reference",
+					"Write table.NAME, view.NAME, aggregate.NAME or cryptoviz, without quotes.")
 				continue
 			}
 			if !known[kind+"."+name] {
-				l.fail(e.Range(), "Unknown "+kind, "There is no %s %q.%s", kind, units.Clip(name), suggestRelation(kind, name, known))
+				l.fail(e.Range(), "Unknown "+kind, "There is no %s %q.%s", kind, units.Clip(name),
+					suggestRelation(kind, name, known))
 				continue
 			}
 			if name == engineSchema {
-				l.fail(e.Range(), "Name in use", "The engine's own schema has the name of this %s, and the grant would be on that. Rename the %s.", kind, kind)
+				l.fail(e.Range(), "Name in use",
+					"The engine's own schema has the name of this %s, and the grant would be on that. Rename the %s.",
+					kind, kind)
 				continue
 			}
 		}

@@ -37,18 +37,22 @@ func (l *loader) checkRow(e hcl.Expression, ctx *hcl.EvalContext, roots []string
 		case slices.Contains(roots, root):
 			l.checkMember(tr, ctx.Variables[root])
 		case root == "var":
-			l.fail(tr.SourceRange(), "Unknown name", "var works in pipeline.hcl only: give the value to the source as a parameter, params = { … }.")
+			l.fail(tr.SourceRange(), "Unknown name",
+				"var works in pipeline.hcl only: give the value to the source as a parameter, params = { … }.")
 		case root == "body" && slices.Contains(roots, "r"):
 			hint := ""
 			if slices.Contains(roots, "slot") {
 				hint = " For a time there is slot, too."
 			}
-			l.fail(tr.SourceRange(), "Unknown name", "body, the whole reply, exists only in when, error and records of decode \"json\". Here there is r, one record: "+
-				"what stands beside several records is in none of them. When the reply is one record (records = body), r has all of it.%s", hint)
+			l.fail(tr.SourceRange(), "Unknown name",
+				"body, the whole reply, exists only in when, error and records of decode \"json\". Here there is r, one record: "+
+					"what stands beside several records is in none of them. When the reply is one record (records = body), r has all of it.%s", hint)
 		case len(tr) == 1:
-			l.fail(tr.SourceRange(), "Unknown name", "%q does not exist here. A text is written in quotes: %q.%s", units.Clip(root), units.Clip(root), diag.Suggest("", roots))
+			l.fail(tr.SourceRange(), "Unknown name", "%q does not exist here. A text is written in quotes: %q.%s",
+				units.Clip(root), units.Clip(root), diag.Suggest("", roots))
 		default:
-			l.fail(tr.SourceRange(), "Unknown name", "%q does not exist here.%s", units.Clip(root), diag.Suggest(root, roots))
+			l.fail(tr.SourceRange(), "Unknown name", "%q does not exist here.%s", units.Clip(root),
+				diag.Suggest(root, roots))
 		}
 	}
 }
@@ -57,7 +61,8 @@ func (l *loader) decode(raw *hcl.Block, ctx *hcl.EvalContext, d *spec.Definition
 	out := spec.Decode{Format: raw.Labels[0], Range: raw.DefRange}
 	switch out.Format {
 	case "json":
-		b := l.open(raw, &hcl.BodySchema{Attributes: attrs(nil, "when", "error", "records", "keyed", "key"), Blocks: plain("on_error")}, ctx)
+		b := l.open(raw, &hcl.BodySchema{Attributes: attrs(nil, "when", "error", "records", "keyed", "key"),
+			Blocks: plain("on_error")}, ctx)
 		out.When = l.expression(b, "when", "body", "param")
 		out.Error = l.expression(b, "error", "body", "param")
 		for _, raw := range b.content.Blocks {
@@ -74,15 +79,18 @@ func (l *loader) decode(raw *hcl.Block, ctx *hcl.EvalContext, d *spec.Definition
 			l.fail(raw.DefRange, "HTML from a stream", "decode \"html\" reads pages: it needs a poll block.")
 		}
 	default:
-		l.fail(raw.LabelRanges[0], "Unknown format", "A decode block is \"json\" or \"html\".%s", diag.Suggest(out.Format, []string{"json", "html"}))
+		l.fail(raw.LabelRanges[0], "Unknown format", "A decode block is \"json\" or \"html\".%s",
+			diag.Suggest(out.Format, []string{"json", "html"}))
 	}
 	return out
 }
 
-// onError reads a failure that the source reports. Of one market alone the others hear nothing, unless the block says so.
+// onError reads a failure that the source reports. Of one market alone the others hear nothing, unless the block says
+// so.
 func (l *loader) onError(raw *hcl.Block, ctx *hcl.EvalContext) spec.OnError {
 	b := l.open(raw, &hcl.BodySchema{Attributes: attrs([]string{"when", "text"}, "market", "effect")}, ctx)
-	out := spec.OnError{When: l.expression(b, "when", "body", "param"), Text: l.expression(b, "text", "body", "param"), Market: l.expression(b, "market", "body", "param"), Effect: spec.EffectRetry}
+	out := spec.OnError{When: l.expression(b, "when", "body", "param"), Text: l.expression(b, "text", "body", "param"),
+		Market: l.expression(b, "market", "body", "param"), Effect: spec.EffectRetry}
 	if out.Market != nil {
 		out.Effect = spec.EffectLog
 	}
@@ -93,7 +101,8 @@ func (l *loader) onError(raw *hcl.Block, ctx *hcl.EvalContext) spec.OnError {
 	}
 	words := []string{spec.EffectRetry, spec.EffectLog}
 	if out.Effect = b.text("effect", out.Effect); !slices.Contains(words, out.Effect) {
-		l.fail(b.rangeOf("effect"), "Unknown value", "effect is \"retry\" or \"log\".%s", b.suggest("effect", out.Effect, words))
+		l.fail(b.rangeOf("effect"), "Unknown value", "effect is \"retry\" or \"log\".%s",
+			b.suggest("effect", out.Effect, words))
 	}
 	return out
 }
@@ -128,7 +137,8 @@ func (l *loader) selector(b *block, text string) {
 		if b.secret["select"] {
 			detail = ""
 		}
-		l.fail(b.rangeOf("select"), "Not a CSS selector", "%s is not a selector such as \"div.price\" or \"td:nth-child(2)\". %s", b.show("select", text), detail)
+		l.fail(b.rangeOf("select"), "Not a CSS selector",
+			"%s is not a selector such as \"div.price\" or \"td:nth-child(2)\". %s", b.show("select", text), detail)
 	}
 }
 
@@ -136,7 +146,8 @@ func (l *loader) selector(b *block, text string) {
 func (l *loader) path(expr hcl.Expression, root string) spec.Path {
 	tr, diags := hcl.AbsTraversalForExpr(expr)
 	if diags.HasErrors() || tr.RootName() != root {
-		l.fail(expr.Range(), "Not a path", "Write a path into the reply, such as %s, %s.data or %s.data[0].", root, root, root)
+		l.fail(expr.Range(), "Not a path", "Write a path into the reply, such as %s, %s.data or %s.data[0].", root,
+			root, root)
 		return nil
 	}
 	var out spec.Path
@@ -182,8 +193,11 @@ func (l *loader) row(raw *hcl.Block, ctx *hcl.EvalContext, s *spec.Source, d *sp
 		return out
 	}
 	for _, c := range s.Table.Columns {
-		if _, given := out.Columns[c.Name]; !given && !slices.Contains(misspelt, c.Name) && !c.Null && c.Default == "" && c.Generated == "" {
-			l.fail(raw.DefRange, "Column without a value", "table.%s.%s may not be null: give it an expression here, or write null = true in the table.", s.Table.Name, c.Name)
+		if _, given := out.Columns[c.Name]; !given && !slices.Contains(misspelt, c.Name) && !c.Null &&
+			c.Default == "" && c.Generated == "" {
+			l.fail(raw.DefRange, "Column without a value",
+				"table.%s.%s may not be null: give it an expression here, or write null = true in the table.",
+				s.Table.Name, c.Name)
 		}
 	}
 	if len(out.Columns) == 0 {
@@ -202,7 +216,8 @@ func (l *loader) filled(a *hcl.Attribute, t *spec.Table) string {
 				known = append(known, k.Name)
 			}
 		}
-		l.fail(a.NameRange, "Unknown column", "table.%s has no column %q.%s", t.Name, units.Clip(a.Name), diag.Suggest(a.Name, known))
+		l.fail(a.NameRange, "Unknown column", "table.%s has no column %q.%s", t.Name, units.Clip(a.Name),
+			diag.Suggest(a.Name, known))
 		return diag.Nearest(a.Name, known)
 	case c.Generated != "":
 		l.fail(a.NameRange, "Generated column", "table.%s computes %q itself: leave it out.", t.Name, a.Name)
@@ -224,7 +239,8 @@ func (l *loader) checkFields(expr hcl.Expression, d *spec.Definition) {
 			continue
 		}
 		if step, ok := tr[1].(hcl.TraverseAttr); ok && !slices.Contains(known, step.Name) {
-			l.fail(tr.SourceRange(), "Unknown field", "The decode block has no field %q.%s", units.Clip(step.Name), diag.Suggest(step.Name, known))
+			l.fail(tr.SourceRange(), "Unknown field", "The decode block has no field %q.%s", units.Clip(step.Name),
+				diag.Suggest(step.Name, known))
 		}
 	}
 }

@@ -23,7 +23,8 @@ type definitionFile struct {
 }
 
 var definitionSchema = &hcl.BodySchema{
-	Blocks: append(named("param"), append(plain("source", "poll", "stream", "row"), hcl.BlockHeaderSchema{Type: "decode", LabelNames: []string{"format"}})...),
+	Blocks: append(named("param"), append(plain("source", "poll", "stream", "row"),
+		hcl.BlockHeaderSchema{Type: "decode", LabelNames: []string{"format"}})...),
 }
 
 // given is the params attribute of a source.
@@ -56,10 +57,13 @@ func (l *loader) definition(s *spec.Source, file string, at hcl.Range, params gi
 	}
 	values := l.params(blocks["param"], &hcl.EvalContext{Functions: l.consts}, s, params)
 	d.Params, d.Secrets = apart(values)
-	ctx := &hcl.EvalContext{Functions: l.consts, Variables: map[string]cty.Value{"param": values, "source": cty.StringVal(s.Name)}}
+	ctx := &hcl.EvalContext{Functions: l.consts, Variables: map[string]cty.Value{"param": values,
+		"source": cty.StringVal(s.Name)}}
 	if len(blocks["source"]) > 0 {
-		b := l.open(blocks["source"][0], &hcl.BodySchema{Attributes: attrs(nil, "description", "homepage", "attribution")}, ctx)
-		d.Description, d.Homepage, d.Attribution = b.text("description", ""), b.text("homepage", ""), b.text("attribution", "")
+		b := l.open(blocks["source"][0], &hcl.BodySchema{Attributes: attrs(nil, "description", "homepage",
+			"attribution")}, ctx)
+		d.Description, d.Homepage, d.Attribution = b.text("description", ""), b.text("homepage", ""),
+			b.text("attribution", "")
 	}
 	polls, streams := len(blocks["poll"]) > 0, len(blocks["stream"]) > 0
 	if polls {
@@ -70,13 +74,15 @@ func (l *loader) definition(s *spec.Source, file string, at hcl.Range, params gi
 	}
 	switch {
 	case polls && streams:
-		l.fail(blocks["stream"][0].DefRange, "poll and stream", "A definition gets its data by poll or by stream, not both.")
+		l.fail(blocks["stream"][0].DefRange, "poll and stream",
+			"A definition gets its data by poll or by stream, not both.")
 	case !polls && !streams:
 		l.absent(file, "No transport", "%s needs a poll block (HTTP, HTML) or a stream block (WebSocket).", file)
 	}
 	l.joins = joining(append(blocks["poll"], blocks["stream"]...))
 	if len(blocks["decode"]) == 0 {
-		l.absent(file, "No decode block", "%s needs decode \"json\" { records = body } or decode \"html\" { select = \"…\" }.", file)
+		l.absent(file, "No decode block",
+			"%s needs decode \"json\" { records = body } or decode \"html\" { select = \"…\" }.", file)
 	} else {
 		d.Decode = l.decode(blocks["decode"][0], ctx, d)
 		if d.Poll != nil && d.Poll.MaxBody == 0 {
@@ -143,7 +149,8 @@ func (l *loader) params(blocks hcl.Blocks, ctx *hcl.EvalContext, s *spec.Source,
 		if v, found := values[name]; found && !v.IsNull() {
 			value, where = v, from.at
 		} else if !b.has("default") && from.known && ok {
-			l.fail(from.at, "Parameter missing", "source %q: %s needs the parameter %q: params = { %s = … }.", units.Clip(s.Name), b.rng.Filename, name, name)
+			l.fail(from.at, "Parameter missing", "source %q: %s needs the parameter %q: params = { %s = … }.",
+				units.Clip(s.Name), b.rng.Filename, name, name)
 		}
 		out[name] = l.typed(value, l.typeOf(b), where, "parameter", name)
 	}
@@ -167,7 +174,8 @@ func (l *loader) typeOf(b *block) cty.Type {
 	}
 	ty, diags := typeexpr.TypeConstraint(a.Expr)
 	if diags.HasErrors() {
-		l.fail(a.Expr.Range(), "Not a type", "A type is string, number, bool, list(string), map(string) and the like, without quotes.")
+		l.fail(a.Expr.Range(), "Not a type",
+			"A type is string, number, bool, list(string), map(string) and the like, without quotes.")
 		return cty.DynamicPseudoType
 	}
 	return ty
@@ -188,7 +196,8 @@ func (l *loader) typed(v cty.Value, ty cty.Type, at hcl.Range, what, name string
 	case limits.Reached(err):
 		report(at, "Too large", "The %s %q: %v.", what, name, err)
 	case err != nil:
-		report(at, "Wrong type", "The %s %q must be %s, not %s.", what, name, limits.TypeName(ty), limits.KindName(v.Type()))
+		report(at, "Wrong type", "The %s %q must be %s, not %s.", what, name, limits.TypeName(ty),
+			limits.KindName(v.Type()))
 	default:
 		return out
 	}

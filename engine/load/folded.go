@@ -10,8 +10,9 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
 
-// folded refuses times in SQL that PostgreSQL reads once, when what is a view, an aggregate, a default or a rollup: they would
-// stand still, and each plan would find another time. at is the file that the SQL comes from, if it is one of its own.
+// folded refuses times in SQL that PostgreSQL reads once, when what is a view, an aggregate, a default or a rollup:
+// they would stand still, and each plan would find another time. at is the file that the SQL comes from, if it is one
+// of its own.
 func (l *loader) folded(b *block, attr, sql, at, typ, what string, timeColumn func(string) bool) {
 	if !b.good[attr] || l.full() {
 		return
@@ -21,16 +22,18 @@ func (l *loader) folded(b *block, attr, sql, at, typ, what string, timeColumn fu
 		if !b.secret[attr] {
 			text = sql[f.Start:f.End]
 		}
-		detail := fmt.Sprintf("PostgreSQL reads %s once, %s, and keeps that time from then on. Write %s.", text, what, f.Instead)
+		detail := fmt.Sprintf("PostgreSQL reads %s once, %s, and keeps that time from then on. Write %s.", text, what,
+			f.Instead)
 		if attr == "generated" {
-			detail = fmt.Sprintf("PostgreSQL reads %s once, %s, and keeps that time from then on. A generated column cannot follow the time: use a default, %s.", text, what, f.Instead)
+			detail = fmt.Sprintf("PostgreSQL reads %s once, %s, and keeps that time from then on. A generated "+
+				"column cannot follow the time: use a default, %s.", text, what, f.Instead)
 		}
 		l.fail(l.within(b, attr, sql, at, f), "A time that stands still", "%s", detail)
 	}
 }
 
-// within is the place of a part of an attribute's text: in the file that it comes from, or in the attribute when that says it word
-// for word.
+// within is the place of a part of an attribute's text: in the file that it comes from, or in the attribute when that
+// says it word for word.
 func (l *loader) within(b *block, attr, sql, at string, f pg.Folded) hcl.Range {
 	r := b.rangeOf(attr)
 	src, offset := []byte(nil), 0

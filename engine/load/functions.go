@@ -32,14 +32,21 @@ const declaredMark = "declared sensitive"
 func constantFunctions() map[string]function.Function {
 	return map[string]function.Function{
 		"abs": stdlib.AbsoluteFunc, "can": tryfunc.CanFunc, "ceil": stdlib.CeilFunc, "coalesce": stdlib.CoalesceFunc,
-		"compact": stdlib.CompactFunc, "concat": stdlib.ConcatFunc, "contains": stdlib.ContainsFunc, "distinct": stdlib.DistinctFunc,
-		"flatten": stdlib.FlattenFunc, "floor": stdlib.FloorFunc, "format": stdlib.FormatFunc, "join": stdlib.JoinFunc,
-		"jsondecode": stdlib.JSONDecodeFunc, "jsonencode": stdlib.JSONEncodeFunc, "keys": stdlib.KeysFunc, "length": expr.LengthFunc,
-		"lookup": stdlib.LookupFunc, "lower": stdlib.LowerFunc, "max": stdlib.MaxFunc, "merge": stdlib.MergeFunc, "min": stdlib.MinFunc,
-		"replace": stdlib.ReplaceFunc, "reverse": stdlib.ReverseListFunc, "slice": stdlib.SliceFunc, "sort": stdlib.SortFunc,
-		"split": stdlib.SplitFunc, "substr": stdlib.SubstrFunc, "tolist": stdlib.MakeToFunc(cty.List(cty.DynamicPseudoType)),
-		"tobool": stdlib.MakeToFunc(cty.Bool), "tonumber": stdlib.MakeToFunc(cty.Number), "toset": stdlib.MakeToFunc(cty.Set(cty.DynamicPseudoType)),
-		"tostring": stdlib.MakeToFunc(cty.String), "trim": stdlib.TrimFunc, "trimspace": stdlib.TrimSpaceFunc, "try": tryfunc.TryFunc,
+		"compact": stdlib.CompactFunc, "concat": stdlib.ConcatFunc, "contains": stdlib.ContainsFunc,
+		"distinct": stdlib.DistinctFunc,
+		"flatten":  stdlib.FlattenFunc, "floor": stdlib.FloorFunc, "format": stdlib.FormatFunc, "join": stdlib.JoinFunc,
+		"jsondecode": stdlib.JSONDecodeFunc, "jsonencode": stdlib.JSONEncodeFunc, "keys": stdlib.KeysFunc,
+		"length": expr.LengthFunc,
+		"lookup": stdlib.LookupFunc, "lower": stdlib.LowerFunc, "max": stdlib.MaxFunc, "merge": stdlib.MergeFunc,
+		"min":     stdlib.MinFunc,
+		"replace": stdlib.ReplaceFunc, "reverse": stdlib.ReverseListFunc, "slice": stdlib.SliceFunc,
+		"sort":  stdlib.SortFunc,
+		"split": stdlib.SplitFunc, "substr": stdlib.SubstrFunc,
+		"tolist": stdlib.MakeToFunc(cty.List(cty.DynamicPseudoType)),
+		"tobool": stdlib.MakeToFunc(cty.Bool), "tonumber": stdlib.MakeToFunc(cty.Number),
+		"toset":    stdlib.MakeToFunc(cty.Set(cty.DynamicPseudoType)),
+		"tostring": stdlib.MakeToFunc(cty.String), "trim": stdlib.TrimFunc, "trimspace": stdlib.TrimSpaceFunc,
+		"try":   tryfunc.TryFunc,
 		"upper": stdlib.UpperFunc, "urlencode": urlencodeFunc, "values": stdlib.ValuesFunc,
 	}
 }
@@ -69,7 +76,8 @@ func pipelineFunctions(l *loader) map[string]function.Function {
 				return args[1], nil
 			}
 			l.unset = append(l.unset, unsetEnv(name).Error())
-			return cty.NilVal, fmt.Errorf("%w; set it (see .env.example), or give a default: env(%q, \"…\")", unsetEnv(name), units.Clip(name))
+			return cty.NilVal, fmt.Errorf("%w; set it (see .env.example), or give a default: env(%q, \"…\")",
+				unsetEnv(name), units.Clip(name))
 		},
 	})
 	out["file"] = function.New(&function.Spec{
@@ -83,7 +91,8 @@ func pipelineFunctions(l *loader) map[string]function.Function {
 			case err != nil:
 				return cty.NilVal, err
 			case len(src) > limits.MaxFile:
-				return cty.NilVal, fmt.Errorf("the file %q is larger than %d bytes (1 MiB)", units.Clip(name), limits.MaxFile)
+				return cty.NilVal, fmt.Errorf("the file %q is larger than %d bytes (1 MiB)", units.Clip(name),
+					limits.MaxFile)
 			case !utf8.Valid(src) || bytes.IndexByte(src, 0) >= 0:
 				return cty.NilVal, fmt.Errorf("the file %q is not a UTF-8 text", units.Clip(name))
 			}
@@ -122,7 +131,8 @@ func (l *loader) readFile(name string) ([]byte, error) {
 		return nil, errors.New("the path is empty")
 	}
 	if !fs.ValidPath(clean) {
-		return nil, fmt.Errorf("the path %q leaves the folder of pipeline.hcl; use a path inside it, such as \"sql/rollup_hourly.sql\"", shown)
+		return nil, fmt.Errorf("the path %q leaves the folder of pipeline.hcl; use a path inside it, such as "+
+			"\"sql/rollup_hourly.sql\"", shown)
 	}
 	info, err := fs.Stat(l.fsys, clean) // before opening: a pipe would wait for its writer
 	switch {

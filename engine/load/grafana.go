@@ -27,12 +27,14 @@ import (
 )
 
 // grafanaObjects reads what lives in Grafana. Without a grafana block there is no place for it.
-func (l *loader) grafanaObjects(blocks map[string]hcl.Blocks, each func(kind string, read func(*hcl.Block, map[string]hcl.Range))) {
+func (l *loader) grafanaObjects(blocks map[string]hcl.Blocks,
+	each func(kind string, read func(*hcl.Block, map[string]hcl.Range))) {
 	l.once(blocks["grafana"], "A pipeline")
 	l.grafana(blocks["grafana"])
 	for _, kind := range []string{"folder", "datasource", "dashboard", "alert"} {
 		if bs := blocks[kind]; len(bs) > 0 && len(blocks["grafana"]) == 0 {
-			l.fail(bs[0].DefRange, "No grafana block", "Say where Grafana is: grafana { url = env(\"GRAFANA_URL\", \"http://localhost:3000\") }.")
+			l.fail(bs[0].DefRange, "No grafana block",
+				"Say where Grafana is: grafana { url = env(\"GRAFANA_URL\", \"http://localhost:3000\") }.")
 			break
 		}
 	}
@@ -50,13 +52,17 @@ func (l *loader) grafana(blocks hcl.Blocks) {
 		return
 	}
 	b := l.open(blocks[0], &hcl.BodySchema{Attributes: attrs([]string{"url"}, "auth", "timeout")}, l.ctx)
-	l.p.Grafana = &spec.Grafana{URL: strings.TrimRight(b.text("url", ""), "/"), Auth: b.password("auth", "GRAFANA_AUTH"), Timeout: b.duration("timeout", 15*time.Second, time.Second, 5*time.Minute), Range: b.rng}
+	l.p.Grafana = &spec.Grafana{URL: strings.TrimRight(b.text("url", ""), "/"),
+		Auth: b.password("auth", "GRAFANA_AUTH"), Timeout: b.duration("timeout", 15*time.Second, time.Second,
+			5*time.Minute), Range: b.rng}
 	u, err := url.Parse(l.p.Grafana.URL)
 	switch {
 	case !b.good["url"]:
 	case err == nil && u.User != nil || err != nil && strings.Contains(l.p.Grafana.URL, "@"):
-		l.unseen(b.rangeOf("url"), "Password in a URL", "Put it into auth: auth = env(\"GRAFANA_AUTH\", \"\"). Change it, if this file was ever shared.")
-	case err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https" || u.RawQuery != "" || u.Fragment != "":
+		l.unseen(b.rangeOf("url"), "Password in a URL",
+			"Put it into auth: auth = env(\"GRAFANA_AUTH\", \"\"). Change it, if this file was ever shared.")
+	case err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https" || u.RawQuery != "" ||
+		u.Fragment != "":
 		l.fail(b.rangeOf("url"), "Not a URL", "Write Grafana's whole URL: \"https://grafana.example.com\".")
 	}
 }
@@ -71,7 +77,8 @@ func (t taken) claim(b *block, attr, what string, in *spec.Folder, value, name, 
 		key += " " + in.Name
 	}
 	if other, twice := t[key]; twice && other != name {
-		b.l.fail(b.rangeOf(attr), "Same "+what, "%s and %q have the same %s, %s: %s.", b.what, units.Clip(other), what, b.show(attr, value), remedy)
+		b.l.fail(b.rangeOf(attr), "Same "+what, "%s and %q have the same %s, %s: %s.", b.what, units.Clip(other), what,
+			b.show(attr, value), remedy)
 	}
 	t[key] = name
 }
@@ -81,7 +88,8 @@ func (l *loader) folder(raw *hcl.Block, seen map[string]hcl.Range, inside map[*s
 	name, ok := l.name(raw, seen)
 	b := l.open(raw, &hcl.BodySchema{Attributes: attrs([]string{"title"}, "parent")}, l.ctx)
 	f := &spec.Folder{Name: name, Title: b.text("title", ""), Range: b.rng}
-	used.claim(b, "", "uid", nil, uidOf(name), name, "it is made of the first letters of the name, so rename one of them")
+	used.claim(b, "", "uid", nil, uidOf(name), name,
+		"it is made of the first letters of the name, so rename one of them")
 	l.title(b, f.Title)
 	if ok {
 		l.folders[name], inside[f] = f, b
@@ -126,31 +134,40 @@ func (l *loader) title(b *block, title string) {
 
 func (l *loader) dataSource(raw *hcl.Block, seen map[string]hcl.Range, used taken) {
 	name, ok := l.name(raw, seen)
-	b := l.open(raw, &hcl.BodySchema{Attributes: attrs(nil, "title", "uid", "host", "database", "user", "password", "sslmode", "min_interval", "default")}, l.ctx)
+	b := l.open(raw, &hcl.BodySchema{Attributes: attrs(nil, "title", "uid", "host", "database", "user", "password",
+		"sslmode", "min_interval", "default")}, l.ctx)
 	host, database, user, sslmode := l.databaseParts()
 	d := &spec.DataSource{
-		Name: name, Title: b.text("title", name), UID: b.text("uid", uidOf(name)), Host: b.text("host", host), Database: b.text("database", database),
-		User: b.text("user", user), Password: b.password("password", "GRAFANA_DB_PASSWORD"), SSLMode: b.text("sslmode", sslmode),
-		MinInterval: b.duration("min_interval", time.Minute, time.Second, 24*time.Hour), Default: b.flag("default", false), Range: b.rng,
+		Name: name, Title: b.text("title", name), UID: b.text("uid", uidOf(name)), Host: b.text("host", host),
+		Database: b.text("database", database),
+		User:     b.text("user", user), Password: b.password("password", "GRAFANA_DB_PASSWORD"),
+		SSLMode:     b.text("sslmode", sslmode),
+		MinInterval: b.duration("min_interval", time.Minute, time.Second, 24*time.Hour),
+		Default:     b.flag("default", false), Range: b.rng,
 	}
 	l.title(b, d.Title)
 	l.uid(b, "uid", d.UID)
 	used.claim(b, "uid", "uid", nil, d.UID, name, "give one of them another, uid = \"…\"")
 	used.claim(b, "title", "title", nil, d.Title, name, "Grafana wants each once")
 	if other := used["default"]; d.Default && other != "" {
-		l.fail(b.rangeOf("default"), "Two defaults", "datasource %q is Grafana's default already: there is one.", units.Clip(other))
+		l.fail(b.rangeOf("default"), "Two defaults", "datasource %q is Grafana's default already: there is one.",
+			units.Clip(other))
 	} else if d.Default {
 		used["default"] = name
 	}
 	if l.p.Database.URL.Reveal() != "" && (d.Host == "" || d.User == "" || d.Database == "") {
-		l.fail(b.rng, "Data source without a database", "%s: host, database and user are taken from database.url where they are not given, and it does not say: write host = \"localhost:5432\", database and user.", b.what)
+		l.fail(b.rng, "Data source without a database",
+			"%s: host, database and user are taken from database.url where they are not given, and it does not say: write host = \"localhost:5432\", database and user.", b.what)
 	}
 	if b.good["host"] && d.Host != "" && !strings.HasPrefix(d.Host, "/") && !hostPort(d.Host) {
-		l.fail(b.rangeOf("host"), "Not a host", "%s: Grafana wants host:port, \"localhost:5432\", without postgres:// and one only.", b.show("host", d.Host))
+		l.fail(b.rangeOf("host"), "Not a host",
+			"%s: Grafana wants host:port, \"localhost:5432\", without postgres:// and one only.",
+			b.show("host", d.Host))
 	}
 	modes := []string{"disable", "require", "verify-ca", "verify-full"}
 	if !slices.Contains(modes, d.SSLMode) {
-		l.fail(b.rangeOf("sslmode"), "Unknown sslmode", "%s is not known to Grafana.%s", b.show("sslmode", d.SSLMode), b.suggest("sslmode", d.SSLMode, modes))
+		l.fail(b.rangeOf("sslmode"), "Unknown sslmode", "%s is not known to Grafana.%s", b.show("sslmode", d.SSLMode),
+			b.suggest("sslmode", d.SSLMode, modes))
 	}
 	if ok {
 		l.dataSources[name] = d
@@ -158,11 +175,13 @@ func (l *loader) dataSource(raw *hcl.Block, seen map[string]hcl.Range, used take
 	}
 }
 
-// tlsFiles are the settings of a database URL, or of a keyword/value string, that name files of the machine of the pipeline.
+// tlsFiles are the settings of a database URL, or of a keyword/value string, that name files of the machine of the
+// pipeline.
 var tlsFiles = regexp.MustCompile(`\bssl(rootcert|cert|key)\s*=\s*('([^'\\]|\\.)*'|[^\s&]*)&?`)
 
-// databaseParts reads what a data source needs from the pipeline's database URL, of several hosts the first. All are empty
-// when it cannot be read. Where TLS is up to the server, the data source does without: Grafana knows no such mode.
+// databaseParts reads what a data source needs from the pipeline's database URL, of several hosts the first. All are
+// empty when it cannot be read. Where TLS is up to the server, the data source does without: Grafana knows no such
+// mode.
 func (l *loader) databaseParts() (host, database, user, sslmode string) {
 	text := l.p.Database.URL.Reveal()
 	if text == "" {
@@ -195,7 +214,8 @@ var uidForm = regexp.MustCompile(`^[A-Za-z0-9_-]{1,40}$`)
 
 func (l *loader) uid(b *block, attr, uid string) {
 	if !uidForm.MatchString(uid) {
-		l.fail(b.rangeOf(attr), "Not a uid", "%s: a Grafana uid has 1 to 40 letters, digits, - and _.", b.show(attr, uid))
+		l.fail(b.rangeOf(attr), "Not a uid", "%s: a Grafana uid has 1 to 40 letters, digits, - and _.",
+			b.show(attr, uid))
 	}
 }
 
@@ -218,7 +238,8 @@ func (l *loader) dashboard(raw *hcl.Block, seen map[string]hcl.Range, used taken
 	switch file := b.text("file", ""); {
 	case !b.good["file"]:
 	case b.secret["file"]:
-		l.fail(b.rangeOf("file"), "Secret path", "The path of a dashboard cannot come from the environment or a sensitive variable: its name appears in messages.")
+		l.fail(b.rangeOf("file"), "Secret path",
+			"The path of a dashboard cannot come from the environment or a sensitive variable: its name appears in messages.")
 	default:
 		d.File = path.Clean(file)
 		l.dashboardFile(b, d, file)
@@ -260,11 +281,16 @@ func (l *loader) dashboardFile(b *block, d *spec.Dashboard, file string) {
 		l.fail(at, "Not dashboard JSON", "%s: %s", units.Clip(d.File), notDashboard(src, err))
 		return
 	case model.Elements != nil || model.APIVersion != nil:
-		l.fail(at, "Dashboard of schema v2", "%s is a version 2 export (it has `elements` or `apiVersion`): export it as classic JSON.", units.Clip(d.File))
+		l.fail(at, "Dashboard of schema v2",
+			"%s is a version 2 export (it has `elements` or `apiVersion`): export it as classic JSON.",
+			units.Clip(d.File))
 	case model.Inputs != nil:
-		l.fail(at, "Export for sharing", "%s holds __inputs: export it without \"share externally\", or use the variable ${datasource}.", units.Clip(d.File))
+		l.fail(at, "Export for sharing",
+			"%s holds __inputs: export it without \"share externally\", or use the variable ${datasource}.",
+			units.Clip(d.File))
 	case escapedNUL.Match(src):
-		l.fail(at, "NUL in a text", "%s holds the character NUL (\\u0000), which no PostgreSQL keeps. Take it out.", units.Clip(d.File))
+		l.fail(at, "NUL in a text", "%s holds the character NUL (\\u0000), which no PostgreSQL keeps. Take it out.",
+			units.Clip(d.File))
 	case strings.TrimSpace(model.Title) == "":
 		l.fail(at, "Dashboard without a title", "%s has no title.", units.Clip(d.File))
 	}
@@ -284,7 +310,8 @@ func notDashboard(src []byte, err error) string {
 		return fmt.Sprintf("%s is a JSON %s; it must be a text.", units.Clip(wrong.Field), units.Clip(wrong.Value))
 	}
 	if wrong := (*json.SyntaxError)(nil); errors.As(err, &wrong) {
-		return fmt.Sprintf("line %d: %s", 1+bytes.Count(src[:min(int(wrong.Offset), len(src))], []byte("\n")), diag.Sentence(units.Clip(wrong.Error())))
+		return fmt.Sprintf("line %d: %s", 1+bytes.Count(src[:min(int(wrong.Offset), len(src))], []byte("\n")),
+			diag.Sentence(units.Clip(wrong.Error())))
 	}
 	return diag.Sentence(units.Clip(err.Error()))
 }
@@ -292,18 +319,22 @@ func notDashboard(src []byte, err error) string {
 func (l *loader) alert(raw *hcl.Block, seen map[string]hcl.Range, used taken) {
 	name, ok := l.name(raw, seen)
 	b := l.open(raw, &hcl.BodySchema{
-		Attributes: attrs([]string{"title", "folder", "datasource", "query"}, "above", "below", "for", "every", "no_data", "labels", "summary", "description"),
+		Attributes: attrs([]string{"title", "folder", "datasource", "query"}, "above", "below", "for", "every",
+			"no_data", "labels", "summary", "description"),
 	}, l.ctx)
 	a := &spec.Alert{
-		Name: name, Title: b.text("title", ""), For: b.duration("for", 5*time.Minute, 0, 7*24*time.Hour), Every: b.duration("every", time.Minute, 10*time.Second, 24*time.Hour),
-		NoData: b.text("no_data", "nodata"), Labels: b.textMap("labels"), Summary: b.text("summary", ""), Description: b.text("description", ""),
-		Above: b.float("above"), Below: b.float("below"), Range: b.rng,
+		Name: name, Title: b.text("title", ""), For: b.duration("for", 5*time.Minute, 0, 7*24*time.Hour),
+		Every:  b.duration("every", time.Minute, 10*time.Second, 24*time.Hour),
+		NoData: b.text("no_data", "nodata"), Labels: b.textMap("labels"), Summary: b.text("summary", ""),
+		Description: b.text("description", ""),
+		Above:       b.float("above"), Below: b.float("below"), Range: b.rng,
 	}
 	a.Query, a.QueryAt, _ = l.query(b)
 	a.Folder, _ = refer(b, "folder", "folder", l.folders)
 	a.DataSource, _ = refer(b, "datasource", "datasource", l.dataSources)
 	l.title(b, a.Title)
-	used.claim(b, "", "uid", nil, uidOf(name), name, "it is made of the first letters of the name, so rename one of them")
+	used.claim(b, "", "uid", nil, uidOf(name), name,
+		"it is made of the first letters of the name, so rename one of them")
 	if a.Folder != nil && b.good["title"] {
 		used.claim(b, "title", "title", a.Folder, a.Title, name, "Grafana wants each once in a folder")
 	}
@@ -315,7 +346,8 @@ func (l *loader) alert(raw *hcl.Block, seen map[string]hcl.Range, used taken) {
 	}
 	states := []string{"nodata", "alert", "ok"}
 	if !slices.Contains(states, a.NoData) {
-		l.fail(b.rangeOf("no_data"), "Unknown value", "no_data says what an empty result means.%s", b.suggest("no_data", a.NoData, states))
+		l.fail(b.rangeOf("no_data"), "Unknown value", "no_data says what an empty result means.%s",
+			b.suggest("no_data", a.NoData, states))
 	}
 	if ok {
 		l.p.Alerts = append(l.p.Alerts, a)

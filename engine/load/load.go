@@ -50,7 +50,8 @@ type loader struct {
 	ctx    *hcl.EvalContext
 	consts map[string]function.Function // of definitions
 	rows   map[string]function.Function // of row and decode expressions
-	joins  *hcl.Range                   // where the request of the definition that is read joins the currencies of a pair
+	// where the request of the definition that is read joins the currencies of a pair
+	joins  *hcl.Range
 	topics map[string]*spec.Topic
 	tables map[string]*spec.Table
 
@@ -68,8 +69,11 @@ type loader struct {
 // usable only when there is no error among them. It opens no connection.
 func Load(fsys fs.FS, file string, opt Options) (*spec.Pipeline, *diag.Diagnostics) {
 	l := &loader{
-		fsys: fsys, opt: opt, files: map[string]*hcl.File{}, bodies: map[string]definitionFile{}, ready: map[hcl.Expression]bool{},
-		topics: map[string]*spec.Topic{}, tables: map[string]*spec.Table{}, folders: map[string]*spec.Folder{}, defaults: map[string]bool{}, dataSources: map[string]*spec.DataSource{}, p: &spec.Pipeline{File: file, FS: fsys}, rows: expr.RowFunctions(), said: map[said]bool{},
+		fsys: fsys, opt: opt, files: map[string]*hcl.File{}, bodies: map[string]definitionFile{},
+		ready:  map[hcl.Expression]bool{},
+		topics: map[string]*spec.Topic{}, tables: map[string]*spec.Table{}, folders: map[string]*spec.Folder{},
+		defaults: map[string]bool{}, dataSources: map[string]*spec.DataSource{},
+		p: &spec.Pipeline{File: file, FS: fsys}, rows: expr.RowFunctions(), said: map[said]bool{},
 	}
 	l.consts = l.meter.Bound(constantFunctions())
 	if body := l.parse(file, nil); body != nil {
@@ -84,9 +88,11 @@ func (l *loader) parse(name string, at *hcl.Range) *hclsyntax.Body {
 	if err == nil {
 		return l.parseSource(name, src)
 	}
-	d := &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Cannot read " + units.Clip(name), Detail: diag.Sentence(err.Error()), Subject: at}
+	d := &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Cannot read " + units.Clip(name),
+		Detail: diag.Sentence(err.Error()), Subject: at}
 	if at == nil {
-		d.Detail += " Run cryptoviz in the folder that holds pipeline.hcl, or name it: --file PATH. A new one: cryptoviz init DIR."
+		d.Detail += " Run cryptoviz in the folder that holds pipeline.hcl, or name it: --file PATH. A new one: " +
+			"cryptoviz init DIR."
 	}
 	l.add(d)
 	return nil
@@ -177,11 +183,13 @@ var nameForm = regexp.MustCompile(`^[a-z][a-z0-9_]{0,47}$`)
 func (l *loader) name(b *hcl.Block, seen map[string]hcl.Range) (string, bool) {
 	name := b.Labels[0]
 	if !nameForm.MatchString(name) {
-		l.fail(b.LabelRanges[0], "Not a name", "A name has small letters, digits and _, begins with a letter, and is at most 48 long.")
+		l.fail(b.LabelRanges[0], "Not a name",
+			"A name has small letters, digits and _, begins with a letter, and is at most 48 long.")
 		return name, false
 	}
 	if first, twice := seen[name]; twice {
-		l.fail(b.LabelRanges[0], "Declared twice", "There is %s %q already, at line %d. Rename one of them.", article(b.Type), name, first.Start.Line)
+		l.fail(b.LabelRanges[0], "Declared twice", "There is %s %q already, at line %d. Rename one of them.",
+			article(b.Type), name, first.Start.Line)
 		return name, false
 	}
 	seen[name] = b.LabelRanges[0]
@@ -192,7 +200,8 @@ func (l *loader) name(b *hcl.Block, seen map[string]hcl.Range) (string, bool) {
 func (l *loader) once(blocks hcl.Blocks, what string) {
 	for i, b := range blocks {
 		if i > 0 {
-			l.fail(b.DefRange, "Declared twice", "%s has one %s block, and there is one at line %d. Join them.", what, b.Type, blocks[0].DefRange.Start.Line)
+			l.fail(b.DefRange, "Declared twice", "%s has one %s block, and there is one at line %d. Join them.", what,
+				b.Type, blocks[0].DefRange.Start.Line)
 		}
 	}
 }
@@ -205,7 +214,8 @@ func (l *loader) pipeline(body *hclsyntax.Body) {
 	if !ok {
 		return
 	}
-	schema := &hcl.BodySchema{Blocks: append(named("variable", "topic", "source", "table", "rollup", "view", "aggregate", "role", "folder", "datasource", "dashboard", "alert"),
+	schema := &hcl.BodySchema{Blocks: append(named("variable", "topic", "source", "table", "rollup", "view",
+		"aggregate", "role", "folder", "datasource", "dashboard", "alert"),
 		plain("cryptoviz", "kafka", "database", "grafana", "removed")...)}
 	content, diags := body.Content(schema)
 	l.structure("pipeline.hcl", body.MissingItemRange(), schema, diags)
@@ -239,7 +249,8 @@ func (l *loader) pipeline(body *hclsyntax.Body) {
 	each("removed", l.removed)
 	l.checkRemoved()
 	if len(blocks["source"]) == 0 {
-		l.absent(l.p.File, "No source", "A pipeline has at least one source block, with a topic and a table. The shipped pipeline.hcl has some: cryptoviz init DIR writes it.")
+		l.absent(l.p.File, "No source",
+			"A pipeline has at least one source block, with a topic and a table. The shipped pipeline.hcl has some: cryptoviz init DIR writes it.")
 	}
 }
 
@@ -252,14 +263,16 @@ var (
 // header reads the cryptoviz block, but for what may use variables; false means that this cryptoviz is too old.
 func (l *loader) header(blocks hcl.Blocks) (b *block, ok bool) {
 	for _, raw := range blocks {
-		b = l.open(raw, &hcl.BodySchema{Attributes: attrs(nil, "name", "required_version", "keep_slots", "keep_dead_letters", "max_dead_letters", "keep_gaps")}, l.ctx)
+		b = l.open(raw, &hcl.BodySchema{Attributes: attrs(nil, "name", "required_version", "keep_slots",
+			"keep_dead_letters", "max_dead_letters", "keep_gaps")}, l.ctx)
 		l.p.RequiredVersion = b.text("required_version", "")
 		if l.p.RequiredVersion == "" {
 			continue
 		}
 		want := versionForm.FindStringSubmatch(l.p.RequiredVersion)
 		if want == nil {
-			l.fail(b.rangeOf("required_version"), "Not a version", "Write the oldest version that the pipeline works with: \">= 0.1\".")
+			l.fail(b.rangeOf("required_version"), "Not a version",
+				"Write the oldest version that the pipeline works with: \">= 0.1\".")
 			continue
 		}
 		have := releaseForm.FindStringSubmatch(l.opt.Version)
@@ -267,7 +280,9 @@ func (l *loader) header(blocks hcl.Blocks) (b *block, ok bool) {
 			continue // a development build
 		}
 		if older(have[1:], want[1:]) {
-			l.fail(b.rangeOf("required_version"), "cryptoviz is too old", "This pipeline needs %s; this is cryptoviz %s. Install a newer one.", l.p.RequiredVersion, l.opt.Version)
+			l.fail(b.rangeOf("required_version"), "cryptoviz is too old",
+				"This pipeline needs %s; this is cryptoviz %s. Install a newer one.", l.p.RequiredVersion,
+				l.opt.Version)
 			return b, false
 		}
 	}
@@ -283,11 +298,14 @@ func (l *loader) own(b *block) {
 		return
 	}
 	if l.p.Name = b.text("name", l.p.Name); !nameForm.MatchString(l.p.Name) {
-		l.fail(b.rangeOf("name"), "Not a name", "A pipeline's name has up to 48 lower-case letters, digits and underscores, and begins with a letter.")
+		l.fail(b.rangeOf("name"), "Not a name",
+			"A pipeline's name has up to 48 lower-case letters, digits and underscores, and begins with a letter.")
 	}
 	l.p.Keep = spec.Keep{
-		Slots: b.duration("keep_slots", l.p.Keep.Slots, 2*day, forever), DeadLetters: b.duration("keep_dead_letters", l.p.Keep.DeadLetters, day, forever),
-		DeadLettersSize: b.size("max_dead_letters", l.p.Keep.DeadLettersSize, 1<<20, 1<<50), Gaps: b.duration("keep_gaps", l.p.Keep.Gaps, day, forever),
+		Slots: b.duration("keep_slots", l.p.Keep.Slots, 2*day, forever), DeadLetters: b.duration("keep_dead_letters",
+			l.p.Keep.DeadLetters, day, forever),
+		DeadLettersSize: b.size("max_dead_letters", l.p.Keep.DeadLettersSize, 1<<20, 1<<50),
+		Gaps:            b.duration("keep_gaps", l.p.Keep.Gaps, day, forever),
 	}
 }
 
@@ -335,11 +353,13 @@ func refer[T any](b *block, name, kind string, known map[string]T) (out T, ok bo
 	}
 	root, label := reference(a.Expr)
 	if root != kind || label == "" {
-		b.l.fail(a.Expr.Range(), "Not a reference", "%s.%s names %s block: write %s.NAME, without quotes.%s", b.what, name, article(kind), kind, diag.Suggest("", keys(known)))
+		b.l.fail(a.Expr.Range(), "Not a reference", "%s.%s names %s block: write %s.NAME, without quotes.%s", b.what,
+			name, article(kind), kind, diag.Suggest("", keys(known)))
 		return out, false
 	}
 	if out, ok = known[label]; !ok {
-		b.l.fail(a.Expr.Range(), "Unknown "+kind, "There is no %s %q.%s", kind, units.Clip(label), diag.Suggest(label, keys(known)))
+		b.l.fail(a.Expr.Range(), "Unknown "+kind, "There is no %s %q.%s", kind, units.Clip(label),
+			diag.Suggest(label, keys(known)))
 	}
 	return out, ok
 }

@@ -12,14 +12,16 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/limits"
 )
 
-// checkMarkets checks the market() calls of an expression: the lists, and whether one is there where symbols have no separator.
+// checkMarkets checks the market() calls of an expression: the lists, and whether one is there where symbols have no
+// separator.
 func (l *loader) checkMarkets(expr hcl.Expression, ctx *hcl.EvalContext) {
 	node, ok := expr.(hclsyntax.Expression)
 	if !ok {
 		return
 	}
 	_ = hclsyntax.VisitAll(node, func(n hclsyntax.Node) hcl.Diagnostics {
-		if call, ok := n.(*hclsyntax.FunctionCallExpr); ok && call.Name == "market" && len(call.Args) > 0 && !call.ExpandFinal {
+		if call, ok := n.(*hclsyntax.FunctionCallExpr); ok && call.Name == "market" && len(call.Args) > 0 &&
+			!call.ExpandFinal {
 			l.checkMarket(call, ctx)
 		}
 		return nil
@@ -27,13 +29,15 @@ func (l *loader) checkMarkets(expr hcl.Expression, ctx *hcl.EvalContext) {
 }
 
 func (l *loader) checkMarket(call *hclsyntax.FunctionCallExpr, ctx *hcl.EvalContext) {
-	rows := &hcl.EvalContext{Functions: l.rows, Variables: map[string]cty.Value{"param": ctx.Variables["param"], "source": ctx.Variables["source"]}}
+	rows := &hcl.EvalContext{Functions: l.rows, Variables: map[string]cty.Value{"param": ctx.Variables["param"],
+		"source": ctx.Variables["source"]}}
 	var lists []cty.Value
 	entries, secret := 0, false
 	for _, list := range call.Args[1:] {
 		for _, tr := range list.Variables() {
 			if root := tr.RootName(); root != "param" && root != "source" {
-				l.fail(list.Range(), "List of each record", "What market() may give is the same for each record: a list written here, or a parameter, market(…, param.pairs).")
+				l.fail(list.Range(), "List of each record",
+					"What market() may give is the same for each record: a list written here, or a parameter, market(…, param.pairs).")
 				return
 			}
 		}
@@ -51,18 +55,21 @@ func (l *loader) checkMarket(call *hclsyntax.FunctionCallExpr, ctx *hcl.EvalCont
 	markets, err := expr.MarketsOf(lists)
 	switch {
 	case err != nil && secret:
-		l.unseen(call.Args[1].Range(), "Not a list of markets", "An entry is a pair, \"BTC/USD\", or a quote currency, \"USD\".")
+		l.unseen(call.Args[1].Range(), "Not a list of markets",
+			"An entry is a pair, \"BTC/USD\", or a quote currency, \"USD\".")
 		return
 	case err != nil:
 		l.fail(call.Args[1].Range(), "Not a list of markets", "%s.", diag.Visible(err.Error()))
 		return
 	case len(lists) > 0 && entries == 0:
-		l.fail(call.Range(), "Empty list", "The lists of this market() are empty: it would take no symbol. List quote currencies, [\"USDT\", \"USD\"], or pairs, [\"BTC/USD\"].")
+		l.fail(call.Range(), "Empty list",
+			"The lists of this market() are empty: it would take no symbol. List quote currencies, [\"USDT\", \"USD\"], or pairs, [\"BTC/USD\"].")
 		return
 	}
 	symbol := call.Args[0]
 	if len(symbol.Variables()) == 0 {
-		if v, diags := symbol.Value(rows); !diags.HasErrors() && v.IsKnown() && !v.IsNull() && v.Type() == cty.String && v.AsString() != "" {
+		if v, diags := symbol.Value(rows); !diags.HasErrors() && v.IsKnown() && !v.IsNull() && v.Type() == cty.String &&
+			v.AsString() != "" {
 			if _, err := markets.Split(v.AsString()); err != nil {
 				l.fail(symbol.Range(), "Not a market", "%s.", diag.Visible(err.Error()))
 			}
@@ -70,7 +77,8 @@ func (l *loader) checkMarket(call *hclsyntax.FunctionCallExpr, ctx *hcl.EvalCont
 		return
 	}
 	if l.joins != nil && len(lists) == 0 && asReceived(symbol) {
-		l.fail(call.Range(), "Market without a list", "The request joins the currencies of a pair (line %d), so no separator comes back: say which pairs it may be, market(…, param.pairs), or what it may end in, market(…, [\"USDT\", \"USD\"]).", l.joins.Start.Line)
+		l.fail(call.Range(), "Market without a list",
+			"The request joins the currencies of a pair (line %d), so no separator comes back: say which pairs it may be, market(…, param.pairs), or what it may end in, market(…, [\"USDT\", \"USD\"]).", l.joins.Start.Line)
 	}
 }
 
@@ -82,12 +90,14 @@ func asReceived(expr hclsyntax.Expression) bool {
 	case *hclsyntax.ParenthesesExpr:
 		return asReceived(e.Expression)
 	case *hclsyntax.FunctionCallExpr:
-		return slices.Contains([]string{"upper", "lower", "trim", "text"}, e.Name) && len(e.Args) == 1 && asReceived(e.Args[0])
+		return slices.Contains([]string{"upper", "lower", "trim", "text"}, e.Name) && len(e.Args) == 1 &&
+			asReceived(e.Args[0])
 	}
 	return false
 }
 
-// joining finds where a block takes the separator out of a pair: replace(p, "/", "") or join("", split("/", p)). nil: nowhere.
+// joining finds where a block takes the separator out of a pair: replace(p, "/", "") or join("", split("/", p)). nil:
+// nowhere.
 func joining(blocks hcl.Blocks) (at *hcl.Range) {
 	is := func(expr hclsyntax.Expression, one string) bool {
 		v, diags := expr.Value(nil)

@@ -43,7 +43,9 @@ func (l *loader) add(diags ...*hcl.Diagnostic) {
 			l.diags = append(l.diags, d)
 		case len(l.diags) == diag.Max:
 			l.diags = append(l.diags, &hcl.Diagnostic{
-				Severity: hcl.DiagError, Summary: "Too many mistakes", Detail: fmt.Sprintf("Only the first %d are shown. Is this the right file?", diag.Max), Subject: d.Subject,
+				Severity: hcl.DiagError, Summary: "Too many mistakes",
+				Detail:  fmt.Sprintf("Only the first %d are shown. Is this the right file?", diag.Max),
+				Subject: d.Subject,
 			})
 		}
 	}
@@ -100,12 +102,14 @@ func (l *loader) structure(what string, at hcl.Range, schema *hcl.BodySchema, di
 		d := *d
 		switch name := ""; {
 		case match(missingAttribute, d.Detail, &name):
-			missing = append(missing, name+" = "+cmp.Or(examples[strings.Fields(what)[0]+"."+name], examples[name], "…"))
+			missing = append(missing, name+" = "+cmp.Or(examples[strings.Fields(what)[0]+"."+name], examples[name],
+				"…"))
 			continue
 		case match(unknownAttribute, d.Detail, &name):
 			d.Summary, d.Detail = "Unknown attribute", unknownMember(what, "attribute", name, attributes)
 			if slices.Contains(blocks, name) {
-				d.Detail = fmt.Sprintf("%s is a block: write %s { … }, without the equals sign.", name, header(name, schema))
+				d.Detail = fmt.Sprintf("%s is a block: write %s { … }, without the equals sign.", name,
+					header(name, schema))
 			}
 		case match(unknownBlock, d.Detail, &name):
 			d.Summary, d.Detail = "Unknown block", unknownMember(what, "block", name, blocks)
@@ -113,9 +117,11 @@ func (l *loader) structure(what string, at hcl.Range, schema *hcl.BodySchema, di
 				d.Detail = fmt.Sprintf("%s is an attribute: write %s = { … }.", name, name)
 			}
 		case strings.HasPrefix(d.Summary, "Missing ") && strings.Contains(d.Summary, " for "):
-			d.Summary, d.Detail = "Name missing", fmt.Sprintf("Write %s { … }.", header(d.Summary[strings.LastIndex(d.Summary, " ")+1:], schema))
+			d.Summary, d.Detail = "Name missing", fmt.Sprintf("Write %s { … }.",
+				header(d.Summary[strings.LastIndex(d.Summary, " ")+1:], schema))
 		case strings.HasPrefix(d.Summary, "Extraneous label for "):
-			d.Summary, d.Detail = "Too many names", fmt.Sprintf("Write %s { … }.", header(d.Summary[strings.LastIndex(d.Summary, " ")+1:], schema))
+			d.Summary, d.Detail = "Too many names", fmt.Sprintf("Write %s { … }.",
+				header(d.Summary[strings.LastIndex(d.Summary, " ")+1:], schema))
 		}
 		l.add(&d)
 	}
@@ -152,11 +158,15 @@ func header(kind string, schema *hcl.BodySchema) string {
 
 // examples are values of the attributes that must be there.
 var examples = map[string]string{
-	"brokers": `["localhost:9092"]`, "database.url": `env("DATABASE_URL")`, "poll.url": `"https://…"`, "stream.url": `"wss://…"`, "type": `"text"`,
-	"index.columns": `["…"]`, "columns": "{ … }", "time": `"time"`, "definition": `"sources/NAME.hcl"`, "interval": `"1m"`, "topic": "topic.NAME", "table": "table.NAME",
-	"grafana.url": `env("GRAFANA_URL")`, "title": `"…"`, "folder": "folder.NAME", "datasource": "datasource.NAME", "file": `"dashboards/NAME.json"`, "object": "topic.NAME",
+	"brokers": `["localhost:9092"]`, "database.url": `env("DATABASE_URL")`, "poll.url": `"https://…"`,
+	"stream.url": `"wss://…"`, "type": `"text"`,
+	"index.columns": `["…"]`, "columns": "{ … }", "time": `"time"`, "definition": `"sources/NAME.hcl"`,
+	"interval": `"1m"`, "topic": "topic.NAME", "table": "table.NAME",
+	"grafana.url": `env("GRAFANA_URL")`, "title": `"…"`, "folder": "folder.NAME", "datasource": "datasource.NAME",
+	"file": `"dashboards/NAME.json"`, "object": "topic.NAME",
 	"after": `"7d"`, "start": `"3h"`, "every": `"30m"`, "privileges": `["select"]`, "on": "[table.NAME]",
-	"from": "table.NAME", "into": "table.NAME", "query": `file("sql/NAME.sql")`, "limit": "100", "per": `"1m"`, "select": `"…"`,
+	"from": "table.NAME", "into": "table.NAME", "query": `file("sql/NAME.sql")`, "limit": "100", "per": `"1m"`,
+	"select": `"…"`,
 }
 
 // checkNames reports names that do not exist where an expression stands; HCL has no suggestions for them.
@@ -220,13 +230,15 @@ func (l *loader) checkMember(tr hcl.Traversal, scope cty.Value) bool {
 	if !ok || scope.Type().HasAttribute(step.Name) {
 		return true
 	}
-	l.fail(hcl.RangeBetween(tr[0].SourceRange(), tr[1].SourceRange()), "Unknown "+what, "There is no %s %q.%s", what, step.Name, diag.Suggest(step.Name, keys(scope.Type().AttributeTypes())))
+	l.fail(hcl.RangeBetween(tr[0].SourceRange(), tr[1].SourceRange()), "Unknown "+what, "There is no %s %q.%s", what,
+		step.Name, diag.Suggest(step.Name, keys(scope.Type().AttributeTypes())))
 	return false
 }
 
 // repliesHave tells where the names are that exist for a reply or a record of it.
 var repliesHave = map[string]string{
-	"body": "when, error and records of decode", "r": "row and the key of decode", "key": "row and the key of decode", "slot": "row", "header": "used of budget",
+	"body": "when, error and records of decode", "r": "row and the key of decode", "key": "row and the key of decode",
+	"slot": "row", "header": "used of budget",
 }
 
 func unknownName(tr hcl.Traversal, ctx *hcl.EvalContext) string {
@@ -246,12 +258,14 @@ func unknownName(tr hcl.Traversal, ctx *hcl.EvalContext) string {
 	case repliesHave[root] != "":
 		return fmt.Sprintf("%q exists only when a reply is read: in %s, not here.", root, repliesHave[root])
 	case len(tr) == 1:
-		return fmt.Sprintf("%q does not exist here. A text is written in quotes: %q.", units.Clip(root), units.Clip(root))
+		return fmt.Sprintf("%q does not exist here. A text is written in quotes: %q.", units.Clip(root),
+			units.Clip(root))
 	}
 	return fmt.Sprintf("%q does not exist here.%s", units.Clip(root), diag.Suggest(root, keys(ctx.Variables)))
 }
 
-// checkFunctions reports calls of functions that do not exist here; it runs before evaluation so that the message is ours.
+// checkFunctions reports calls of functions that do not exist here; it runs before evaluation so that the message is
+// ours.
 func (l *loader) checkFunctions(expr hcl.Expression, known map[string]function.Function) bool {
 	node, ok := expr.(hclsyntax.Expression)
 	if !ok {
@@ -270,21 +284,26 @@ func (l *loader) checkFunctions(expr hcl.Expression, known map[string]function.F
 			l.fail(call.NameRange, "Unknown function", "A variable file holds plain values: no function works in it.")
 		case !exists && (call.Name == "env" || call.Name == "file"):
 			good = false
-			l.fail(call.NameRange, "Unknown function", "%s() works in pipeline.hcl only: give the value to the source as a parameter, params = { … }.", call.Name)
+			l.fail(call.NameRange, "Unknown function",
+				"%s() works in pipeline.hcl only: give the value to the source as a parameter, params = { … }.",
+				call.Name)
 		case !exists:
 			good = false
-			l.fail(call.NameRange, "Unknown function", "There is no function %q here.%s", units.Clip(call.Name), suggestFunction(call.Name, keys(known)))
-		case !call.ExpandFinal && (len(call.Args) < len(f.Params()) || f.VarParam() == nil && len(call.Args) > len(f.Params())):
+			l.fail(call.NameRange, "Unknown function", "There is no function %q here.%s", units.Clip(call.Name),
+				suggestFunction(call.Name, keys(known)))
+		case !call.ExpandFinal && (len(call.Args) < len(f.Params()) || f.VarParam() == nil &&
+			len(call.Args) > len(f.Params())):
 			good = false
-			l.fail(call.Range(), "Wrong number of arguments", "%s takes %s, not %d.", usage(call.Name, f), count(len(f.Params()), f.VarParam() != nil), len(call.Args))
+			l.fail(call.Range(), "Wrong number of arguments", "%s takes %s, not %d.", usage(call.Name, f),
+				count(len(f.Params()), f.VarParam() != nil), len(call.Args))
 		}
 		return nil
 	})
 	return good
 }
 
-// suggestFunction prefers a function that the name goes on from: from_unix_s means from_unix, though from_unix_ms is spelt more
-// like it.
+// suggestFunction prefers a function that the name goes on from: from_unix_s means from_unix, though from_unix_ms is
+// spelt more like it.
 func suggestFunction(name string, known []string) string {
 	known = slices.DeleteFunc(known, func(k string) bool { return k == expr.MemberFunction })
 	best := ""

@@ -24,7 +24,8 @@ func (l *loader) removed(raw *hcl.Block, seen map[string]hcl.Range) {
 		l.fail(a.Expr.Range(), "Not a reference", "Name what is to be deleted: object = topic.legacy, without quotes.")
 		return
 	case !slices.Contains(spec.Kinds, r.Kind):
-		l.fail(a.Expr.Range(), "Unknown kind", "%q cannot be deleted by a removed block.%s", r.Kind, diag.Suggest(r.Kind, spec.Kinds))
+		l.fail(a.Expr.Range(), "Unknown kind", "%q cannot be deleted by a removed block.%s", r.Kind,
+			diag.Suggest(r.Kind, spec.Kinds))
 		return
 	case !nameForm.MatchString(r.Name):
 		l.fail(a.Expr.Range(), "Not a name", "%q is no name of an object of a pipeline.", units.Clip(r.Name))
@@ -46,7 +47,8 @@ func (l *loader) checkRemoved() {
 	}
 	for _, r := range l.p.Removed {
 		if at, still := declared[r.Address()]; still {
-			l.fail(r.Range, "Removed and declared", "%s is declared at line %d: delete that block, or this one.", r.Address(), at.Start.Line)
+			l.fail(r.Range, "Removed and declared", "%s is declared at line %d: delete that block, or this one.",
+				r.Address(), at.Start.Line)
 		}
 	}
 }

@@ -17,13 +17,16 @@ const defaultMaxAge = 366 * 24 * time.Hour
 
 func (l *loader) source(raw *hcl.Block, seen map[string]hcl.Range, fed map[*spec.Topic]string) {
 	name, ok := l.name(raw, seen)
-	b := l.open(raw, &hcl.BodySchema{Attributes: attrs([]string{"definition", "interval", "topic", "table"}, "enabled", "offset", "jitter", "max_age", "params")}, l.ctx)
-	s := &spec.Source{Name: name, Enabled: b.flag("enabled", true), MaxAge: b.duration("max_age", defaultMaxAge, time.Minute, 100*366*24*time.Hour), Range: b.rng}
+	b := l.open(raw, &hcl.BodySchema{Attributes: attrs([]string{"definition", "interval", "topic", "table"}, "enabled",
+		"offset", "jitter", "max_age", "params")}, l.ctx)
+	s := &spec.Source{Name: name, Enabled: b.flag("enabled", true), MaxAge: b.duration("max_age", defaultMaxAge,
+		time.Minute, 100*366*24*time.Hour), Range: b.rng}
 	l.slots(s, b)
 	if t, found := refer(b, "topic", "topic", l.topics); found {
 		s.Topic = t
 		if other, twice := fed[t]; twice {
-			l.fail(b.rangeOf("topic"), "Topic shared", "topic.%s belongs to source %q already: each source has a topic of its own.", t.Name, units.Clip(other))
+			l.fail(b.rangeOf("topic"), "Topic shared",
+				"topic.%s belongs to source %q already: each source has a topic of its own.", t.Name, units.Clip(other))
 		}
 		fed[t] = name
 	}
@@ -36,9 +39,12 @@ func (l *loader) source(raw *hcl.Block, seen map[string]hcl.Range, fed map[*spec
 	if file := b.text("definition", ""); b.good["definition"] {
 		switch {
 		case path.Clean(file) == path.Clean(l.p.File):
-			l.fail(b.rangeOf("definition"), "Not a definition", "%s is the pipeline itself. A definition is a file of its own: \"sources/NAME.hcl\".", b.show("definition", file))
+			l.fail(b.rangeOf("definition"), "Not a definition",
+				"%s is the pipeline itself. A definition is a file of its own: \"sources/NAME.hcl\".",
+				b.show("definition", file))
 		case b.secret["definition"]:
-			l.fail(b.rangeOf("definition"), "Secret path", "The path of a definition cannot come from the environment or a sensitive variable: its name appears in messages.")
+			l.fail(b.rangeOf("definition"), "Secret path",
+				"The path of a definition cannot come from the environment or a sensitive variable: its name appears in messages.")
 		default:
 			s.Definition = l.definition(s, path.Clean(file), b.rangeOf("definition"), params)
 			l.slowReplies(s, b)
@@ -59,14 +65,16 @@ func (l *loader) slots(s *spec.Source, b *block) {
 		return
 	}
 	if day%s.Interval != 0 && s.Interval%day != 0 {
-		l.fail(b.rangeOf("interval"), "Interval does not fit the day", "Slots are aligned to the day: an interval divides it (\"10s\", \"1m\", \"6h\") or is whole days.")
+		l.fail(b.rangeOf("interval"), "Interval does not fit the day",
+			"Slots are aligned to the day: an interval divides it (\"10s\", \"1m\", \"6h\") or is whole days.")
 	}
 	if s.Offset+s.Jitter >= s.Interval {
 		r := b.rangeOf("offset")
 		if !b.has("offset") {
 			r = b.rangeOf("jitter")
 		}
-		l.fail(r, "Offset too long", "offset and jitter together must be shorter than the interval, %s.", units.FormatDuration(s.Interval))
+		l.fail(r, "Offset too long", "offset and jitter together must be shorter than the interval, %s.",
+			units.FormatDuration(s.Interval))
 	}
 }
 

@@ -14,15 +14,16 @@ import (
 
 var unitAfterNumber = regexp.MustCompile(`^[A-Za-z]+`)
 
-// syntax makes the parser's complaints of one file readable: in plain words, and each mistake once. What the parser says
-// after the first complaint of a line, and after a quote that is not closed, comes of that mistake.
+// syntax makes the parser's complaints of one file readable: in plain words, and each mistake once. What the parser
+// says after the first complaint of a line, and after a quote that is not closed, comes of that mistake.
 func syntax(src []byte, diags hcl.Diagnostics) hcl.Diagnostics {
 	slices.SortStableFunc(diags, func(a, b *hcl.Diagnostic) int { return start(a).Byte - start(b).Byte })
 	var out hcl.Diagnostics
 	line := 0
 	for _, given := range diags {
 		d := *given
-		if at := start(&d).Line; d.Subject != nil && (at == line || d.Summary == oneLine && len(out) > 0 && at == line+1) {
+		if at := start(&d).Line; d.Subject != nil && (at == line || d.Summary == oneLine && len(out) > 0 &&
+			at == line+1) {
 			continue
 		}
 		line = start(&d).Line
@@ -55,7 +56,8 @@ func plainSyntax(d *hcl.Diagnostic, src []byte) {
 	at := min(d.Subject.Start.Byte, len(src))
 	switch d.Summary {
 	case "Invalid multi-line string", "Unterminated template string":
-		d.Summary, d.Detail = quoteMissing, "A text ends on its line: close it with a quote. A text of several lines stands between <<EOT and EOT."
+		d.Summary, d.Detail = quoteMissing,
+			"A text ends on its line: close it with a quote. A text of several lines stands between <<EOT and EOT."
 	case "Attribute redefined":
 		if m := setTwice.FindStringSubmatch(d.Detail); m != nil {
 			d.Summary, d.Detail = "Set twice", fmt.Sprintf("%q has a value already, at line %s. Keep one.", m[1], m[2])
@@ -70,7 +72,8 @@ func plainSyntax(d *hcl.Diagnostic, src []byte) {
 			d.Subject = &hcl.Range{Filename: d.Subject.Filename, Start: d.Subject.Start, End: d.Subject.Start}
 			d.Subject.Start.Byte, d.Subject.Start.Column = number, d.Subject.Start.Column-(at-number)
 			d.Subject.End.Byte, d.Subject.End.Column = at+len(unit), d.Subject.End.Column+len(unit)
-			d.Summary, d.Detail = "Quotes missing", fmt.Sprintf("A duration or a size is written in quotes: \"%s%s\".", src[number:at], units.Clip(string(unit)))
+			d.Summary, d.Detail = "Quotes missing", fmt.Sprintf("A duration or a size is written in quotes: \"%s%s\".",
+				src[number:at], units.Clip(string(unit)))
 		}
 	case "Invalid character":
 		if r, _ := utf8.DecodeRune(src[at:]); strings.HasPrefix(d.Detail, "This character") {

@@ -14,13 +14,16 @@ import (
 )
 
 var columnTypes = map[string]spec.ColumnType{
-	"timestamptz": spec.Timestamptz, "text": spec.Text, "double precision": spec.Double, "numeric": spec.Numeric, "bigint": spec.Bigint, "integer": spec.Integer, "boolean": spec.Boolean,
+	"timestamptz": spec.Timestamptz, "text": spec.Text, "double precision": spec.Double, "numeric": spec.Numeric,
+	"bigint": spec.Bigint, "integer": spec.Integer, "boolean": spec.Boolean,
 }
 
 // otherTypes are PostgreSQL's other names of such types, for suggestions.
 var otherTypes = map[string]spec.ColumnType{
-	"timestamp": spec.Timestamptz, "timestamp with time zone": spec.Timestamptz, "datetime": spec.Timestamptz, "date": spec.Timestamptz, "varchar": spec.Text, "string": spec.Text, "char": spec.Text,
-	"float": spec.Double, "float8": spec.Double, "real": spec.Double, "double": spec.Double, "decimal": spec.Numeric, "int8": spec.Bigint, "int": spec.Integer, "int4": spec.Integer, "smallint": spec.Integer, "bool": spec.Boolean,
+	"timestamp": spec.Timestamptz, "timestamp with time zone": spec.Timestamptz, "datetime": spec.Timestamptz,
+	"date": spec.Timestamptz, "varchar": spec.Text, "string": spec.Text, "char": spec.Text,
+	"float": spec.Double, "float8": spec.Double, "real": spec.Double, "double": spec.Double, "decimal": spec.Numeric,
+	"int8": spec.Bigint, "int": spec.Integer, "int4": spec.Integer, "smallint": spec.Integer, "bool": spec.Boolean,
 }
 
 var (
@@ -49,7 +52,8 @@ func (r *reading) column(b *block, attr, name string) *spec.Column {
 	c := r.table.Column(name)
 	key := fmt.Sprint(b.rng.Start.Byte, attr, name)
 	if c == nil && !r.missed[key] && !b.l.full() {
-		b.l.fail(b.rangeOf(attr), "Unknown column", "%s has no column %s.%s", r.b.what, b.show(attr, name), b.suggest(attr, name, keys(r.columns)))
+		b.l.fail(b.rangeOf(attr), "Unknown column", "%s has no column %s.%s", r.b.what, b.show(attr, name),
+			b.suggest(attr, name, keys(r.columns)))
 		r.missed[key] = true
 	}
 	return c
@@ -61,13 +65,15 @@ func (l *loader) table(raw *hcl.Block, seen map[string]hcl.Range) {
 		Attributes: attrs(nil, "description", "primary_key"),
 		Blocks:     append(named("column"), plain("hypertable", "index")...),
 	}, l.ctx)
-	t := &spec.Table{Name: name, Description: b.text("description", ""), PrimaryKey: b.texts("primary_key"), Range: b.rng}
+	t := &spec.Table{Name: name, Description: b.text("description", ""), PrimaryKey: b.texts("primary_key"),
+		Range: b.rng}
 	r := &reading{b: b, table: t, columns: map[string]hcl.Range{}, missed: map[string]bool{}}
 	for _, cb := range b.content.Blocks.OfType("column") {
 		l.column(r, cb)
 	}
 	if len(b.content.Blocks.OfType("column")) == 0 {
-		l.fail(b.rng, "Table without columns", "%s needs column blocks: column \"time\" { type = \"timestamptz\" }.", b.what)
+		l.fail(b.rng, "Table without columns", "%s needs column blocks: column \"time\" { type = \"timestamptz\" }.",
+			b.what)
 	}
 	l.renames(r)
 	l.primaryKey(r)
@@ -89,7 +95,8 @@ var wordForm = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 // valueWords are SQL's values that are written as a word alone.
 var valueWords = []string{
-	"null", "true", "false", "current_catalog", "current_date", "current_role", "current_schema", "current_time", "current_timestamp", "current_user",
+	"null", "true", "false", "current_catalog", "current_date", "current_role", "current_schema", "current_time",
+	"current_timestamp", "current_user",
 	"localtime", "localtimestamp", "session_user", "system_user", "user",
 }
 
@@ -101,16 +108,20 @@ func namesColumn(sql string) bool {
 
 func (l *loader) column(r *reading, raw *hcl.Block) {
 	name := raw.Labels[0]
-	c := l.open(raw, &hcl.BodySchema{Attributes: attrs([]string{"type"}, "null", "default", "generated", "description", "unit", "was")}, l.ctx)
+	c := l.open(raw, &hcl.BodySchema{Attributes: attrs([]string{"type"}, "null", "default", "generated", "description",
+		"unit", "was")}, l.ctx)
 	switch first, twice := r.columns[name]; {
 	case !identifierForm.MatchString(name):
-		l.fail(raw.LabelRanges[0], "Not a column name", "A column name has small letters, digits and _, and is at most 63 long.")
+		l.fail(raw.LabelRanges[0], "Not a column name",
+			"A column name has small letters, digits and _, and is at most 63 long.")
 		return
 	case slices.Contains(systemColumns, name):
-		l.fail(raw.LabelRanges[0], "Not a column name", "PostgreSQL has a column %q of its own in every table. Use another name.", name)
+		l.fail(raw.LabelRanges[0], "Not a column name",
+			"PostgreSQL has a column %q of its own in every table. Use another name.", name)
 		return
 	case twice:
-		l.fail(raw.LabelRanges[0], "Declared twice", "There is a column %q already, at line %d.", name, first.Start.Line)
+		l.fail(raw.LabelRanges[0], "Declared twice", "There is a column %q already, at line %d.", name,
+			first.Start.Line)
 		return
 	}
 	r.columns[name] = raw.LabelRanges[0]
@@ -125,19 +136,25 @@ func (l *loader) column(r *reading, raw *hcl.Block) {
 			if other, found := otherTypes[strings.ToLower(typ)]; found && !c.secret["type"] {
 				hint = fmt.Sprintf(" Use %q.", other)
 			}
-			l.fail(c.rangeOf("type"), "Unknown column type", "%s is not a column type here.%s", c.show("type", typ), hint)
+			l.fail(c.rangeOf("type"), "Unknown column type", "%s is not a column type here.%s", c.show("type", typ),
+				hint)
 		}
 	}
 	if col.Unit != "" && !slices.Contains(columnUnits, col.Unit) {
-		l.fail(c.rangeOf("unit"), "Unknown unit", "%s is not a unit.%s", c.show("unit", col.Unit), c.suggest("unit", col.Unit, columnUnits))
+		l.fail(c.rangeOf("unit"), "Unknown unit", "%s is not a unit.%s", c.show("unit", col.Unit),
+			c.suggest("unit", col.Unit, columnUnits))
 	}
 	if c.good["was"] {
 		r.renamed = append(r.renamed, renamed{c, col})
 	}
 	if namesColumn(col.Default) {
-		l.fail(c.rangeOf("default"), "Not a default", "To PostgreSQL %s is the name of a column, which a default cannot use. For the text, quote it: %s.", c.show("default", col.Default), c.show("default", "'"+col.Default+"'"))
+		l.fail(c.rangeOf("default"), "Not a default",
+			"To PostgreSQL %s is the name of a column, which a default cannot use. For the text, quote it: %s.",
+			c.show("default", col.Default), c.show("default", "'"+col.Default+"'"))
 	}
-	l.folded(c, "default", col.Default, "", string(col.Type), "when the table is created", func(string) bool { return false })
+	l.folded(c, "default", col.Default, "", string(col.Type), "when the table is created", func(string) bool {
+		return false
+	})
 	l.folded(c, "generated", col.Generated, "", string(col.Type), "when the table is created", l.timeColumn)
 	if col.Default != "" && col.Generated != "" {
 		l.fail(c.rangeOf("generated"), "Default and generated", "A column has a default or is generated, not both.")
@@ -154,11 +171,14 @@ func (l *loader) renames(r *reading) {
 		_, declared := r.columns[was]
 		switch {
 		case !identifierForm.MatchString(was) || was == c.column.Name:
-			l.fail(at, "Not a column name", "was is the column's name before: small letters, digits and _, and not %q itself.", c.column.Name)
+			l.fail(at, "Not a column name",
+				"was is the column's name before: small letters, digits and _, and not %q itself.", c.column.Name)
 		case declared:
-			l.fail(at, "Column declared", "%s has a column %s still: only a name that is gone can become %q.", r.b.what, c.b.show("was", was), c.column.Name)
+			l.fail(at, "Column declared", "%s has a column %s still: only a name that is gone can become %q.", r.b.what,
+				c.b.show("was", was), c.column.Name)
 		case twice:
-			l.fail(at, "Column twice", "The column %q was %s already: it can become one of them.", first, c.b.show("was", was))
+			l.fail(at, "Column twice", "The column %q was %s already: it can become one of them.", first,
+				c.b.show("was", was))
 		}
 		taken[was] = c.column.Name
 	}
@@ -172,11 +192,13 @@ func (l *loader) primaryKey(r *reading) {
 			continue
 		}
 		if c := r.column(r.b, "primary_key", k); c != nil && (c.Null || c.Generated != "") {
-			l.fail(at, "Column cannot be a key", "%s may be null or is generated; a column of the primary key is neither.", r.b.show("primary_key", k))
+			l.fail(at, "Column cannot be a key",
+				"%s may be null or is generated; a column of the primary key is neither.", r.b.show("primary_key", k))
 		}
 	}
 	if len(r.table.PrimaryKey) == 0 && (r.b.good["primary_key"] || !r.b.has("primary_key")) {
-		l.fail(at, "No primary key", "%s needs primary_key = [\"…\"]: it is what makes a repeated sample harmless.", r.b.what)
+		l.fail(at, "No primary key", "%s needs primary_key = [\"…\"]: it is what makes a repeated sample harmless.",
+			r.b.what)
 	}
 }
 
@@ -193,12 +215,15 @@ func (l *loader) index(r *reading, raw *hcl.Block) {
 	}
 	idx.Name = x.text("name", strings.Join(append(append([]string{r.table.Name}, idx.Columns...), "idx"), "_"))
 	if (found || x.good["name"]) && !identifierForm.MatchString(idx.Name) {
-		l.fail(x.rangeOf("name"), "Not an index name", "%s is not a name of small letters, digits and _, at most 63 long: give another, name = \"…\".", x.show("name", idx.Name))
+		l.fail(x.rangeOf("name"), "Not an index name",
+			"%s is not a name of small letters, digits and _, at most 63 long: give another, name = \"…\".",
+			x.show("name", idx.Name))
 	}
 	r.table.Indexes = append(r.table.Indexes, idx)
 }
 
-// relations reports names that two indexes, or an index and a table, a view or an aggregate, share: PostgreSQL keeps them in one list.
+// relations reports names that two indexes, or an index and a table, a view or an aggregate, share: PostgreSQL keeps
+// them in one list.
 func (l *loader) relations() {
 	taken := map[string]string{}
 	for _, t := range l.p.Tables {
@@ -216,7 +241,8 @@ func (l *loader) relations() {
 		}
 		for _, idx := range t.Indexes {
 			if what, twice := taken[idx.Name]; twice {
-				l.fail(idx.Range, "Name used twice", "There is %s of the same name as this index already. Give it another: name = \"…\".", article(what))
+				l.fail(idx.Range, "Name used twice",
+					"There is %s of the same name as this index already. Give it another: name = \"…\".", article(what))
 			}
 			taken[idx.Name] = "index"
 		}
@@ -225,15 +251,18 @@ func (l *loader) relations() {
 
 func (l *loader) hypertable(r *reading, raw *hcl.Block) {
 	const day = 24 * time.Hour
-	h := l.open(raw, &hcl.BodySchema{Attributes: attrs([]string{"time"}, "chunk_interval", "retention"), Blocks: plain("columnstore")}, l.ctx)
+	h := l.open(raw, &hcl.BodySchema{Attributes: attrs([]string{"time"}, "chunk_interval", "retention"),
+		Blocks: plain("columnstore")}, l.ctx)
 	t := r.table
 	ht := &spec.Hypertable{
-		Time: h.text("time", ""), ChunkInterval: h.duration("chunk_interval", day, time.Minute, 366*day), Retention: h.duration("retention", 0, time.Hour, forever), Range: h.rng,
+		Time: h.text("time", ""), ChunkInterval: h.duration("chunk_interval", day, time.Minute, 366*day),
+		Retention: h.duration("retention", 0, time.Hour, forever), Range: h.rng,
 	}
 	t.Hypertable = ht
 	l.columnstore(r, ht, h)
 	if day%ht.ChunkInterval != 0 && ht.ChunkInterval%day != 0 {
-		l.fail(h.rangeOf("chunk_interval"), "Chunks do not fit the day", "chunk_interval divides a day (\"6h\") or is whole days (\"7d\").")
+		l.fail(h.rangeOf("chunk_interval"), "Chunks do not fit the day",
+			"chunk_interval divides a day (\"6h\") or is whole days (\"7d\").")
 	}
 	if !h.good["time"] {
 		return
@@ -243,14 +272,17 @@ func (l *loader) hypertable(r *reading, raw *hcl.Block) {
 		return
 	}
 	if c.Type != "" && c.Type != spec.Timestamptz || c.Null {
-		l.fail(h.rangeOf("time"), "Not a time column", "%s must be a timestamptz that is not null.", h.show("time", ht.Time))
+		l.fail(h.rangeOf("time"), "Not a time column", "%s must be a timestamptz that is not null.",
+			h.show("time", ht.Time))
 	}
 	if len(t.PrimaryKey) > 0 && !slices.Contains(t.PrimaryKey, ht.Time) {
-		l.fail(r.b.rangeOf("primary_key"), "Time column not in the key", "The primary key of a hypertable holds its time column %s.", h.show("time", ht.Time))
+		l.fail(r.b.rangeOf("primary_key"), "Time column not in the key",
+			"The primary key of a hypertable holds its time column %s.", h.show("time", ht.Time))
 	}
 	for _, idx := range t.Indexes {
 		if idx.Unique && len(idx.Columns) > 0 && !slices.Contains(idx.Columns, ht.Time) {
-			l.fail(idx.Range, "Unique index without the time column", "A unique index of a hypertable holds its time column %s.", h.show("time", ht.Time))
+			l.fail(idx.Range, "Unique index without the time column",
+				"A unique index of a hypertable holds its time column %s.", h.show("time", ht.Time))
 		}
 	}
 }

@@ -39,11 +39,13 @@ func (l *loader) open(b *hcl.Block, schema *hcl.BodySchema, ctx *hcl.EvalContext
 	}
 	content, diags := b.Body.Content(schema)
 	l.structure(what, b.DefRange, schema, diags)
-	out := &block{l: l, content: content, ctx: ctx, what: what, rng: b.DefRange, needed: map[string]bool{}, null: map[string]bool{}, good: map[string]bool{}, secret: map[string]bool{}, shown: l.shown}
+	out := &block{l: l, content: content, ctx: ctx, what: what, rng: b.DefRange, needed: map[string]bool{},
+		null: map[string]bool{}, good: map[string]bool{}, secret: map[string]bool{}, shown: l.shown}
 	for _, a := range schema.Attributes {
 		out.needed[a.Name] = a.Required
 		if found := content.Attributes[a.Name]; found != nil && !a.Required {
-			literal, ok := found.Expr.(*hclsyntax.LiteralValueExpr) // also where a reference is expected, which is not evaluated
+			// also where a reference is expected, which is not evaluated
+			literal, ok := found.Expr.(*hclsyntax.LiteralValueExpr)
 			out.null[a.Name] = ok && literal.Val.IsNull()
 		}
 	}
@@ -69,8 +71,8 @@ func (b *block) show(name, value string) string {
 	return strconv.Quote(units.Clip(value))
 }
 
-// suggest is the suggestion for an attribute's value; a secret gets none, which would tell of it. None is looked for once
-// no more mistakes are taken.
+// suggest is the suggestion for an attribute's value; a secret gets none, which would tell of it. None is looked for
+// once no more mistakes are taken.
 func (b *block) suggest(name, value string, known []string) string {
 	if b.l.full() {
 		return ""
@@ -104,7 +106,8 @@ func (b *block) marked(name string) (v cty.Value, ok bool) {
 		}
 		return cty.NilVal, false
 	case b.shown && declared:
-		b.l.fail(a.Expr.Range(), "Secret in a plan", "%s.%s is shown by plan, as by the server itself: it cannot come from a sensitive variable. Take sensitive = true away, if it is none.", b.what, name)
+		b.l.fail(a.Expr.Range(), "Secret in a plan",
+			"%s.%s is shown by plan, as by the server itself: it cannot come from a sensitive variable. Take sensitive = true away, if it is none.", b.what, name)
 		return cty.NilVal, false
 	}
 	return v, true
@@ -118,10 +121,13 @@ func (b *block) value(name string, ty cty.Type) (cty.Value, bool) {
 	}
 	v, _ = limits.Unmark(v)
 	r := b.rangeOf(name)
-	if ty.IsPrimitiveType() && ty != cty.String && v.Type() == cty.String { // HCL would take "12" and "true": keep the language strict
+	// HCL would take "12" and "true": keep the language strict
+	if ty.IsPrimitiveType() && ty != cty.String && v.Type() == cty.String {
 		remedy := "write it without quotes"
 		if !literal(b.content.Attributes[name].Expr) {
-			remedy = fmt.Sprintf("make one of the text with %s(…), or give the variable type = %s", map[cty.Type]string{cty.Bool: "tobool", cty.Number: "tonumber"}[ty], map[cty.Type]string{cty.Bool: "bool", cty.Number: "number"}[ty])
+			remedy = fmt.Sprintf("make one of the text with %s(…), or give the variable type = %s",
+				map[cty.Type]string{cty.Bool: "tobool", cty.Number: "tonumber"}[ty],
+				map[cty.Type]string{cty.Bool: "bool", cty.Number: "number"}[ty])
 		}
 		b.l.fail(r, "Wrong type", "%s.%s is %s: %s.", b.what, name, limits.TypeName(ty), remedy)
 		return cty.NilVal, false
@@ -132,11 +138,13 @@ func (b *block) value(name string, ty cty.Type) (cty.Value, bool) {
 		return cty.NilVal, false
 	}
 	if err != nil {
-		b.l.fail(r, "Wrong type", "%s.%s must be %s, not %s.", b.what, name, limits.TypeName(ty), limits.KindName(v.Type()))
+		b.l.fail(r, "Wrong type", "%s.%s must be %s, not %s.", b.what, name, limits.TypeName(ty),
+			limits.KindName(v.Type()))
 		return cty.NilVal, false
 	}
 	if holdsNUL(out) {
-		b.l.fail(r, "NUL in a text", "%s.%s holds the character NUL, which no PostgreSQL keeps. Take it out.", b.what, name)
+		b.l.fail(r, "NUL in a text", "%s.%s holds the character NUL, which no PostgreSQL keeps. Take it out.", b.what,
+			name)
 		return cty.NilVal, false
 	}
 	b.good[name] = true
@@ -147,7 +155,8 @@ func (b *block) value(name string, ty cty.Type) (cty.Value, bool) {
 func holdsNUL(v cty.Value) (found bool) {
 	_ = cty.Walk(v, func(path cty.Path, v cty.Value) (bool, error) {
 		for _, s := range path {
-			if step, ok := s.(cty.IndexStep); ok && step.Key.Type() == cty.String && strings.ContainsRune(step.Key.AsString(), 0) {
+			if step, ok := s.(cty.IndexStep); ok && step.Key.Type() == cty.String &&
+				strings.ContainsRune(step.Key.AsString(), 0) {
 				found = true
 			}
 		}
@@ -166,14 +175,16 @@ func (b *block) text(name, fallback string) string {
 	return fallback
 }
 
-// password reads a value that is never shown. One that stands in the file itself is refused; variable is where it could be.
+// password reads a value that is never shown. One that stands in the file itself is refused; variable is where it could
+// be.
 func (b *block) password(name, variable string) spec.Secret {
 	a := b.content.Attributes[name]
 	if a == nil {
 		return spec.Secret{}
 	}
 	if b.l.stands(a.Expr) {
-		b.l.unseen(a.Expr.Range(), "Password in the file", "Take it from the environment: %s = env(%q). Change it, if this file was ever shared.", name, variable)
+		b.l.unseen(a.Expr.Range(), "Password in the file",
+			"Take it from the environment: %s = env(%q). Change it, if this file was ever shared.", name, variable)
 		return spec.Secret{}
 	}
 	if v, is := a.Expr.(*hclsyntax.LiteralValueExpr); is && v.Val.IsNull() {
@@ -241,7 +252,8 @@ func (b *block) integer(name string, fallback, low, high int64) int64 {
 	}
 	f, _ := v.AsBigFloat().Float64()
 	if f != math.Trunc(f) || f < float64(low) || f > float64(high) {
-		b.l.fail(b.rangeOf(name), "Number out of range", "%s.%s must be a whole number from %d to %d.", b.what, name, low, high)
+		b.l.fail(b.rangeOf(name), "Number out of range", "%s.%s must be a whole number from %d to %d.", b.what, name,
+			low, high)
 		return fallback
 	}
 	return int64(f)
@@ -258,7 +270,8 @@ func (b *block) duration(name string, fallback, low, high time.Duration) time.Du
 		return fallback
 	}
 	if d < low || d > high {
-		b.l.fail(b.rangeOf(name), "Duration out of range", "%s.%s must be from %s to %s.", b.what, name, units.FormatDuration(low), units.FormatDuration(high))
+		b.l.fail(b.rangeOf(name), "Duration out of range", "%s.%s must be from %s to %s.", b.what, name,
+			units.FormatDuration(low), units.FormatDuration(high))
 		return fallback
 	}
 	return d
@@ -275,7 +288,8 @@ func (b *block) size(name string, fallback, low, high int64) int64 {
 		return fallback
 	}
 	if n < low || n > high {
-		b.l.fail(b.rangeOf(name), "Size out of range", "%s.%s must be from %s to %s.", b.what, name, units.FormatSize(low), units.FormatSize(high))
+		b.l.fail(b.rangeOf(name), "Size out of range", "%s.%s must be from %s to %s.", b.what, name,
+			units.FormatSize(low), units.FormatSize(high))
 		return fallback
 	}
 	return n
@@ -283,7 +297,8 @@ func (b *block) size(name string, fallback, low, high int64) int64 {
 
 func (b *block) failUnit(name, kind, examples string, err error) {
 	if b.secret[name] {
-		b.l.fail(b.rangeOf(name), "Not a "+kind, "%s.%s: the value, which is a secret and not shown, is not a %s such as %s.", b.what, name, kind, examples)
+		b.l.fail(b.rangeOf(name), "Not a "+kind,
+			"%s.%s: the value, which is a secret and not shown, is not a %s such as %s.", b.what, name, kind, examples)
 		return
 	}
 	b.l.fail(b.rangeOf(name), "Not a "+kind, "%s.%s: %v.", b.what, name, err)

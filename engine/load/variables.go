@@ -33,14 +33,16 @@ func (l *loader) variables(blocks hcl.Blocks) cty.Value {
 	}
 	for _, name := range sortedKeys(fromFiles) {
 		if _, known := seen[name]; !known {
-			l.fail(fromFiles[name].NameRange, "Unknown variable", "%s has no variable %q.%s", l.p.File, units.Clip(name), diag.Suggest(name, keys(seen)))
+			l.fail(fromFiles[name].NameRange, "Unknown variable", "%s has no variable %q.%s", l.p.File,
+				units.Clip(name), diag.Suggest(name, keys(seen)))
 		}
 	}
 	for _, name := range sortedKeys(l.opt.Vars) {
 		if _, known := seen[name]; !known {
 			l.add(&hcl.Diagnostic{
 				Severity: hcl.DiagError, Summary: "Unknown variable",
-				Detail: "--var " + strconv.Quote(units.Clip(name)) + ": " + l.p.File + " has no such variable." + diag.Suggest(name, keys(seen)),
+				Detail: "--var " + strconv.Quote(units.Clip(name)) + ": " + l.p.File + " has no such variable." +
+					diag.Suggest(name, keys(seen)),
 			})
 		}
 	}
@@ -107,7 +109,8 @@ func (l *loader) chosen(v variable, files hcl.Attributes) (value cty.Value, at h
 		}
 		return value, v.b.rangeOf("default"), ok
 	}
-	l.fail(v.b.rng, "Variable without a value", "Give it with --var %s=…, in a --var-file, as CRYPTOVIZ_VAR_%s, or write a default.", v.name, v.name)
+	l.fail(v.b.rng, "Variable without a value",
+		"Give it with --var %s=…, in a --var-file, as CRYPTOVIZ_VAR_%s, or write a default.", v.name, v.name)
 	return cty.DynamicVal, v.b.rng, false
 }
 

@@ -121,11 +121,12 @@ func (t *Table) free(p Partition) (gaps []Partition) {
 	return gaps
 }
 
-// freeName is what a new partition may be called. One that is clipped gets a name of its own: that of the whole may belong
-// to a live one of another length.
+// freeName is what a new partition may be called. One that is clipped gets a name of its own: that of the whole may
+// belong to a live one of another length.
 func freeName(ctx context.Context, tx pgx.Tx, p, gap Partition) (string, error) {
 	base := p.Table + "_p"
-	names := []string{base + gap.From.Format("20060102_1504"), base + gap.From.Format("20060102_150405") + gap.To.Format("_20060102_150405")}
+	names := []string{base + gap.From.Format("20060102_1504"),
+		base + gap.From.Format("20060102_150405") + gap.To.Format("_20060102_150405")}
 	if gap.From.Equal(p.From) && gap.To.Equal(p.To) {
 		names = slices.Insert(names, 0, p.Name)
 	}
@@ -138,7 +139,8 @@ func freeName(ctx context.Context, tx pgx.Tx, p, gap Partition) (string, error) 
 			return name, nil
 		}
 	}
-	return "", fmt.Errorf("create partition %s: a table of that name exists and is not a partition of %s for that time: drop or rename it", cmp.Or(p.Name, names[0]), p.Table)
+	return "", fmt.Errorf("create partition %s: a table of that name exists and is not a partition of %s for that "+
+		"time: drop or rename it", cmp.Or(p.Name, names[0]), p.Table)
 }
 
 // IsNative tells whether the table is natively partitioned, that is: not a hypertable, not a plain table.
@@ -146,6 +148,8 @@ func IsNative(ctx context.Context, pool *pgxpool.Pool, table string) (bool, erro
 	ctx, cancel := pg.Short(ctx)
 	defer cancel()
 	var yes bool
-	err := pool.QueryRow(ctx, "SELECT coalesce((SELECT relkind = 'p' FROM pg_class WHERE oid = to_regclass($1)), false)", pg.Ident(table)).Scan(&yes)
+	err := pool.QueryRow(ctx,
+		"SELECT coalesce((SELECT relkind = 'p' FROM pg_class WHERE oid = to_regclass($1)), false)", pg.Ident(table)).
+		Scan(&yes)
 	return yes, err
 }

@@ -1,6 +1,6 @@
-// Package partition knows how a table is split by time: it lists, locks, creates and drops the chunks of a hypertable and the
-// native range partitions of plain PostgreSQL. Provisioning makes the first partitions, the store makes the next ones, and the
-// rollup drops them: all three must agree.
+// Package partition knows how a table is split by time: it lists, locks, creates and drops the chunks of a hypertable
+// and the native range partitions of plain PostgreSQL. Provisioning makes the first partitions, the store makes the
+// next ones, and the rollup drops them: all three must agree.
 package partition
 
 import (
@@ -39,14 +39,14 @@ func Between(table *spec.Table, from, to time.Time) []Partition {
 	return out
 }
 
-// Ahead returns the partitions that should exist at a time: the current one to three chunks ahead. An earlier one is made
-// when a row needs it: yesterday's may have been dropped by its rollup.
+// Ahead returns the partitions that should exist at a time: the current one to three chunks ahead. An earlier one is
+// made when a row needs it: yesterday's may have been dropped by its rollup.
 func Ahead(table *spec.Table, now time.Time) []Partition {
 	return Between(table, now, now.Add(max(3*table.Hypertable.ChunkInterval, 72*time.Hour)))
 }
 
-// After returns the partitions that follow an end of those that exist, ahead of now and at least one of full length. The first one
-// is shorter where the end lies within it.
+// After returns the partitions that follow an end of those that exist, ahead of now and at least one of full length.
+// The first one is shorter where the end lies within it.
 func After(table *spec.Table, end, now time.Time) (out []Partition) {
 	ahead := Ahead(table, now)
 	if end.IsZero() {

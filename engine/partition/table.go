@@ -66,7 +66,8 @@ func Find(ctx context.Context, tx pgx.Tx, table *spec.Table) (Table, error) {
 	}
 	if err == nil && extension != nil {
 		t.extension = pg.Ident(*extension)
-		err = tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM timescaledb_information.hypertables WHERE hypertable_schema = $1 AND hypertable_name = $2)", t.schema, t.table).Scan(&hyper)
+		err = tx.QueryRow(ctx,
+			"SELECT EXISTS (SELECT FROM timescaledb_information.hypertables WHERE hypertable_schema = $1 AND hypertable_name = $2)", t.schema, t.table).Scan(&hyper)
 	}
 	if err != nil {
 		return t, fmt.Errorf("read table %s: %w", table.Name, err)
@@ -126,8 +127,9 @@ func (t *Table) Read(ctx context.Context, tx pgx.Tx) error {
 	return nil
 }
 
-// Lock keeps writers out of the day until the transaction ends; readers, and writers of other days, go on. The lock of the
-// table itself lets every reader and writer pass: it keeps others from adding a partition or chunk to the day meanwhile.
+// Lock keeps writers out of the day until the transaction ends; readers, and writers of other days, go on. The lock of
+// the table itself lets every reader and writer pass: it keeps others from adding a partition or chunk to the day
+// meanwhile.
 func (t *Table) Lock(ctx context.Context, tx pgx.Tx, day, end time.Time) error {
 	if t.Kind == Plain {
 		_, err := tx.Exec(ctx, "LOCK TABLE "+t.Name+" IN SHARE ROW EXCLUSIVE MODE")
@@ -159,7 +161,8 @@ func (t *Table) of(day, end time.Time) (names []string) {
 
 // Full tells whether the day has a row.
 func (t *Table) Full(ctx context.Context, tx pgx.Tx, day, end time.Time) (yes bool, err error) {
-	err = tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM "+t.Name+" WHERE "+t.Column+" >= $1 AND "+t.Column+" < $2)", day, end).Scan(&yes)
+	err = tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM "+t.Name+" WHERE "+t.Column+" >= $1 AND "+t.Column+" < $2)", day,
+		end).Scan(&yes)
 	if err != nil {
 		return false, fmt.Errorf("look for the day in %s: %w", t.table, err)
 	}
@@ -168,15 +171,16 @@ func (t *Table) Full(ctx context.Context, tx pgx.Tx, day, end time.Time) (yes bo
 
 // Count counts the rows of the day.
 func (t *Table) Count(ctx context.Context, tx pgx.Tx, day, end time.Time) (n int64, err error) {
-	err = tx.QueryRow(ctx, "SELECT count(*) FROM "+t.Name+" WHERE "+t.Column+" >= $1 AND "+t.Column+" < $2", day, end).Scan(&n)
+	err = tx.QueryRow(ctx, "SELECT count(*) FROM "+t.Name+" WHERE "+t.Column+" >= $1 AND "+t.Column+" < $2", day,
+		end).Scan(&n)
 	return n, err
 }
 
 // Drop removes the day's rows, n of them, under the locks of Lock.
 //
 // Native partitions are truncated: dropping one locks the whole table, and a writer that waits for the day's partition
-// holds that already. A session that reads on for long, like a dump, keeps partitions and chunks from going: then the rows are
-// deleted, which no reader hinders. dropEmptied drops what is empty afterwards.
+// holds that already. A session that reads on for long, like a dump, keeps partitions and chunks from going: then the
+// rows are deleted, which no reader hinders. dropEmptied drops what is empty afterwards.
 func (t *Table) Drop(ctx context.Context, tx pgx.Tx, day, end time.Time, n int64) error {
 	whole := t.Kind != Plain
 	for _, p := range t.Pieces {
@@ -217,7 +221,9 @@ func (t *Table) dropPieces(ctx context.Context, tx pgx.Tx, day, end time.Time, n
 // DropChunks drops the chunks of a stretch, and checks that there are so many.
 func (t *Table) DropChunks(ctx context.Context, tx pgx.Tx, from, to time.Time, n int) error {
 	var dropped int
-	err := tx.QueryRow(ctx, "SELECT count(*) FROM "+t.extension+".drop_chunks($1::regclass, older_than => $3::timestamptz, newer_than => $2::timestamptz)", t.Name, from, to).Scan(&dropped)
+	err := tx.QueryRow(ctx, "SELECT count(*) FROM "+t.extension+
+		".drop_chunks($1::regclass, older_than => $3::timestamptz, newer_than => $2::timestamptz)", t.Name, from,
+		to).Scan(&dropped)
 	if err == nil && dropped != n {
 		err = fmt.Errorf("drop_chunks dropped %d chunks instead of %d", dropped, n)
 	}
@@ -242,7 +248,8 @@ func Begin(ctx context.Context, tx pgx.Tx, table *spec.Table, lockTimeout string
 
 // Settle sets what reading the bounds of partitions relies on, and how long a lock is waited for.
 func Settle(ctx context.Context, tx pgx.Tx, lockTimeout string) error {
-	for _, sql := range []string{"SET LOCAL TimeZone = 'UTC'", "SET LOCAL DateStyle = 'ISO'", "SET LOCAL lock_timeout = '" + lockTimeout + "'"} {
+	for _, sql := range []string{"SET LOCAL TimeZone = 'UTC'", "SET LOCAL DateStyle = 'ISO'",
+		"SET LOCAL lock_timeout = '" + lockTimeout + "'"} {
 		if _, err := tx.Exec(ctx, sql, pgx.QueryExecModeExec); err != nil {
 			return err
 		}

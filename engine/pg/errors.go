@@ -32,7 +32,8 @@ const (
 )
 
 var classNames = []string{
-	"none", "unavailable", "read-only", "conflict", "lock busy", "canceled", "limit", "bad data", "raised", "missing object", "no privilege", "rejected", "other",
+	"none", "unavailable", "read-only", "conflict", "lock busy", "canceled", "limit", "bad data", "raised",
+	"missing object", "no privilege", "rejected", "other",
 }
 
 func (c Class) String() string { return classNames[c] }
@@ -52,21 +53,27 @@ const (
 // byState is what differs from its SQLSTATE's class.
 var byState = map[string]Class{
 	"25006": ReadOnly, "25P03": Unavailable, "25P04": Canceled,
-	"42501": NoPrivilege, "42P01": MissingObject, "42P02": MissingObject, "42703": MissingObject, "42704": MissingObject, "42883": MissingObject,
-	"53400": Limit, "54000": BadData, // a row that is too large for a page or an index; its neighbours are the server's own limits
+	"42501": NoPrivilege, "42P01": MissingObject, "42P02": MissingObject, "42703": MissingObject,
+	"42704": MissingObject, "42883": MissingObject,
+	// a row that is too large for a page or an index; its neighbours are the server's own limits
+	"53400": Limit, "54000": BadData,
 	"55006": LockBusy, "55P03": LockBusy,
 	"57000": Canceled, "57014": Canceled,
 	"HV001": Unavailable, "HV00N": Unavailable, // memory, connection of a foreign server
 	"XX001": Unavailable, "XX002": Unavailable, // a corrupted page or index
 }
 
-// byClass is what the first two characters of a SQLSTATE say. A class that is not here is none of PostgreSQL's: somebody's
-// function made it up.
+// byClass is what the first two characters of a SQLSTATE say. A class that is not here is none of PostgreSQL's:
+// somebody's function made it up.
 var byClass = map[string]Class{
-	"00": None, "01": Other, "02": Other, "03": Other, "08": Unavailable, "09": Raised, "0A": Rejected, "0B": Other, "0F": Other, "0L": NoPrivilege, "0P": Rejected, "0Z": Rejected,
-	"10": BadData, "20": Raised, "21": Rejected, "22": BadData, "23": BadData, "24": Rejected, "25": Other, "26": Rejected, "27": Rejected, "28": NoPrivilege, "2B": Rejected,
-	"2D": Rejected, "2F": Rejected, "34": Rejected, "38": Raised, "39": Rejected, "3B": Rejected, "3D": MissingObject, "3F": MissingObject, "40": Conflict, "42": Rejected,
-	"44": BadData, "53": Unavailable, "54": Limit, "55": Rejected, "57": Unavailable, "58": Unavailable, "72": Conflict, "F0": Unavailable, "HV": Other, "P0": Raised, "TS": Other, "XX": Other,
+	"00": None, "01": Other, "02": Other, "03": Other, "08": Unavailable, "09": Raised, "0A": Rejected, "0B": Other,
+	"0F": Other, "0L": NoPrivilege, "0P": Rejected, "0Z": Rejected,
+	"10": BadData, "20": Raised, "21": Rejected, "22": BadData, "23": BadData, "24": Rejected, "25": Other,
+	"26": Rejected, "27": Rejected, "28": NoPrivilege, "2B": Rejected,
+	"2D": Rejected, "2F": Rejected, "34": Rejected, "38": Raised, "39": Rejected, "3B": Rejected, "3D": MissingObject,
+	"3F": MissingObject, "40": Conflict, "42": Rejected,
+	"44": BadData, "53": Unavailable, "54": Limit, "55": Rejected, "57": Unavailable, "58": Unavailable, "72": Conflict,
+	"F0": Unavailable, "HV": Other, "P0": Raised, "TS": Other, "XX": Other,
 }
 
 // ClassOf returns the class of an error, also of one that never reached a server.
@@ -76,7 +83,8 @@ func ClassOf(err error) Class {
 	}
 	pg, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {
-		if _, network := errors.AsType[net.Error](err); network || pgconn.SafeToRetry(err) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, context.DeadlineExceeded) {
+		if _, network := errors.AsType[net.Error](err); network || pgconn.SafeToRetry(err) || errors.Is(err, io.EOF) ||
+			errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, context.DeadlineExceeded) {
 			return Unavailable
 		}
 		return None

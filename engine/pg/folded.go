@@ -5,21 +5,24 @@ import (
 	"strings"
 )
 
-// Folded is a constant that PostgreSQL replaces by a time when it reads the statement: 'now'::timestamptz in a view stands for the
-// moment at which the view was created.
+// Folded is a constant that PostgreSQL replaces by a time when it reads the statement: 'now'::timestamptz in a view
+// stands for the moment at which the view was created.
 type Folded struct {
 	Start, End int    // where it is in the SQL, with its type
 	Instead    string // what is read each time: "now()"
 }
 
 // specialTimes are the words that stand for a time, with what is read each time as a date.
-var specialTimes = map[string]string{"now": "current_date", "today": "current_date", "tomorrow": "current_date + 1", "yesterday": "current_date - 1"}
+var specialTimes = map[string]string{"now": "current_date", "today": "current_date", "tomorrow": "current_date + 1",
+	"yesterday": "current_date - 1"}
 
 // nowOf is the present as a value of a type.
-var nowOf = map[string]string{"date": "current_date", "time": "localtime", "timetz": "current_time", "timestamp": "localtimestamp", "timestamptz": "now()"}
+var nowOf = map[string]string{"date": "current_date", "time": "localtime", "timetz": "current_time",
+	"timestamp": "localtimestamp", "timestamptz": "now()"}
 
-// FoldedTimes finds these constants. timeColumn tells whether a name is that of a column of times: what is compared with one is a
-// time, too. typ is the type of the whole expression where it is known, such as that of a default, else "".
+// FoldedTimes finds these constants. timeColumn tells whether a name is that of a column of times: what is compared
+// with one is a time, too. typ is the type of the whole expression where it is known, such as that of a default, else
+// "".
 func FoldedTimes(sql, typ string, timeColumn func(name string) bool) (out []Folded) {
 	s := sqlReader{sql, Tokens(sql)}
 	for i, t := range s.all {
@@ -78,7 +81,9 @@ func (s sqlReader) special(i int) (word, rest string) {
 // typed tells which tokens a string and its type are, and the type; "" when it is not of a type of times.
 func (s sqlReader) typed(i int, timeColumn func(string) bool) (from, to int, typ string) {
 	from, to = i, i
-	for from > 0 && s.all[from].Start == s.all[from-1].End && slices.Contains([]string{"e", "n", "u", "&"}, s.text(from-1)) { // E'…', U&'…'
+	// E'…', U&'…'
+	for from > 0 && s.all[from].Start == s.all[from-1].End && slices.Contains([]string{"e", "n", "u", "&"},
+		s.text(from-1)) {
 		from--
 	}
 	if typ, first := s.typeBefore(from - 1); typ != "" {
@@ -152,7 +157,8 @@ func (s sqlReader) compared(from, to int, timeColumn func(string) bool) bool {
 // sameType are functions that take a constant for a time when another argument is one.
 var sameType = []string{"age", "coalesce", "date_bin", "greatest", "least", "nullif", "time_bucket"}
 
-// argument tells whether tokens are an argument of such a function, or an element of IN, together with a column of times.
+// argument tells whether tokens are an argument of such a function, or an element of IN, together with a column of
+// times.
 func (s sqlReader) argument(from, to int, timeColumn func(string) bool) bool {
 	before, after := s.text(from-1), s.text(to+1)
 	if before != "(" && before != "," || after != ")" && after != "," {
@@ -214,7 +220,8 @@ func (s sqlReader) typeAt(i int) (typ string, last int) {
 			last++
 		}
 	}
-	if zone := s.text(last + 1); (zone == "with" || zone == "without") && s.text(last+2) == "time" && s.text(last+3) == "zone" {
+	if zone := s.text(last + 1); (zone == "with" || zone == "without") && s.text(last+2) == "time" &&
+		s.text(last+3) == "zone" {
 		if last += 3; zone == "with" {
 			typ += "tz"
 		}

@@ -31,8 +31,8 @@ func Literal(s string) string {
 	return quoted
 }
 
-// Interval writes a duration as an interval literal: whole days as days, so that a policy reads as it was declared. Seconds are the
-// smallest unit: PostgreSQL 14 takes no more than 2147483647 of any other.
+// Interval writes a duration as an interval literal: whole days as days, so that a policy reads as it was declared.
+// Seconds are the smallest unit: PostgreSQL 14 takes no more than 2147483647 of any other.
 func Interval(d time.Duration) string {
 	const day = 24 * time.Hour
 	for _, u := range []struct {

@@ -2,8 +2,8 @@ package pg
 
 import "strings"
 
-// Token is a piece of SQL: a word (small letters), a quoted name (without its quotes), a string or a sign. Space and comments are
-// none.
+// Token is a piece of SQL: a word (small letters), a quoted name (without its quotes), a string or a sign. Space and
+// comments are none.
 type Token struct {
 	Kind       TokenKind
 	Text       string // of a string: ""

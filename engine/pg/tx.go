@@ -36,11 +36,12 @@ func SetLocal(ctx context.Context, tx pgx.Tx, pairs ...string) error {
 
 // PlainText makes the server's texts of expressions, bounds and intervals independent of the session's settings.
 func PlainText(ctx context.Context, tx pgx.Tx) error {
-	return SetLocal(ctx, tx, "search_path", "pg_catalog", "TimeZone", "UTC", "IntervalStyle", "postgres", "DateStyle", "ISO", "extra_float_digits", "1", "quote_all_identifiers", "off")
+	return SetLocal(ctx, tx, "search_path", "pg_catalog", "TimeZone", "UTC", "IntervalStyle", "postgres", "DateStyle",
+		"ISO", "extra_float_digits", "1", "quote_all_identifiers", "off")
 }
 
-// ForEach runs a query and calls f for each row. It is planned for its arguments each time: a prepared plan is made for a few
-// tables and is slow with many.
+// ForEach runs a query and calls f for each row. It is planned for its arguments each time: a prepared plan is made for
+// a few tables and is slow with many.
 func ForEach(ctx context.Context, tx pgx.Tx, sql string, args []any, into []any, f func() error) error {
 	rows, err := tx.Query(ctx, sql, append([]any{pgx.QueryExecModeExec}, args...)...)
 	if err != nil {
@@ -98,8 +99,8 @@ func Savepoint(ctx context.Context, tx pgx.Tx, f func() error) error {
 	return err
 }
 
-// ExecSingle runs one statement. What comes from pipeline.hcl goes through here: Exec without arguments would run every statement
-// of a text, and one of "…; COMMIT; DROP TABLE x" would outlive the transaction that is rolled back.
+// ExecSingle runs one statement. What comes from pipeline.hcl goes through here: Exec without arguments would run every
+// statement of a text, and one of "…; COMMIT; DROP TABLE x" would outlive the transaction that is rolled back.
 func ExecSingle(ctx context.Context, tx pgx.Tx, sql string) error {
 	rows, err := tx.Query(ctx, sql, pgx.QueryExecModeExec)
 	if err != nil {
@@ -109,7 +110,8 @@ func ExecSingle(ctx context.Context, tx pgx.Tx, sql string) error {
 	return rows.Err()
 }
 
-// ExecAll runs statements in one request, each as ExecSingle does, up to the first that fails: its index comes with the error.
+// ExecAll runs statements in one request, each as ExecSingle does, up to the first that fails: its index comes with the
+// error.
 func ExecAll(ctx context.Context, tx pgx.Tx, statements []string) (failed int, err error) {
 	batch := &pgconn.Batch{}
 	for _, sql := range statements {
@@ -124,8 +126,8 @@ func ExecAll(ctx context.Context, tx pgx.Tx, statements []string) (failed int, e
 	return min(failed, max(0, len(statements)-1)), reader.Close()
 }
 
-// PrepareAll has the server read statements in one request, up to the first that it rejects. It runs none of them; EXPLAIN would
-// run what is constant.
+// PrepareAll has the server read statements in one request, up to the first that it rejects. It runs none of them;
+// EXPLAIN would run what is constant.
 func PrepareAll(ctx context.Context, tx pgx.Tx, statements []string) error {
 	pipeline := tx.Conn().PgConn().StartPipeline(ctx)
 	for _, sql := range statements {

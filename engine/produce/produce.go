@@ -24,16 +24,16 @@ type Options struct {
 	Log    *slog.Logger
 	Prefix string // of the transactional ids, which are it and the source's name; default "cryptoviz."
 	Buffer int64  // bytes of records that may wait for Kafka, of all sources; default 64 MiB
-	// Found hears of the slots that a source's topic holds when this process takes the source over: earlier ones than it
-	// sends itself, with the number of their records. nil: nobody asks.
+	// Found hears of the slots that a source's topic holds when this process takes the source over: earlier ones than
+	// it sends itself, with the number of their records. nil: nobody asks.
 	Found func(source string, slot time.Time, records int)
 }
 
-// Producer puts each source's records on its topic: every key of a slot once, whatever dies in between, and in the order of
-// the slots. What Kafka does not take waits here.
+// Producer puts each source's records on its topic: every key of a slot once, whatever dies in between, and in the
+// order of the slots. What Kafka does not take waits here.
 //
-// A source has one writer over all instances: a transactional id, whose newest holder the brokers let write. Who becomes that
-// reads first what the topic has already.
+// A source has one writer over all instances: a transactional id, whose newest holder the brokers let write. Who
+// becomes that reads first what the topic has already.
 type Producer struct {
 	clients []kgo.Opt
 	opt     Options
@@ -134,7 +134,8 @@ func (p *Producer) Queue(src *spec.Source, slot time.Time, records []record.Reco
 	return d, nil
 }
 
-// Send queues records of a slot and waits until they are on the topic. Those that ctx does not wait for may still arrive.
+// Send queues records of a slot and waits until they are on the topic. Those that ctx does not wait for may still
+// arrive.
 func (p *Producer) Send(ctx context.Context, src *spec.Source, slot time.Time, records []record.Record) error {
 	d, err := p.Queue(src, slot, records)
 	if err != nil {
@@ -144,7 +145,8 @@ func (p *Producer) Send(ctx context.Context, src *spec.Source, slot time.Time, r
 	case <-d.Done():
 		return d.Result().Err
 	case <-ctx.Done():
-		return fmt.Errorf("write topic %s: kafka did not acknowledge %d records in %s; they may still arrive", src.Topic.Name, len(records), time.Since(d.since).Round(time.Second))
+		return fmt.Errorf("write topic %s: kafka did not acknowledge %d records in %s; they may still arrive",
+			src.Topic.Name, len(records), time.Since(d.since).Round(time.Second))
 	}
 }
 
@@ -159,8 +161,8 @@ func (p *Producer) sender(src *spec.Source) *sender {
 	return s
 }
 
-// Fenced tells whether another instance has taken a source over since it was asked the last time: it stored what this one
-// was to store. Who is only thrown out for a moment, by one that had an earlier slot left, goes on.
+// Fenced tells whether another instance has taken a source over since it was asked the last time: it stored what this
+// one was to store. Who is only thrown out for a moment, by one that had an earlier slot left, goes on.
 func (p *Producer) Fenced(source string) bool {
 	p.mu.Lock()
 	s := p.senders[source]

@@ -30,7 +30,8 @@ func Records(src *spec.Source, slot time.Time, records []record.Record) []*kgo.R
 	return out
 }
 
-// overhead is more than what a record costs beside key and value: its headers, lengths and the frame of a batch of its own.
+// overhead is more than what a record costs beside key and value: its headers, lengths and the frame of a batch of its
+// own.
 const overhead = 512
 
 func sizeOf(r *kgo.Record) int { return len(r.Key) + len(r.Value) + overhead }
@@ -38,7 +39,8 @@ func sizeOf(r *kgo.Record) int { return len(r.Key) + len(r.Value) + overhead }
 // longestKey bounds the key of a record that is set aside, and what is remembered of keys.
 const longestKey = 1 << 10
 
-// setAside is what takes the place of a record that is larger than the topic takes: the worker makes a dead letter of it.
+// setAside is what takes the place of a record that is larger than the topic takes: the worker makes a dead letter of
+// it.
 func setAside(r *kgo.Record, limit int) *kgo.Record {
 	reason := fmt.Sprintf("it has %s: topic %s takes messages of at most %s (max.message.bytes)",
 		humanize.IBytes(uint64(len(r.Value))), r.Topic, humanize.IBytes(uint64(limit))) //nolint:gosec // sizes

@@ -48,7 +48,8 @@ func (s *sender) because() string {
 // run delivers until ctx ends.
 func (s *sender) run(ctx context.Context) {
 	defer s.leave()
-	pause := &backoff.ExponentialBackOff{InitialInterval: 100 * time.Millisecond, Multiplier: 2, MaxInterval: 2 * time.Second, RandomizationFactor: 0.5}
+	pause := &backoff.ExponentialBackOff{InitialInterval: 100 * time.Millisecond, Multiplier: 2,
+		MaxInterval: 2 * time.Second, RandomizationFactor: 0.5}
 	pause.Reset()
 	refusals := 0
 	for {
@@ -69,7 +70,8 @@ func (s *sender) run(ctx context.Context) {
 			pause.Reset()
 			s.finish(batch, nil)
 			continue
-		case refused(err) && (!errors.Is(err, kerr.MessageTooLarge) || s.ceiling < 4<<10): // smaller ones are tried first
+		case refused(err) && (!errors.Is(err, kerr.MessageTooLarge) || s.ceiling < 4<<10):
+			// smaller ones are tried first
 			refusals++
 		default:
 			refusals = 0
@@ -157,8 +159,8 @@ func wasFenced(err error) bool {
 	return errors.Is(err, kerr.ProducerFenced) || errors.Is(err, kerr.InvalidProducerEpoch)
 }
 
-// deliver puts the deliveries on the topic, in one transaction. After an error it is not known whether they are there: the
-// next session finds out.
+// deliver puts the deliveries on the topic, in one transaction. After an error it is not known whether they are there:
+// the next session finds out.
 func (s *sender) deliver(ctx context.Context, batch []*Delivery) error {
 	ctx, cancel := context.WithTimeout(ctx, attempt)
 	defer cancel()
@@ -221,9 +223,12 @@ func (s *sender) plain(err error) error {
 	case errors.Is(err, kerr.UnknownTopicOrPartition):
 		return &hopelessError{fmt.Errorf("topic %s does not exist: run cryptoviz apply", topic)}
 	case errors.Is(err, kerr.TransactionalIDAuthorizationFailed):
-		return &hopelessError{fmt.Errorf("write topic %s: the user of the kafka block may not use the transactional id %s: allow it Write and Describe on transactional ids that begin with %s", topic, s.id(), s.p.opt.Prefix)}
+		return &hopelessError{fmt.Errorf("write topic %s: the user of the kafka block may not use the transactional "+
+			"id %s: allow it Write and Describe on transactional ids that begin with %s", topic, s.id(),
+			s.p.opt.Prefix)}
 	case errors.Is(err, kerr.TopicAuthorizationFailed):
-		return &hopelessError{fmt.Errorf("write topic %s: the user of the kafka block may not: allow it Write, Read and Describe on the topic", topic)}
+		return &hopelessError{fmt.Errorf("write topic %s: the user of the kafka block may not: allow it Write, Read "+
+			"and Describe on the topic", topic)}
 	}
 	return fmt.Errorf("write topic %s: %w", topic, err)
 }

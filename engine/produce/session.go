@@ -15,8 +15,8 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/units"
 )
 
-// session is a source's writer from its start until an error. It has a client of its own: what one has learned of topics,
-// brokers and itself ends with it, and a topic that was made again is a new one to the next.
+// session is a source's writer from its start until an error. It has a client of its own: what one has learned of
+// topics, brokers and itself ends with it, and a topic that was made again is a new one to the next.
 type session struct {
 	client *kgo.Client
 	from   time.Time // the topic's slots since then are known
@@ -29,7 +29,8 @@ const (
 	mostLimit  = 31 << 20 // workers do not unpack larger batches
 )
 
-// ClientOptions are the settings of a producing client: idempotent and acknowledged by all replicas, which is kgo's default.
+// ClientOptions are the settings of a producing client: idempotent and acknowledged by all replicas, which is kgo's
+// default.
 func ClientOptions() []kgo.Opt {
 	return []kgo.Opt{
 		kgo.RequiredAcks(kgo.AllISRAcks()),
@@ -38,13 +39,14 @@ func ClientOptions() []kgo.Opt {
 	}
 }
 
-// open makes this process the source's writer: every other one is fenced, and what it had not committed is gone. What it had
-// committed since the slot is read.
+// open makes this process the source's writer: every other one is fenced, and what it had not committed is gone. What
+// it had committed since the slot is read.
 func (s *sender) open(ctx context.Context, from time.Time) (*session, error) {
 	var limit atomic.Int32
 	limit.Store(usualLimit)
 	client, err := kgo.NewClient(slices.Concat(s.p.clients, ClientOptions(), []kgo.Opt{
-		kgo.TransactionalID(s.id()), kgo.TransactionTimeout(timeout), kgo.ProducerLinger(0), kgo.MaxBufferedRecords(1 << 20), kgo.MetadataMinAge(time.Second),
+		kgo.TransactionalID(s.id()), kgo.TransactionTimeout(timeout), kgo.ProducerLinger(0),
+		kgo.MaxBufferedRecords(1 << 20), kgo.MetadataMinAge(time.Second),
 		kgo.ProducerBatchMaxBytesFn(func(string) int32 { return limit.Load() }),
 	})...)
 	if err != nil {
@@ -85,8 +87,8 @@ func (s *sender) prepare(ctx context.Context, x *session) error {
 	return nil
 }
 
-// closeTorn ends what is left of a transaction of this source that has no end in the log. The embedded broker leaves that
-// after a crash, and readers would take the next transaction for a part of it.
+// closeTorn ends what is left of a transaction of this source that has no end in the log. The embedded broker leaves
+// that after a crash, and readers would take the next transaction for a part of it.
 func (s *sender) closeTorn(ctx context.Context, admin *kadm.Client, partitions []int32, id int64, epoch int16) error {
 	if len(partitions) == 0 {
 		return nil
@@ -106,7 +108,8 @@ func (s *sender) closeTorn(ctx context.Context, admin *kadm.Client, partitions [
 // maxMessage is the topic's max.message.bytes: as the broker says, as the pipeline declares it, or Kafka's own.
 func (s *sender) maxMessage(ctx context.Context, admin *kadm.Client) int {
 	text := s.src.Topic.Config["max.message.bytes"]
-	if configs, err := admin.DescribeTopicConfigs(ctx, s.src.Topic.Name); err == nil && len(configs) == 1 && configs[0].Err == nil {
+	if configs, err := admin.DescribeTopicConfigs(ctx, s.src.Topic.Name); err == nil && len(configs) == 1 &&
+		configs[0].Err == nil {
 		for _, c := range configs[0].Configs {
 			if c.Key == "max.message.bytes" {
 				text = c.MaybeValue()
@@ -143,7 +146,8 @@ func (x *session) commit(ctx context.Context, batch []*Delivery) error {
 				aside = true
 				out = append(out, setAside(r, x.limit))
 			default:
-				out = append(out, &kgo.Record{Topic: r.Topic, Key: r.Key, Value: r.Value, Headers: r.Headers}) // a client writes into it
+				// a client writes into it
+				out = append(out, &kgo.Record{Topic: r.Topic, Key: r.Key, Value: r.Value, Headers: r.Headers})
 			}
 			d.count(r, aside)
 		}
@@ -179,6 +183,7 @@ func (d *Delivery) count(r *kgo.Record, aside bool) {
 		return
 	}
 	if d.result.Aside++; d.result.Aside == 1 {
-		d.result.Reason = fmt.Sprintf("record %q has %d bytes, more than one message of topic %s takes: see the dead letters", units.Clip(string(r.Key)), len(r.Value), r.Topic)
+		d.result.Reason = fmt.Sprintf("record %q has %d bytes, more than one message of topic %s takes: see the "+
+			"dead letters", units.Clip(string(r.Key)), len(r.Value), r.Topic)
 	}
 }

@@ -100,7 +100,8 @@ func (s *sender) tail(ctx context.Context, admin *kadm.Client, from time.Time) (
 		offsets[n] = kgo.NewOffset().At(at)
 	}
 	reader, err := kgo.NewClient(slices.Concat(s.p.clients, []kgo.Opt{
-		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: offsets}), kgo.KeepControlRecords(), kgo.FetchMaxWait(250 * time.Millisecond), kgo.FetchMaxBytes(4 << 20), kgo.MaxConcurrentFetches(1),
+		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: offsets}), kgo.KeepControlRecords(),
+		kgo.FetchMaxWait(250 * time.Millisecond), kgo.FetchMaxBytes(4 << 20), kgo.MaxConcurrentFetches(1),
 	})...)
 	if err != nil {
 		return out, fmt.Errorf("open a Kafka client: %w", err)
@@ -156,9 +157,11 @@ func (t *tail) take(open map[int64]known, r *kgo.Record, slots *record.Slots) {
 	}
 }
 
-// bounds returns where to read each partition from, and to. Partitions with nothing to read are left out. A topic that is
-// just being made, or whose broker has just started, may be unknown for a moment.
-func (s *sender) bounds(ctx context.Context, admin *kadm.Client, since time.Time) (begins, ends map[int32]int64, err error) {
+// bounds returns where to read each partition from, and to. Partitions with nothing to read are left out. A topic that
+// is just being made, or whose broker has just started, may be unknown for a moment.
+func (s *sender) bounds(
+	ctx context.Context, admin *kadm.Client, since time.Time,
+) (begins, ends map[int32]int64, err error) {
 	topic := s.src.Topic.Name
 	for try := 0; ; try++ {
 		begins, ends, err = s.tryBounds(ctx, admin, since)
@@ -176,7 +179,9 @@ func (s *sender) bounds(ctx context.Context, admin *kadm.Client, since time.Time
 	return begins, ends, err
 }
 
-func (s *sender) tryBounds(ctx context.Context, admin *kadm.Client, since time.Time) (begins, ends map[int32]int64, err error) {
+func (s *sender) tryBounds(
+	ctx context.Context, admin *kadm.Client, since time.Time,
+) (begins, ends map[int32]int64, err error) {
 	topic := s.src.Topic.Name
 	var listed [3]kadm.ListedOffsets
 	for i, list := range []func() (kadm.ListedOffsets, error){

@@ -1,8 +1,8 @@
 // Package rawjson finds chosen values in JSON in one pass over the bytes, without building anything.
 //
 // A Tree holds the wanted paths. Scan walks the whole document once, checks its form, and notes for each path where its
-// value lies. A worker maps hundreds of thousands of records a second this way; encoding/json needs three times as long.
-// Like encoding/json, the last of two equal names wins. Numbers stay text.
+// value lies. A worker maps hundreds of thousands of records a second this way; encoding/json needs three times as
+// long. Like encoding/json, the last of two equal names wins. Numbers stay text.
 package rawjson
 
 import (
@@ -407,7 +407,8 @@ func (s *scanner) array(i int, want *node, depth int) int {
 	}
 }
 
-// Each calls f for each element of an Array (name nil) or member of an Object, in order. v comes from Scan, so its form is known to be good.
+// Each calls f for each element of an Array (name nil) or member of an Object, in order. v comes from Scan, so its form
+// is known to be good.
 func (v Value) Each(f func(name []byte, v Value) error) error {
 	s := scanner{src: v.Raw}
 	i := s.space(1)

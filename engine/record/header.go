@@ -12,7 +12,8 @@ const (
 	HeaderSlot       = "slot"       // planned time of the slot
 	HeaderReceived   = "received"   // when the reply came
 	HeaderDefinition = "definition" // spec.Definition.Hash
-	HeaderFault      = "fault"      // why the record has no key, or no value: it is to be a dead letter; absent where it has one
+	// why the record has no key, or no value: it is to be a dead letter; absent where it has one
+	HeaderFault = "fault"
 )
 
 // SetAside returns why a record has no value, or "": it was larger than the topic takes.

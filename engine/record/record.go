@@ -13,8 +13,8 @@ type Record struct {
 	Received time.Time
 }
 
-// Identity is what two records of one slot have in common when one of them is enough: the market. A record without a key
-// is like none but its own copies: nobody knows whose it is.
+// Identity is what two records of one slot have in common when one of them is enough: the market. A record without a
+// key is like none but its own copies: nobody knows whose it is.
 func (r Record) Identity() string {
 	if r.Fault == "" {
 		return r.Key

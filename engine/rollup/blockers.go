@@ -46,8 +46,8 @@ func (b *blockers) text() string {
 	return *b.last.Load()
 }
 
-// blocking names the sessions that a session waits for, those that have waited longest first. What the server hides from the
-// role is left out.
+// blocking names the sessions that a session waits for, those that have waited longest first. What the server hides
+// from the role is left out.
 func blocking(ctx context.Context, pool *pgxpool.Pool, pid uint32) (string, error) {
 	rows, err := pool.Query(ctx, `SELECT pid, coalesce(application_name, ''), coalesce(usename::text, ''), coalesce(state, ''), xact_start, query_start
 		FROM pg_catalog.pg_stat_activity WHERE pid = ANY(pg_catalog.pg_blocking_pids($1)) ORDER BY xact_start NULLS LAST, pid LIMIT 3`, int32(pid)) //nolint:gosec // a pid

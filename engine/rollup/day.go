@@ -23,15 +23,16 @@ import (
 
 // Result is what one run of a rollup did with one day.
 type Result struct {
-	Day        time.Time     // midnight, UTC
-	RawRows    int64         // raw rows of the day that were there
-	HourlyRows int64         // rows of the target that were written
-	LateRows   int64         // raw rows that came after an earlier run
-	Repeats    int64         // raw rows that had been counted before the day was dropped: removed, and in none of the other numbers
-	Rejected   bool          // late = "reject", and the day was dropped: LateRows stay raw
-	Dropped    bool          // the day's raw rows are gone now (dry run: would be)
-	DryRun     bool          // nothing was changed
-	Took       time.Duration // real time
+	Day        time.Time // midnight, UTC
+	RawRows    int64     // raw rows of the day that were there
+	HourlyRows int64     // rows of the target that were written
+	LateRows   int64     // raw rows that came after an earlier run
+	// raw rows that had been counted before the day was dropped: removed, and in none of the other numbers
+	Repeats  int64
+	Rejected bool          // late = "reject", and the day was dropped: LateRows stay raw
+	Dropped  bool          // the day's raw rows are gone now (dry run: would be)
+	DryRun   bool          // nothing was changed
+	Took     time.Duration // real time
 }
 
 // Error is a fault of the rollup's query, its merge or the day's data: another try gives the same. Nothing was changed.
@@ -58,9 +59,9 @@ type Raw struct {
 
 // Day rolls up the UTC day that holds `day`, in one transaction: all of it or nothing.
 //
-// A day whose raw rows were never dropped is whole: its hours are replaced. Rows that come after the drop are merged into
-// the stored hours, or with late = "reject" stay raw, are counted in the ledger and reported as LateRows. Rows that were in the
-// day before it was dropped are removed.
+// A day whose raw rows were never dropped is whole: its hours are replaced. Rows that come after the drop are merged
+// into the stored hours, or with late = "reject" stay raw, are counted in the ledger and reported as LateRows. Rows
+// that were in the day before it was dropped are removed.
 // The raw rows go, in the same transaction, once the day has ended keep_raw ago. Errors: ErrUnfinished, *Error, and
 // any other is the database's: try again.
 func (s Raw) Day(ctx context.Context, r *spec.Rollup, day, now time.Time, dryRun bool) (Result, error) {
@@ -94,7 +95,9 @@ func (s Raw) Day(ctx context.Context, r *spec.Rollup, day, now time.Time, dryRun
 		}
 	}
 	if run.raw.HeldBy != "" {
-		s.Log.InfoContext(ctx, "raw rows were deleted, since a session that reads them keeps the partition from being dropped", "day", day.Format(time.DateOnly), "held_by", run.raw.HeldBy)
+		s.Log.InfoContext(ctx,
+			"raw rows were deleted, since a session that reads them keeps the partition from being dropped", "day",
+			day.Format(time.DateOnly), "held_by", run.raw.HeldBy)
 	}
 	out.Took = time.Since(began)
 	if out.Dropped && !dryRun {
@@ -176,8 +179,8 @@ func (u *rollupRun) run(ctx context.Context) (Result, error) {
 			return out, err
 		}
 	}
-	// The last run of a day drops it, and so does each one after that: what is merged must not stay. Only what was counted and
-	// aggregated under the lock goes.
+	// The last run of a day drops it, and so does each one after that: what is merged must not stay. Only what was
+	// counted and aggregated under the lock goes.
 	if out.Dropped = u.ledger.dropped || !u.now.Before(u.end.Add(u.r.KeepRaw)); out.Dropped {
 		if err := store.RememberSamples(ctx, u.tx, u.r, u.raw.Name, u.raw.Column, u.day); err != nil {
 			return out, err
@@ -193,13 +196,14 @@ func (u *rollupRun) run(ctx context.Context) (Result, error) {
 func (u *rollupRun) dropCounted(ctx context.Context) (int64, error) {
 	n, again, err := store.DropCounted(ctx, u.tx, u.r, u.raw.Name, u.raw.Column, u.day)
 	if again && !u.dry {
-		u.s.Log.WarnContext(ctx, "the rollup's target is empty: what was counted before is counted again", "rollup", u.r.Name, "table", u.r.Into.Name)
+		u.s.Log.WarnContext(ctx, "the rollup's target is empty: what was counted before is counted again", "rollup",
+			u.r.Name, "table", u.r.Into.Name)
 	}
 	return n, err
 }
 
-// prepare takes the day for this run and locks its rows. Unlike the aggregate, none of it takes long: a connection that died
-// without a word is noticed here. Idle: the day has no rows, and nothing is made or noted for it.
+// prepare takes the day for this run and locks its rows. Unlike the aggregate, none of it takes long: a connection that
+// died without a word is noticed here. Idle: the day has no rows, and nothing is made or noted for it.
 func (u *rollupRun) prepare(ctx context.Context) (idle bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, partition.Patience)
 	defer cancel()
@@ -231,15 +235,17 @@ func (u *rollupRun) prepare(ctx context.Context) (idle bool, err error) {
 	return false, nil
 }
 
-// takeTurn lets one run a day go on at a time, over all instances: the next one then sees what this one did. errTurn: try
-// again. The waits are short, so that a dead connection is not waited on, and do not depend on the session's lock_timeout.
+// takeTurn lets one run a day go on at a time, over all instances: the next one then sees what this one did. errTurn:
+// try again. The waits are short, so that a dead connection is not waited on, and do not depend on the session's
+// lock_timeout.
 func (u *rollupRun) takeTurn(ctx context.Context) error {
 	ctx, cancel := pg.Short(ctx)
 	defer cancel()
 	if err := partition.Settle(ctx, u.tx, "2s"); err != nil {
 		return err
 	}
-	_, err := u.tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", "cryptoviz.rollup "+u.r.Name+" "+u.day.Format(time.DateOnly))
+	_, err := u.tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", "cryptoviz.rollup "+u.r.Name+" "+
+		u.day.Format(time.DateOnly))
 	if pg.Is(err, pg.LockBusy) {
 		return fmt.Errorf("%w: %w", errTurn, err)
 	}
@@ -249,8 +255,8 @@ func (u *rollupRun) takeTurn(ctx context.Context) error {
 	return err
 }
 
-// aggregate runs the user's query into a temporary table, verifies it and merges it into the target. CREATE TABLE AS may run
-// in parallel, INSERT … SELECT never does.
+// aggregate runs the user's query into a temporary table, verifies it and merges it into the target. CREATE TABLE AS
+// may run in parallel, INSERT … SELECT never does.
 func (u *rollupRun) aggregate(ctx context.Context, out *Result) error {
 	const before = "SELECT * FROM (\n"
 	sql := "CREATE TEMP TABLE cryptoviz_rollup ON COMMIT DROP AS " + before + u.query() + "\n) AS q"
@@ -264,14 +270,17 @@ func (u *rollupRun) aggregate(ctx context.Context, out *Result) error {
 	}
 	var staged int64
 	var samples *int64
-	if err := u.tx.QueryRow(ctx, "SELECT count(*), "+count+" FROM pg_temp.cryptoviz_rollup", pgx.QueryExecModeExec).Scan(&staged, &samples); err != nil {
+	if err := u.tx.QueryRow(ctx, "SELECT count(*), "+count+" FROM pg_temp.cryptoviz_rollup", pgx.QueryExecModeExec).
+		Scan(&staged, &samples); err != nil {
 		return u.fault(err, -1)
 	}
 	switch {
 	case staged == 0:
-		return u.failf("the query gives no row for the %d rows of %s on that day; nothing was dropped", out.RawRows, u.r.From.Name)
+		return u.failf("the query gives no row for the %d rows of %s on that day; nothing was dropped", out.RawRows,
+			u.r.From.Name)
 	case samples != nil && *samples != out.RawRows:
-		return u.failf("the query's %s add up to %d, and %s has %d rows on that day; nothing was dropped. Every raw row must be in exactly one group, and %s must be count(*)",
+		return u.failf("the query's %s add up to %d, and %s has %d rows on that day; nothing was dropped. Every raw "+
+			"row must be in exactly one group, and %s must be count(*)",
 			u.r.Merge.Count, *samples, u.r.From.Name, out.RawRows, u.r.Merge.Count)
 	}
 	var beforeSum, beforeRows int64
@@ -286,11 +295,14 @@ func (u *rollupRun) aggregate(ctx context.Context, out *Result) error {
 		return u.fault(err, -1)
 	}
 	if written != staged {
-		return u.failf("%d stored rows of %s hold more samples than their raw rows: some of the day's raw rows were removed by something else. "+
-			"Nothing was changed. Remove the day's stored rows, or the raw rows that are left, and run it again", staged-written, u.r.Into.Name)
+		return u.failf("%d stored rows of %s hold more samples than their raw rows: some of the day's raw rows were "+
+			"removed by something else. "+
+			"Nothing was changed. Remove the day's stored rows, or the raw rows that are left, and run it again",
+			staged-written, u.r.Into.Name)
 	}
 	if samples != nil && *total != beforeSum+*samples {
-		return u.failf("%s in %s would add up to %d instead of %d after the merge; nothing was changed", u.r.Merge.Count, u.r.Into.Name, *total, beforeSum+*samples)
+		return u.failf("%s in %s would add up to %d instead of %d after the merge; nothing was changed",
+			u.r.Merge.Count, u.r.Into.Name, *total, beforeSum+*samples)
 	}
 	out.HourlyRows = written
 	if u.ledger.dropped {
@@ -319,9 +331,11 @@ func (u *rollupRun) check(ctx context.Context) error {
 		c := into.Column(f.Name)
 		switch {
 		case c == nil:
-			return u.failf("the query gives a column %q that table %s does not have; its columns are %s", units.Clip(f.Name), into.Name, strings.Join(writable(into), ", "))
+			return u.failf("the query gives a column %q that table %s does not have; its columns are %s",
+				units.Clip(f.Name), into.Name, strings.Join(writable(into), ", "))
 		case c.Generated != "":
-			return u.failf("the query gives the column %q, which the database generates: remove it from the query", f.Name)
+			return u.failf("the query gives the column %q, which the database generates: remove it from the query",
+				f.Name)
 		case slices.Contains(u.columns, f.Name):
 			return u.failf("the query gives the column %q twice", f.Name)
 		}
@@ -359,7 +373,8 @@ func (u *rollupRun) partitions(ctx context.Context) error {
 	if err != nil || !native {
 		return err
 	}
-	return partition.CreateIn(ctx, u.tx, u.r.Into.Name, partition.Between(u.r.Into, u.day, u.end.Add(-time.Microsecond)))
+	return partition.CreateIn(ctx, u.tx, u.r.Into.Name, partition.Between(u.r.Into, u.day,
+		u.end.Add(-time.Microsecond)))
 }
 
 func (u *rollupRun) failf(format string, args ...any) error {
@@ -382,7 +397,8 @@ func (u *rollupRun) fault(err error, before int) error {
 	}
 	said, _ := errors.AsType[*pgconn.PgError](err)
 	where := u.r.QueryAt
-	if text := []rune(u.query()); before >= 0 && int(said.Position) > before && int(said.Position)-before <= len(text)+1 {
+	if text := []rune(u.query()); before >= 0 && int(said.Position) > before &&
+		int(said.Position)-before <= len(text)+1 {
 		skipped := u.r.Query[:strings.Index(u.r.Query, u.query())]
 		line := 1 + strings.Count(skipped, "\n") + strings.Count(string(text[:int(said.Position)-before-1]), "\n")
 		if strings.Contains(where, ":") {

@@ -30,7 +30,8 @@ func (s Raw) Due(ctx context.Context, r *spec.Rollup, now time.Time) (due []time
 		if err != nil {
 			return err
 		}
-		rows, err := tx.Query(ctx, "SELECT day, raw_rows, late_rows, dropped_at IS NOT NULL FROM cryptoviz.rollup_day WHERE rollup = $1 AND (dropped_at IS NULL OR day = ANY($2))", r.Name, days)
+		rows, err := tx.Query(ctx,
+			"SELECT day, raw_rows, late_rows, dropped_at IS NOT NULL FROM cryptoviz.rollup_day WHERE rollup = $1 AND (dropped_at IS NULL OR day = ANY($2))", r.Name, days)
 		if err != nil {
 			return err
 		}
@@ -94,14 +95,16 @@ func days(ctx context.Context, tx pgx.Tx, t *partition.Table, today time.Time) (
 				continue
 			}
 			var full bool
-			if err := tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM "+p.Name+")", pgx.QueryExecModeExec).Scan(&full); err != nil {
+			if err := tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM "+p.Name+")", pgx.QueryExecModeExec).
+				Scan(&full); err != nil {
 				return nil, err
 			}
 			if full {
 				found[day] = true
 			}
 		default:
-			rows, err := tx.Query(ctx, "SELECT DISTINCT pg_catalog.date_bin(interval '1 day', "+t.Column+", timestamptz '2000-01-01 00:00+00') FROM "+p.Name+" WHERE "+t.Column+" < $1", today)
+			rows, err := tx.Query(ctx, "SELECT DISTINCT pg_catalog.date_bin(interval '1 day', "+t.Column+
+				", timestamptz '2000-01-01 00:00+00') FROM "+p.Name+" WHERE "+t.Column+" < $1", today)
 			if err != nil {
 				return nil, err
 			}

@@ -12,8 +12,8 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
 
-// dropEmptied drops the empty partitions and chunks of days whose raw rows are not kept any more. It waits for other users of
-// the table a moment only; what stays is dropped after another day.
+// dropEmptied drops the empty partitions and chunks of days whose raw rows are not kept any more. It waits for other
+// users of the table a moment only; what stays is dropped after another day.
 func (s Raw) dropEmptied(ctx context.Context, r *spec.Rollup, now time.Time) {
 	ctx, cancel := context.WithTimeout(ctx, partition.Patience)
 	defer cancel()

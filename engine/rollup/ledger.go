@@ -11,7 +11,9 @@ import (
 
 // noteRejected enters late rows that stay raw, all that there are. While they do, the day has no "took".
 func (u *rollupRun) noteRejected(ctx context.Context, n int64) error {
-	_, err := u.tx.Exec(ctx, "UPDATE cryptoviz.rollup_day SET late_rows = $3, took = NULL WHERE rollup = $1 AND day = $2", u.r.Name, u.day, n)
+	_, err := u.tx.Exec(ctx,
+		"UPDATE cryptoviz.rollup_day SET late_rows = $3, took = NULL WHERE rollup = $1 AND day = $2", u.r.Name, u.day,
+		n)
 	if err != nil {
 		return fmt.Errorf("write the rollup ledger: %w", err)
 	}
@@ -20,7 +22,8 @@ func (u *rollupRun) noteRejected(ctx context.Context, n int64) error {
 
 // readLedger reads what earlier runs did. Late rows that were rejected are raw still, and will be counted again.
 func (u *rollupRun) readLedger(ctx context.Context) error {
-	err := u.tx.QueryRow(ctx, "SELECT true, dropped_at IS NOT NULL, raw_rows, hourly_rows, CASE WHEN took IS NULL THEN 0 ELSE late_rows END FROM cryptoviz.rollup_day WHERE rollup = $1 AND day = $2", u.r.Name, u.day).
+	err := u.tx.QueryRow(ctx,
+		"SELECT true, dropped_at IS NOT NULL, raw_rows, hourly_rows, CASE WHEN took IS NULL THEN 0 ELSE late_rows END FROM cryptoviz.rollup_day WHERE rollup = $1 AND day = $2", u.r.Name, u.day).
 		Scan(&u.ledger.found, &u.ledger.dropped, &u.ledger.raw, &u.ledger.hourly, &u.ledger.late)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil

@@ -16,10 +16,13 @@ func (u *rollupRun) matched() string {
 	if u.r.Merge.Count != "" {
 		count = "coalesce(sum(h." + pg.Ident(u.r.Merge.Count) + "), 0)::bigint"
 	}
-	sql := "SELECT count(*), " + count + " FROM " + pg.Ident(u.r.Into.Name) + " AS h JOIN pg_temp.cryptoviz_rollup AS n USING (" + using + ")"
-	if h := u.r.Into.Hypertable; h != nil && slices.Contains(u.columns, h.Time) { // lets the server skip the other partitions
+	sql := "SELECT count(*), " + count + " FROM " + pg.Ident(u.r.Into.Name) +
+		" AS h JOIN pg_temp.cryptoviz_rollup AS n USING (" + using + ")"
+	// lets the server skip the other partitions
+	if h := u.r.Into.Hypertable; h != nil && slices.Contains(u.columns, h.Time) {
 		at := pg.Ident(h.Time)
-		sql += " WHERE h." + at + " >= (SELECT min(" + at + ") FROM pg_temp.cryptoviz_rollup) AND h." + at + " <= (SELECT max(" + at + ") FROM pg_temp.cryptoviz_rollup)"
+		sql += " WHERE h." + at + " >= (SELECT min(" + at + ") FROM pg_temp.cryptoviz_rollup) AND h." + at +
+			" <= (SELECT max(" + at + ") FROM pg_temp.cryptoviz_rollup)"
 	}
 	return sql
 }
@@ -50,17 +53,20 @@ func (u *rollupRun) mergeSQL() string {
 			action += " WHERE excluded." + pg.Ident(m.Count) + " >= h." + pg.Ident(m.Count)
 		}
 	}
-	return "WITH put AS (INSERT INTO " + pg.Ident(into.Name) + " AS h (" + list + ") SELECT " + list + " FROM pg_temp.cryptoviz_rollup ON CONFLICT (" +
-		pg.Idents(into.PrimaryKey) + ") " + action + " RETURNING " + returning + ") SELECT count(*), " + total + " FROM put"
+	return "WITH put AS (INSERT INTO " + pg.Ident(into.Name) + " AS h (" + list + ") SELECT " + list +
+		" FROM pg_temp.cryptoviz_rollup ON CONFLICT (" +
+		pg.Idents(into.PrimaryKey) + ") " + action + " RETURNING " + returning + ") SELECT count(*), " + total +
+		" FROM put"
 }
 
-// mergeValue is a late partial aggregate (excluded) joined with the stored row (h), for one column. A missing value never
-// replaces one that is there.
+// mergeValue is a late partial aggregate (excluded) joined with the stored row (h), for one column. A missing value
+// never replaces one that is there.
 func mergeValue(m spec.Merge, c *spec.Column) string {
 	word := m.Columns[c.Name]
 	n := pg.Ident(c.Name)
 	both := func(expr string) string {
-		return "CASE WHEN h." + n + " IS NULL THEN excluded." + n + " WHEN excluded." + n + " IS NULL THEN h." + n + " ELSE " + expr + " END"
+		return "CASE WHEN h." + n + " IS NULL THEN excluded." + n + " WHEN excluded." + n + " IS NULL THEN h." + n +
+			" ELSE " + expr + " END"
 	}
 	switch word {
 	case "min":
@@ -81,7 +87,8 @@ func mergeValue(m spec.Merge, c *spec.Column) string {
 		if c.Type == spec.Double {
 			cast = "double precision"
 		}
-		return both(fmt.Sprintf("(h.%[1]s::%[3]s * h.%[2]s::%[3]s + excluded.%[1]s::%[3]s * excluded.%[2]s::%[3]s) / (h.%[2]s + excluded.%[2]s)::%[3]s", n, weight, cast))
+		return both(fmt.Sprintf("(h.%[1]s::%[3]s * h.%[2]s::%[3]s + excluded.%[1]s::%[3]s * excluded.%[2]s::%[3]s) / "+
+			"(h.%[2]s + excluded.%[2]s)::%[3]s", n, weight, cast))
 	}
 	return "h." + n
 }

@@ -52,7 +52,8 @@ func New(r *spec.Rollup, pool *pgxpool.Pool, gate Gate, clk clock.Clock, log *sl
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Runner{r: r, raw: Raw{Pool: pool, Log: log}, gate: gate, clock: clk, log: log.With("rollup", r.Name), schedule: schedule}, nil
+	return &Runner{r: r, raw: Raw{Pool: pool, Log: log}, gate: gate, clock: clk, log: log.With("rollup", r.Name),
+		schedule: schedule}, nil
 }
 
 // Due lists the finished days that there is work with, oldest first.
@@ -79,8 +80,8 @@ func (r *Runner) DayWhenFree(ctx context.Context, day time.Time, dryRun bool) (R
 	}
 }
 
-// Run rolls up what was missed, then each day at its time, until ctx ends. A day that cannot be rolled up now is tried until it
-// is, with growing pauses, and holds no other day; Run never ends by itself.
+// Run rolls up what was missed, then each day at its time, until ctx ends. A day that cannot be rolled up now is tried
+// until it is, with growing pauses, and holds no other day; Run never ends by itself.
 func (r *Runner) Run(ctx context.Context) error {
 	open := attempts{}
 	for {
@@ -143,7 +144,8 @@ func (r *Runner) pass(ctx context.Context, open attempts) {
 	}
 }
 
-// tellFailed says why a day is not rolled up, and when it is tried again. The same reason is said again after a while only.
+// tellFailed says why a day is not rolled up, and when it is tried again. The same reason is said again after a while
+// only.
 func (r *Runner) tellFailed(ctx context.Context, day time.Time, a *attempt, err error) {
 	_, faulty := errors.AsType[*Error](err)
 	a.failed(faulty)
@@ -165,7 +167,8 @@ func (r *Runner) tell(ctx context.Context, res Result) {
 	case res.Rejected:
 		r.log.WarnContext(ctx, "late rows rejected: they stay raw", "day", day, "late_rows", res.LateRows)
 	case res.RawRows > 0 || res.Dropped:
-		r.log.InfoContext(ctx, "day rolled up", "day", day, "raw_rows", res.RawRows, "hourly_rows", res.HourlyRows, "late_rows", res.LateRows, "repeats", res.Repeats,
+		r.log.InfoContext(ctx, "day rolled up", "day", day, "raw_rows", res.RawRows, "hourly_rows", res.HourlyRows,
+			"late_rows", res.LateRows, "repeats", res.Repeats,
 			"dropped", res.Dropped, "took", res.Took.Round(time.Millisecond))
 	}
 }
@@ -188,12 +191,14 @@ func (r *Runner) await(ctx context.Context, day time.Time, a *attempt) error {
 		now := r.clock.Now()
 		if !now.Before(a.until) {
 			if a.tries == 0 {
-				r.log.WarnContext(ctx, "rollup goes on without workers that have not passed midnight; what they bring is late", attrs...)
+				r.log.WarnContext(ctx,
+					"rollup goes on without workers that have not passed midnight; what they bring is late", attrs...)
 			}
 			return nil
 		}
 		if !said {
-			r.log.InfoContext(ctx, "rollup waits for workers to pass midnight", append(attrs, "longest", a.until.Sub(now).Round(time.Second))...)
+			r.log.InfoContext(ctx, "rollup waits for workers to pass midnight",
+				append(attrs, "longest", a.until.Sub(now).Round(time.Second))...)
 			said = true
 		}
 		if err := r.clock.Sleep(ctx, min(max(gateEvery, r.engine(gateLeast)), a.until.Sub(now))); err != nil {

@@ -19,9 +19,10 @@ type Status struct {
 	RawRows    int64     `json:"raw_rows"`
 	HourlyRows int64     `json:"hourly_rows"`
 	Days       int64     `json:"days"`
-	Due        int64     `json:"days_due"`      // of the last dueDays: days with raw rows that should be rolled up by now; -1 when unknown
-	LateRows   int64     `json:"late_rows"`     // of all days: rows that came after their day was rolled up
-	Rejected   int64     `json:"rejected_rows"` // of those: they stay raw, as late = "reject" says
+	// of the last dueDays: days with raw rows that should be rolled up by now; -1 when unknown
+	Due      int64 `json:"days_due"`
+	LateRows int64 `json:"late_rows"`     // of all days: rows that came after their day was rolled up
+	Rejected int64 `json:"rejected_rows"` // of those: they stay raw, as late = "reject" says
 }
 
 // dueDays is how far back a look goes for days that were not rolled up.
@@ -45,10 +46,12 @@ func ReadStatus(ctx context.Context, db *pgxpool.Pool, r *spec.Rollup, now time.
 	return out, err
 }
 
-// countDue counts the days whose time to be rolled up has come, that have raw rows and are not in the ledger, or were dropped before
-// the last time and have late rows. Only whether there is a row is looked up: counting them, as the rollup itself does, is not
-// for every look.
-func countDue(ctx context.Context, r *spec.Rollup, schedule cron.Schedule, db *pgxpool.Pool, now time.Time) (int64, error) {
+// countDue counts the days whose time to be rolled up has come, that have raw rows and are not in the ledger, or were
+// dropped before the last time and have late rows. Only whether there is a row is looked up: counting them, as the
+// rollup itself does, is not for every look.
+func countDue(
+	ctx context.Context, r *spec.Rollup, schedule cron.Schedule, db *pgxpool.Pool, now time.Time,
+) (int64, error) {
 	switch {
 	case r.From.Hypertable == nil:
 		return -1, nil

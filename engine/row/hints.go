@@ -30,8 +30,8 @@ func (p *Program) note(i int) {
 	}
 }
 
-// Hints tells what was odd in every record since the call before: skip was true, or the paths of a column that may be null led
-// nowhere. It is asked once a slot.
+// Hints tells what was odd in every record since the call before: skip was true, or the paths of a column that may be
+// null led nowhere. It is asked once a slot.
 func (p *Program) Hints() []Hint {
 	var out []Hint
 	quote := func(expr hcl.Expression) string {
@@ -45,7 +45,8 @@ func (p *Program) Hints() []Hint {
 	case t.records > t.skipped:
 		for i, c := range p.columns {
 			if !c.notNull && len(c.reads) > 0 && !t.led[i] {
-				out = append(out, Hint{"column " + c.name, c.name + " is null in every record, for what it reads is in none: " + quote(c.expr)})
+				out = append(out, Hint{"column " + c.name, c.name +
+					" is null in every record, for what it reads is in none: " + quote(c.expr)})
 			}
 		}
 	}

@@ -92,14 +92,15 @@ func (p *Program) poison(column string, e hcl.Expression, err error, rec Record)
 	if column == "skip" {
 		kind = column
 	}
-	return &Error{Column: column, Kind: kind, Reason: expr.Explain(p.src.Definition, p.fields, err.Error(), e, rec.Value, p.frame.Key)}
+	return &Error{Column: column, Kind: kind, Reason: expr.Explain(p.src.Definition, p.fields, err.Error(), e,
+		rec.Value, p.frame.Key)}
 }
 
 // Columns lists the columns of a row, in the order of its fields.
 func (p *Program) Columns() []string { return p.names }
 
-// Append maps one record and adds its row, with index as its origin. A skipped record adds nothing. A poison record is an
-// *Error, and rows stay as they were.
+// Append maps one record and adds its row, with index as its origin. A skipped record adds nothing. A poison record is
+// an *Error, and rows stay as they were.
 func (p *Program) Append(rows *Rows, rec Record, index int32) error {
 	f := &p.frame
 	f.Slot, f.Key, f.Keyless = rec.Slot, append(f.Key[:0], rec.Key...), rec.Fault != ""

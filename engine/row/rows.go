@@ -13,9 +13,10 @@ type Record struct {
 // Rows are mapped rows in PostgreSQL's binary COPY encoding (without header and trailer), so that a
 // batch reaches the server with no further conversion. Reset keeps the memory for the next batch.
 type Rows struct {
-	Data   []byte  // the rows, one after the other
-	Ends   []int   // Ends[i] is the offset in Data behind row i
-	Times  []int64 // value of the table's time column of row i, in microseconds since 1970-01-01 UTC; 0 where the table has none
+	Data []byte // the rows, one after the other
+	Ends []int  // Ends[i] is the offset in Data behind row i
+	// value of the table's time column of row i, in microseconds since 1970-01-01 UTC; 0 where the table has none
+	Times  []int64
 	Source []int32 // index, in the caller's batch, of the record that row i came from
 }
 

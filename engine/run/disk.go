@@ -11,8 +11,8 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/produce"
 )
 
-// diskLimits: below low free bytes nothing new is fetched, so that PostgreSQL and Kafka can still write what is on its way;
-// from again bytes on it is. A small disk has smaller limits, or it would never be good enough.
+// diskLimits: below low free bytes nothing new is fetched, so that PostgreSQL and Kafka can still write what is on its
+// way; from again bytes on it is. A small disk has smaller limits, or it would never be good enough.
 func diskLimits(total uint64) (low, again uint64) {
 	low = min(512<<20, total/4)
 	return low, low + low/2
@@ -29,7 +29,8 @@ func (e *Engine) watchDisk(ctx context.Context, producer *produce.Producer) erro
 		case dir == "": // none can be read
 		case free < low && !paused:
 			paused = true
-			reason := fmt.Sprintf("the disk of %s is nearly full (%s free): nothing is fetched until %s are free", dir, humanize.IBytes(free), humanize.IBytes(again))
+			reason := fmt.Sprintf("the disk of %s is nearly full (%s free): nothing is fetched until %s are free", dir,
+				humanize.IBytes(free), humanize.IBytes(again))
 			producer.Pause(reason)
 			e.log.Error("paused", "reason", reason)
 		case free >= again && paused:

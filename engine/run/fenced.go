@@ -10,8 +10,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// fenced says what the broker's FENCED_INSTANCE_ID means: two instances of one name throw each other out of the groups, again and
-// again.
+// fenced says what the broker's FENCED_INSTANCE_ID means: two instances of one name throw each other out of the groups,
+// again and again.
 type fenced struct {
 	instance func() string
 	log      *slog.Logger
@@ -31,6 +31,8 @@ func (f *fenced) OnGroupManageError(err error) {
 	defer f.mu.Unlock()
 	if now := time.Now(); now.Sub(f.said) >= time.Minute {
 		f.said = now
-		f.log.Error("another instance runs under the same name, and takes the topics from this one: stop one of them, or give it another --instance, or another kafka.group_prefix if it is of another database", "instance", f.instance())
+		f.log.Error("another instance runs under the same name, and takes the topics from this one: stop one of them, "+
+			"or give it another --instance, or another kafka.group_prefix if it is of another database", "instance",
+			f.instance())
 	}
 }

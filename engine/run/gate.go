@@ -29,8 +29,8 @@ func newGate(p *spec.Pipeline, r *spec.Rollup, st *store.Store, kafka *kadm.Clie
 	return g
 }
 
-// DayComplete is true when each partition of each topic that feeds the table is read to a slot of the next day, or to its
-// end while no slot of the day is still being fetched. A reading error is an error: it is never taken for "passed".
+// DayComplete is true when each partition of each topic that feeds the table is read to a slot of the next day, or to
+// its end while no slot of the day is still being fetched. A reading error is an error: it is never taken for "passed".
 func (g *gate) DayComplete(ctx context.Context, day time.Time) (bool, error) {
 	end := day.Add(24 * time.Hour)
 	var names, topics []string
@@ -61,7 +61,9 @@ func (g *gate) DayComplete(ctx context.Context, day time.Time) (bool, error) {
 	}
 	for _, s := range g.sources {
 		for n, offset := range ends[s.Topic.Name] {
-			i := slices.IndexFunc(positions, func(p store.PartitionProgress) bool { return p.Source == s.Name && p.Partition == n })
+			i := slices.IndexFunc(positions, func(p store.PartitionProgress) bool {
+				return p.Source == s.Name && p.Partition == n
+			})
 			switch {
 			case i >= 0 && !positions[i].LastSlot.Before(end):
 			case i >= 0 && positions[i].Next >= offset.Offset:

@@ -14,8 +14,8 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/store"
 )
 
-// How long the servers have to answer whoever asks how the engine is. Each has its own time: one that hangs says nothing about
-// the others, and nobody waits longer than answerIn.
+// How long the servers have to answer whoever asks how the engine is. Each has its own time: one that hangs says
+// nothing about the others, and nobody waits longer than answerIn.
 const (
 	answerIn = 2 * time.Second
 	readIn   = 2500 * time.Millisecond // for what is read from the database beside its answer

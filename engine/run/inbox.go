@@ -10,16 +10,17 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
 
-// What a slot of a stream may hold. A source that sends more names each message anew, or sends more than it is asked for.
+// What a slot of a stream may hold. A source that sends more names each message anew, or sends more than it is asked
+// for.
 const (
 	maxMarkets     = 200_000
 	maxMarketBytes = 256 << 20
 	maxFaults      = 1000 // records whose market is not known, and that are to end as dead letters
 )
 
-// inbox is what a connection gives and has not been sent yet: of each slot the first record of each market. So its memory is
-// bounded by the markets, however much arrives at once, and however long Kafka takes. Of the slots it has that of now, and those
-// that are being sampled.
+// inbox is what a connection gives and has not been sent yet: of each slot the first record of each market. So its
+// memory is bounded by the markets, however much arrives at once, and however long Kafka takes. Of the slots it has
+// that of now, and those that are being sampled.
 type inbox struct {
 	interval, offset time.Duration
 	markets          int   // most of a slot
@@ -41,7 +42,8 @@ type sampled struct {
 }
 
 func newInbox(src *spec.Source) *inbox {
-	return &inbox{interval: src.Interval, offset: src.Offset, markets: maxMarkets, bytes: maxMarketBytes, slots: map[int64]*sampled{}}
+	return &inbox{interval: src.Interval, offset: src.Offset, markets: maxMarkets, bytes: maxMarketBytes,
+		slots: map[int64]*sampled{}}
 }
 
 // put takes records as they come; it never waits.
@@ -53,7 +55,8 @@ func (b *inbox) put(records []record.Record) {
 		if s.markets[id] {
 			continue
 		}
-		if len(s.markets) >= b.markets || s.bytes+int64(len(r.Value)) > b.bytes || r.Fault != "" && s.faults == maxFaults {
+		if len(s.markets) >= b.markets || s.bytes+int64(len(r.Value)) > b.bytes || r.Fault != "" &&
+			s.faults == maxFaults {
 			s.dropped++
 			b.dropped++
 			continue
@@ -69,8 +72,8 @@ func (b *inbox) put(records []record.Record) {
 	}
 }
 
-// slot returns what a slot has. With the first record of a new one those before it are over, but for those that are being sent.
-// The caller holds mu.
+// slot returns what a slot has. With the first record of a new one those before it are over, but for those that are
+// being sent. The caller holds mu.
 func (b *inbox) slot(begin time.Time) *sampled {
 	at := begin.UnixNano()
 	s := b.slots[at]

@@ -8,13 +8,14 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/store"
 )
 
-// join takes a number among the instances, which a successor has again at once: its static name in the consumer groups, where
-// its partitions wait for it, and the one under which the slots that it left unfinished are found.
+// join takes a number among the instances, which a successor has again at once: its static name in the consumer groups,
+// where its partitions wait for it, and the one under which the slots that it left unfinished are found.
 func (e *Engine) join(ctx context.Context) (err error) {
 	e.member, err = e.store.Join(ctx)
 	if errors.Is(err, store.ErrPooled) {
 		if e.opt.Instance == "" {
-			e.log.Info("this instance has no name that outlives a crash: after one its topics wait for the end of its session. --instance NAME gives it one", "reason", err.Error())
+			e.log.Info("this instance has no name that outlives a crash: after one its topics wait for the end of its "+
+				"session. --instance NAME gives it one", "reason", err.Error())
 		}
 		return nil
 	}

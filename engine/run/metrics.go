@@ -11,19 +11,25 @@ import (
 )
 
 var (
-	slotsDesc    = describe("slots_total", "Slots whose end this process entered in the ledger, by how they ended.", "source", "state")
-	recordsDesc  = describe("records_total", "Records that Kafka acknowledged.", "source")
-	tookDesc     = describe("slot_seconds_total", "Time spent on slots.", "source")
-	lastOKDesc   = describe("last_ok_slot_timestamp_seconds", "Newest slot that brought data.", "source")
-	rowsDesc     = describe("rows_total", "Rows stored in the source's table.", "source")
-	batchesDesc  = describe("batches_total", "Transactions that stored rows.", "source")
-	deadDesc     = describe("dead_letters_total", "Records that could not become rows, by what failed: key, row, time or table.", "source", "class")
-	repeatsDesc  = describe("stale_repeats_total", "Records of samples that were stored already, now or before their day was rolled up.", "source")
-	fencedDesc   = describe("fenced_total", "Batches given up because another worker owns the partition.", "source")
-	gapsDesc     = describe("gaps_total", "Stretches of the topic that were gone before they could be stored.", "source")
-	gapRecsDesc  = describe("gap_records_total", "Records in those stretches.", "source")
-	newestDesc   = describe("newest_sample_timestamp_seconds", "Time of the newest sample that this process stored.", "source")
-	hintsDesc    = describe("definition_hints", "What looks like a mistake of the definition in the newest slots: see cryptoviz.hint.", "source")
+	slotsDesc = describe("slots_total", "Slots whose end this process entered in the ledger, by how they ended.",
+		"source", "state")
+	recordsDesc = describe("records_total", "Records that Kafka acknowledged.", "source")
+	tookDesc    = describe("slot_seconds_total", "Time spent on slots.", "source")
+	lastOKDesc  = describe("last_ok_slot_timestamp_seconds", "Newest slot that brought data.", "source")
+	rowsDesc    = describe("rows_total", "Rows stored in the source's table.", "source")
+	batchesDesc = describe("batches_total", "Transactions that stored rows.", "source")
+	deadDesc    = describe("dead_letters_total",
+		"Records that could not become rows, by what failed: key, row, time or table.", "source", "class")
+	repeatsDesc = describe("stale_repeats_total",
+		"Records of samples that were stored already, now or before their day was rolled up.", "source")
+	fencedDesc = describe("fenced_total", "Batches given up because another worker owns the partition.", "source")
+	gapsDesc   = describe("gaps_total", "Stretches of the topic that were gone before they could be stored.",
+		"source")
+	gapRecsDesc = describe("gap_records_total", "Records in those stretches.", "source")
+	newestDesc  = describe("newest_sample_timestamp_seconds", "Time of the newest sample that this process stored.",
+		"source")
+	hintsDesc = describe("definition_hints",
+		"What looks like a mistake of the definition in the newest slots: see cryptoviz.hint.", "source")
 	lagDesc      = describe("lag_records", "Records on this worker's partitions that are not stored yet.", "source")
 	blockedDesc  = describe("worker_blocked", "1 while the worker waits for Kafka or the database.", "source")
 	modeDesc     = describe("mode_info", "live, simulated or recorded data.", "mode")
@@ -61,7 +67,8 @@ func newTally(p *spec.Pipeline) *tally {
 			continue
 		}
 		c := &slotCount{states: map[schedule.Kind]int64{}}
-		for _, kind := range []schedule.Kind{schedule.OK, schedule.NotModified, schedule.Late, schedule.Skipped, schedule.Failed} {
+		for _, kind := range []schedule.Kind{schedule.OK, schedule.NotModified, schedule.Late, schedule.Skipped,
+			schedule.Failed} {
 			c.states[kind] = 0
 		}
 		t.sources[src.Name] = c

@@ -87,7 +87,8 @@ func (e *Engine) open(ctx context.Context, stages Stages) error {
 	if err != nil {
 		return err
 	}
-	if e.store, err = store.Open(ctx, cfg, store.Options{Clock: e.opt.Clock, Log: e.log, Owner: e.opt.Owner, Ended: e.tally.ended}); err != nil {
+	if e.store, err = store.Open(ctx, cfg, store.Options{Clock: e.opt.Clock, Log: e.log, Owner: e.opt.Owner,
+		Ended: e.tally.ended}); err != nil {
 		return err
 	}
 	if e.probes, err = openProbes(ctx, e.store.Pool().Config()); err != nil {
@@ -136,7 +137,8 @@ func (e *Engine) open(ctx context.Context, stages Stages) error {
 		}
 	}
 	if stages.Work || stages.Rollup {
-		hour := time.Duration(float64(time.Hour) * max(1, e.opt.Clock.Speed())) // of real time: there is as much to remove
+		// of real time: there is as much to remove
+		hour := time.Duration(float64(time.Hour) * max(1, e.opt.Clock.Speed()))
 		e.jobs = append(e.jobs, e.every(time.Hour, "partitions could not be made ahead", e.keepPartitions),
 			e.every(hour, "the engine's tables were not maintained", e.removeOld))
 	}
@@ -147,7 +149,8 @@ func (e *Engine) open(ctx context.Context, stages Stages) error {
 func (e *Engine) checkMode(ctx context.Context) error {
 	mode, err := store.Mode(ctx, e.store.Pool())
 	if err == nil && mode != e.opt.Mode {
-		err = fmt.Errorf("the database %s holds %s data and cannot take %s data: the two must never mix. Use another database", connect.Redact(e.p.Database.URL), mode, e.opt.Mode)
+		err = fmt.Errorf("the database %s holds %s data and cannot take %s data: the two must never mix. Use "+
+			"another database", connect.Redact(e.p.Database.URL), mode, e.opt.Mode)
 	}
 	return err
 }
@@ -159,7 +162,8 @@ func (e *Engine) addWorkers(clients []kgo.Opt) error {
 		if !src.Enabled {
 			continue
 		}
-		w, err := consume.New(src, e.store, clients, consume.Options{Clock: e.opt.Clock, Log: e.log, Group: e.p.Kafka.GroupPrefix, Instance: e.instance(), Stays: e.opt.Instance != ""})
+		w, err := consume.New(src, e.store, clients, consume.Options{Clock: e.opt.Clock, Log: e.log,
+			Group: e.p.Kafka.GroupPrefix, Instance: e.instance(), Stays: e.opt.Instance != ""})
 		if err != nil {
 			return err
 		}
@@ -180,17 +184,22 @@ func (e *Engine) addSchedule(clients []kgo.Opt) error {
 	producer := produce.New(clients, produce.Options{
 		Clock: e.opt.Clock, Log: e.log, Prefix: e.p.Kafka.GroupPrefix, Buffer: e.p.Kafka.Buffer,
 		Found: func(source string, slot time.Time, records int) { // what was said to have failed did not
-			scheduler.Enter(schedule.Outcome{Slot: schedule.Slot{Source: source, At: slot}, Kind: schedule.Late, Records: records})
+			scheduler.Enter(schedule.Outcome{Slot: schedule.Slot{Source: source, At: slot}, Kind: schedule.Late,
+				Records: records})
 		},
 	})
 	e.producer = producer
-	opt := fetch.Options{Clock: e.opt.Clock, Log: e.log, Endpoint: e.opt.Endpoint, UserAgent: "cryptoviz/" + strings.TrimPrefix(e.opt.Version, "v"), Budgets: fetch.NewBudgets(e.store, e.log)}
+	opt := fetch.Options{Clock: e.opt.Clock, Log: e.log, Endpoint: e.opt.Endpoint, UserAgent: "cryptoviz/" +
+		strings.TrimPrefix(e.opt.Version, "v"), Budgets: fetch.NewBudgets(e.store, e.log)}
 	var jobs []schedule.Job
 	for _, src := range e.p.Sources {
 		if !src.Enabled {
 			continue
 		}
-		job := schedule.Job{Source: src.Name, Interval: src.Interval, Offset: src.Offset, Jitter: src.Jitter, Fenced: func() bool { return producer.Fenced(src.Name) }}
+		job := schedule.Job{Source: src.Name, Interval: src.Interval, Offset: src.Offset, Jitter: src.Jitter,
+			Fenced: func() bool {
+				return producer.Fenced(src.Name)
+			}}
 		var err error
 		if src.Definition.Stream != nil {
 			job.Run, err = e.stream(src, producer, opt)
@@ -227,7 +236,8 @@ func (e *Engine) addSchedule(clients []kgo.Opt) error {
 }
 
 // poll fetches a slot's records and puts them on the topic.
-func (e *Engine) poll(src *spec.Source, producer *produce.Producer, opt fetch.Options) (func(context.Context, schedule.Slot) schedule.Outcome, error) {
+func (e *Engine) poll(src *spec.Source, producer *produce.Producer, opt fetch.Options) (func(context.Context,
+	schedule.Slot) schedule.Outcome, error) {
 	source, err := fetch.NewPoll(src, opt)
 	if err != nil {
 		return nil, err
@@ -257,12 +267,13 @@ func (e *Engine) poll(src *spec.Source, producer *produce.Producer, opt fetch.Op
 			return schedule.Outcome{Slot: slot, Kind: schedule.Failed, Reason: err.Error()}
 		}
 		accept := source.Accept()
-		return whenDone(to.outcome(schedule.Outcome{Slot: slot, Kind: schedule.OK, Reason: source.Said()}), func(out schedule.Outcome) schedule.Outcome {
-			if out.Records > 0 {
-				accept()
-			}
-			return out
-		})
+		return whenDone(to.outcome(schedule.Outcome{Slot: slot, Kind: schedule.OK, Reason: source.Said()}),
+			func(out schedule.Outcome) schedule.Outcome {
+				if out.Records > 0 {
+					accept()
+				}
+				return out
+			})
 	}, nil
 }
 

@@ -15,8 +15,8 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
 
-// sendStopped is how long Kafka may still take what was fetched once the process is to end: less than the ten seconds in
-// which containers have to.
+// sendStopped is how long Kafka may still take what was fetched once the process is to end: less than the ten seconds
+// in which containers have to.
 const sendStopped = 5 * time.Second
 
 func closeProducer(p *produce.Producer) {
@@ -78,7 +78,8 @@ func (s *slotTopic) wait(out schedule.Outcome) schedule.Outcome {
 		notes = append(notes, fmt.Sprintf("%s records are too large, the first: %s", humanize.Comma(int64(aside)), why))
 	}
 	if failed != nil && stored > 0 {
-		notes = append(notes, fmt.Sprintf("%s of %s records were not written: %v", humanize.Comma(int64(s.sent-stored-aside)), humanize.Comma(int64(s.sent)), failed))
+		notes = append(notes, fmt.Sprintf("%s of %s records were not written: %v",
+			humanize.Comma(int64(s.sent-stored-aside)), humanize.Comma(int64(s.sent)), failed))
 	} else if failed != nil {
 		notes = append(notes, failed.Error())
 	}

@@ -28,7 +28,8 @@ type namedStream struct {
 
 // stream samples a connection: the first record of each market in each slot goes to the topic, at once. Every instance
 // holds the connection; the one that claimed the slot sends.
-func (e *Engine) stream(src *spec.Source, producer *produce.Producer, opt fetch.Options) (func(context.Context, schedule.Slot) schedule.Outcome, error) {
+func (e *Engine) stream(src *spec.Source, producer *produce.Producer, opt fetch.Options) (func(context.Context,
+	schedule.Slot) schedule.Outcome, error) {
 	s, err := fetch.NewStream(src, opt)
 	if err != nil {
 		return nil, err
@@ -58,7 +59,8 @@ type connection interface {
 }
 
 // sample fills one slot from a connection that gives records.
-func sample(ctx context.Context, slot schedule.Slot, src *spec.Source, conn connection, producer topic, box *inbox) schedule.Outcome {
+func sample(ctx context.Context, slot schedule.Slot, src *spec.Source, conn connection, producer topic,
+	box *inbox) schedule.Outcome {
 	if reason := producer.Paused(); reason != "" {
 		return schedule.Outcome{Slot: slot, Kind: schedule.Skipped, Reason: reason}
 	}
@@ -99,11 +101,13 @@ func sample(ctx context.Context, slot schedule.Slot, src *spec.Source, conn conn
 	}
 	var notes []string
 	if unsent > 0 {
-		notes = append(notes, fmt.Sprintf("%s of %s records were not written: %s", humanize.Comma(int64(unsent)), humanize.Comma(int64(sent+unsent)), failed))
+		notes = append(notes, fmt.Sprintf("%s of %s records were not written: %s", humanize.Comma(int64(unsent)),
+			humanize.Comma(int64(sent+unsent)), failed))
 	}
 	if dropped > 0 {
-		notes = append(notes, fmt.Sprintf("%s records were dropped: a slot takes %s markets, %s, and %s records without a market",
-			humanize.Comma(int64(dropped)), humanize.Comma(int64(box.markets)), humanize.IBytes(uint64(box.bytes)), humanize.Comma(maxFaults))) //nolint:gosec // positive
+		notes = append(notes,
+			fmt.Sprintf("%s records were dropped: a slot takes %s markets, %s, and %s records without a market",
+				humanize.Comma(int64(dropped)), humanize.Comma(int64(box.markets)), humanize.IBytes(uint64(box.bytes)), humanize.Comma(maxFaults))) //nolint:gosec // positive
 	}
 	if said := conn.Said(slot.At); said != "" {
 		notes = append(notes, said)

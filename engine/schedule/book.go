@@ -11,8 +11,8 @@ import (
 	"github.com/cenkalti/backoff/v5"
 )
 
-// book is what a loop has for the ledger: how slots ended, and which ones are under way. It enters them while the loop goes on,
-// in order, and again until the ledger has it.
+// book is what a loop has for the ledger: how slots ended, and which ones are under way. It enters them while the loop
+// goes on, in order, and again until the ledger has it.
 type book struct {
 	loop    *sourceLoop
 	wake    chan struct{}
@@ -32,8 +32,8 @@ func newBook(l *sourceLoop) *book {
 // mostEnds is how many ends are entered at once.
 const mostEnds = 500
 
-// open begins to enter. The returned function waits for the slots whose records wait for Kafka, and for the ledger to take
-// everything; if that does not answer, not for long.
+// open begins to enter. The returned function waits for the slots whose records wait for Kafka, and for the ledger to
+// take everything; if that does not answer, not for long.
 func (b *book) open(ctx context.Context) (closed func()) {
 	var all sync.WaitGroup
 	stop, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -85,10 +85,11 @@ func (b *book) next() (ends []Outcome, away bool) {
 	return b.ends[:min(len(b.ends), mostEnds)], b.down
 }
 
-// tell enters ends until ctx ends. While the ledger does not answer it asks it again and again, also when there is nothing to
-// enter: the loop waits for that.
+// tell enters ends until ctx ends. While the ledger does not answer it asks it again and again, also when there is
+// nothing to enter: the loop waits for that.
 func (b *book) tell(ctx context.Context) {
-	pause := &backoff.ExponentialBackOff{InitialInterval: 100 * time.Millisecond, Multiplier: 2, MaxInterval: time.Second, RandomizationFactor: 0.3}
+	pause := &backoff.ExponentialBackOff{InitialInterval: 100 * time.Millisecond, Multiplier: 2,
+		MaxInterval: time.Second, RandomizationFactor: 0.3}
 	pause.Reset()
 	for ctx.Err() == nil {
 		ends, away := b.next()
@@ -147,7 +148,8 @@ func (b *book) last(ctx context.Context) {
 			return
 		}
 		if err := b.enterOnce(ctx, ends); err != nil {
-			b.loop.log.Warn("ends of slots are not entered: they will show as failed, until the next start finds their records", "count", len(b.ends), "error", err.Error())
+			b.loop.log.Warn("ends of slots are not entered: they will show as failed, until the next start finds "+
+				"their records", "count", len(b.ends), "error", err.Error())
 			return
 		}
 		b.entered(len(ends))
@@ -174,10 +176,12 @@ func (b *book) noteDown(ctx context.Context, err error) (wrongClock bool) {
 	switch {
 	case silent:
 	case wrongClock:
-		l.log.Warn("this machine's clock is ahead of the database's: nothing is fetched until one of them is set right (is NTP on?)",
+		l.log.Warn("this machine's clock is ahead of the database's: nothing is fetched until one of them is set "+
+			"right (is NTP on?)",
 			"here", now.Format(time.RFC3339), "database", clockErr.Ledger.Format(time.RFC3339))
 	default:
-		l.log.Warn("slot ledger does not answer: who ran the source goes on, and enters its slots later; others wait", "error", err.Error())
+		l.log.Warn("slot ledger does not answer: who ran the source goes on, and enters its slots later; others wait",
+			"error", err.Error())
 	}
 	return wrongClock
 }
@@ -240,6 +244,7 @@ func (b *book) release(ctx context.Context, at time.Time) {
 	delete(b.claims, at)
 	b.mu.Unlock()
 	if claimed {
-		_, _ = b.renewOnce(context.WithoutCancel(ctx), []time.Time{at}, 0) // if this fails, the lease runs out by itself
+		// if this fails, the lease runs out by itself
+		_, _ = b.renewOnce(context.WithoutCancel(ctx), []time.Time{at}, 0)
 	}
 }

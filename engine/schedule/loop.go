@@ -58,10 +58,11 @@ func (l *sourceLoop) run(ctx context.Context) {
 	}
 }
 
-// goBack begins again at a slot, after a clock that was ahead was set right: without it the loop would stand still until the
-// time that the clock showed.
+// goBack begins again at a slot, after a clock that was ahead was set right: without it the loop would stand still
+// until the time that the clock showed.
 func (l *sourceLoop) goBack(slot, last time.Time) {
-	l.log.Warn("this machine's clock was set back: the slots go on from there", "from", last.Format(time.RFC3339), "to", slot.Format(time.RFC3339))
+	l.log.Warn("this machine's clock was set back: the slots go on from there", "from", last.Format(time.RFC3339), "to",
+		slot.Format(time.RFC3339))
 	if l.first.After(slot) {
 		l.first = slot
 	}
@@ -91,7 +92,8 @@ func (l *sourceLoop) held() bool {
 	return l.holds
 }
 
-// stagger is how long an instance waits that did not run the slot before: who did has the next one, as long as it lives.
+// stagger is how long an instance waits that did not run the slot before: who did has the next one, as long as it
+// lives.
 func (l *sourceLoop) stagger() time.Duration {
 	return min(l.job.Interval/4, time.Duration(float64(time.Second)*l.clock.Speed()))
 }
@@ -162,12 +164,13 @@ func (l *sourceLoop) within(slot Slot, end time.Time) bool {
 	return now.Before(end) && !now.Before(slot.At.Add(-l.job.Interval))
 }
 
-// acquire enters what was missed, then asks for the slot: in this order, so that a crash between them hides nothing. Who holds
-// the source has no time to wait for an answer.
+// acquire enters what was missed, then asks for the slot: in this order, so that a crash between them hides nothing.
+// Who holds the source has no time to wait for an answer.
 func (l *sourceLoop) acquire(ctx context.Context, slot Slot, held bool) (Lease, error) {
 	if held {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, min(lease/5, max(time.Duration(float64(l.job.Interval)/l.clock.Speed())/2, 250*time.Millisecond)))
+		ctx, cancel = context.WithTimeout(ctx,
+			min(lease/5, max(time.Duration(float64(l.job.Interval)/l.clock.Speed())/2, 250*time.Millisecond)))
 		defer cancel()
 	}
 	if err := l.recordMissed(ctx, slot.At); err != nil {
@@ -227,7 +230,8 @@ func (l *sourceLoop) enter(ctx context.Context, after, before time.Time, reason 
 	}
 	n, err := l.ledger.RecordMissed(ctx, l.job.Source, earliest, before, l.job.Interval, reason)
 	if err == nil && earliest.After(after) {
-		l.log.Warn("a long stretch was missed: its older slots are not entered one by one", "from", after.Format(time.RFC3339), "to", earliest.Format(time.RFC3339))
+		l.log.Warn("a long stretch was missed: its older slots are not entered one by one", "from",
+			after.Format(time.RFC3339), "to", earliest.Format(time.RFC3339))
 	}
 	if n > 0 {
 		l.log.Warn("slots missed", "count", n, "reason", reason)
@@ -273,8 +277,8 @@ func (l *sourceLoop) do(ctx context.Context, slot Slot, end time.Time, claimed b
 	})
 }
 
-// end says how a slot ended. One that was stopped while it was under way is given back: another instance, or the next start
-// of this one, takes it over at once.
+// end says how a slot ended. One that was stopped while it was under way is given back: another instance, or the next
+// start of this one, takes it over at once.
 func (l *sourceLoop) end(ctx context.Context, out Outcome, end time.Time) {
 	now := l.clock.Now()
 	if out.Kind == OK && now.After(end.Add(l.gracePeriod())) {
@@ -285,14 +289,17 @@ func (l *sourceLoop) end(ctx context.Context, out Outcome, end time.Time) {
 		return
 	}
 	if (out.Kind == Failed || out.Kind == Skipped) && ctx.Err() == nil {
-		l.log.Warn("slot without data", "slot", out.At.Format(time.RFC3339), "state", string(out.Kind), "reason", out.Reason)
+		l.log.Warn("slot without data", "slot", out.At.Format(time.RFC3339), "state", string(out.Kind), "reason",
+			out.Reason)
 	} else {
-		l.log.Debug("slot ended", "slot", out.At.Format(time.RFC3339), "state", string(out.Kind), "records", out.Records, "took", out.Took)
+		l.log.Debug("slot ended", "slot", out.At.Format(time.RFC3339), "state", string(out.Kind), "records",
+			out.Records, "took", out.Took)
 	}
 	l.book.enter(out)
 }
 
-// gracePeriod is how far over its end a slot may reach that was filled in time: a stream's slot ends with its last moment.
+// gracePeriod is how far over its end a slot may reach that was filled in time: a stream's slot ends with its last
+// moment.
 func (l *sourceLoop) gracePeriod() time.Duration {
 	return max(l.job.Interval/10, min(l.job.Interval/2, time.Second/2))
 }

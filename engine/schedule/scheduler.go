@@ -15,7 +15,8 @@ type Job struct {
 	Interval, Offset, Jitter time.Duration
 	// Overtime is how long a run may go on after the end of its slot, in real time.
 	Overtime time.Duration
-	// Run does one slot. Its context ends when the slot and its overtime do; the outcome says how it went and how long it took.
+	// Run does one slot. Its context ends when the slot and its overtime do; the outcome says how it went and how long
+	// it took.
 	Run func(ctx context.Context, slot Slot) Outcome
 	// Fenced tells whether another instance has taken the source over since it was asked the last time. nil: never.
 	Fenced func() bool
@@ -57,11 +58,11 @@ func New(jobs []Job, ledger Ledger, clk clock.Clock, log *slog.Logger) *Schedule
 	return s
 }
 
-// Run schedules every job until ctx ends, and returns when the end of each slot that was run is in the ledger, or is not to be
-// had there. The slot that is under way at the start is run at once, unless it has ended.
+// Run schedules every job until ctx ends, and returns when the end of each slot that was run is in the ledger, or is
+// not to be had there. The slot that is under way at the start is run at once, unless it has ended.
 //
-// An instance that ran the newest slot of a source goes on with the next ones while the ledger does not answer, and enters
-// them afterwards. The others wait: that no slot is doubled all the same is up to the job.
+// An instance that ran the newest slot of a source goes on with the next ones while the ledger does not answer, and
+// enters them afterwards. The others wait: that no slot is doubled all the same is up to the job.
 func (s *Scheduler) Run(ctx context.Context) error {
 	var all sync.WaitGroup
 	for _, l := range s.lines {

@@ -22,8 +22,8 @@ type field struct {
 	whole bool // price: into an integer column
 }
 
-// fieldsOf looks through a row block. Times are what timestamptz columns read; prices are what columns of unit "price" read,
-// and what a percent column sets against a price (the price a day ago).
+// fieldsOf looks through a row block. Times are what timestamptz columns read; prices are what columns of unit "price"
+// read, and what a percent column sets against a price (the price a day ago).
 func fieldsOf(src *spec.Source) []field {
 	var out []field
 	find := func(p spec.Path) int {
@@ -50,7 +50,10 @@ func fieldsOf(src *spec.Source) []field {
 		if c.Unit != "percent" {
 			continue
 		}
-		if slices.ContainsFunc(paths(src.Definition.Row.Columns[c.Name]), func(p spec.Path) bool { i := find(p); return i >= 0 && out[i].price }) {
+		if slices.ContainsFunc(paths(src.Definition.Row.Columns[c.Name]), func(p spec.Path) bool {
+			i := find(p)
+			return i >= 0 && out[i].price
+		}) {
 			add(c, true)
 		}
 	}
@@ -83,8 +86,8 @@ type reader struct {
 	rows row.Rows
 }
 
-// market tells the first column of the table's key that the record itself fills (the asset), and all of them (the market).
-// A record that gives no row is known by its Kafka key alone; the error says why it gives none.
+// market tells the first column of the table's key that the record itself fills (the asset), and all of them (the
+// market). A record that gives no row is known by its Kafka key alone; the error says why it gives none.
 func (r *reader) market(p decode.Piece) (asset, market string, mapped bool, err error) {
 	r.rows.Reset()
 	err = r.prog.Append(&r.rows, row.Record{Key: p.Key, Value: p.Value, Slot: time.Unix(1_700_000_000, 0)}, 0)

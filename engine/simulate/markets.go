@@ -13,8 +13,9 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
 
-// requestedMarkets lists the markets that a definition's query or subscription names, as the fixture's keys are written, in its order.
-// They stand where a key of the fixture stands, or else where every word reads as a market. nil: it names none.
+// requestedMarkets lists the markets that a definition's query or subscription names, as the fixture's keys are
+// written, in its order. They stand where a key of the fixture stands, or else where every word reads as a market. nil:
+// it names none.
 func requestedMarkets(def *spec.Definition, market func(string) (expr.Pair, error), keys []string) []string {
 	groups := map[string][]string{} // words by the place where they stand, array indexes left out
 	var walk func(place string, v any)
@@ -74,7 +75,9 @@ func requestedMarkets(def *spec.Definition, market func(string) (expr.Pair, erro
 		}
 	}
 	for _, place := range places {
-		if len(keys) > 0 && !slices.ContainsFunc(groups[place], func(w string) bool { return !alike(market, w, keys[0]) }) {
+		if len(keys) > 0 && !slices.ContainsFunc(groups[place], func(w string) bool {
+			return !alike(market, w, keys[0])
+		}) {
 			return unique(groups[place])
 		}
 	}
@@ -121,7 +124,8 @@ func unique(words []string) []string {
 	return out
 }
 
-// templateOf picks the record that a missing market is made from: one of the same base, or else any, at a price of its own.
+// templateOf picks the record that a missing market is made from: one of the same base, or else any, at a price of its
+// own.
 func templateOf(market func(string) (expr.Pair, error), wanted string, keys []string) (i int, scale float64) {
 	p, err := market(wanted)
 	for i, key := range keys {

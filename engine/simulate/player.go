@@ -24,7 +24,8 @@ type player struct {
 	recording *recording  // instead: recorded traffic
 }
 
-// Fixtures are the files, in the pipeline's folder, the first of which that is there plays a source. Each source needs one.
+// Fixtures are the files, in the pipeline's folder, the first of which that is there plays a source. Each source needs
+// one.
 func Fixtures(src *spec.Source) []string {
 	stem := strings.TrimSuffix(src.Definition.File, path.Ext(src.Definition.File))
 	names := []string{stem + ".reply.json", stem + ".reply.html"}
@@ -94,7 +95,8 @@ func (p *player) poll(m *maker, body []byte, log *slog.Logger) error {
 	if len(wanted) > 0 && !slices.Equal(wanted, keys) && p.src.Definition.Decode.Format == "json" {
 		head, parts, tail, ok := chunks(body, pieces, p.src.Definition.Decode.Keyed)
 		if !ok {
-			log.Warn("fixture plays its own markets", "source", p.src.Name, "reason", "its reply is not a list of records", "asked", wanted, "played", keys)
+			log.Warn("fixture plays its own markets", "source", p.src.Name, "reason",
+				"its reply is not a list of records", "asked", wanted, "played", keys)
 		} else {
 			var out [][]byte
 			for _, w := range wanted {
@@ -108,7 +110,8 @@ func (p *player) poll(m *maker, body []byte, log *slog.Logger) error {
 				part := rename(parts[i], keys[i], w)
 				made, err := m.dec.Records(join(head, [][]byte{part}, tail))
 				if err != nil || len(made) != 1 || made[0].Key != w {
-					log.Warn("market cannot be simulated", "source", p.src.Name, "market", w, "reason", "the fixture's record cannot be renamed")
+					log.Warn("market cannot be simulated", "source", p.src.Name, "market", w, "reason",
+						"the fixture's record cannot be renamed")
 					continue
 				}
 				out, m.scales[w] = append(out, part), scale
@@ -157,8 +160,11 @@ func (p *player) frames(m *maker, body []byte, log *slog.Logger) error {
 	if wanted := requestedMarkets(p.src.Definition, m.market, keys); len(wanted) > 0 {
 		made := p.missing(m, body, keys, wanted, log)
 		isWanted := func(k string) bool { return slices.Contains(wanted, k) }
-		if len(made) > 0 || slices.ContainsFunc(keys, isWanted) { // else the fixture's own markets are better than silence
-			all = slices.DeleteFunc(all, func(f frame) bool { return len(f.keys) > 0 && !slices.ContainsFunc(f.keys, isWanted) })
+		// else the fixture's own markets are better than silence
+		if len(made) > 0 || slices.ContainsFunc(keys, isWanted) {
+			all = slices.DeleteFunc(all, func(f frame) bool {
+				return len(f.keys) > 0 && !slices.ContainsFunc(f.keys, isWanted)
+			})
 			all = append(all, made...)
 		}
 	}
@@ -206,7 +212,8 @@ func (p *player) missing(m *maker, body []byte, keys, wanted []string, log *slog
 	return out
 }
 
-// period is how often a stream's frames come: each second, or three times a slot where a fast clock makes slots shorter.
+// period is how often a stream's frames come: each second, or three times a slot where a fast clock makes slots
+// shorter.
 func (p *player) period(speed float64) time.Duration {
 	slot := time.Duration(float64(p.src.Interval) / speed)
 	return min(time.Second, max(slot/3, 2*time.Millisecond))

@@ -144,8 +144,10 @@ func readLine(line []byte, src *spec.Source) (received float64, message []byte, 
 		return 0, nil, fmt.Errorf("\"received\" is %v: not unix seconds of 1970 to 2261", *r.Received)
 	case len(r.Message) == 0 || string(r.Message) == "null":
 		return 0, nil, errors.New("\"message\" is missing")
-	case src.Definition.Stream != nil && int64(len(r.Message)) > src.Definition.Stream.MaxMessage && src.Definition.Stream.MaxMessage > 0:
-		return 0, nil, fmt.Errorf("the message has %d bytes; the source takes at most %d", len(r.Message), src.Definition.Stream.MaxMessage)
+	case src.Definition.Stream != nil && int64(len(r.Message)) > src.Definition.Stream.MaxMessage &&
+		src.Definition.Stream.MaxMessage > 0:
+		return 0, nil, fmt.Errorf("the message has %d bytes; the source takes at most %d", len(r.Message),
+			src.Definition.Stream.MaxMessage)
 	}
 	if r.Message[0] == '"' {
 		var text string

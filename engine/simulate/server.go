@@ -44,8 +44,8 @@ type Server struct {
 	working sync.WaitGroup // Serve and each request
 }
 
-// New reads the fixtures (from the pipeline's folder) or recordings of every source, enabled or not. A source without any
-// has no endpoint, and Silent tells why. A broken file is an error that names it and its line.
+// New reads the fixtures (from the pipeline's folder) or recordings of every source, enabled or not. A source without
+// any has no endpoint, and Silent tells why. A broken file is an error that names it and its line.
 func New(p *spec.Pipeline, opt Options) (*Server, error) {
 	s := &Server{clock: opt.Clock, log: opt.Log, players: map[string]*player{}, why: map[string]error{}}
 	if s.log == nil {
@@ -111,8 +111,8 @@ func (s *Server) Start(ctx context.Context) error {
 	return nil
 }
 
-// Endpoint returns the address that stands for a source's own: http for a poll, ws for a stream. "" means that nothing is
-// played for it, or that the server does not run: the source must then not be fetched at all.
+// Endpoint returns the address that stands for a source's own: http for a poll, ws for a stream. "" means that nothing
+// is played for it, or that the server does not run: the source must then not be fetched at all.
 func (s *Server) Endpoint(src *spec.Source) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -227,8 +227,8 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, p *player) {
 	}
 }
 
-// listen reads the client's frames: the first is taken for a subscription; the definition's ping text is answered with the
-// same text saying pong. WebSocket's own pings are answered by the library while it reads.
+// listen reads the client's frames: the first is taken for a subscription; the definition's ping text is answered with
+// the same text saying pong. WebSocket's own pings are answered by the library while it reads.
 func (s *Server) listen(ctx context.Context, conn *websocket.Conn, p *player, subscribed chan struct{}) {
 	ping := p.src.Definition.Stream.Ping
 	waiting := len(p.src.Definition.Stream.Subscribe) > 0
@@ -288,7 +288,8 @@ func (s *Server) playRounds(ctx context.Context, conn *websocket.Conn, p *player
 	}
 }
 
-// playRecording starts from nothing whenever it ends; each round is timed from its own beginning, so that a slow reader is never flooded.
+// playRecording starts from nothing whenever it ends; each round is timed from its own beginning, so that a slow reader
+// is never flooded.
 func (s *Server) playRecording(ctx context.Context, conn *websocket.Conn, t *recording) error {
 	var buf []byte
 	for {

@@ -112,7 +112,8 @@ func newMaker(src *spec.Source, seed uint64, prices bool, poison func(key string
 		return nil, err
 	}
 	m := &maker{
-		src: src, seed: seed, dec: dec, reader: reader{src: src, prog: prog}, reads: fieldsOf(src), market: expr.MarketOf(src),
+		src: src, seed: seed, dec: dec, reader: reader{src: src, prog: prog}, reads: fieldsOf(src),
+		market: expr.MarketOf(src),
 		scales: map[string]float64{}, prices: prices, poison: poison,
 	}
 	for _, r := range m.reads {
@@ -124,7 +125,8 @@ func newMaker(src *spec.Source, seed uint64, prices bool, poison func(key string
 	return m, nil
 }
 
-// compile cuts a reply or frame. now is what its times are measured against when lags are to be kept; zero: they become now.
+// compile cuts a reply or frame. now is what its times are measured against when lags are to be kept; zero: they become
+// now.
 func (m *maker) compile(body []byte, now time.Time) (*template, error) {
 	pieces, err := m.dec.Records(body)
 	if err != nil {
@@ -153,7 +155,8 @@ func (m *maker) compile(body []byte, now time.Time) (*template, error) {
 		marks = append(marks, m.marks(body, i, now)...)
 	}
 	if len(pieces) == 0 { // a heartbeat or acknowledgement: its times move too
-		if m.outside.Scan(body, m.at) == nil && m.at[0].Kind == rawjson.Object && m.tree.Scan(m.at[0].Raw, m.values) == nil {
+		if m.outside.Scan(body, m.at) == nil && m.at[0].Kind == rawjson.Object &&
+			m.tree.Scan(m.at[0].Raw, m.values) == nil {
 			marks = slices.DeleteFunc(m.marks(body, 0, now), func(k mark) bool { return k.digits >= 0 })
 		}
 	}
@@ -200,7 +203,8 @@ func round(marks []mark) []mark {
 	digits, room, least := 0, 0, math.Inf(1)
 	for _, k := range marks {
 		if k.digits >= 0 {
-			digits, room, least = max(digits, k.number.exact), max(room, k.number.own), min(least, math.Abs(k.number.value))
+			digits, room, least = max(digits, k.number.exact), max(room, k.number.own),
+				min(least, math.Abs(k.number.value))
 		}
 	}
 	if !math.IsInf(least, 1) {

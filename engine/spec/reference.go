@@ -8,12 +8,12 @@ import (
 //go:embed README.md
 var pipelineReference Reference
 
-// PipelineReference is the reference of the language of pipeline.hcl. That of sources/*.hcl is sources/README.md, which goes with
-// the pipeline that the program carries.
+// PipelineReference is the reference of the language of pipeline.hcl. That of sources/*.hcl is sources/README.md, which
+// goes with the pipeline that the program carries.
 func PipelineReference() Reference { return pipelineReference }
 
-// Reference is a reference of a language, in Markdown. A section on a kind of block has the heading ## `topic`, or, where the
-// blocks of a kind differ by their label, ## `decode "json"`.
+// Reference is a reference of a language, in Markdown. A section on a kind of block has the heading ## `topic`, or,
+// where the blocks of a kind differ by their label, ## `decode "json"`.
 type Reference string
 
 // sections calls f with the heading of each section on blocks, the kind, and the text.
@@ -27,8 +27,8 @@ func (r Reference) sections(f func(heading, kind, text string)) {
 	}
 }
 
-// Section returns what is said about a kind of block: a text, an example, and a table of the attributes. It is "" for a kind that
-// there is not.
+// Section returns what is said about a kind of block: a text, an example, and a table of the attributes. It is "" for a
+// kind that there is not.
 func (r Reference) Section(kind string) string {
 	var headings, texts []string
 	r.sections(func(heading, of, text string) {

@@ -173,7 +173,8 @@ type Aggregate struct {
 	Range       hcl.Range
 }
 
-// Refresh is the policy of a continuous aggregate: every Every, the window from Start to End before now is brought up to date.
+// Refresh is the policy of a continuous aggregate: every Every, the window from Start to End before now is brought up
+// to date.
 type Refresh struct {
 	Start, End time.Duration // before now; Start > End
 	Every      time.Duration
@@ -194,15 +195,17 @@ type Role struct {
 // Grant gives a role privileges on tables, views and aggregates of the pipeline, or on the engine's own schema.
 type Grant struct {
 	Privileges []string // lower case: "select", "insert", "update", "delete"
-	On         []string // names of tables, views and aggregates, each declared in the pipeline; "cryptoviz" is the engine's schema
-	Range      hcl.Range
+	// names of tables, views and aggregates, each declared in the pipeline; "cryptoviz" is the engine's schema
+	On    []string
+	Range hcl.Range
 }
 
 // Grafana says where Grafana is.
 type Grafana struct {
 	redacted
-	URL     string        // without credentials
-	Auth    Secret        // a service-account token, or user:password; "": Grafana is left out of the plan, and the plan says so
+	URL string // without credentials
+	// a service-account token, or user:password; "": Grafana is left out of the plan, and the plan says so
+	Auth    Secret
 	Timeout time.Duration // of one request
 	Range   hcl.Range
 }
@@ -232,12 +235,13 @@ type DataSource struct {
 
 // Dashboard is one dashboard from a JSON file.
 type Dashboard struct {
-	Name       string
-	File       string      // path inside Pipeline.FS
-	JSON       []byte      // the file: a valid JSON object with a title
-	UID        string      // the file's own, or "cv-" + Name with "-" for "_"
-	Folder     *Folder     // nil: at the root
-	DataSource *DataSource // what panels without one of their own, and the data source variable, use; nil: as the file says
+	Name   string
+	File   string  // path inside Pipeline.FS
+	JSON   []byte  // the file: a valid JSON object with a title
+	UID    string  // the file's own, or "cv-" + Name with "-" for "_"
+	Folder *Folder // nil: at the root
+	// what panels without one of their own, and the data source variable, use; nil: as the file says
+	DataSource *DataSource
 	Range      hcl.Range
 }
 
@@ -260,7 +264,8 @@ type Alert struct {
 	Range       hcl.Range
 }
 
-// Removed says that an object which the pipeline made is to be deleted: removing a block alone leaves the object in place.
+// Removed says that an object which the pipeline made is to be deleted: removing a block alone leaves the object in
+// place.
 type Removed struct {
 	Kind  string // one of Kinds
 	Name  string
@@ -303,7 +308,8 @@ type Definition struct {
 	Text        []byte // the file
 }
 
-// Quote returns an expression of the definition as it is written, in one line, and where it stands: "sources/desk.hcl:12".
+// Quote returns an expression of the definition as it is written, in one line, and where it stands:
+// "sources/desk.hcl:12".
 func (d *Definition) Quote(expr hcl.Expression) (text, at string) {
 	r := expr.Range()
 	if r.Start.Byte <= r.End.Byte && r.End.Byte <= len(d.Text) {
@@ -357,10 +363,11 @@ type Decode struct {
 	OnError []OnError      // json: kinds of failures that the source reports; the first whose When is true counts
 	Records Path           // json: where the records are. An array: each element; an object with Keyed: each member
 	Keyed   bool           // json: Records is an object keyed by market: the member's name is `key`
-	Key     hcl.Expression // string over `r` and `key`: the Kafka key, i.e. the market; nil: the object's key, or the source name
-	Select  string         // html: CSS selector of the records
-	Fields  []HTMLField    // html: the fields of `r`, as text
-	Range   hcl.Range
+	// string over `r` and `key`: the Kafka key, i.e. the market; nil: the object's key, or the source name
+	Key    hcl.Expression
+	Select string      // html: CSS selector of the records
+	Fields []HTMLField // html: the fields of `r`, as text
+	Range  hcl.Range
 }
 
 // OnError is one kind of failure that a source reports. Expressions see `body`.
@@ -417,8 +424,8 @@ type Merge struct {
 	Last    string            // column with the time of the last sample: orders "last"
 }
 
-// redacted is in what may hold values from the environment outside a Secret, such as a URL with a key in it: no verb of fmt,
-// JSON or slog shows the inside.
+// redacted is in what may hold values from the environment outside a Secret, such as a URL with a key in it: no verb of
+// fmt, JSON or slog shows the inside.
 type redacted struct{}
 
 // Format hides everything from fmt.
@@ -439,14 +446,15 @@ type Secret struct {
 // NewSecret wraps a value.
 func NewSecret(value string) Secret { return Secret{Value: value} }
 
-// UnsetSecret is a secret that the file declares and that has no value, and why: "the environment variable X is not set".
+// UnsetSecret is a secret that the file declares and that has no value, and why: "the environment variable X is not
+// set".
 func UnsetSecret(why string) Secret { return Secret{unset: why} }
 
 // NullSecret is a secret of which the file says "= null".
 func NullSecret() Secret { return Secret{null: true} }
 
-// Unset says why a secret that the file declares has no value. What is unset is never removed from an object. "" is a secret
-// that has one, and one that the file does not declare.
+// Unset says why a secret that the file declares has no value. What is unset is never removed from an object. "" is a
+// secret that has one, and one that the file does not declare.
 func (s Secret) Unset() string { return s.unset }
 
 // Null tells whether the file says "= null", the only way to remove a secret from an object.

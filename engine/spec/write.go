@@ -11,8 +11,8 @@ import (
 	"github.com/zclconf/go-cty/cty"
 )
 
-// WriteQuery sets an attribute to a query: as lines, where these say it exactly, else in quotes. A line of blanks alone, such as
-// in a literal, does not survive the indent.
+// WriteQuery sets an attribute to a query: as lines, where these say it exactly, else in quotes. A line of blanks
+// alone, such as in a literal, does not survive the indent.
 func WriteQuery(b *hclwrite.Body, name, query string) {
 	lines := heredoc(query)
 	if !says(lines, query) {

@@ -35,9 +35,11 @@ func (s Status) Print(w io.Writer, look Look) error {
 		lines = append(lines, "")
 	}
 	for _, r := range s.Rollups {
-		text := fmt.Sprintf("rollup %s · next %s, in %s", r.Name, r.Next.Format("2006-01-02 15:04"), Ago(r.Next.Sub(s.At)))
+		text := fmt.Sprintf("rollup %s · next %s, in %s", r.Name, r.Next.Format("2006-01-02 15:04"),
+			Ago(r.Next.Sub(s.At)))
 		if r.Day != "" {
-			last := fmt.Sprintf(" · last %s: %s rows -> %s hours", r.Day, humanize.Comma(r.RawRows), humanize.Comma(r.HourlyRows))
+			last := fmt.Sprintf(" · last %s: %s rows -> %s hours", r.Day, humanize.Comma(r.RawRows),
+				humanize.Comma(r.HourlyRows))
 			if utf8.RuneCountInString(text+last) > look.Width {
 				last = "\n  " + strings.TrimPrefix(last, " · ")
 			}
@@ -71,30 +73,37 @@ func (s Status) notes() []string {
 			continue
 		}
 		if src.Reason != "" {
-			out = append(out, fmt.Sprintf("%s: %s %s: %s", src.Name, src.Slot.Format("15:04:05"), src.State, src.Reason))
+			out = append(out, fmt.Sprintf("%s: %s %s: %s", src.Name, src.Slot.Format("15:04:05"), src.State,
+				src.Reason))
 		}
 		if text := src.Hour.text(src.State); text != "" {
 			out = append(out, src.Name+": slots of the last hour: "+text+": see cryptoviz.slot")
 		}
 		if since, blocked := src.blocked(); blocked {
-			out = append(out, fmt.Sprintf("%s: %s records wait, %s: see /readyz of its worker", src.Name, humanize.Comma(src.Lag), since))
+			out = append(out, fmt.Sprintf("%s: %s records wait, %s: see /readyz of its worker", src.Name,
+				humanize.Comma(src.Lag), since))
 		}
 		if src.Lost > 0 {
-			out = append(out, fmt.Sprintf("%s: %s records were gone from its topic before they could be stored: see cryptoviz.gap", src.Name, humanize.Comma(src.Lost)))
+			out = append(out, fmt.Sprintf("%s: %s records were gone from its topic before they could be stored: see "+
+				"cryptoviz.gap", src.Name, humanize.Comma(src.Lost)))
 		}
 		for _, hint := range src.Hints {
 			out = append(out, src.Name+": "+hint)
 		}
 		if src.Dead > 0 {
-			out = append(out, fmt.Sprintf("%s: %s records could not become rows: see cryptoviz.dead_letter", src.Name, humanize.Comma(src.Dead)))
+			out = append(out, fmt.Sprintf("%s: %s records could not become rows: see cryptoviz.dead_letter", src.Name,
+				humanize.Comma(src.Dead)))
 		}
 	}
 	for _, r := range s.Rollups {
 		if r.Due > 0 {
-			out = append(out, fmt.Sprintf("rollup %s: %s days should be rolled up and are not: see the log of the process that runs the rollups, or run cryptoviz rollup %s --dry-run", r.Name, humanize.Comma(r.Due), r.Name))
+			out = append(out, fmt.Sprintf("rollup %s: %s days should be rolled up and are not: see the log of the "+
+				"process that runs the rollups, or run cryptoviz rollup %s --dry-run", r.Name, humanize.Comma(r.Due),
+				r.Name))
 		}
 		if r.Rejected > 0 {
-			out = append(out, fmt.Sprintf("rollup %s: %s late rows were rejected and stay raw: late = \"merge\" would take them in", r.Name, humanize.Comma(r.Rejected)))
+			out = append(out, fmt.Sprintf("rollup %s: %s late rows were rejected and stay raw: late = \"merge\" would "+
+				"take them in", r.Name, humanize.Comma(r.Rejected)))
 		}
 	}
 	for _, j := range s.Jobs {
@@ -135,7 +144,8 @@ func (s Source) blocked() (since string, blocked bool) {
 }
 
 func row(name, every, slot, records, rate, lag, dead string) string {
-	return fmt.Sprintf("%-14s %5s  %-22s %8s %8s %7s %6s", clip(terminal.Visible(name), 14), every, clip(terminal.Visible(slot), 22), records, rate, lag, dead)
+	return fmt.Sprintf("%-14s %5s  %-22s %8s %8s %7s %6s", clip(terminal.Visible(name), 14), every,
+		clip(terminal.Visible(slot), 22), records, rate, lag, dead)
 }
 
 // count writes a number in so many columns, in short when it does not fit.
@@ -182,7 +192,8 @@ func (p painter) source(src Source, now time.Time) string {
 	if src.Lag >= 0 {
 		lag = count(src.Lag, 7)
 	}
-	text := row(src.Name, src.Every, slot, count(src.Records, 8), strconv.FormatFloat(src.PerMinute, 'f', 1, 64), lag, count(src.Dead, 6))
+	text := row(src.Name, src.Every, slot, count(src.Records, 8), strconv.FormatFloat(src.PerMinute, 'f', 1, 64), lag,
+		count(src.Dead, 6))
 	switch src.State {
 	case "failed", "skipped":
 		return p.style(text, "1")
@@ -215,8 +226,8 @@ func clip(s string, width int) string {
 	return string(r[:width-1]) + "…"
 }
 
-// wrap breaks a text into lines at its spaces; what does not fit into so many lines is cut. A reason may hold what a source
-// sent: nothing in it may steer the terminal.
+// wrap breaks a text into lines at its spaces; what does not fit into so many lines is cut. A reason may hold what a
+// source sent: nothing in it may steer the terminal.
 func wrap(text string, width, lines int) []string {
 	text = terminal.Visible(strings.Join(strings.Fields(text), " "))
 	var out []string

@@ -41,8 +41,9 @@ type Source struct {
 	Slot      time.Time `json:"slot,omitzero"` // the newest slot that has ended
 	State     string    `json:"state"`         // of that slot: ok, not_modified, late, skipped, failed; "" for none
 	Reason    string    `json:"reason,omitempty"`
-	Records   int64     `json:"records"`         // of that slot
-	PerMinute float64   `json:"per_minute"`      // records, mean of the last ten minutes, or ten slots if they are longer
+	Records   int64     `json:"records"` // of that slot
+	// records, mean of the last ten minutes, or ten slots if they are longer
+	PerMinute float64   `json:"per_minute"`
 	Lag       int64     `json:"lag"`             // records on the topic that are not stored yet; -1 when unknown
 	Stored    time.Time `json:"stored,omitzero"` // newest slot whose records are stored
 	Dead      int64     `json:"dead_letters"`

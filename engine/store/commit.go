@@ -33,11 +33,14 @@ func NewTarget(topic string, table *spec.Table, columns []string) *Target {
 	name, list := pg.Ident(table.Name), pg.Idents(columns)
 	return &Target{
 		Topic: topic, Table: table, Columns: columns,
-		copyRows:  "COPY " + name + " (" + list + ") FROM STDIN (FORMAT binary)",
-		stage:     "CREATE TEMP TABLE IF NOT EXISTS cryptoviz_stage (LIKE " + name + " INCLUDING DEFAULTS) ON COMMIT DROP; TRUNCATE cryptoviz_stage",
-		copyStage: "COPY cryptoviz_stage (" + list + ") FROM STDIN (FORMAT binary)",
-		timed:     table.Hypertable != nil && slices.Contains(columns, table.Hypertable.Time), dropRepeats: repeatsSQL(table),
-		fromStage: "INSERT INTO " + name + " (" + list + ") SELECT " + list + " FROM cryptoviz_stage ON CONFLICT" + key(table) + " DO NOTHING",
+		copyRows: "COPY " + name + " (" + list + ") FROM STDIN (FORMAT binary)",
+		stage: "CREATE TEMP TABLE IF NOT EXISTS cryptoviz_stage (LIKE " + name +
+			" INCLUDING DEFAULTS) ON COMMIT DROP; TRUNCATE cryptoviz_stage",
+		copyStage:   "COPY cryptoviz_stage (" + list + ") FROM STDIN (FORMAT binary)",
+		timed:       table.Hypertable != nil && slices.Contains(columns, table.Hypertable.Time),
+		dropRepeats: repeatsSQL(table),
+		fromStage: "INSERT INTO " + name + " (" + list + ") SELECT " + list + " FROM cryptoviz_stage ON CONFLICT" +
+			key(table) + " DO NOTHING",
 	}
 }
 
@@ -54,15 +57,17 @@ var (
 	errNoPartition = errors.New("no partition for a row")
 )
 
-// idleTimeout is how long one try of Commit may stand still. A connection that died without a word would hold its source for
-// ever; trying again is safe, since the position tells whether the batch was stored. Rows that flow are not standing still.
+// idleTimeout is how long one try of Commit may stand still. A connection that died without a word would hold its
+// source for ever; trying again is safe, since the position tells whether the batch was stored. Rows that flow are not
+// standing still.
 const idleTimeout = time.Minute
 
 // Commit stores a batch in one transaction: position, rows, dead letters. All of it or nothing.
 //
-// A row that is there already, or was in a rolled-up day, is left as it is. A row that the table refuses goes to the dead letters, found by halving.
-// ErrFenced: another worker owns the partition. ErrMoved: claim it again. ErrBlocked: nothing is stored, or it is not known;
-// call again with the same batch. The batch's Dead grows by the records that the database refused; Stored and Repeats are set.
+// A row that is there already, or was in a rolled-up day, is left as it is. A row that the table refuses goes to the
+// dead letters, found by halving. ErrFenced: another worker owns the partition. ErrMoved: claim it again. ErrBlocked:
+// nothing is stored, or it is not known; call again with the same batch. The batch's Dead grows by the records that the
+// database refused; Stored and Repeats are set.
 func (s *Store) Commit(ctx context.Context, t *Target, fence Fence, b *Batch) error {
 	given, careful := len(b.Dead), false
 	for try := 0; ; try++ {
@@ -96,7 +101,8 @@ func blocked(err error) error {
 	return fmt.Errorf("%w: %w", ErrBlocked, err)
 }
 
-// commitOnce tries one transaction. Only a careful one can find the row that is refused: it has savepoints, which cost time.
+// commitOnce tries one transaction. Only a careful one can find the row that is refused: it has savepoints, which cost
+// time.
 func (s *Store) commitOnce(ctx *idleContext, t *Target, fence Fence, b *Batch, careful bool) (err error) {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
@@ -136,7 +142,8 @@ func (s *Store) commitOnce(ctx *idleContext, t *Target, fence Fence, b *Batch, c
 	store := w.put
 	if careful {
 		store = w.rows
-		if _, err := conn.Exec(ctx, "SET CONSTRAINTS ALL IMMEDIATE"); err != nil { // a deferred one would speak up in COMMIT, of no row
+		// a deferred one would speak up in COMMIT, of no row
+		if _, err := conn.Exec(ctx, "SET CONSTRAINTS ALL IMMEDIATE"); err != nil {
 			s.rollback(conn)
 			return err
 		}
@@ -178,7 +185,9 @@ func (s *Store) stored(ctx context.Context, fence Fence, b *Batch) error {
 	defer cancel()
 	var id [16]byte
 	var next, epoch int64
-	err := s.pool.QueryRow(ctx, "SELECT topic_id, next_offset, epoch FROM cryptoviz.position WHERE source = $1 AND partition = $2", fence.Source, fence.Partition).Scan(&id, &next, &epoch)
+	err := s.pool.QueryRow(ctx,
+		"SELECT topic_id, next_offset, epoch FROM cryptoviz.position WHERE source = $1 AND partition = $2",
+		fence.Source, fence.Partition).Scan(&id, &next, &epoch)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return fmt.Errorf("%w: %s partition %d has none", ErrMoved, fence.Source, fence.Partition)
@@ -189,7 +198,8 @@ func (s *Store) stored(ctx context.Context, fence Fence, b *Batch) error {
 	case next >= b.Position.Next:
 		return errAlready
 	case next != b.Position.First: // a standby that lacks the last commits took over, say
-		return fmt.Errorf("%w: %s partition %d is at %d, not %d", ErrMoved, fence.Source, fence.Partition, next, b.Position.First)
+		return fmt.Errorf("%w: %s partition %d is at %d, not %d", ErrMoved, fence.Source, fence.Partition, next,
+			b.Position.First)
 	}
 	return errors.New("the transaction did not commit")
 }
@@ -207,8 +217,10 @@ func (w *writer) losses(fence Fence) error {
 	for i := range w.b.Gaps {
 		w.b.Gaps[i].queue(batch, fence, w.t.Topic)
 	}
-	for _, slot := range slices.SortedFunc(maps.Keys(w.repeats), time.Time.Compare) { // in order: two partitions must not wait for each other
-		batch.Queue("UPDATE cryptoviz.slot SET repeats = repeats + $3 WHERE source = $1 AND slot = $2", fence.Source, slot, w.repeats[slot])
+	// in order: two partitions must not wait for each other
+	for _, slot := range slices.SortedFunc(maps.Keys(w.repeats), time.Time.Compare) {
+		batch.Queue("UPDATE cryptoviz.slot SET repeats = repeats + $3 WHERE source = $1 AND slot = $2", fence.Source,
+			slot, w.repeats[slot])
 	}
 	return w.conn.SendBatch(w.ctx, batch).Close()
 }

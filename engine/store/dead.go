@@ -51,13 +51,15 @@ func (g *deadGroup) add(d *DeadLetter) (keep bool) {
 	return keep
 }
 
-// deadLetters queues the batch's dead letters: those that are kept, and the count of all with the offsets between which they are.
+// deadLetters queues the batch's dead letters: those that are kept, and the count of all with the offsets between which
+// they are.
 func (w *writer) deadLetters(batch *pgx.Batch, fence Fence) error {
 	if len(w.b.Dead) == 0 {
 		return nil
 	}
 	groups := map[string]*deadGroup{}
-	rows, err := w.conn.Query(w.ctx, "SELECT kind, sum(records)::bigint, sum(kept)::bigint, sum(bytes)::bigint FROM cryptoviz.dead_letter_hour WHERE source = $1 AND hour = date_trunc('hour', now()) GROUP BY kind", fence.Source)
+	rows, err := w.conn.Query(w.ctx,
+		"SELECT kind, sum(records)::bigint, sum(kept)::bigint, sum(bytes)::bigint FROM cryptoviz.dead_letter_hour WHERE source = $1 AND hour = date_trunc('hour', now()) GROUP BY kind", fence.Source)
 	if err != nil {
 		return err
 	}
@@ -84,7 +86,8 @@ func (w *writer) deadLetters(batch *pgx.Batch, fence Fence) error {
 		if groups[kind].add(d) {
 			batch.Queue(`INSERT INTO cryptoviz.dead_letter (source, topic, topic_id, partition, "offset", key, value, reason, kind)
 				VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING`,
-				fence.Source, w.t.Topic, uuid(fence.TopicID), fence.Partition, d.Offset, printable(d.Key), append([]byte{}, d.Value...), printable(d.Reason), kind)
+				fence.Source, w.t.Topic, uuid(fence.TopicID), fence.Partition, d.Offset, printable(d.Key),
+				append([]byte{}, d.Value...), printable(d.Reason), kind)
 		}
 	}
 	for kind, g := range groups {
@@ -93,7 +96,8 @@ func (w *writer) deadLetters(batch *pgx.Batch, fence Fence) error {
 				VALUES ($1, $2, $3, $4, date_trunc('hour', now()), $5, $6, $7, $8, $9, $10, $11)
 				ON CONFLICT (source, hour, kind, topic_id, partition) DO UPDATE SET records = h.records + excluded.records, kept = h.kept + excluded.kept, bytes = h.bytes + excluded.bytes,
 				from_offset = least(h.from_offset, excluded.from_offset), to_offset = greatest(h.to_offset, excluded.to_offset), reason = excluded.reason`,
-				fence.Source, w.t.Topic, uuid(fence.TopicID), fence.Partition, kind, n.records, n.kept, n.bytes, n.from, n.to, printable(g.reason))
+				fence.Source, w.t.Topic, uuid(fence.TopicID), fence.Partition, kind, n.records, n.kept, n.bytes, n.from,
+				n.to, printable(g.reason))
 		}
 	}
 	return nil

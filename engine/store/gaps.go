@@ -10,8 +10,9 @@ import (
 // RemovedUnread is the reason of a gap that no longer retention, or a faster worker, would have prevented.
 const RemovedUnread = "the topic's retention removed records before they were stored"
 
-// queue notes a gap, or enters what the gaps noted before took: the slots between the last one that was stored and the first
-// one after it. The two themselves are whole, unless the gap is longer than what the ledger says of those between.
+// queue notes a gap, or enters what the gaps noted before took: the slots between the last one that was stored and the
+// first one after it. The two themselves are whole, unless the gap is longer than what the ledger says of those
+// between.
 func (g *Gap) queue(batch *pgx.Batch, fence Fence, topic string) {
 	if g.Before.IsZero() {
 		var after *time.Time

@@ -11,7 +11,8 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/pg"
 )
 
-// Hint is what looks like a mistake of a source's definition: it was so in every record of the slot that was seen last At.
+// Hint is what looks like a mistake of a source's definition: it was so in every record of the slot that was seen last
+// At.
 type Hint struct {
 	Kind   string
 	Detail string
@@ -37,7 +38,8 @@ func (s *Store) Hint(ctx context.Context, source string, hints []Hint) error {
 
 // Hints reads what was seen of a source after a time.
 func Hints(ctx context.Context, db *pgxpool.Pool, source string, after time.Time) ([]string, error) {
-	rows, err := db.Query(ctx, "SELECT detail FROM cryptoviz.hint WHERE source = $1 AND until > $2 ORDER BY kind", source, after)
+	rows, err := db.Query(ctx, "SELECT detail FROM cryptoviz.hint WHERE source = $1 AND until > $2 ORDER BY kind",
+		source, after)
 	if err != nil {
 		return nil, err
 	}

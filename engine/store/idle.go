@@ -11,8 +11,8 @@ import (
 // errSilent ends an idleContext.
 var errSilent = errors.New("no answer")
 
-// idleContext is a context that ends once nothing has happened for a while. How long the whole takes is not limited: a batch
-// that is stored row by row takes its time.
+// idleContext is a context that ends once nothing has happened for a while. How long the whole takes is not limited: a
+// batch that is stored row by row takes its time.
 type idleContext struct {
 	context.Context
 	cancel  context.CancelCauseFunc

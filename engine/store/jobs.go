@@ -21,11 +21,12 @@ type Job struct {
 
 // Jobs returns the policies of tables; none where TimescaleDB is not installed.
 //
-// One fails when its last run did, when that ended without a word (its process crashed), or when it is long overdue: then
-// nothing runs jobs, as where timescaledb.max_background_workers are all in use.
+// One fails when its last run did, when that ended without a word (its process crashed), or when it is long overdue:
+// then nothing runs jobs, as where timescaledb.max_background_workers are all in use.
 func Jobs(ctx context.Context, db *pgxpool.Pool, tables []string) ([]Job, error) {
 	var there bool
-	if err := db.QueryRow(ctx, "SELECT to_regclass('timescaledb_information.job_stats') IS NOT NULL").Scan(&there); err != nil || !there {
+	if err := db.QueryRow(ctx, "SELECT to_regclass('timescaledb_information.job_stats') IS NOT NULL").
+		Scan(&there); err != nil || !there {
 		return nil, err
 	}
 	rows, err := db.Query(ctx, `SELECT name, table_name, reason IS NOT NULL, coalesce(reason, ''), last_run_started_at, failures
@@ -46,14 +47,15 @@ func Jobs(ctx context.Context, db *pgxpool.Pool, tables []string) ([]Job, error)
 	var out []Job
 	var one Job
 	var at *time.Time
-	_, err = pgx.ForEachRow(rows, []any{&one.Name, &one.Table, &one.Failing, &one.Reason, &at, &one.Failures}, func() error {
-		one.At = time.Time{}
-		if at != nil && at.Year() > 1 {
-			one.At = at.UTC()
-		}
-		out = append(out, one)
-		return nil
-	})
+	_, err = pgx.ForEachRow(rows, []any{&one.Name, &one.Table, &one.Failing, &one.Reason, &at, &one.Failures},
+		func() error {
+			one.At = time.Time{}
+			if at != nil && at.Year() > 1 {
+				one.At = at.UTC()
+			}
+			out = append(out, one)
+			return nil
+		})
 	if err != nil {
 		return nil, fmt.Errorf("read TimescaleDB's jobs: %w", err)
 	}

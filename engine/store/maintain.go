@@ -18,8 +18,8 @@ type Maintained struct{ Slots, DeadLetters, Gaps int64 }
 // deleteRows bounds one transaction of Maintain.
 const deleteRows = 10_000
 
-// Maintain removes what the engine's own tables need not keep any more, in small transactions; slots are added up by day first.
-// Now is the engine's time, which slots are in. One instance does it at a time; another one leaves it.
+// Maintain removes what the engine's own tables need not keep any more, in small transactions; slots are added up by
+// day first. Now is the engine's time, which slots are in. One instance does it at a time; another one leaves it.
 func (s *Store) Maintain(ctx context.Context, keep spec.Keep, now time.Time) (out Maintained, err error) {
 	for _, step := range []struct {
 		n  *int64
@@ -27,14 +27,18 @@ func (s *Store) Maintain(ctx context.Context, keep spec.Keep, now time.Time) (ou
 	}{
 		{&out.Slots, func() (int64, error) { return s.foldSlots(ctx, now.UTC().Add(-keep.Slots).Truncate(oneDay)) }},
 		{&out.DeadLetters, func() (int64, error) {
-			return s.deleteSome(ctx, "DELETE FROM cryptoviz.dead_letter WHERE id IN (SELECT id FROM cryptoviz.dead_letter WHERE at < now() - $1::interval ORDER BY at LIMIT $2)", keep.DeadLetters, deleteRows)
+			return s.deleteSome(ctx,
+				"DELETE FROM cryptoviz.dead_letter WHERE id IN (SELECT id FROM cryptoviz.dead_letter WHERE at < now() - $1::interval ORDER BY at LIMIT $2)", keep.DeadLetters, deleteRows)
 		}},
 		{new(int64), func() (int64, error) {
-			return s.deleteSome(ctx, "DELETE FROM cryptoviz.dead_letter_hour WHERE hour < now() - $1::interval - interval '1 hour'", keep.DeadLetters)
+			return s.deleteSome(ctx,
+				"DELETE FROM cryptoviz.dead_letter_hour WHERE hour < now() - $1::interval - interval '1 hour'",
+				keep.DeadLetters)
 		}},
 		{&out.DeadLetters, func() (int64, error) { return s.shrinkDeadLetters(ctx, keep.DeadLettersSize) }},
 		{&out.Gaps, func() (int64, error) {
-			return s.deleteSome(ctx, "DELETE FROM cryptoviz.gap WHERE id IN (SELECT id FROM cryptoviz.gap WHERE at < now() - $1::interval ORDER BY id LIMIT $2)", keep.Gaps, deleteRows)
+			return s.deleteSome(ctx,
+				"DELETE FROM cryptoviz.gap WHERE id IN (SELECT id FROM cryptoviz.gap WHERE at < now() - $1::interval ORDER BY id LIMIT $2)", keep.Gaps, deleteRows)
 		}},
 	} {
 		for {
@@ -59,7 +63,8 @@ func (s *Store) alone(ctx context.Context, f func(pgx.Tx) error) error {
 		if err := partition.Settle(ctx, tx, "10s"); err != nil {
 			return err
 		}
-		if err := tx.QueryRow(ctx, "SELECT pg_try_advisory_xact_lock(hashtext('cryptoviz.maintain'))").Scan(&mine); err != nil || !mine {
+		if err := tx.QueryRow(ctx, "SELECT pg_try_advisory_xact_lock(hashtext('cryptoviz.maintain'))").
+			Scan(&mine); err != nil || !mine {
 			return err
 		}
 		return f(tx)
@@ -79,8 +84,8 @@ func (s *Store) deleteSome(ctx context.Context, sql string, args ...any) (n int6
 	return n, err
 }
 
-// foldSlots adds the slots of one day of one source, which ended before a time, up in cryptoviz.slot_day, and removes them. The
-// newest slot of a source stays: the scheduler goes on from it.
+// foldSlots adds the slots of one day of one source, which ended before a time, up in cryptoviz.slot_day, and removes
+// them. The newest slot of a source stays: the scheduler goes on from it.
 func (s *Store) foldSlots(ctx context.Context, before time.Time) (n int64, err error) {
 	err = s.alone(ctx, func(tx pgx.Tx) error {
 		return tx.QueryRow(ctx, `WITH RECURSIVE src (name) AS ( -- the sources, by the index
@@ -102,16 +107,18 @@ func (s *Store) foldSlots(ctx context.Context, before time.Time) (n int64, err e
 	return n, err
 }
 
-// shrinkDeadLetters removes some of the oldest dead letters while they take more than so many bytes: first those whose kind has
-// many newer ones.
+// shrinkDeadLetters removes some of the oldest dead letters while they take more than so many bytes: first those whose
+// kind has many newer ones.
 func (s *Store) shrinkDeadLetters(ctx context.Context, size int64) (n int64, err error) {
 	const left = 100 // of a kind
 	err = s.alone(ctx, func(tx pgx.Tx) error {
 		var has int64 // what is deleted leaves room in the file: only when that is large, its rows are measured
-		if err := tx.QueryRow(ctx, "SELECT pg_total_relation_size('cryptoviz.dead_letter')").Scan(&has); err != nil || has <= size {
+		if err := tx.QueryRow(ctx, "SELECT pg_total_relation_size('cryptoviz.dead_letter')").Scan(&has); err != nil ||
+			has <= size {
 			return err
 		}
-		if err := tx.QueryRow(ctx, "SELECT coalesce(sum(octet_length(value) + octet_length(key) + octet_length(reason) + 200), 0)::bigint FROM cryptoviz.dead_letter").Scan(&has); err != nil || has <= size {
+		if err := tx.QueryRow(ctx,
+			"SELECT coalesce(sum(octet_length(value) + octet_length(key) + octet_length(reason) + 200), 0)::bigint FROM cryptoviz.dead_letter").Scan(&has); err != nil || has <= size {
 			return err
 		}
 		tag, err := tx.Exec(ctx, `DELETE FROM cryptoviz.dead_letter WHERE id IN (
@@ -119,7 +126,9 @@ func (s *Store) shrinkDeadLetters(ctx context.Context, size int64) (n int64, err
 		if n = tag.RowsAffected(); err != nil || n > 0 {
 			return err
 		}
-		tag, err = tx.Exec(ctx, "DELETE FROM cryptoviz.dead_letter WHERE id IN (SELECT id FROM cryptoviz.dead_letter ORDER BY id LIMIT $1)", left)
+		tag, err = tx.Exec(ctx,
+			"DELETE FROM cryptoviz.dead_letter WHERE id IN (SELECT id FROM cryptoviz.dead_letter ORDER BY id LIMIT $1)",
+			left)
 		n = tag.RowsAffected()
 		return err
 	})

@@ -15,9 +15,9 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/pg"
 )
 
-// Member is a number that no other instance on the database has while this one lives. A session's advisory lock holds it: when
-// the process is killed, the lock ends with its connection, and whoever starts next takes the same number, the lowest free
-// one, at once. A machine that vanished keeps its number until the server notices, within a minute.
+// Member is a number that no other instance on the database has while this one lives. A session's advisory lock holds
+// it: when the process is killed, the lock ends with its connection, and whoever starts next takes the same number, the
+// lowest free one, at once. A machine that vanished keeps its number until the server notices, within a minute.
 type Member struct {
 	s      *Store
 	number atomic.Int32
@@ -30,7 +30,8 @@ type Member struct {
 	kept   sync.WaitGroup
 }
 
-// ErrPooled means that a pooler is between this process and the database: the lock would be on a session that others use too.
+// ErrPooled means that a pooler is between this process and the database: the lock would be on a session that others
+// use too.
 var ErrPooled = errors.New("the database is behind a connection pooler")
 
 // memberLocks is the first key of the locks; the second is the number.
@@ -39,8 +40,8 @@ const memberLocks = 0x63727970 // "cryp"
 // justKilled is how long the lock of a process that was killed a moment ago may outlive it.
 const justKilled = 250 * time.Millisecond
 
-// Join takes the lowest free number. From then on the slots of this instance carry it, and those that the one before it under
-// this number left unfinished are free. It is called before anything runs.
+// Join takes the lowest free number. From then on the slots of this instance carry it, and those that the one before it
+// under this number left unfinished are free. It is called before anything runs.
 func (s *Store) Join(ctx context.Context) (*Member, error) {
 	m := &Member{s: s}
 	m.ctx, m.cancel = context.WithCancel(context.WithoutCancel(ctx))
@@ -54,7 +55,8 @@ func (s *Store) Join(ctx context.Context) (*Member, error) {
 	}
 	owner := m.Name() + "/"
 	// The lock says that the one before is gone, so nobody waits for its lease to run out.
-	_, err = s.pool.Exec(ctx, "UPDATE cryptoviz.slot SET lease_until = clock_timestamp() WHERE state = 'running' AND starts_with(owner, $1) AND lease_until > clock_timestamp()", owner)
+	_, err = s.pool.Exec(ctx,
+		"UPDATE cryptoviz.slot SET lease_until = clock_timestamp() WHERE state = 'running' AND starts_with(owner, $1) AND lease_until > clock_timestamp()", owner)
 	if err != nil {
 		m.Leave()
 		return nil, fmt.Errorf("free the slots of the instance before: %w", err)
@@ -76,10 +78,12 @@ func (m *Member) connect(ctx context.Context) error {
 	}
 	m.conn = conn
 	// The session does nothing for days, and must not be ended for it; of a machine that vanished it must end soon.
-	for _, setting := range []string{"idle_session_timeout = 0", "tcp_keepalives_idle = 20", "tcp_keepalives_interval = 10", "tcp_keepalives_count = 3"} {
+	for _, setting := range []string{"idle_session_timeout = 0", "tcp_keepalives_idle = 20",
+		"tcp_keepalives_interval = 10", "tcp_keepalives_count = 3"} {
 		_, _ = conn.Exec(ctx, "SET "+setting) // a server without it does without
 	}
-	if err := conn.QueryRow(ctx, "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()").Scan(&m.pid, &m.began); err != nil {
+	if err := conn.QueryRow(ctx, "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()").
+		Scan(&m.pid, &m.began); err != nil {
 		return err
 	}
 	if m.pid != conn.PgConn().PID() {
@@ -88,8 +92,8 @@ func (m *Member) connect(ctx context.Context) error {
 	return nil
 }
 
-// lowest takes the lowest number. Above the first it looks twice: the lock of a process that was killed just now may still be
-// on its way out.
+// lowest takes the lowest number. Above the first it looks twice: the lock of a process that was killed just now may
+// still be on its way out.
 func (m *Member) lowest(ctx context.Context) error {
 	first, err := m.take(ctx, math.MaxInt32)
 	if err != nil || first == 1 {
@@ -128,8 +132,8 @@ func (m *Member) lock(ctx context.Context, n int32) (got bool, err error) {
 	return got, err
 }
 
-// Keep holds the number until Leave. When the connection is lost, it takes the number again; if another instance has it by
-// then, it takes another one, and calls renamed.
+// Keep holds the number until Leave. When the connection is lost, it takes the number again; if another instance has it
+// by then, it takes another one, and calls renamed.
 func (m *Member) Keep(renamed func(name string)) {
 	m.kept.Go(func() {
 		for m.ctx.Err() == nil {
@@ -138,17 +142,20 @@ func (m *Member) Keep(renamed func(name string)) {
 			}
 			was := m.number.Load()
 			_, err := backoff.Retry(m.ctx, func() (struct{}, error) { return struct{}{}, m.again(m.ctx) },
-				backoff.WithBackOff(&backoff.ExponentialBackOff{InitialInterval: 100 * time.Millisecond, Multiplier: 2, MaxInterval: 2 * time.Second, RandomizationFactor: 0.3}),
+				backoff.WithBackOff(&backoff.ExponentialBackOff{InitialInterval: 100 * time.Millisecond, Multiplier: 2,
+					MaxInterval: 2 * time.Second, RandomizationFactor: 0.3}),
 				backoff.WithMaxElapsedTime(0))
 			if is := m.number.Load(); err == nil && is != was {
-				m.s.log.Warn("another instance has taken this one's number: it goes on under another", "was", was, "is", is)
+				m.s.log.Warn("another instance has taken this one's number: it goes on under another", "was", was, "is",
+					is)
 				renamed(m.Name())
 			}
 		}
 	})
 }
 
-// again takes the number again on a new connection. The session of before, if the server has not noticed its end, is ended.
+// again takes the number again on a new connection. The session of before, if the server has not noticed its end, is
+// ended.
 func (m *Member) again(ctx context.Context) error {
 	pid, began := m.pid, m.began
 	m.close()
@@ -158,7 +165,9 @@ func (m *Member) again(ctx context.Context) error {
 	}
 	query, cancel := pg.Short(ctx)
 	defer cancel()
-	if _, err := m.conn.Exec(query, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND backend_start = $2", pid, began); err != nil {
+	if _, err := m.conn.Exec(query,
+		"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND backend_start = $2", pid,
+		began); err != nil {
 		return err
 	}
 	for range 2 {

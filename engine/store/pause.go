@@ -21,7 +21,8 @@ func (s *Store) Pause(ctx context.Context, name string, d time.Duration, reason 
 
 // Paused calls f with each pause that is not over, and what is left of it.
 func (s *Store) Paused(ctx context.Context, f func(name string, left time.Duration, reason string)) error {
-	rows, err := s.pool.Query(ctx, "SELECT name, until - clock_timestamp(), reason FROM cryptoviz.pause WHERE until > clock_timestamp()")
+	rows, err := s.pool.Query(ctx,
+		"SELECT name, until - clock_timestamp(), reason FROM cryptoviz.pause WHERE until > clock_timestamp()")
 	if err != nil {
 		return fmt.Errorf("read the pauses: %w", err)
 	}

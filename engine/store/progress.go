@@ -94,7 +94,8 @@ func (s *Store) SlotsRunning(ctx context.Context, sources []string, before time.
 	ctx, cancel := pg.Short(ctx)
 	defer cancel()
 	var n int
-	err := s.pool.QueryRow(ctx, "SELECT count(*) FROM cryptoviz.slot WHERE source = ANY($1) AND slot < $2 AND state = 'running' AND lease_until > clock_timestamp()",
+	err := s.pool.QueryRow(ctx,
+		"SELECT count(*) FROM cryptoviz.slot WHERE source = ANY($1) AND slot < $2 AND state = 'running' AND lease_until > clock_timestamp()",
 		sources, before).Scan(&n)
 	if err != nil {
 		return 0, fmt.Errorf("read the slot ledger: %w", err)
@@ -111,7 +112,8 @@ func (s *Store) SetMode(ctx context.Context, mode string) error {
 		return fmt.Errorf("mark the database as %s: %w", mode, err)
 	}
 	if have != mode {
-		return fmt.Errorf("the database holds %s data and cannot take %s data: the two must never mix. Use another database", have, mode)
+		return fmt.Errorf("the database holds %s data and cannot take %s data: the two must never mix. Use "+
+			"another database", have, mode)
 	}
 	return nil
 }

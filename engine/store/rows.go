@@ -39,7 +39,8 @@ func blames(err error) fault {
 	switch pg.ClassOf(err) {
 	case pg.BadData, pg.Raised:
 		return oneRow
-	case pg.MissingObject, pg.NoPrivilege, pg.Rejected, pg.Other: // of the table, or of what its triggers do for some rows
+	case pg.MissingObject, pg.NoPrivilege, pg.Rejected, pg.Other:
+		// of the table, or of what its triggers do for some rows
 		return either
 	default:
 		return table
@@ -74,7 +75,8 @@ func (w *writer) rows(from, to int) error {
 	if err == nil {
 		return w.exec("RELEASE SAVEPOINT rows")
 	}
-	stage := !w.staged && (pg.Code(err) == pg.UniqueViolation || pg.Code(err) == pg.FeatureNotSupported) // a key is there; row-level security
+	// a key is there; row-level security
+	stage := !w.staged && (pg.Code(err) == pg.UniqueViolation || pg.Code(err) == pg.FeatureNotSupported)
 	blame := blames(err)
 	if blame == table && !stage {
 		return err
@@ -108,8 +110,8 @@ func (w *writer) exec(sql string) error {
 	return err
 }
 
-// takesOthers tells whether the table takes no rows at all without an error, and some row of the batch as a new one: then
-// what it refuses is that row's own fault. So many rows are tried.
+// takesOthers tells whether the table takes no rows at all without an error, and some row of the batch as a new one:
+// then what it refuses is that row's own fault. So many rows are tried.
 func (w *writer) takesOthers() (bool, error) {
 	const tries = 16
 	if ok, err := w.try(0, 0); err != nil || !ok {
@@ -154,12 +156,14 @@ func (w *writer) put(from, to int) error {
 		}
 	case !ok, pg.IsRaised(said):
 	case said.Code == pg.NoSuchConflictKey:
-		return fmt.Errorf("table %s does not have the primary key that pipeline.hcl declares: %w: %w", w.t.Table.Name, errMisfit, err)
+		return fmt.Errorf("table %s does not have the primary key that pipeline.hcl declares: %w: %w", w.t.Table.Name,
+			errMisfit, err)
 	case said.Code == pg.CheckViolation && said.ConstraintName == "":
 		return errNoPartition
 	case said.Code == pg.InvalidBinary, said.Code == pg.BadCopyFormat, said.Code == pg.ProtocolViolation,
 		said.Code == pg.NotNullViolation && said.ColumnName != "" && !slices.Contains(w.t.Columns, said.ColumnName):
-		return fmt.Errorf("table %s does not have the columns that pipeline.hcl declares: %w: %w", w.t.Table.Name, errMisfit, err)
+		return fmt.Errorf("table %s does not have the columns that pipeline.hcl declares: %w: %w", w.t.Table.Name,
+			errMisfit, err)
 	}
 	return err
 }
@@ -199,6 +203,7 @@ func (w *writer) refuse(i int, err error) error {
 	rec := w.b.Records[k]
 	said, _ := errors.AsType[*pgconn.PgError](err)
 	reason := fmt.Sprintf("table %s refuses it: %s (SQLSTATE %s)", w.t.Table.Name, units.Clip(said.Message), said.Code)
-	w.b.Dead = append(w.b.Dead, DeadLetter{Offset: w.b.Offsets[k], Key: rec.Key, Value: rec.Value, Reason: reason, kind: strings.TrimSpace("SQLSTATE " + said.Code + " " + said.ConstraintName), Class: DeadTable})
+	w.b.Dead = append(w.b.Dead, DeadLetter{Offset: w.b.Offsets[k], Key: rec.Key, Value: rec.Value, Reason: reason,
+		kind: strings.TrimSpace("SQLSTATE " + said.Code + " " + said.ConstraintName), Class: DeadTable})
 	return nil
 }

@@ -14,9 +14,10 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/spec"
 )
 
-// The primary key makes a repeated sample harmless while the raw row is there. A rollup that drops a day remembers its samples in
-// cryptoviz.rolled_sample, in the same transaction, and first removes from the day what is remembered already: so each sample is
-// in the hours once, whatever is delivered again. Commit looks there too, so that a repeat does not lie raw until the next rollup.
+// The primary key makes a repeated sample harmless while the raw row is there. A rollup that drops a day remembers its
+// samples in cryptoviz.rolled_sample, in the same transaction, and first removes from the day what is remembered
+// already: so each sample is in the hours once, whatever is delivered again. Commit looks there too, so that a repeat
+// does not lie raw until the next rollup.
 
 // errRolled: a rollup of the table ended while a batch was being stored, and may have dropped what its rows repeat.
 var errRolled = errors.New("a rollup ended meanwhile")
@@ -49,7 +50,8 @@ func (w *writer) recall(now time.Time) error {
 
 func (w *writer) readRolled(r *rolledTable) error {
 	r.asked = true
-	err := w.conn.QueryRow(w.ctx, "SELECT until, version, to_regclass(quote_ident(into_table))::text FROM cryptoviz.rolled_table WHERE table_name = $1", w.t.Table.Name).
+	err := w.conn.QueryRow(w.ctx,
+		"SELECT until, version, to_regclass(quote_ident(into_table))::text FROM cryptoviz.rolled_table WHERE table_name = $1", w.t.Table.Name).
 		Scan(&r.until, &r.version, &r.into)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil
@@ -57,7 +59,8 @@ func (w *writer) readRolled(r *rolledTable) error {
 	return err
 }
 
-// rolledMeanwhile is errRolled when a rollup ended after recall. A rollup that still runs waits for this batch, or finds its rows.
+// rolledMeanwhile is errRolled when a rollup ended after recall. A rollup that still runs waits for this batch, or
+// finds its rows.
 func (w *writer) rolledMeanwhile() error {
 	if !w.rolled.asked {
 		return nil
@@ -114,19 +117,21 @@ func total(counts map[time.Time]int64) (n int64) {
 	return n
 }
 
-// hashJoins makes the transaction join with hashes only, or as it likes again. Nothing tells the planner how many samples there
-// are, and there is no index of them.
+// hashJoins makes the transaction join with hashes only, or as it likes again. Nothing tells the planner how many
+// samples there are, and there is no index of them.
 func hashJoins(ctx context.Context, conn *pgx.Conn, only bool) error {
 	sql := "SET LOCAL enable_nestloop TO DEFAULT; SET LOCAL jit TO DEFAULT"
 	if only {
-		sql = "SET LOCAL enable_nestloop = off; SET LOCAL jit = off" // what cannot do without would seem worth compiling
+		// what cannot do without would seem worth compiling
+		sql = "SET LOCAL enable_nestloop = off; SET LOCAL jit = off"
 	}
 	_, err := conn.PgConn().Exec(ctx, sql).ReadAll()
 	return err
 }
 
 // numbered is the stage with each row's place in it.
-const numbered = "(SELECT *, ctid AS cryptoviz_at, (row_number() OVER (ORDER BY ctid) - 1)::integer AS cryptoviz_n FROM pg_temp.cryptoviz_stage)"
+const numbered = "(SELECT *, ctid AS cryptoviz_at, (row_number() OVER (ORDER BY ctid) - 1)::integer AS " +
+	"cryptoviz_n FROM pg_temp.cryptoviz_stage)"
 
 // repeatsSQL removes from the stage the rows whose key is in the table, or earlier in the stage.
 func repeatsSQL(table *spec.Table) string {
@@ -137,17 +142,20 @@ func repeatsSQL(table *spec.Table) string {
 	for _, c := range table.PrimaryKey {
 		same = append(same, "t."+pg.Ident(c)+" = n."+pg.Ident(c))
 	}
-	return "WITH n AS (SELECT *, row_number() OVER (PARTITION BY " + pg.Idents(table.PrimaryKey) + " ORDER BY cryptoviz_n) AS cryptoviz_nth FROM " + numbered + " AS s), " +
-		"gone AS (DELETE FROM pg_temp.cryptoviz_stage AS s USING n WHERE s.ctid = n.cryptoviz_at AND (n.cryptoviz_nth > 1 OR EXISTS (SELECT FROM " + pg.Ident(table.Name) +
+	return "WITH n AS (SELECT *, row_number() OVER (PARTITION BY " + pg.Idents(table.PrimaryKey) +
+		" ORDER BY cryptoviz_n) AS cryptoviz_nth FROM " + numbered +
+		" AS s), gone AS (DELETE FROM pg_temp.cryptoviz_stage AS s USING n WHERE s.ctid = n.cryptoviz_at AND (n.cryptoviz_nth > 1 OR EXISTS (SELECT FROM " + pg.Ident(table.Name) +
 		" AS t WHERE " + strings.Join(same, " AND ") + ")) RETURNING n.cryptoviz_n) SELECT cryptoviz_n FROM gone"
 }
 
 // rolledSQL removes from the stage the rows that are in a dropped day, while the rollup's target has rows at all.
 func rolledSQL(table *spec.Table, into string) string {
 	at := "n." + pg.Ident(table.Hypertable.Time)
-	return "WITH n AS (SELECT n.cryptoviz_at, n.cryptoviz_n, " + sampleDay(at) + " AS day, " + sampleKey(table, "n") + " AS key, " + sampleTime(at) + " AS us FROM " + numbered + " AS n), " +
-		"m AS " + samples("r.table_name = $1 AND r.day = ANY(ARRAY(SELECT DISTINCT day FROM n)) AND r.key IN (SELECT key FROM n) AND EXISTS (SELECT FROM "+into+")") + ", " +
-		"gone AS (DELETE FROM pg_temp.cryptoviz_stage AS s USING n JOIN m USING (day, key, us) WHERE s.ctid = n.cryptoviz_at RETURNING n.cryptoviz_n) SELECT cryptoviz_n FROM gone"
+	return "WITH n AS (SELECT n.cryptoviz_at, n.cryptoviz_n, " + sampleDay(at) + " AS day, " + sampleKey(table, "n") +
+		" AS key, " + sampleTime(at) + " AS us FROM " + numbered + " AS n), m AS " +
+		samples("r.table_name = $1 AND r.day = ANY(ARRAY(SELECT DISTINCT day FROM n)) AND r.key IN (SELECT key FROM "+
+			"n) AND EXISTS (SELECT FROM "+into+")") +
+		", gone AS (DELETE FROM pg_temp.cryptoviz_stage AS s USING n JOIN m USING (day, key, us) WHERE s.ctid = n.cryptoviz_at RETURNING n.cryptoviz_n) SELECT cryptoviz_n FROM gone"
 }
 
 // samples is one row (day, key, us) a remembered sample, us in microseconds from midnight.
@@ -173,7 +181,8 @@ func sampleKey(table *spec.Table, alias string) string {
 		v := alias + "." + pg.Ident(name)
 		switch table.Column(name).Type {
 		case spec.Text: // a long one must fit an index
-			v = "CASE WHEN octet_length(" + v + ") > 200 THEN 'sha256:' || encode(sha256(convert_to(" + v + ", 'UTF8')), 'hex') ELSE " + v + " END"
+			v = "CASE WHEN octet_length(" + v + ") > 200 THEN 'sha256:' || encode(sha256(convert_to(" + v +
+				", 'UTF8')), 'hex') ELSE " + v + " END"
 		case spec.Numeric: // 1.0 is 1
 			v = "trim_scale(" + v + ")::text"
 		case spec.Double: // -0 is 0
@@ -188,23 +197,27 @@ func sampleKey(table *spec.Table, alias string) string {
 	return "ARRAY[" + strings.Join(parts, ", ") + "]::text[]"
 }
 
-// DropCounted removes the raw rows of a day, in the table and the time column that are given quoted, that were counted before they
-// were dropped once. What is remembered means nothing any more once the target is empty, since it was made again, to be filled
-// again: then it is forgotten, and again is true.
-func DropCounted(ctx context.Context, tx pgx.Tx, r *spec.Rollup, raw, column string, day time.Time) (n int64, again bool, err error) {
-	tag, err := tx.Exec(ctx, "DELETE FROM cryptoviz.rolled_sample WHERE table_name = $1 AND NOT EXISTS (SELECT FROM "+pg.Ident(r.Into.Name)+")", r.From.Name)
+// DropCounted removes the raw rows of a day, in the table and the time column that are given quoted, that were counted
+// before they were dropped once. What is remembered means nothing any more once the target is empty, since it was made
+// again, to be filled again: then it is forgotten, and again is true.
+func DropCounted(ctx context.Context, tx pgx.Tx, r *spec.Rollup, raw, column string, day time.Time) (n int64,
+	again bool, err error) {
+	tag, err := tx.Exec(ctx, "DELETE FROM cryptoviz.rolled_sample WHERE table_name = $1 AND NOT EXISTS (SELECT FROM "+
+		pg.Ident(r.Into.Name)+")", r.From.Name)
 	if err != nil {
 		return 0, again, fmt.Errorf("read the samples of dropped days: %w", err)
 	}
 	again = tag.RowsAffected() > 0
 	var some bool
-	if err := tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM cryptoviz.rolled_sample WHERE table_name = $1 AND day = $2)", r.From.Name, day).Scan(&some); err != nil || !some {
+	if err := tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM cryptoviz.rolled_sample WHERE table_name = $1 AND day = $2)",
+		r.From.Name, day).Scan(&some); err != nil || !some {
 		return 0, again, err
 	}
 	if err := hashJoins(ctx, tx.Conn(), true); err != nil {
 		return 0, again, err
 	}
-	tag, err = tx.Exec(ctx, "DELETE FROM "+raw+" AS t USING "+samples("r.table_name = $3 AND r.day = $4")+" AS m WHERE t."+column+" >= $1 AND t."+column+" < $2 AND m.key = "+
+	tag, err = tx.Exec(ctx, "DELETE FROM "+raw+" AS t USING "+samples("r.table_name = $3 AND r.day = $4")+
+		" AS m WHERE t."+column+" >= $1 AND t."+column+" < $2 AND m.key = "+
 		sampleKey(r.From, "t")+" AND m.us = "+sampleTime("t."+column), day, day.Add(oneDay), r.From.Name, day)
 	if err != nil {
 		return 0, again, fmt.Errorf("drop what was counted before from %s: %w", r.From.Name, err)
@@ -213,7 +226,8 @@ func DropCounted(ctx context.Context, tx pgx.Tx, r *spec.Rollup, raw, column str
 		return 0, again, err
 	}
 	if n = tag.RowsAffected(); n > 0 {
-		_, err = tx.Exec(ctx, "UPDATE cryptoviz.rollup_day SET repeats = repeats + $3 WHERE rollup = $1 AND day = $2", r.Name, day, n)
+		_, err = tx.Exec(ctx, "UPDATE cryptoviz.rollup_day SET repeats = repeats + $3 WHERE rollup = $1 AND day = $2",
+			r.Name, day, n)
 	}
 	return n, again, err
 }
@@ -234,9 +248,11 @@ func RememberSamples(ctx context.Context, tx pgx.Tx, r *spec.Rollup, raw, column
 	return nil
 }
 
-// ForgetSamples drops the memory of days that ended before a time: records that old are refused, so none can be repeated.
+// ForgetSamples drops the memory of days that ended before a time: records that old are refused, so none can be
+// repeated.
 func (s *Store) ForgetSamples(ctx context.Context, table string, before time.Time) error {
-	_, err := s.pool.Exec(ctx, "DELETE FROM cryptoviz.rolled_sample WHERE table_name = $1 AND day < $2", table, before.UTC().Truncate(oneDay).AddDate(0, 0, -1))
+	_, err := s.pool.Exec(ctx, "DELETE FROM cryptoviz.rolled_sample WHERE table_name = $1 AND day < $2", table,
+		before.UTC().Truncate(oneDay).AddDate(0, 0, -1))
 	if err != nil {
 		return fmt.Errorf("forget samples of %s: %w", table, err)
 	}

@@ -13,8 +13,8 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/schedule"
 )
 
-// Ledger is the slot ledger: schedule.Ledger. Whoever inserts a slot's row runs it; a row whose lease is over is taken over.
-// The database's clock decides, so that instances need not agree on the time.
+// Ledger is the slot ledger: schedule.Ledger. Whoever inserts a slot's row runs it; a row whose lease is over is taken
+// over. The database's clock decides, so that instances need not agree on the time.
 type Ledger struct{ *Store }
 
 var _ schedule.Ledger = Ledger{}
@@ -22,11 +22,13 @@ var _ schedule.Ledger = Ledger{}
 // ahead is how much earlier than by the database's clock an instance may begin a slot.
 const ahead = 30 * time.Second
 
-// due refuses a slot that has not begun by the database's clock: an instance whose clock is wrong would enter the days to come,
-// and take them from those whose clock is right. Simulated and recorded time may be any.
+// due refuses a slot that has not begun by the database's clock: an instance whose clock is wrong would enter the days
+// to come, and take them from those whose clock is right. Simulated and recorded time may be any.
 func (s Ledger) due(ctx context.Context, at time.Time) error {
 	var now time.Time
-	err := s.pool.QueryRow(ctx, "SELECT clock_timestamp() FROM cryptoviz.mode WHERE mode = 'live' AND clock_timestamp() + $2 < $1", at, ahead).Scan(&now)
+	err := s.pool.QueryRow(ctx,
+		"SELECT clock_timestamp() FROM cryptoviz.mode WHERE mode = 'live' AND clock_timestamp() + $2 < $1", at,
+		ahead).Scan(&now)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil
 	}
@@ -36,8 +38,8 @@ func (s Ledger) due(ctx context.Context, at time.Time) error {
 	return &schedule.ClockError{Slot: at.UTC(), Ledger: now.UTC()}
 }
 
-// Acquire tries to take a slot. One that was entered as skipped at a wrong time, before it began or later than it is now, is free
-// again: a clock was ahead then, the database's or that of an instance of a version before this one.
+// Acquire tries to take a slot. One that was entered as skipped at a wrong time, before it began or later than it is
+// now, is free again: a clock was ahead then, the database's or that of an instance of a version before this one.
 func (s Ledger) Acquire(ctx context.Context, slot schedule.Slot, lease time.Duration) (schedule.Lease, error) {
 	if err := s.due(ctx, slot.At); err != nil {
 		return 0, fmt.Errorf("claim a slot: %w", err)
@@ -56,7 +58,8 @@ func (s Ledger) Acquire(ctx context.Context, slot schedule.Slot, lease time.Dura
 		return 0, fmt.Errorf("claim a slot: %w", err)
 	}
 	var state string
-	if err := s.pool.QueryRow(ctx, "SELECT state FROM cryptoviz.slot WHERE source = $1 AND slot = $2", slot.Source, slot.At).Scan(&state); err != nil {
+	if err := s.pool.QueryRow(ctx, "SELECT state FROM cryptoviz.slot WHERE source = $1 AND slot = $2", slot.Source,
+		slot.At).Scan(&state); err != nil {
 		return 0, fmt.Errorf("claim a slot: %w", err)
 	}
 	if state == "running" {
@@ -76,15 +79,17 @@ func (s Ledger) Renew(ctx context.Context, source string, slots []time.Time, lea
 	if err != nil {
 		return nil, fmt.Errorf("renew slots: %w", err)
 	}
-	return slices.DeleteFunc(slices.Clone(slots), func(at time.Time) bool { return slices.ContainsFunc(renewed, at.Equal) }), nil
+	return slices.DeleteFunc(slices.Clone(slots), func(at time.Time) bool {
+		return slices.ContainsFunc(renewed, at.Equal)
+	}), nil
 }
 
 // instanceEnded is the reason of a slot whose lease ran out and that nobody took over in time.
 const instanceEnded = "the instance that ran it ended"
 
-// Enter writes down how slots of a source ended: those that this instance claimed, and those that it ran while the database
-// was away. A slot that another instance works on is left to it. What brought data outranks what was said to have failed, and
-// that what was said to be skipped: another instance knew less.
+// Enter writes down how slots of a source ended: those that this instance claimed, and those that it ran while the
+// database was away. A slot that another instance works on is left to it. What brought data outranks what was said to
+// have failed, and that what was said to be skipped: another instance knew less.
 func (s Ledger) Enter(ctx context.Context, ends []schedule.Outcome) error {
 	at, states, reasons := make([]time.Time, len(ends)), make([]string, len(ends)), make([]string, len(ends))
 	records, took := make([]int, len(ends)), make([]time.Duration, len(ends))
@@ -116,7 +121,8 @@ func (s Ledger) Enter(ctx context.Context, ends []schedule.Outcome) error {
 // Last returns the newest slot of a source, or zero.
 func (s Ledger) Last(ctx context.Context, source string) (time.Time, error) {
 	var at *time.Time
-	if err := s.pool.QueryRow(ctx, "SELECT max(slot) FROM cryptoviz.slot WHERE source = $1", source).Scan(&at); err != nil {
+	if err := s.pool.QueryRow(ctx, "SELECT max(slot) FROM cryptoviz.slot WHERE source = $1",
+		source).Scan(&at); err != nil {
 		return time.Time{}, fmt.Errorf("read the slot ledger: %w", err)
 	}
 	if at == nil {
@@ -126,7 +132,8 @@ func (s Ledger) Last(ctx context.Context, source string) (time.Time, error) {
 }
 
 // RecordMissed enters what was missed in (after, before).
-func (s Ledger) RecordMissed(ctx context.Context, source string, after, before time.Time, interval time.Duration, reason string) (int, error) {
+func (s Ledger) RecordMissed(ctx context.Context, source string, after, before time.Time, interval time.Duration,
+	reason string) (int, error) {
 	if err := s.due(ctx, before); err != nil {
 		return 0, fmt.Errorf("enter missed slots: %w", err)
 	}

@@ -13,8 +13,8 @@ import (
 var ErrFenced = errors.New("another worker has taken this partition")
 
 // ErrMoved means that the position in the database is not where this worker left it: nothing was stored; claim the
-// partition again. A database that lost its last commits (a standby took over, a backup was restored) shows so: the rows
-// are gone with the position, and are read again.
+// partition again. A database that lost its last commits (a standby took over, a backup was restored) shows so: the
+// rows are gone with the position, and are read again.
 var ErrMoved = errors.New("the position in the database was moved")
 
 // ErrBlocked means that the database cannot take rows now and the record is not to blame: a missing table or
@@ -35,19 +35,21 @@ type Position struct {
 	LastSlot    time.Time // newest slot among the records, zero if none had one
 }
 
-// DeadLetter is a record that cannot become a row, with the reason. It is kept in the transaction that moves the position.
+// DeadLetter is a record that cannot become a row, with the reason. It is kept in the transaction that moves the
+// position.
 type DeadLetter struct {
 	Offset int64
 	Key    string
 	Value  []byte
-	Kind   string // what failed, the same for all records of the kind: "column price", "decode.key", "time"; finer than Class
+	// what failed, the same for all records of the kind: "column price", "decode.key", "time"; finer than Class
+	Kind   string
 	Reason string
 	kind   string // of the reason; "" for deadKind
 	Class  string // what it failed at: one of DeadClasses
 }
 
-// DeadClasses are the kinds of reasons: the record's key could not be computed; an expression of the row block failed; its time
-// cannot be; the table refused the row.
+// DeadClasses are the kinds of reasons: the record's key could not be computed; an expression of the row block failed;
+// its time cannot be; the table refused the row.
 var DeadClasses = []string{DeadKey, DeadRow, DeadTime, DeadTable}
 
 // The classes.
@@ -67,11 +69,12 @@ type Batch struct {
 	Dead     []DeadLetter
 	Gaps     []Gap
 	Stored   int64 // set by Commit: rows that were new, neither there already nor refused
-	Repeats  int64 // set by Commit: rows that were there already, in the table, in a rolled-up day or earlier in the batch
+	// set by Commit: rows that were there already, in the table, in a rolled-up day or earlier in the batch
+	Repeats int64
 }
 
-// Gap is a stretch [From, To) of the partition that was gone before it could be read. Which slots it took is known once a
-// record after it has a slot: then another Gap, of no stretch, tells that one as Before.
+// Gap is a stretch [From, To) of the partition that was gone before it could be read. Which slots it took is known once
+// a record after it has a slot: then another Gap, of no stretch, tells that one as Before.
 type Gap struct {
 	From, To int64
 	Reason   string

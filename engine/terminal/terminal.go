@@ -1,5 +1,5 @@
-// Package terminal keeps what comes from outside from steering a terminal: a price, a reason or a table's name may hold an
-// escape sequence, or turn the direction of the text around it.
+// Package terminal keeps what comes from outside from steering a terminal: a price, a reason or a table's name may hold
+// an escape sequence, or turn the direction of the text around it.
 package terminal
 
 import (
@@ -14,8 +14,8 @@ import (
 	"golang.org/x/term"
 )
 
-// Visible replaces every character that a terminal obeys, or that changes how others are seen. Line breaks stay, and the
-// joiners that scripts and emoji are written with.
+// Visible replaces every character that a terminal obeys, or that changes how others are seen. Line breaks stay, and
+// the joiners that scripts and emoji are written with.
 func Visible(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r != '\n' && obeyed(r) {
@@ -67,7 +67,8 @@ func (s *Screen) ReadFrom(r io.Reader) (int64, error) {
 	return io.Copy(struct{ io.Writer }{s}, r)
 }
 
-// drawn are the sequences that this program itself draws with: colours, the cursor's place, clearing, and another screen.
+// drawn are the sequences that this program itself draws with: colours, the cursor's place, clearing, and another
+// screen.
 var drawn = regexp.MustCompile(`^\x1b\[(\?[0-9]{1,4}[hl]|[0-9;]{0,16}m|[HJK]|2J)`)
 
 // Draw returns a writer that leaves colours and the like in: for text whose parts from outside went through Visible.

@@ -27,22 +27,22 @@ type Broker struct {
 	keeper       *keeper
 }
 
-// Kafka starts a broker for one test from the jars in CRYPTOVIZ_TEST_KAFKA_LIB (see kafka/pom.xml). Topics are not made by
-// themselves. It ends with the test. Settings are lines of server.properties, such as "delete.topic.enable=false".
+// Kafka starts a broker for one test from the jars in CRYPTOVIZ_TEST_KAFKA_LIB (see kafka/pom.xml). Topics are not made
+// by themselves. It ends with the test. Settings are lines of server.properties, such as "delete.topic.enable=false".
 func Kafka(t testing.TB, settings ...string) *Broker {
 	t.Helper()
 	return KafkaCluster(t, 1, settings...)[0]
 }
 
-// KafkaSecured starts a broker with a second listener (SecureAddr) that wants SCRAM-SHA-512, and with an authorizer. On the
-// first listener a test is a super user: there it makes users, with kadm.AlterUserSCRAMs, and ACLs.
+// KafkaSecured starts a broker with a second listener (SecureAddr) that wants SCRAM-SHA-512, and with an authorizer. On
+// the first listener a test is a super user: there it makes users, with kadm.AlterUserSCRAMs, and ACLs.
 func KafkaSecured(t testing.TB) *Broker {
 	t.Helper()
 	return startKafka(t, 1, true, nil)[0]
 }
 
-// KafkaCluster starts n brokers that are one cluster. Each is a controller too: more than half of them must live. A broker
-// that is killed keeps its ports and its data for Restart.
+// KafkaCluster starts n brokers that are one cluster. Each is a controller too: more than half of them must live. A
+// broker that is killed keeps its ports and its data for Restart.
 func KafkaCluster(t testing.TB, n int, settings ...string) []*Broker {
 	t.Helper()
 	return startKafka(t, n, false, settings)
@@ -104,29 +104,35 @@ func loopback(port int) string { return "127.0.0.1:" + strconv.Itoa(port) }
 // configure writes the settings, and the file that formats the log folder.
 func (b *Broker) configure(controller string, voters, more []string) error {
 	logs := filepath.Join(b.dir, "logs")
-	listeners, protocols := "PLAINTEXT://"+b.addr+",CONTROLLER://"+controller, "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT"
+	listeners, protocols := "PLAINTEXT://"+b.addr+",CONTROLLER://"+controller,
+		"PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT"
 	var security []string
 	if b.secure != "" {
 		listeners, protocols = listeners+",SECURE://"+b.secure, protocols+",SECURE:SASL_PLAINTEXT"
 		security = []string{
 			"sasl.enabled.mechanisms=SCRAM-SHA-512",
 			"listener.name.secure.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;",
-			"authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer", "super.users=User:ANONYMOUS",
+			"authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+			"super.users=User:ANONYMOUS",
 		}
 	}
 	copies := min(3, len(voters))
 	settings := []string{
-		fmt.Sprintf("node.id=%d", b.node), "process.roles=broker,controller", "controller.quorum.voters=" + strings.Join(voters, ","),
+		fmt.Sprintf("node.id=%d", b.node), "process.roles=broker,controller", "controller.quorum.voters=" +
+			strings.Join(voters, ","),
 		"listeners=" + listeners, "controller.listener.names=CONTROLLER", "inter.broker.listener.name=PLAINTEXT",
 		"listener.security.protocol.map=" + protocols, "log.dirs=" + logs, "auto.create.topics.enable=false",
-		fmt.Sprintf("offsets.topic.replication.factor=%d", copies), "offsets.topic.num.partitions=1", "group.initial.rebalance.delay.ms=0",
+		fmt.Sprintf("offsets.topic.replication.factor=%d", copies), "offsets.topic.num.partitions=1",
+		"group.initial.rebalance.delay.ms=0",
 		fmt.Sprintf("transaction.state.log.replication.factor=%d", copies), "transaction.state.log.min.isr=1",
 		"share.coordinator.state.topic.replication.factor=1", "share.coordinator.state.topic.min.isr=1",
 		"broker.session.timeout.ms=1500", "broker.heartbeat.interval.ms=250", // a killed broker may come back soon
 		"log.cleaner.dedupe.buffer.size=2097152", "group.min.session.timeout.ms=1000",
 	}
 	settings = slices.Concat(settings, security, more)
-	meta := fmt.Sprintf("version=1\ncluster.id=cryptovizTestCluster00\nnode.id=%d\ndirectory.id=cryptovizTest%03dFolder\n", b.node, b.node)
+	meta := fmt.Sprintf(
+		"version=1\ncluster.id=cryptovizTestCluster00\nnode.id=%d\ndirectory.id=cryptovizTest%03dFolder\n", b.node,
+		b.node)
 	return errors.Join(os.MkdirAll(logs, 0o700),
 		os.WriteFile(filepath.Join(b.dir, "server.properties"), []byte(strings.Join(settings, "\n")+"\n"), 0o600),
 		os.WriteFile(filepath.Join(logs, "meta.properties"), []byte(meta), 0o600))
@@ -158,7 +164,8 @@ func (b *Broker) launch() error {
 		return err
 	}
 	defer func() { _ = log.Close() }()
-	cmd := exec.Command("java", "-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-Djava.io.tmpdir="+b.dir,
+	cmd := exec.Command("java", "-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
+		"-XX:-UsePerfData", "-Djava.io.tmpdir="+b.dir,
 		"-cp", filepath.Join(b.jars, "*"), "kafka.Kafka", filepath.Join(b.dir, "server.properties"))
 	cmd.Dir, cmd.Stdout, cmd.Stderr = b.dir, log, log
 	b.process, err = start(cmd, b.keeper)
@@ -181,7 +188,10 @@ func (b *Broker) ready(members int) error {
 		if err == nil {
 			resp = r.(*kmsg.MetadataResponse)
 		}
-		if resp != nil && len(resp.Brokers) >= members && slices.ContainsFunc(resp.Brokers, func(m kmsg.MetadataResponseBroker) bool { return int(m.NodeID) == b.node }) {
+		if resp != nil && len(resp.Brokers) >= members && slices.ContainsFunc(resp.Brokers,
+			func(m kmsg.MetadataResponseBroker) bool {
+				return int(m.NodeID) == b.node
+			}) {
 			return nil
 		}
 		select {

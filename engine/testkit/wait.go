@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Patience is how long a test waits for what must come about. A machine may be busy with other work: no shorter limit may fail
-// a test, and one that passes does not wait that long.
+// Patience is how long a test waits for what must come about. A machine may be busy with other work: no shorter limit
+// may fail a test, and one that passes does not wait that long.
 const Patience = 2 * time.Minute
 
 // Eventually asks until wrong returns nil. After Patience it ends the test with the last error.

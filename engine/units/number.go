@@ -6,7 +6,8 @@ import (
 	"unicode/utf8"
 )
 
-// ParseNumber reads a decimal number as the sources write it: optional sign, digits, fraction, exponent. No hex, Inf, NaN, blanks.
+// ParseNumber reads a decimal number as the sources write it: optional sign, digits, fraction, exponent. No hex, Inf,
+// NaN, blanks.
 func ParseNumber(s string) (*big.Float, error) {
 	if !IsNumber(s) {
 		return nil, fmt.Errorf("%q is not a number", Clip(s))

@@ -17,11 +17,13 @@ var (
 )
 
 var durationUnits = map[string]time.Duration{
-	"ms": time.Millisecond, "s": time.Second, "m": time.Minute, "h": time.Hour, "d": 24 * time.Hour, "w": 7 * 24 * time.Hour,
+	"ms": time.Millisecond, "s": time.Second, "m": time.Minute, "h": time.Hour, "d": 24 * time.Hour,
+	"w": 7 * 24 * time.Hour,
 }
 
 var sizeUnits = map[string]int64{
-	"": 1, "B": 1, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40,
+	"": 1, "B": 1, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KiB": 1 << 10, "MiB": 1 << 20,
+	"GiB": 1 << 30, "TiB": 1 << 40,
 }
 
 // ParseDuration reads "1m", "90s", "1h30m", "7d" or "2w". A day has 24 hours: everything is UTC.
@@ -33,7 +35,8 @@ func ParseDuration(s string) (time.Duration, error) {
 	for rest := s; rest != ""; {
 		m := durationPart.FindStringSubmatch(rest)
 		if m == nil {
-			return 0, fmt.Errorf("%q is not a duration; write a number with ms, s, m, h, d or w, such as \"90s\", \"1h30m\" or \"7d\"", Clip(s))
+			return 0, fmt.Errorf("%q is not a duration; write a number with ms, s, m, h, d or w, such as \"90s\", "+
+				"\"1h30m\" or \"7d\"", Clip(s))
 		}
 		n, _ := strconv.ParseFloat(m[1], 64)
 		if total += n * float64(durationUnits[m[2]]); total > math.MaxInt64/2 {
@@ -67,7 +70,8 @@ func FormatDuration(d time.Duration) string {
 func ParseSize(s string) (int64, error) {
 	m := sizeForm.FindStringSubmatch(s)
 	if m == nil {
-		return 0, fmt.Errorf("%q is not a size; write a number with B, KiB, MiB, GiB (or kB, MB, GB), such as \"10MiB\"", Clip(s))
+		return 0, fmt.Errorf("%q is not a size; write a number with B, KiB, MiB, GiB (or kB, MB, GB), such "+
+			"as \"10MiB\"", Clip(s))
 	}
 	n, _ := new(big.Rat).SetString(m[1])
 	switch n.Mul(n, new(big.Rat).SetInt64(sizeUnits[m[2]])); {

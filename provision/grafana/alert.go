@@ -67,7 +67,8 @@ func (a *Alert) Observe(ctx context.Context) (plan.Observation, error) {
 
 func (a *Alert) fresh(ctx context.Context) (*plan.State, error) {
 	var body map[string]any
-	if err := a.Org.client.call(ctx, http.MethodGet, append(slices.Clone(ruleRoute), a.uid()), nil, nil, &body); err != nil {
+	if err := a.Org.client.call(ctx, http.MethodGet, append(slices.Clone(ruleRoute), a.uid()), nil, nil,
+		&body); err != nil {
 		return nil, err
 	}
 	live, err := a.Org.client.interval(ctx, body)
@@ -92,14 +93,16 @@ func (a *Alert) assess(ctx context.Context, c *plan.Change, live *rule) error {
 	s.foresee(c)
 	c.Do = a.make
 	for _, r := range s.ruleList {
-		if jsonvalue.Text(r["folderUID"]) != folderUID(a.Spec.Folder) || jsonvalue.Text(r["title"]) != a.Spec.Title || jsonvalue.Text(r["uid"]) == a.uid() {
+		if jsonvalue.Text(r["folderUID"]) != folderUID(a.Spec.Folder) || jsonvalue.Text(r["title"]) != a.Spec.Title ||
+			jsonvalue.Text(r["uid"]) == a.uid() {
 			continue
 		}
 		if s.major == 12 { // it takes both
 			c.Note("the folder has an alert rule %q already, with the uid %s", a.Spec.Title, jsonvalue.Text(r["uid"]))
 			continue
 		}
-		c.Find(codeTitleTaken, "title", "the folder has an alert rule %q already, with the uid %s: give one of them another title",
+		c.Find(codeTitleTaken, "title",
+			"the folder has an alert rule %q already, with the uid %s: give one of them another title",
 			a.Spec.Title, jsonvalue.Text(r["uid"]))
 	}
 	if live == nil {
@@ -111,7 +114,8 @@ func (a *Alert) assess(ctx context.Context, c *plan.Change, live *rule) error {
 		c.Find(codeProvisioned, "", "%s is provisioned by another way (%s) than this API", c.Address, p)
 	}
 	if bodyChanges(*c) {
-		c.Steps = append(c.Steps, fmt.Sprintf("PUT /%s/%s %s", strings.Join(ruleRoute, "/"), a.uid(), jsonvalue.Encode(overlay(live.body, a.rule(), *c))))
+		c.Steps = append(c.Steps, fmt.Sprintf("PUT /%s/%s %s", strings.Join(ruleRoute, "/"), a.uid(),
+			jsonvalue.Encode(overlay(live.body, a.rule(), *c))))
 	}
 	now := live.interval
 	if _, moves := c.Diff("group"); moves {
@@ -141,7 +145,8 @@ func (a *Alert) every() int64 { return int64(a.Spec.Every / time.Second) }
 
 func (a *Alert) regroup(c *plan.Change, now int64) {
 	if a.every() != now {
-		c.Steps = append(c.Steps, fmt.Sprintf("PUT /%s interval %d s", strings.Join(groupRoute(folderUID(a.Spec.Folder), a.uid()), "/"), a.every()))
+		c.Steps = append(c.Steps, fmt.Sprintf("PUT /%s interval %d s",
+			strings.Join(groupRoute(folderUID(a.Spec.Folder), a.uid()), "/"), a.every()))
 	}
 }
 
@@ -175,14 +180,16 @@ func (a *Alert) write(ctx context.Context, live *rule, c plan.Change) error {
 	call := a.Org.client.call
 	switch {
 	case c.Action == plan.Create:
-		if err := call(ctx, http.MethodPost, ruleRoute, nil, a.rule(), nil); err != nil && (!conflict(err) || !a.made(ctx)) {
+		if err := call(ctx, http.MethodPost, ruleRoute, nil, a.rule(), nil); err != nil &&
+			(!conflict(err) || !a.made(ctx)) {
 			return err
 		}
 	case live == nil:
 		return fmt.Errorf("%s is gone: plan again", c.Address)
 	case bodyChanges(c):
 		path := append(slices.Clone(ruleRoute), a.uid())
-		if err := call(ctx, http.MethodPut, path, nil, overlay(live.body, a.rule(), c), nil, locked(live)...); err != nil {
+		if err := call(ctx, http.MethodPut, path, nil, overlay(live.body, a.rule(), c), nil,
+			locked(live)...); err != nil {
 			return err
 		}
 	}

@@ -78,7 +78,9 @@ func (o *Org) resolve(s *snapshot, kind, name string) string {
 			uids = append(uids, jsonvalue.Text(r["uid"]))
 		}
 	}
-	if i := slices.IndexFunc(uids, func(uid string) bool { return nameOf(uid) == name }); i >= 0 && !slices.Contains(uids, name) {
+	if i := slices.IndexFunc(uids, func(uid string) bool {
+		return nameOf(uid) == name
+	}); i >= 0 && !slices.Contains(uids, name) {
 		return uids[i]
 	}
 	return name
@@ -93,7 +95,8 @@ func exact(address string, live, want *plan.State) error {
 	}
 	var out []string
 	for _, d := range diffs {
-		out = append(out, fmt.Sprintf("%s is %s, and would be %s", d.Name, cmp.Or(d.Old, "none"), cmp.Or(d.New, "none")))
+		out = append(out, fmt.Sprintf("%s is %s, and would be %s", d.Name, cmp.Or(d.Old, "none"),
+			cmp.Or(d.New, "none")))
 	}
 	return fmt.Errorf("no block can say %s as it is: %s", address, some(out, 4))
 }
@@ -127,7 +130,8 @@ func (w writer) done(files map[string][]byte) Imported {
 func ownName(kind, uid string) (string, error) {
 	name := nameOf(uid)
 	if !blockName.MatchString(name) || uidOf(name) != uid {
-		return "", fmt.Errorf("the %s %s cannot be declared: a %s block makes its uid of its name, as cv-prices of prices", kind, uid, kind)
+		return "", fmt.Errorf("the %s %s cannot be declared: a %s block makes its uid of its name, as "+
+			"cv-prices of prices", kind, uid, kind)
 	}
 	return name, nil
 }
@@ -167,7 +171,8 @@ func (o *Org) folderBlock(ctx context.Context, s *snapshot, uid string, state *p
 	if parent != nil {
 		w.refer("parent", "folder."+parent.Name)
 	}
-	return w.done(nil), exact(w.address, state, (&Folder{Org: o, Spec: &spec.Folder{Name: name, Title: live.Title, Parent: parent}}).want())
+	return w.done(nil), exact(w.address, state,
+		(&Folder{Org: o, Spec: &spec.Folder{Name: name, Title: live.Title, Parent: parent}}).want())
 }
 
 // freeName is a block's name for an object that has a uid of its own.
@@ -192,7 +197,8 @@ func (o *Org) sourceBlock(ctx context.Context, s *snapshot, uid string, state *p
 		return Imported{}, err
 	}
 	if !dashboard.IsPostgres(live.Type) {
-		return Imported{}, fmt.Errorf("the data source %s is of the type %s: only PostgreSQL data sources can be declared", uid, live.Type)
+		return Imported{}, fmt.Errorf("the data source %s is of the type %s: only PostgreSQL data sources "+
+			"can be declared", uid, live.Type)
 	}
 	get := func(name string) string { a, _ := state.Get(name); return a.Value }
 	least, err := units.ParseDuration(get("min_interval"))
@@ -203,7 +209,8 @@ func (o *Org) sourceBlock(ctx context.Context, s *snapshot, uid string, state *p
 		Name: freeName(uid, live.Name, func(n string) bool {
 			return slices.ContainsFunc(o.p.DataSources, func(d *spec.DataSource) bool { return d.Name == n })
 		}),
-		Title: live.Name, UID: uid, Host: live.URL, Database: get("database"), User: live.User, SSLMode: get("sslmode"), MinInterval: least, Default: live.IsDefault,
+		Title: live.Name, UID: uid, Host: live.URL, Database: get("database"), User: live.User, SSLMode: get("sslmode"),
+		MinInterval: least, Default: live.IsDefault,
 	}
 	w := newWriter("datasource", x.Name)
 	w.text("title", x.Title)
@@ -239,9 +246,10 @@ func (o *Org) boardBlock(ctx context.Context, s *snapshot, uid string) (Imported
 	if err != nil {
 		return Imported{}, err
 	}
-	x := &spec.Dashboard{UID: uid, JSON: src, Folder: folder, Name: freeName(uid, jsonvalue.Text(live.model.Raw["title"]), func(n string) bool {
-		return slices.ContainsFunc(o.p.Dashboards, func(d *spec.Dashboard) bool { return d.Name == n })
-	})}
+	x := &spec.Dashboard{UID: uid, JSON: src, Folder: folder,
+		Name: freeName(uid, jsonvalue.Text(live.model.Raw["title"]), func(n string) bool {
+			return slices.ContainsFunc(o.p.Dashboards, func(d *spec.Dashboard) bool { return d.Name == n })
+		})}
 	x.File = "dashboards/" + x.Name + ".json"
 	w := newWriter("dashboard", x.Name)
 	w.text("file", x.File)
@@ -296,11 +304,16 @@ func (o *Org) ruleBlock(ctx context.Context, s *snapshot, uid string, state *pla
 		return Imported{}, err
 	}
 	get := func(name string) plan.Attr { a, _ := state.Get(name); return a }
-	x := &spec.Alert{Name: name, Title: get("title").Value, Folder: folder, Query: get("query").Raw, NoData: get("no_data").Value, Labels: map[string]string{}, Summary: get("summary").Value, Description: get("description").Value}
-	if i := slices.IndexFunc(o.p.DataSources, func(d *spec.DataSource) bool { return d.UID == get("datasource").Raw }); i >= 0 {
+	x := &spec.Alert{Name: name, Title: get("title").Value, Folder: folder, Query: get("query").Raw,
+		NoData: get("no_data").Value, Labels: map[string]string{}, Summary: get("summary").Value,
+		Description: get("description").Value}
+	if i := slices.IndexFunc(o.p.DataSources, func(d *spec.DataSource) bool {
+		return d.UID == get("datasource").Raw
+	}); i >= 0 {
 		x.DataSource = o.p.DataSources[i]
 	} else {
-		return Imported{}, fmt.Errorf("alert.%s reads the data source %s, which pipeline.hcl does not declare: import that first", name, get("datasource").Raw)
+		return Imported{}, fmt.Errorf("alert.%s reads the data source %s, which pipeline.hcl does not declare: "+
+			"import that first", name, get("datasource").Raw)
 	}
 	word, limit, _ := strings.Cut(get("threshold").Value, " ")
 	if f, ferr := strconv.ParseFloat(limit, 64); ferr == nil {

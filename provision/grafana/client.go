@@ -43,7 +43,8 @@ const defaultTimeout = 15 * time.Second
 func NewClient(g *spec.Grafana) (*Client, error) {
 	base, err := url.Parse(strings.TrimRight(g.URL, "/"))
 	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
-		return nil, errors.New("grafana.url is not a URL: write Grafana's whole address, as https://grafana.example.com")
+		return nil, errors.New("grafana.url is not a URL: write Grafana's whole address, as " +
+			"https://grafana.example.com")
 	}
 	if base.User != nil {
 		return nil, errors.New("grafana.url holds a password: put it into grafana.auth, as user:password")
@@ -67,7 +68,8 @@ func NewClient(g *spec.Grafana) (*Client, error) {
 	if timeout <= 0 {
 		timeout = defaultTimeout
 	}
-	c.wire = &wire{pool: c.pool, timeout: timeout, first: 250 * time.Millisecond, limit: maxReply, count: &c.count, host: base.Host, prefix: base.Path}
+	c.wire = &wire{pool: c.pool, timeout: timeout, first: 250 * time.Millisecond, limit: maxReply, count: &c.count,
+		host: base.Host, prefix: base.Path}
 	c.wire.authorize(auth)
 	c.wire.secrets = append(c.wire.secrets, base.Path)
 	return c, nil
@@ -98,7 +100,8 @@ func (c *Client) library(ctx context.Context, header ...string) (*gapi.Client, e
 }
 
 // call sends a request that the library cannot express. Each segment of the path is escaped; in and out may be nil.
-func (c *Client) call(ctx context.Context, method string, path []string, query url.Values, in, out any, header ...string) error {
+func (c *Client) call(ctx context.Context, method string, path []string, query url.Values, in, out any,
+	header ...string) error {
 	u := *c.base
 	plain, escaped := strings.Builder{}, strings.Builder{}
 	for _, s := range path {
@@ -137,7 +140,8 @@ func (c *Client) call(ctx context.Context, method string, path []string, query u
 	d := json.NewDecoder(resp.Body)
 	d.UseNumber()
 	if err := d.Decode(out); err != nil {
-		return &Error{Method: method, Path: strings.TrimPrefix(u.Path, c.base.Path), Status: resp.StatusCode, Message: "with JSON of another form than expected"}
+		return &Error{Method: method, Path: strings.TrimPrefix(u.Path, c.base.Path), Status: resp.StatusCode,
+			Message: "with JSON of another form than expected"}
 	}
 	return nil
 }

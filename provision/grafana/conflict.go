@@ -48,7 +48,8 @@ func (d *Dashboard) assess(ctx context.Context, c *plan.Change) error {
 	}
 	c.Action = plan.Update
 	if live.meta.provisioned() {
-		c.Find(codeProvisioned, "", "%s is provisioned from %s on Grafana's server: it cannot be saved", c.Address, cmp.Or(live.meta.External, "a file"))
+		c.Find(codeProvisioned, "", "%s is provisioned from %s on Grafana's server: it cannot be saved", c.Address,
+			cmp.Or(live.meta.External, "a file"))
 		return nil
 	}
 	if v2, err := d.Org.client.v2(ctx, s, d.Spec.UID, live); err != nil {
@@ -68,7 +69,9 @@ func (d *Dashboard) assess(ctx context.Context, c *plan.Change) error {
 // renamedUID finds a dashboard or data source that lives under another uid now.
 func renamedUID(c *plan.Change, what, uid string) {
 	if was, known := c.Last.Get("uid"); known && was.Value != uid {
-		c.Find(codeNewUID, "uid", "the uid changed from %s: the %s of that uid stays, unmanaged, and what links to it stays with it", was.Value, what)
+		c.Find(codeNewUID, "uid",
+			"the uid changed from %s: the %s of that uid stays, unmanaged, and what links to it stays with it",
+			was.Value, what)
 	}
 }
 
@@ -104,7 +107,8 @@ func (d *Dashboard) unknownSources(s *snapshot) []string {
 	var out []string
 	for _, p := range d.file.Parts {
 		ref, _ := p.Body["datasource"].(map[string]any)
-		if uid := jsonvalue.Text(ref["uid"]); uid != "" && !strings.ContainsAny(uid, "$[") && !strings.HasPrefix(uid, "-- ") && uid != "grafana" && uid != "__expr__" && !known(uid) {
+		if uid := jsonvalue.Text(ref["uid"]); uid != "" && !strings.ContainsAny(uid, "$[") &&
+			!strings.HasPrefix(uid, "-- ") && uid != "grafana" && uid != "__expr__" && !known(uid) {
 			out = append(out, fmt.Sprintf("%s reads the data source %s, which Grafana does not have", p.Name, uid))
 		}
 	}
@@ -142,7 +146,8 @@ func (j *assessment) compare() {
 			continue
 		}
 		if gone := jsonvalue.Dropped(parsed(have.Raw), parsed(w.Raw), parsed(was.Raw)); len(gone) > 0 {
-			c.Diffs = append(c.Diffs, plan.Diff{Name: w.Name, Old: "with " + some(gone, 3), New: w.Value, OldRaw: have.Raw, NewRaw: w.Raw, Cause: plan.Intent})
+			c.Diffs = append(c.Diffs, plan.Diff{Name: w.Name, Old: "with " + some(gone, 3), New: w.Value,
+				OldRaw: have.Raw, NewRaw: w.Raw, Cause: plan.Intent})
 		}
 	}
 }
@@ -157,7 +162,8 @@ func (j *assessment) cause(d plan.Diff) plan.Diff {
 	theirs, ours := !jsonvalue.Covers(parsed(have.Raw), parsed(was.Raw)), d.NewRaw != was.Raw
 	switch {
 	case d.Name == "layout": // panels that come and go are no move of the others
-		theirs, ours = len(moved(parsed(have.Raw), parsed(was.Raw))) > 0, len(moved(parsed(d.NewRaw), parsed(was.Raw))) > 0
+		theirs, ours = len(moved(parsed(have.Raw), parsed(was.Raw))) > 0,
+			len(moved(parsed(d.NewRaw), parsed(was.Raw))) > 0
 	case keyOf(d.Name) == "":
 		theirs = have.Value != was.Value
 	}
@@ -200,7 +206,8 @@ type edition struct {
 // history lists versions, the newest first. Version 11 answers a bare list, later ones an object.
 func (c *Client) history(ctx context.Context, uid string) ([]edition, error) {
 	var in json.RawMessage
-	err := c.call(ctx, http.MethodGet, []string{"api", "dashboards", "uid", uid, "versions"}, url.Values{"limit": {"20"}}, nil, &in)
+	err := c.call(ctx, http.MethodGet, []string{"api", "dashboards", "uid", uid, "versions"},
+		url.Values{"limit": {"20"}}, nil, &in)
 	if err != nil {
 		return nil, err
 	}
@@ -279,7 +286,8 @@ func (j *assessment) conflict(ctx context.Context) error {
 func (j *assessment) asSaved() {
 	c := j.c
 	for i := range c.Diffs {
-		if c.Diffs[i].Name != "folder" && (c.Diffs[i].Cause == plan.Drift || c.Diffs[i].Cause == plan.Both) { // a move makes no version
+		// a move makes no version
+		if c.Diffs[i].Name != "folder" && (c.Diffs[i].Cause == plan.Drift || c.Diffs[i].Cause == plan.Both) {
 			c.Diffs[i].Cause, c.Diffs[i].Applied = plan.Intent, ""
 		}
 	}
@@ -309,7 +317,8 @@ func (j *assessment) split() (ours, theirs, both []plan.Diff) {
 	for _, d := range j.c.Diffs {
 		work := d.Old != "" && isDigest(d)
 		switch {
-		case work && (j.last == nil || d.Cause == plan.Both), keyOf(d.Name) != "" && d.Cause == plan.Reset && d.Applied != "":
+		case work && (j.last == nil || d.Cause == plan.Both), keyOf(d.Name) != "" && d.Cause == plan.Reset &&
+			d.Applied != "":
 			both = append(both, d)
 		case work && d.Cause == plan.Drift:
 			theirs = append(theirs, d)
@@ -405,7 +414,8 @@ func (j *assessment) noteDetails(who string, lost []string) {
 		if gone := jsonvalue.Dropped(parsed(d.OldRaw), parsed(d.NewRaw), j.before(d.Name)); len(gone) > 0 {
 			list = append(list, "without "+some(gone, 4))
 		}
-		if len(list) == 0 || keyOf(d.Name) == "" && d.Name != "layout" && len(d.Old) <= 60 && len(d.New) <= 60 && !strings.HasPrefix(d.OldRaw, "{") && !strings.HasPrefix(d.OldRaw, "[") {
+		if len(list) == 0 || keyOf(d.Name) == "" && d.Name != "layout" && len(d.Old) <= 60 && len(d.New) <= 60 &&
+			!strings.HasPrefix(d.OldRaw, "{") && !strings.HasPrefix(d.OldRaw, "[") {
 			continue
 		}
 		tail := ""
@@ -424,7 +434,8 @@ func (j *assessment) before(attr string) any {
 // edits are what people changed in a piece since the last apply.
 func (j *assessment) edits(d plan.Diff) []string {
 	was, have := j.before(d.Name), parsed(d.OldRaw)
-	if layout, is := was.(map[string]any); is && d.Name == "layout" { // panels that the file had, and those that it has now
+	// panels that the file had, and those that it has now
+	if layout, is := was.(map[string]any); is && d.Name == "layout" {
 		now, _ := have.(map[string]any)
 		maps.DeleteFunc(layout, func(key string, _ any) bool { return now[key] == nil })
 	}

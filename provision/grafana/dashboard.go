@@ -184,7 +184,8 @@ func (d *Dashboard) message(ctx context.Context, live *board, body map[string]an
 
 // fingerprint is of all that people can change in a dashboard. The refresh is left out, which Grafana may raise.
 func fingerprint(m *dashboard.Model) string {
-	return jsonvalue.Digest(jsonvalue.Without(m.Raw, append([]string{"refresh", "schemaVersion"}, dashboard.ServerKeys...)...))
+	return jsonvalue.Digest(jsonvalue.Without(m.Raw, append([]string{"refresh", "schemaVersion"},
+		dashboard.ServerKeys...)...))
 }
 
 // save saves the dashboard: what is live, with the planned differences over it.
@@ -242,7 +243,8 @@ func (d *Dashboard) explainRejected(ctx context.Context, s *snapshot, address st
 	case strings.Contains(lower, "folder") && strings.Contains(lower, "not found"):
 		return fmt.Errorf("the folder of %s is missing: apply makes it first, plan again (%w)", address, err)
 	case strings.Contains(lower, "refresh interval"):
-		return fmt.Errorf("%s: its refresh is shorter than this Grafana allows (min_refresh_interval): write a longer one in %s (%w)", address, d.Spec.File, err)
+		return fmt.Errorf("%s: its refresh is shorter than this Grafana allows (min_refresh_interval): write a longer "+
+			"one in %s (%w)", address, d.Spec.File, err)
 	}
 	return err
 }
@@ -293,7 +295,8 @@ func (d *Dashboard) compose(live *board, c plan.Change) map[string]any {
 		out["templating"] = map[string]any{"list": list}
 	}
 	annotations := m.list("annotation")
-	for _, a := range slices.Concat(jsonvalue.Objects(live.model.Raw, "annotations", "list"), jsonvalue.Objects(d.file.Raw, "annotations", "list")) {
+	for _, a := range slices.Concat(jsonvalue.Objects(live.model.Raw, "annotations", "list"),
+		jsonvalue.Objects(d.file.Raw, "annotations", "list")) {
 		if a["builtIn"] != nil { // Grafana's own, once
 			annotations = append([]any{a}, annotations...)
 			break

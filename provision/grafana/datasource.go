@@ -66,7 +66,8 @@ func (d *DataSource) Where() string { return where(d.Spec.Range) }
 func (d *DataSource) hash() string {
 	hashed, known := d.Org.client.hashes.Load(*d.Spec)
 	if !known {
-		key, err := pbkdf2.Key(sha256.New, d.Spec.Password.Reveal(), []byte("cryptoviz data source "+d.Spec.UID), d.Org.client.rounds, 16)
+		key, err := pbkdf2.Key(sha256.New, d.Spec.Password.Reveal(), []byte("cryptoviz data source "+d.Spec.UID),
+			d.Org.client.rounds, 16)
 		if err != nil {
 			panic("grafana: hash a password: " + err.Error()) // its parameters are constant
 		}
@@ -229,21 +230,26 @@ func (d *DataSource) password(c *plan.Change, readOnly bool) {
 func (d *DataSource) risks(c *plan.Change, s *snapshot) {
 	for _, other := range s.sourceList {
 		if other.Name == d.Spec.Title && other.UID != d.Spec.UID {
-			c.Find(codeTitleTaken, "title", "there is a data source %q already, with the uid %s: uid = %q adopts it", other.Name, other.UID, other.UID)
+			c.Find(codeTitleTaken, "title", "there is a data source %q already, with the uid %s: uid = %q adopts it",
+				other.Name, other.UID, other.UID)
 		}
 		if _, def := c.Diff("default"); def && other.IsDefault && other.UID != d.Spec.UID && d.Spec.Default {
-			c.Find(codeDefaultChanges, "default", "%q is the default now: panels without a data source of their own read this one from then on", other.Name)
+			c.Find(codeDefaultChanges, "default",
+				"%q is the default now: panels without a data source of their own read this one from then on",
+				other.Name)
 		}
 	}
 	if c.Action != plan.Update {
 		return
 	}
 	if diff, other := c.Diff("type"); other {
-		c.Find(codeOtherType, "type", "the uid %s is a data source of the type %s: give this one another uid", d.Spec.UID, diff.Old)
+		c.Find(codeOtherType, "type", "the uid %s is a data source of the type %s: give this one another uid",
+			d.Spec.UID, diff.Old)
 	}
 	for _, name := range []string{"host", "database"} {
 		if diff, moved := c.Diff(name); moved {
-			c.Find(codeOtherDatabase, name, "all panels and alerts on it read from %s instead of %s", diff.New, diff.Old)
+			c.Find(codeOtherDatabase, name, "all panels and alerts on it read from %s instead of %s", diff.New,
+				diff.Old)
 		}
 	}
 }
@@ -251,9 +257,11 @@ func (d *DataSource) risks(c *plan.Change, s *snapshot) {
 // compose is the data source to send: what is live, with the changes of c over it. Secrets that are not sent stay.
 func (d *DataSource) compose(live *source, c plan.Change) *gapi.DataSource {
 	x := d.Spec
-	out := &gapi.DataSource{UID: x.UID, Name: x.Title, Type: dashboard.PostgresType, Access: "proxy", URL: x.Host, User: x.User, IsDefault: x.Default, JSONData: map[string]any{}}
+	out := &gapi.DataSource{UID: x.UID, Name: x.Title, Type: dashboard.PostgresType, Access: "proxy", URL: x.Host,
+		User: x.User, IsDefault: x.Default, JSONData: map[string]any{}}
 	if live != nil {
-		out.Access, out.BasicAuth, out.BasicAuthUser, out.WithCredentials = live.Access, live.BasicAuth, live.BasicAuthUser, live.WithCredentials
+		out.Access, out.BasicAuth, out.BasicAuthUser, out.WithCredentials = live.Access, live.BasicAuth,
+			live.BasicAuthUser, live.WithCredentials
 		out.Version, out.Database = live.Version, live.Database
 		out.IsDefault = live.IsDefault || x.Default
 		if diff, changed := c.Diff("default"); changed && diff.Cause == plan.Reset {

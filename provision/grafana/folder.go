@@ -75,7 +75,8 @@ func (o *Org) folderState(f *folder) *plan.State {
 		return nil
 	}
 	return &plan.State{Attrs: []plan.Attr{
-		{Name: "uid", Value: f.UID}, {Name: "title", Value: f.Title}, {Name: "parent", Value: o.folderName(f.ParentUID), Raw: f.ParentUID},
+		{Name: "uid", Value: f.UID}, {Name: "title", Value: f.Title}, {Name: "parent", Value: o.folderName(f.ParentUID),
+			Raw: f.ParentUID},
 	}}
 }
 
@@ -98,11 +99,14 @@ func (f *Folder) assess(ctx context.Context, c *plan.Change) error {
 		c.Steps = []string{"POST /api/folders " + jsonvalue.Encode(f.body())}
 	case plan.Update:
 		if d, titled := c.Diff("title"); titled {
-			c.Steps = append(c.Steps, fmt.Sprintf("PUT /api/folders/%s %s", f.uid(), jsonvalue.Encode(map[string]any{"title": d.New})))
+			c.Steps = append(c.Steps, fmt.Sprintf("PUT /api/folders/%s %s", f.uid(),
+				jsonvalue.Encode(map[string]any{"title": d.New})))
 		}
 		if d, moved := c.Diff("parent"); moved {
-			c.Find(codeFolderMoves, "parent", "%s moves from %s to %s: who may see and edit it follows from there", c.Address, d.Old, d.New)
-			c.Steps = append(c.Steps, fmt.Sprintf("POST /api/folders/%s/move %s", f.uid(), jsonvalue.Encode(map[string]any{"parentUid": d.NewRaw})))
+			c.Find(codeFolderMoves, "parent", "%s moves from %s to %s: who may see and edit it follows from there",
+				c.Address, d.Old, d.New)
+			c.Steps = append(c.Steps, fmt.Sprintf("POST /api/folders/%s/move %s", f.uid(),
+				jsonvalue.Encode(map[string]any{"parentUid": d.NewRaw})))
 		}
 	default:
 	}
@@ -208,7 +212,8 @@ func (o *Org) contents(ctx context.Context, uid string) (out []held, rules bool,
 	inside := []string{uid}
 	for i := 0; i < len(inside); i++ {
 		var children []folder
-		if err := o.client.call(ctx, http.MethodGet, []string{"api", "folders"}, url.Values{"parentUid": {inside[i]}}, nil, &children); err != nil {
+		if err := o.client.call(ctx, http.MethodGet, []string{"api", "folders"}, url.Values{"parentUid": {inside[i]}},
+			nil, &children); err != nil {
 			return nil, false, err
 		}
 		for _, f := range children {

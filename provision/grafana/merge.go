@@ -67,7 +67,8 @@ func (m merging) piece(w, l *dashboard.Part) map[string]any {
 	}
 	out := l.Raw
 	if _, differs := m.c.Diff(w.Name); differs {
-		if jsonvalue.Text(w.Body["type"]) != jsonvalue.Text(l.Body["type"]) { // another kind: no key of the old one means anything
+		// another kind: no key of the old one means anything
+		if jsonvalue.Text(w.Body["type"]) != jsonvalue.Text(l.Body["type"]) {
 			out = w.Raw
 		} else {
 			out, _ = jsonvalue.Merge(l.Raw, any(w.Body), m.before(w.Name)).(map[string]any)

@@ -41,7 +41,8 @@ func NewOrg(c *Client, p *spec.Pipeline) *Org { return &Org{client: c, p: p, sen
 func (o *Org) Describe() plan.Read {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	r := plan.Read{System: "Grafana", Text: o.client.where(), Requests: o.client.Requests() - o.sent, Seconds: o.seconds.Seconds()}
+	r := plan.Read{System: "Grafana", Text: o.client.where(), Requests: o.client.Requests() - o.sent,
+		Seconds: o.seconds.Seconds()}
 	s := o.snap
 	if s == nil || s.err != nil {
 		return r
@@ -56,7 +57,9 @@ func (o *Org) Describe() plan.Read {
 		for _, h := range s.hits {
 			found[h.Type]++
 		}
-		r.Text += fmt.Sprintf(": %s, %s, %s, %s", plan.Counted(found["dash-folder"], "folder"), plan.Counted(len(s.sourceList), "data source"), plan.Counted(found["dash-db"], "dashboard"), plan.Counted(len(s.ruleList), "alert rule"))
+		r.Text += fmt.Sprintf(": %s, %s, %s, %s", plan.Counted(found["dash-folder"], "folder"),
+			plan.Counted(len(s.sourceList), "data source"), plan.Counted(found["dash-db"], "dashboard"),
+			plan.Counted(len(s.ruleList), "alert rule"))
 	}
 	return r
 }

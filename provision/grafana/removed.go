@@ -35,7 +35,9 @@ func (r *Removed) uid() string {
 func (r *Removed) Observe(ctx context.Context) (plan.Observation, error) {
 	uid := r.uid()
 	live, err := r.Org.object(ctx, r.Spec.Kind, uid)
-	return plan.Observation{Live: live, Assess: func(ctx context.Context, c *plan.Change) error { return r.assess(ctx, uid, c) }}, err
+	return plan.Observation{Live: live, Assess: func(ctx context.Context, c *plan.Change) error {
+		return r.assess(ctx, uid, c)
+	}}, err
 }
 
 // object reads any object, declared or not.
@@ -146,7 +148,8 @@ func (o *Org) removableBoard(ctx context.Context, s *snapshot, uid string, c *pl
 		return err
 	}
 	if live.meta.provisioned() {
-		c.Find(codeProvisioned, "", "%s is provisioned from %s on Grafana's server: it cannot be deleted", c.Address, cmp.Or(live.meta.External, "a file"))
+		c.Find(codeProvisioned, "", "%s is provisioned from %s on Grafana's server: it cannot be deleted", c.Address,
+			cmp.Or(live.meta.External, "a file"))
 		return nil
 	}
 	c.Steps = []string{fmt.Sprintf("DELETE /api/dashboards/uid/%s (version %d)", uid, live.meta.Version)}

@@ -52,7 +52,8 @@ func stateOf(m *dashboard.Model, uid, folder string, want *dashboard.Model) *pla
 		s.Set(plan.Attr{Name: name, Value: p.Digest(body), Raw: jsonvalue.Encode(p.Body)})
 	}
 	if v := layoutOf(m, want); v != nil {
-		s.Set(plan.Attr{Name: "layout", Value: fmt.Sprintf("%d panels %s", len(v), jsonvalue.Digest(v)), Raw: jsonvalue.Encode(v)})
+		s.Set(plan.Attr{Name: "layout", Value: fmt.Sprintf("%d panels %s", len(v), jsonvalue.Digest(v)),
+			Raw: jsonvalue.Encode(v)})
 	}
 	return s
 }
@@ -72,7 +73,8 @@ func keyAttr(k string, live, want any) plan.Attr {
 	default:
 		a.Value = jsonvalue.Encode(v)
 	}
-	if k == "schemaVersion" && jsonvalue.Integer(live) > jsonvalue.Integer(want) { // the editor moves a dashboard to its own version
+	// the editor moves a dashboard to its own version
+	if k == "schemaVersion" && jsonvalue.Integer(live) > jsonvalue.Integer(want) {
 		a.Value = jsonvalue.Encode(want)
 	}
 	return a

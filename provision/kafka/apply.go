@@ -41,8 +41,8 @@ func (t *Topic) apply(ctx context.Context, c plan.Change, steps []step) error {
 	return nil
 }
 
-// countAgain assesses a change that may lose records once more, just before its requests: Kafka cannot check and delete in one.
-// The error is a plan.More.
+// countAgain assesses a change that may lose records once more, just before its requests: Kafka cannot check and delete
+// in one. The error is a plan.More.
 func (t *Topic) countAgain(ctx context.Context, c plan.Change) error {
 	live, err := t.cluster.topic(ctx, t.name)
 	if err != nil || live == nil || c.Action == plan.Create || !t.mayLose(live) {
@@ -121,8 +121,8 @@ func (c *Cluster) sendCreate(ctx context.Context, s step) error {
 	if !errors.Is(err, kerr.TopicAlreadyExists) {
 		return err
 	}
-	// Another instance was faster, or this request was sent before and its answer was lost. Or the name is still taken by a
-	// topic that was deleted: some brokers delete later than they say.
+	// Another instance was faster, or this request was sent before and its answer was lost. Or the name is still taken
+	// by a topic that was deleted: some brokers delete later than they say.
 	err = until(ctx, settleWait, func(ctx context.Context) (done bool, err error) {
 		if there, err := c.exists(ctx, s.Topic); there || err != nil {
 			return true, err
@@ -133,7 +133,8 @@ func (c *Cluster) sendCreate(ctx context.Context, s step) error {
 		return true, err
 	})
 	if errors.Is(err, errWaited) {
-		return fmt.Errorf("the name is still taken after %s, by a topic that is being deleted: apply again later", units.FormatDuration(settleWait))
+		return fmt.Errorf("the name is still taken after %s, by a topic that is being deleted: apply again later",
+			units.FormatDuration(settleWait))
 	}
 	return err
 }
@@ -171,7 +172,8 @@ func (c *Cluster) sendPartitions(ctx context.Context, s step) error {
 		}
 		return answer{0, errNoAnswer}
 	})
-	if errors.Is(err, kerr.InvalidPartitions) && strings.Contains(err.Error(), fmt.Sprintf("already has %d ", s.Partitions)) {
+	if errors.Is(err, kerr.InvalidPartitions) && strings.Contains(err.Error(), fmt.Sprintf("already has %d ",
+		s.Partitions)) {
 		return nil // this request, or another instance's, came through before
 	}
 	return denied(err, "add partitions to", grant("Alter", s.Topic))
@@ -217,8 +219,8 @@ func (c *Cluster) sendReplicas(ctx context.Context, s step) error {
 	return c.copied(ctx, s)
 }
 
-// copied waits until the replicas of a topic are where they were sent. Kafka goes on by itself when the wait ends, and the
-// next plan shows the change until it is done.
+// copied waits until the replicas of a topic are where they were sent. Kafka goes on by itself when the wait ends, and
+// the next plan shows the change until it is done.
 func (c *Cluster) copied(ctx context.Context, s step) error {
 	req := kmsg.NewPtrListPartitionReassignmentsRequest()
 	rt := kmsg.NewListPartitionReassignmentsRequestTopic()
@@ -240,7 +242,9 @@ func (c *Cluster) copied(ctx context.Context, s step) error {
 		return left == 0, nil
 	})
 	if errors.Is(err, errWaited) {
-		return fmt.Errorf("replicas of %d of %s are still being copied after %s: Kafka goes on by itself, and the next apply waits again", left, plan.Counted(len(s.Replicas), "partition"), units.FormatDuration(c.moveWait))
+		return fmt.Errorf("replicas of %d of %s are still being copied after %s: Kafka goes on by itself, and the "+
+			"next apply waits again", left, plan.Counted(len(s.Replicas), "partition"),
+			units.FormatDuration(c.moveWait))
 	}
 	return err
 }
@@ -261,7 +265,8 @@ var errWaited = errors.New("it did not happen in time")
 func until(ctx context.Context, bound time.Duration, f func(context.Context) (done bool, err error)) error {
 	within, cancel := context.WithTimeoutCause(ctx, bound, errWaited)
 	defer cancel()
-	pauses := &backoff.ExponentialBackOff{InitialInterval: 20 * time.Millisecond, Multiplier: 2, MaxInterval: time.Second}
+	pauses := &backoff.ExponentialBackOff{InitialInterval: 20 * time.Millisecond, Multiplier: 2,
+		MaxInterval: time.Second}
 	_, err := backoff.Retry(within, func() (bool, error) {
 		done, err := f(within)
 		if err == nil && !done {
@@ -287,7 +292,8 @@ func throttled(ctx context.Context, f func() (time.Duration, error)) error {
 		return struct{}{}, backoff.Permanent(err)
 	}, backoff.WithMaxElapsedTime(quotaWait))
 	if asked := (*backoff.RetryAfterError)(nil); errors.As(err, &asked) {
-		return fmt.Errorf("the quota controller_mutation_rate lets no more changes through: raise it for this Kafka user, or apply again later: %w", rejected)
+		return fmt.Errorf("the quota controller_mutation_rate lets no more changes through: raise it for this Kafka "+
+			"user, or apply again later: %w", rejected)
 	}
 	return err
 }

@@ -20,7 +20,8 @@ func (t *Topic) assess(ctx context.Context, c *plan.Change, live *topic) error {
 		return nil
 	}
 	if live != nil && live.unread {
-		c.Note("%s: its config is not compared: this Kafka user may not read it; %v", t.Address(), grant("DescribeConfigs", t.name))
+		c.Note("%s: its config is not compared: this Kafka user may not read it; %v", t.Address(),
+			grant("DescribeConfigs", t.name))
 	}
 	switch c.Action {
 	case plan.Create:
@@ -41,7 +42,8 @@ func unchecked(c *plan.Change, what string, remedy error) {
 
 func (t *Topic) assessCreate(ctx context.Context, c *plan.Change) error {
 	if other := t.cluster.collides(t.name); other != "" {
-		c.Find(codeNameCollides, "", "it and topic %s cannot both exist: in the names of Kafka's metrics . and _ are the same", other)
+		c.Find(codeNameCollides, "",
+			"it and topic %s cannot both exist: in the names of Kafka's metrics . and _ are the same", other)
 		return nil
 	}
 	validation, err := t.cluster.validated(ctx)
@@ -63,13 +65,15 @@ func (t *Topic) assessCreate(ctx context.Context, c *plan.Change) error {
 	if slices.Contains(list(config[cleanupPolicy]), "compact") {
 		c.Note("compacted: Kafka keeps the newest record of each key, and refuses records without a key")
 	}
-	t.requests(c, step{api: createTopics, Topic: t.name, Partitions: t.spec.Partitions, Replication: t.spec.Replication, Set: t.spec.Config})
+	t.requests(c, step{api: createTopics, Topic: t.name, Partitions: t.spec.Partitions, Replication: t.spec.Replication,
+		Set: t.spec.Config})
 	return nil
 }
 
 // refuse reports the broker's no. What may be otherwise the next time is an error.
 func (t *Topic) refuse(c *plan.Change, err error) error {
-	if kerr.IsRetriable(err) || errors.Is(err, kerr.TopicAuthorizationFailed) || errors.Is(err, kerr.ClusterAuthorizationFailed) {
+	if kerr.IsRetriable(err) || errors.Is(err, kerr.TopicAuthorizationFailed) ||
+		errors.Is(err, kerr.ClusterAuthorizationFailed) {
 		return err
 	}
 	attr := ""
@@ -112,7 +116,8 @@ func (t *Topic) assessUpdate(ctx context.Context, c *plan.Change, live *topic) e
 		t.assessInsync(c, after(minInsync), int64(t.spec.Replication))
 	}
 	if d, changed := c.Diff(maxMessage); changed && lowered(live.config[maxMessage].value, after(maxMessage)) {
-		c.Find(codeSmallerMessages, maxMessage, "larger batches are refused from now on: %s -> %s bytes", orUnset(d.Old), after(maxMessage))
+		c.Find(codeSmallerMessages, maxMessage, "larger batches are refused from now on: %s -> %s bytes",
+			orUnset(d.Old), after(maxMessage))
 	}
 	if err := t.assessRetention(ctx, c, live, after); err != nil {
 		return err
@@ -179,14 +184,16 @@ func (t *Topic) assessPartitions(c *plan.Change, rejected error) error {
 	}
 	switch want := int(t.spec.Partitions); {
 	case want < have:
-		c.Find(codeFewerPartitions, partitionsAttr, "Kafka cannot take partitions away: keep %d, or use a topic of another name", have)
+		c.Find(codeFewerPartitions, partitionsAttr,
+			"Kafka cannot take partitions away: keep %d, or use a topic of another name", have)
 	case rejected != nil && !errors.Is(rejected, kerr.TopicAuthorizationFailed):
 		return t.refuse(c, rejected)
 	default:
 		if rejected != nil {
 			unchecked(c, "add partitions", grant("Alter", t.name))
 		}
-		c.Find(codeMorePartitions, partitionsAttr, "keys move to other partitions, so the order of a key's records breaks once; it cannot be undone")
+		c.Find(codeMorePartitions, partitionsAttr,
+			"keys move to other partitions, so the order of a key's records breaks once; it cannot be undone")
 	}
 	return nil
 }
@@ -200,7 +207,8 @@ func (t *Topic) assessReplication(ctx context.Context, c *plan.Change, live *top
 	case err != nil:
 		return err
 	case int(t.spec.Replication) > brokers:
-		c.Find(codeTooManyReplicas, replicationAttr, "replication = %d, and %s up", t.spec.Replication, map[bool]string{true: "1 broker is", false: fmt.Sprintf("%d brokers are", brokers)}[brokers == 1])
+		c.Find(codeTooManyReplicas, replicationAttr, "replication = %d, and %s up", t.spec.Replication,
+			map[bool]string{true: "1 broker is", false: fmt.Sprintf("%d brokers are", brokers)}[brokers == 1])
 		return nil
 	case !may:
 		unchecked(c, "move replicas", errGrantMoves)
@@ -225,11 +233,14 @@ func (t *Topic) assessReplication(ctx context.Context, c *plan.Change, live *top
 	}
 	switch {
 	case copies > 0 && bytes > 0:
-		c.Find(codeReplication, replicationAttr, "%s to copy, %s over the network", plan.Counted(copies, "replica"), plan.Bytes(bytes))
+		c.Find(codeReplication, replicationAttr, "%s to copy, %s over the network", plan.Counted(copies, "replica"),
+			plan.Bytes(bytes))
 	case copies > 0:
 		c.Find(codeReplication, replicationAttr, "%s to copy", plan.Counted(copies, "replica"))
 	default:
-		c.Find(codeReplication, replicationAttr, "replicas of %s are given up: fewer brokers may fail before records are lost", plan.Counted(len(reassignments), "partition"))
+		c.Find(codeReplication, replicationAttr,
+			"replicas of %s are given up: fewer brokers may fail before records are lost",
+			plan.Counted(len(reassignments), "partition"))
 	}
 	return nil
 }
@@ -240,7 +251,8 @@ func (t *Topic) assessInsync(c *plan.Change, least string, replicas int64) {
 		if _, changed := c.Diff(minInsync); !changed {
 			attr = replicationAttr
 		}
-		c.Find(codeAllInSync, attr, "it asks for %s in sync, and a partition has %d: all of them must be, so writes stop when one of its brokers fails", plan.Counted(int(n), "replica"), replicas)
+		c.Find(codeAllInSync, attr,
+			"it asks for %s in sync, and a partition has %d: all of them must be, so writes stop when one of its brokers fails", plan.Counted(int(n), "replica"), replicas)
 	}
 }
 

@@ -18,7 +18,8 @@ var nameForm = regexp.MustCompile(`^[a-z][a-z0-9_]{0,47}$`)
 // Block returns the topic block that declares a topic as it is: what is set on it, and not what it has by default.
 func Block(ctx context.Context, c *Cluster, name string) (string, error) {
 	if !nameForm.MatchString(name) {
-		return "", fmt.Errorf("topic %s: pipeline.hcl has no place for this name: it takes lower case letters, digits and _, 48 at most", name)
+		return "", fmt.Errorf("topic %s: pipeline.hcl has no place for this name: it takes lower case letters, digits "+
+			"and _, 48 at most", name)
 	}
 	t, err := c.whole(ctx, name)
 	switch {
@@ -27,7 +28,8 @@ func Block(ctx context.Context, c *Cluster, name string) (string, error) {
 	case t == nil:
 		return "", fmt.Errorf("topic %s does not exist", name)
 	case t.unread:
-		return "", fmt.Errorf("this Kafka user may not read the config of topic %s: %w", name, grant("DescribeConfigs", name))
+		return "", fmt.Errorf("this Kafka user may not read the config of topic %s: %w", name,
+			grant("DescribeConfigs", name))
 	case reserved(t):
 		return "", fmt.Errorf("topic %s belongs to Kafka itself", name)
 	}

@@ -22,8 +22,8 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
-// Cluster is what a Kafka cluster holds: one snapshot for all topics, read on first use. It knows the topics that were asked
-// of it, and puts what concerns them all into the same few requests. Safe for any number of goroutines.
+// Cluster is what a Kafka cluster holds: one snapshot for all topics, read on first use. It knows the topics that were
+// asked of it, and puts what concerns them all into the same few requests. Safe for any number of goroutines.
 type Cluster struct {
 	client   *kgo.Client
 	moveWait time.Duration // how long Apply waits until replicas are copied
@@ -84,7 +84,8 @@ func (c *Cluster) Describe() plan.Read {
 				visible++
 			}
 		}
-		r.Text = fmt.Sprintf("%s: %s on %s", where, plan.Counted(visible, "topic"), plan.Counted(len(s.brokers), "broker"))
+		r.Text = fmt.Sprintf("%s: %s on %s", where, plan.Counted(visible, "topic"),
+			plan.Counted(len(s.brokers), "broker"))
 	} else if where != "" {
 		r.Text = where + ": not read"
 	}
@@ -110,8 +111,8 @@ func (c *Cluster) ID(ctx context.Context) (string, error) {
 	return s.cluster, nil
 }
 
-// Unmanaged lists the addresses of all topics that this Kafka user can see, so that the caller takes off what is declared.
-// Kafka's own are none.
+// Unmanaged lists the addresses of all topics that this Kafka user can see, so that the caller takes off what is
+// declared. Kafka's own are none.
 func (c *Cluster) Unmanaged(ctx context.Context) ([]string, error) {
 	defer c.lock()()
 	s, err := c.load(ctx)
@@ -181,15 +182,17 @@ func (c *Cluster) answered(ctx context.Context, err error) error {
 	case unsupported(err):
 		return fmt.Errorf("the brokers at %s do not know the request: %w", c.where(), err)
 	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("no answer from Kafka at %s within %s: are enough brokers up?", c.where(), units.FormatDuration(answerWait))
+		return fmt.Errorf("no answer from Kafka at %s within %s: are enough brokers up?", c.where(),
+			units.FormatDuration(answerWait))
 	}
 	return fmt.Errorf("no answer from Kafka at %s (start it, or correct kafka.brokers): %w", c.where(), err)
 }
 
-// unsupported tells whether the brokers do not have a request: some services leave out what tells of disks or of the cluster.
-// Two of the client's errors have no name.
+// unsupported tells whether the brokers do not have a request: some services leave out what tells of disks or of the
+// cluster. Two of the client's errors have no name.
 func unsupported(err error) bool {
-	return err != nil && (errors.Is(err, kerr.UnsupportedVersion) || strings.Contains(err.Error(), "broker is too old") || strings.Contains(err.Error(), "request key is unknown"))
+	return err != nil && (errors.Is(err, kerr.UnsupportedVersion) ||
+		strings.Contains(err.Error(), "broker is too old") || strings.Contains(err.Error(), "request key is unknown"))
 }
 
 // topic returns a topic with its config, or nil when there is none. An error when this Kafka user may not see it.
@@ -233,8 +236,8 @@ func (c *Cluster) existing(s *snapshot, more ...string) (out []string) {
 	return slices.Compact(out)
 }
 
-// load returns the snapshot. The list of topics holds only what this user may see, so what is missing from it is asked for by
-// name before anybody believes that it does not exist.
+// load returns the snapshot. The list of topics holds only what this user may see, so what is missing from it is asked
+// for by name before anybody believes that it does not exist.
 func (c *Cluster) load(ctx context.Context) (*snapshot, error) {
 	if c.read.snapshot != nil || c.read.failed != nil {
 		return c.read.snapshot, c.read.failed

@@ -30,7 +30,8 @@ const (
 
 // words are the keys that have a word of their own in pipeline.hcl, in the order in which they are shown.
 var words = []struct{ attr, key string }{
-	{"retention", retentionMs}, {"retention_bytes", retentionBytes}, {"cleanup_policy", cleanupPolicy}, {"compression", compression},
+	{"retention", retentionMs}, {"retention_bytes", retentionBytes}, {"cleanup_policy", cleanupPolicy},
+	{"compression", compression},
 }
 
 func attrOf(key string) string {
@@ -70,8 +71,8 @@ func sortKeys(keys []string) []string {
 	return keys
 }
 
-// canonical writes a value as Kafka gives it back: it parses what it is given, so that "TRUE" returns as "true", "0.50" as
-// "0.5" and "delete, compact" as "delete,compact". The order of a list means nothing.
+// canonical writes a value as Kafka gives it back: it parses what it is given, so that "TRUE" returns as "true", "0.50"
+// as "0.5" and "delete, compact" as "delete,compact". The order of a list means nothing.
 func canonical(key, value string) string {
 	value = strings.TrimSpace(value)
 	switch key {

@@ -31,8 +31,8 @@ const (
 	maxTime  = -3
 )
 
-// logSizes returns what the partitions of a topic hold. The first call asks for all topics of our resources that may lose
-// something, so that it takes a few requests whatever their number.
+// logSizes returns what the partitions of a topic hold. The first call asks for all topics of our resources that may
+// lose something, so that it takes a few requests whatever their number.
 func (c *Cluster) logSizes(ctx context.Context, name string) ([]partitionLog, time.Time, error) {
 	defer c.lock()()
 	s, err := c.load(ctx)
@@ -45,7 +45,8 @@ func (c *Cluster) logSizes(ctx context.Context, name string) ([]partitionLog, ti
 	if _, there := c.read.logs[name]; !there {
 		names := []string{name}
 		for other, t := range c.resources {
-			if _, there := c.read.logs[other]; !there && s.topics[other] != nil && s.topics[other].denied == nil && t.mayLose(s.topics[other]) {
+			if _, there := c.read.logs[other]; !there && s.topics[other] != nil && s.topics[other].denied == nil &&
+				t.mayLose(s.topics[other]) {
 				names = append(names, other)
 			}
 		}
@@ -156,8 +157,11 @@ func (c *Cluster) cut(ctx context.Context, s *snapshot, names []string) (map[str
 
 type listedOffset struct{ offset, time int64 }
 
-// offsets asks the leaders for the first offset at or after a time, by topic. Partitions that do not answer are left out.
-func (c *Cluster) offsets(ctx context.Context, s *snapshot, times map[string]int64) (map[string]map[int32]listedOffset, error) {
+// offsets asks the leaders for the first offset at or after a time, by topic. Partitions that do not answer are left
+// out.
+func (c *Cluster) offsets(
+	ctx context.Context, s *snapshot, times map[string]int64,
+) (map[string]map[int32]listedOffset, error) {
 	out := map[string]map[int32]listedOffset{}
 	if len(times) == 0 {
 		return out, nil
@@ -190,8 +194,8 @@ func (c *Cluster) offsets(ctx context.Context, s *snapshot, times map[string]int
 	return out, nil
 }
 
-// sizes asks every broker what its disks hold, and returns the leaders' sizes by topic and partition. They are unknown to
-// a user who may not describe the cluster, and of brokers that have no such request.
+// sizes asks every broker what its disks hold, and returns the leaders' sizes by topic and partition. They are unknown
+// to a user who may not describe the cluster, and of brokers that have no such request.
 func (c *Cluster) sizes(ctx context.Context, s *snapshot, names []string) (map[string]map[int32]int64, error) {
 	req := kmsg.NewPtrDescribeLogDirsRequest()
 	req.Topics = []kmsg.DescribeLogDirsRequestTopic{}

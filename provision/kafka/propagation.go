@@ -15,8 +15,8 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
-// awaitPropagation waits until every broker that is up shows the topic as it is wanted. A broker follows the controller after a while,
-// and any of them may answer the next plan, a producer or a worker.
+// awaitPropagation waits until every broker that is up shows the topic as it is wanted. A broker follows the controller
+// after a while, and any of them may answer the next plan, a producer or a worker.
 func (t *Topic) awaitPropagation(ctx context.Context, c plan.Change) error {
 	var lacking string
 	err := until(ctx, settleWait, func(ctx context.Context) (bool, error) {
@@ -33,7 +33,8 @@ func (t *Topic) awaitPropagation(ctx context.Context, c plan.Change) error {
 		return true, nil
 	})
 	if errors.Is(err, errWaited) {
-		return fmt.Errorf("the change was made, but after %s %s", units.FormatDuration(settleWait), cmp.Or(lacking, "no broker answers"))
+		return fmt.Errorf("the change was made, but after %s %s", units.FormatDuration(settleWait),
+			cmp.Or(lacking, "no broker answers"))
 	}
 	return err
 }
@@ -164,7 +165,9 @@ func (c *Cluster) collides(name string) string {
 			}
 		}
 	}
-	others := slices.DeleteFunc(slices.Clone(c.read.names[collision(name)]), func(other string) bool { return other == name })
+	others := slices.DeleteFunc(slices.Clone(c.read.names[collision(name)]), func(other string) bool {
+		return other == name
+	})
 	slices.Sort(others)
 	return strings.Join(slices.Compact(others), " and ")
 }

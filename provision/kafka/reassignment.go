@@ -6,8 +6,8 @@ import (
 	"slices"
 )
 
-// reassignments returns the new replicas of a topic's partitions, by partition. All topics of our resources are planned together,
-// so that the copies spread evenly over the brokers.
+// reassignments returns the new replicas of a topic's partitions, by partition. All topics of our resources are planned
+// together, so that the copies spread evenly over the brokers.
 func (c *Cluster) reassignments(ctx context.Context, name string) (map[int32][]int32, error) {
 	defer c.lock()()
 	s, err := c.load(ctx)
@@ -27,8 +27,8 @@ func (c *Cluster) reassignments(ctx context.Context, name string) (map[int32][]i
 }
 
 // assign returns where replicas go so that each partition has as many as wanted, on different brokers that are up. The
-// leader and the order of those that stay are kept; new ones go where fewest replicas are, and where most are they go from.
-// Racks are not looked at. Partitions that have their number are left out, unless they are still being copied.
+// leader and the order of those that stay are kept; new ones go where fewest replicas are, and where most are they go
+// from. Racks are not looked at. Partitions that have their number are left out, unless they are still being copied.
 func assign(s *snapshot, wanted map[string]int) map[string]map[int32][]int32 {
 	load := map[int32]int{}
 	for _, t := range s.topics {
@@ -67,8 +67,8 @@ func assign(s *snapshot, wanted map[string]int) map[string]map[int32][]int32 {
 	return out
 }
 
-// emptiest is the broker with the fewest replicas that has none of this partition; of equal ones the next after the last
-// replica's, so that the copies of one broker's partitions spread.
+// emptiest is the broker with the fewest replicas that has none of this partition; of equal ones the next after the
+// last replica's, so that the copies of one broker's partitions spread.
 func emptiest(brokers, taken []int32, load map[int32]int) (best int32, found bool) {
 	after := 0
 	if len(taken) > 0 {
@@ -82,8 +82,8 @@ func emptiest(brokers, taken []int32, load map[int32]int) (best int32, found boo
 	return best, found
 }
 
-// fullest is the index of the replica to give up: one on a broker that is down, else on the one with the most; of equal ones
-// the last. Never the leader.
+// fullest is the index of the replica to give up: one on a broker that is down, else on the one with the most; of equal
+// ones the last. Never the leader.
 func fullest(brokers, replicas []int32, leader int32, load map[int32]int) int {
 	if !slices.Contains(replicas, leader) {
 		leader = replicas[0]

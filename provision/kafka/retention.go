@@ -43,16 +43,20 @@ func (t *Topic) assessRetention(ctx context.Context, c *plan.Change, live *topic
 		}
 		gone := everything(logs)
 		if gone.nothing() {
-			c.Find(codeNothingGoesNow, attrOf(cleanupPolicy), "it holds no records now; of later ones only the newest of each key stays, and Kafka refuses records without a key")
+			c.Find(codeNothingGoesNow, attrOf(cleanupPolicy),
+				"it holds no records now; of later ones only the newest of each key stays, and Kafka refuses records without a key")
 		} else {
-			c.Find(codeCleanupPolicy, attrOf(cleanupPolicy), "only the newest record of each key stays, and Kafka refuses records without a key; at most these go%s", gone.unknownReason()).Loss = gone.finish("from now on, as the log is cleaned")
+			c.Find(codeCleanupPolicy, attrOf(cleanupPolicy),
+				"only the newest record of each key stays, and Kafka refuses records without a key; at most these go%s",
+				gone.unknownReason()).Loss = gone.finish("from now on, as the log is cleaned")
 		}
 	}
 	return nil
 }
 
 // shorter finds what is beyond limits: nothing goes now when it is certain that nothing is, now.
-func (t *Topic) shorter(ctx context.Context, c *plan.Change, attr string, code plan.Code, limits map[string]string) error {
+func (t *Topic) shorter(ctx context.Context, c *plan.Change, attr string, code plan.Code,
+	limits map[string]string) error {
 	logs, cut, err := t.cluster.logSizes(ctx, t.name)
 	if err != nil {
 		return err

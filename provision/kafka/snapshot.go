@@ -58,8 +58,8 @@ type setting struct {
 // own tells whether it is set on the topic itself.
 func (s setting) own() bool { return s.source == kmsg.ConfigSourceDynamicTopicConfig }
 
-// origin says where a value comes from that is not set on the topic. Whether somebody set it on the brokers Kafka does not
-// always say: log.retention.hours=48 counts as its own default.
+// origin says where a value comes from that is not set on the topic. Whether somebody set it on the brokers Kafka does
+// not always say: log.retention.hours=48 counts as its own default.
 func (s setting) origin() string {
 	if s.own() {
 		return ""
@@ -101,7 +101,8 @@ func (c *Cluster) list(ctx context.Context, s *snapshot, names []string) error {
 		t := newTopic(m)
 		switch err := kerr.ErrorForCode(m.ErrorCode); {
 		case errors.Is(err, kerr.TopicAuthorizationFailed):
-			s.hidden[t.name] = fmt.Errorf("this Kafka user may not see topic %s, and so cannot tell whether it exists: %w", t.name, grant("Describe", t.name))
+			s.hidden[t.name] = fmt.Errorf("this Kafka user may not see topic %s, and so cannot tell whether "+
+				"it exists: %w", t.name, grant("Describe", t.name))
 			continue
 		case errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.InvalidTopicException):
 			continue
@@ -117,18 +118,21 @@ func newTopic(m kmsg.MetadataResponseTopic) *topic {
 		t.id = kadm.TopicID(m.TopicID).String()
 	}
 	for _, p := range m.Partitions {
-		t.partitions = append(t.partitions, partition{id: p.Partition, leader: p.Leader, replicas: p.Replicas, isr: p.ISR})
+		t.partitions = append(t.partitions, partition{id: p.Partition, leader: p.Leader, replicas: p.Replicas,
+			isr: p.ISR})
 	}
 	slices.SortFunc(t.partitions, func(a, b partition) int { return int(a.id - b.id) })
 	return t
 }
 
-// underway learns which replicas are still being copied: metadata lists them as if they were there. A cluster where every
-// replica is in sync moves nothing, and is not asked.
+// underway learns which replicas are still being copied: metadata lists them as if they were there. A cluster where
+// every replica is in sync moves nothing, and is not asked.
 func (c *Cluster) underway(ctx context.Context, s *snapshot) error {
 	lagging := false
 	for _, t := range s.topics {
-		lagging = lagging || slices.ContainsFunc(t.partitions, func(p partition) bool { return len(p.isr) < len(p.replicas) })
+		lagging = lagging || slices.ContainsFunc(t.partitions, func(p partition) bool {
+			return len(p.isr) < len(p.replicas)
+		})
 	}
 	if !lagging {
 		return nil
@@ -148,7 +152,8 @@ func (c *Cluster) underway(ctx context.Context, s *snapshot) error {
 		for _, moved := range m.Partitions {
 			i := slices.IndexFunc(t.partitions, func(p partition) bool { return p.id == moved.Partition })
 			if i >= 0 {
-				t.partitions[i].replicas, t.partitions[i].adding, t.partitions[i].removing = moved.Replicas, moved.AddingReplicas, moved.RemovingReplicas
+				t.partitions[i].replicas, t.partitions[i].adding, t.partitions[i].removing = moved.Replicas,
+					moved.AddingReplicas, moved.RemovingReplicas
 			}
 		}
 	}
@@ -205,7 +210,8 @@ func settings(list []kmsg.DescribeConfigsResponseResourceConfig) map[string]sett
 			if synonym.Source == kmsg.ConfigSourceDynamicTopicConfig || synonym.Value == nil {
 				continue
 			}
-			if !strings.HasSuffix(synonym.Name, ".hours") && !strings.HasSuffix(synonym.Name, ".minutes") { // of what the topic has in ms
+			// of what the topic has in ms
+			if !strings.HasSuffix(synonym.Name, ".hours") && !strings.HasSuffix(synonym.Name, ".minutes") {
 				s.fallback = new(canonical(c.Name, *synonym.Value))
 			}
 			break
@@ -217,7 +223,8 @@ func settings(list []kmsg.DescribeConfigsResponseResourceConfig) map[string]sett
 
 // grant is the remedy for a missing right on a topic.
 func grant(operation, topic string) error {
-	return fmt.Errorf("grant it with kafka-acls --add --allow-principal User:NAME --operation %s --topic %s", operation, topic)
+	return fmt.Errorf("grant it with kafka-acls --add --allow-principal User:NAME --operation %s --topic %s", operation,
+		topic)
 }
 
 // refusal is the broker's no, in its own words where it has some.

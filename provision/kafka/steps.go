@@ -47,8 +47,8 @@ func (t *Topic) requests(c *plan.Change, steps ...step) {
 	c.Do = func(ctx context.Context, c plan.Change) error { return t.apply(ctx, c, steps) }
 }
 
-// assessRequests lists the requests of an update. Replicas come before partitions, because new partitions get as many as the others
-// have; a higher min.insync.replicas comes last, because writes stop until there are as many.
+// assessRequests lists the requests of an update. Replicas come before partitions, because new partitions get as many
+// as the others have; a higher min.insync.replicas comes last, because writes stop until there are as many.
 func (t *Topic) assessRequests(ctx context.Context, c *plan.Change) error {
 	first := step{api: alterConfigs, Topic: t.name, Set: map[string]string{}}
 	last := step{api: alterConfigs, Topic: t.name, Set: map[string]string{}}
@@ -76,7 +76,9 @@ func (t *Topic) assessRequests(ctx context.Context, c *plan.Change) error {
 		}
 	}
 	all := slices.Concat([]step{first}, middle, []step{last})
-	t.requests(c, slices.DeleteFunc(all, func(s step) bool { return s.api == alterConfigs && len(s.Set)+len(s.Delete) == 0 })...)
+	t.requests(c, slices.DeleteFunc(all, func(s step) bool {
+		return s.api == alterConfigs && len(s.Set)+len(s.Delete) == 0
+	})...)
 	return nil
 }
 

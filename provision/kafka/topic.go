@@ -33,7 +33,9 @@ func (t *Topic) Observe(ctx context.Context) (plan.Observation, error) {
 	if err != nil {
 		return plan.Observation{}, err
 	}
-	out := plan.Observation{Want: t.want(), Assess: func(ctx context.Context, c *plan.Change) error { return t.assess(ctx, c, live) }}
+	out := plan.Observation{Want: t.want(), Assess: func(ctx context.Context, c *plan.Change) error {
+		return t.assess(ctx, c, live)
+	}}
 	if live != nil {
 		out.Live = live.state(out.Want)
 	}
@@ -84,8 +86,8 @@ func (t *topic) state(want *plan.State) *plan.State {
 	return s
 }
 
-// replication is the least and the most replicas that a partition has. Assigned ones count, in sync or not; those that are
-// still being copied do not, so that a copy which was interrupted is waited for again.
+// replication is the least and the most replicas that a partition has. Assigned ones count, in sync or not; those that
+// are still being copied do not, so that a copy which was interrupted is waited for again.
 func (t *topic) replication() (low, high int) {
 	for i, p := range t.partitions {
 		n := len(p.replicas) - len(p.adding)

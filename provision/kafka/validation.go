@@ -12,7 +12,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// validation is what Kafka says to all changes of all topics, asked with ValidateOnly: nothing is changed. A nil error is a yes.
+// validation is what Kafka says to all changes of all topics, asked with ValidateOnly: nothing is changed. A nil error
+// is a yes.
 type validation struct {
 	create     map[string]error
 	config     map[string]error
@@ -36,7 +37,8 @@ func (c *Cluster) validated(ctx context.Context) (*validation, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &validation{create: map[string]error{}, config: map[string]error{}, partitions: map[string]error{}, effective: map[string]map[string]string{}}
+	v := &validation{create: map[string]error{}, config: map[string]error{}, partitions: map[string]error{},
+		effective: map[string]map[string]string{}}
 	var missing, more, differ []*Topic
 	for _, name := range slices.Sorted(maps.Keys(c.resources)) {
 		t := c.resources[name]
@@ -106,7 +108,9 @@ func (c *Cluster) mayCreate(ctx context.Context, v *validation, topics []*Topic)
 }
 
 // validateCreation waits where a quota wants it.
-func (c *Cluster) validateCreation(ctx context.Context, req *kmsg.CreateTopicsRequest) (resp *kmsg.CreateTopicsResponse, err error) {
+func (c *Cluster) validateCreation(
+	ctx context.Context, req *kmsg.CreateTopicsRequest,
+) (resp *kmsg.CreateTopicsResponse, err error) {
 	err = throttled(ctx, func() (time.Duration, error) {
 		if resp, err = ask[*kmsg.CreateTopicsResponse](ctx, c, req); err != nil {
 			return 0, err
@@ -131,7 +135,8 @@ func effective(r kmsg.CreateTopicsResponseTopic) map[string]string {
 	return out
 }
 
-func creation(name string, partitions int32, replication int16, config map[string]string) kmsg.CreateTopicsRequestTopic {
+func creation(name string, partitions int32, replication int16,
+	config map[string]string) kmsg.CreateTopicsRequestTopic {
 	rt := kmsg.NewCreateTopicsRequestTopic()
 	rt.Topic, rt.NumPartitions, rt.ReplicationFactor = name, partitions, replication
 	for _, key := range slices.Sorted(maps.Keys(config)) {
@@ -205,8 +210,9 @@ func alteration(name string, set map[string]string, unset []string) kmsg.Increme
 	return r
 }
 
-// reset returns what a key will be when it is taken off a topic. Kafka says it along with the config where the brokers set the
-// key. Its own defaults it tells when it is asked to validate a new topic, of users who may create one; else they are not known.
+// reset returns what a key will be when it is taken off a topic. Kafka says it along with the config where the brokers
+// set the key. Its own defaults it tells when it is asked to validate a new topic, of users who may create one; else
+// they are not known.
 func (c *Cluster) reset(ctx context.Context, live *topic, key string) (value string, known bool, err error) {
 	if f := live.config[key].fallback; f != nil {
 		return *f, true, nil

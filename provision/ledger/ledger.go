@@ -58,7 +58,8 @@ func (l *Ledger) Entries(ctx context.Context) (map[string]Entry, error) {
 	case pg.Is(err, pg.MissingObject):
 		return map[string]Entry{}, nil
 	case pg.Is(err, pg.NoPrivilege):
-		return nil, fmt.Errorf("read the ledger cryptoviz.managed: %w; GRANT USAGE ON SCHEMA cryptoviz and SELECT on its tables, or use the user that owns it", err)
+		return nil, fmt.Errorf("read the ledger cryptoviz.managed: %w; GRANT USAGE ON SCHEMA cryptoviz and SELECT "+
+			"on its tables, or use the user that owns it", err)
 	case err != nil:
 		return nil, fmt.Errorf("read the ledger cryptoviz.managed: %w", err)
 	}
@@ -117,14 +118,15 @@ func (l *Ledger) Forget(ctx context.Context, address string) error {
 	if _, err := l.DB.Exec(ctx, kept, address); err != nil && !pg.Is(err, pg.MissingObject) {
 		return fmt.Errorf("remove %s from cryptoviz.rollup_state: %w", address, err)
 	}
-	if _, err := l.DB.Exec(ctx, "DELETE FROM cryptoviz.managed WHERE address = $1", address); err != nil && !pg.Is(err, pg.MissingObject) {
+	if _, err := l.DB.Exec(ctx, "DELETE FROM cryptoviz.managed WHERE address = $1", address); err != nil &&
+		!pg.Is(err, pg.MissingObject) {
 		return fmt.Errorf("remove %s from the ledger cryptoviz.managed: %w", address, err)
 	}
 	return nil
 }
 
-// Salt goes into the hashes of secrets. Before the first apply it follows from the server's and the database's identity, so
-// that a saved plan and its apply agree; Put keeps it.
+// Salt goes into the hashes of secrets. Before the first apply it follows from the server's and the database's
+// identity, so that a saved plan and its apply agree; Put keeps it.
 func (l *Ledger) Salt(ctx context.Context) (string, error) {
 	var salt string
 	err := l.DB.QueryRow(ctx, "SELECT value FROM cryptoviz.meta WHERE key = 'salt'").Scan(&salt)
@@ -155,7 +157,8 @@ func (l *Ledger) database(ctx context.Context) (d plan.Database, err error) {
 	return d, nil
 }
 
-// Identity tells this database from every other one. copied is where the last apply was, when this is a copy of that database.
+// Identity tells this database from every other one. copied is where the last apply was, when this is a copy of that
+// database.
 func (l *Ledger) Identity(ctx context.Context) (d plan.Database, copied string, err error) {
 	if d, err = l.database(ctx); err != nil {
 		return d, "", err
@@ -175,13 +178,15 @@ func (l *Ledger) Identity(ctx context.Context) (d plan.Database, copied string, 
 	if err != nil && !pg.Is(err, pg.MissingObject, pg.NoPrivilege) {
 		return d, "", fmt.Errorf("read cryptoviz.meta: %w", err)
 	}
-	if here := (plan.Servers{Database: d}).Place(plan.EngineAddress); copied == here || strings.HasPrefix(here, "?") || strings.HasPrefix(copied, "?") {
+	if here := (plan.Servers{Database: d}).Place(plan.EngineAddress); copied == here || strings.HasPrefix(here, "?") ||
+		strings.HasPrefix(copied, "?") {
 		copied = ""
 	}
 	return d, copied, nil
 }
 
-// FillIn writes the servers and the pipeline into rows that name none. All rows of objects in the database are of this one: a copy has its own.
+// FillIn writes the servers and the pipeline into rows that name none. All rows of objects in the database are of this
+// one: a copy has its own.
 func (l *Ledger) FillIn(ctx context.Context, s plan.Servers, pipeline string) error {
 	err := pgx.BeginFunc(ctx, l.DB, func(tx pgx.Tx) error {
 		for _, kind := range []string{"topic", "table", "dashboard"} { // one of each system
@@ -194,11 +199,13 @@ func (l *Ledger) FillIn(ctx context.Context, s plan.Servers, pipeline string) er
 				return err
 			}
 		}
-		if _, err := tx.Exec(ctx, "UPDATE cryptoviz.managed SET pipeline = $1 WHERE pipeline = ''", pipeline); err != nil {
+		if _, err := tx.Exec(ctx, "UPDATE cryptoviz.managed SET pipeline = $1 WHERE pipeline = ''",
+			pipeline); err != nil {
 			return err
 		}
-		_, err := tx.Exec(ctx, "INSERT INTO cryptoviz.meta VALUES ('database', $1) ON CONFLICT (key) DO UPDATE SET value = excluded.value "+
-			"WHERE cryptoviz.meta.value <> excluded.value", s.Place(plan.EngineAddress))
+		_, err := tx.Exec(ctx,
+			"INSERT INTO cryptoviz.meta VALUES ('database', $1) ON CONFLICT (key) DO UPDATE SET value = excluded.value "+
+				"WHERE cryptoviz.meta.value <> excluded.value", s.Place(plan.EngineAddress))
 		return err
 	})
 	if err != nil && !pg.Is(err, pg.MissingObject) {

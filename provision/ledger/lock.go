@@ -20,15 +20,17 @@ const lockKey int64 = 0x6372_7970_746f_0001
 var errLocked = errors.New("another apply is under way")
 
 // errPooled means that no session would hold the lock.
-var errPooled = errors.New("a pooler in transaction mode stands before the database, and the lock of apply needs a session of its own: " +
-	"run this command with a DATABASE_URL that names the server itself, or a pooler in session mode; run may go on through this one")
+var errPooled = errors.New("a pooler in transaction mode stands before the database, and the lock of apply needs a " +
+	"session of its own: run this command with a DATABASE_URL that names the server itself, or a pooler in session mode; run may go on through this one")
 
 // ErrLockLost means that PostgreSQL ended the session that held the lock, so that another apply may have begun.
-var ErrLockLost = errors.New("the lock of apply was lost, since PostgreSQL or something on the way ended its session: another apply may have begun, so this one stopped; apply again")
+var ErrLockLost = errors.New("the lock of apply was lost, since PostgreSQL or something on the way ended its session: " +
+	"another apply may have begun, so this one stopped; apply again")
 
-// Lock takes the lock of apply: a session's advisory lock, which dies with its connection, so that a killed apply leaves none.
-// The context that comes with it ends when the lock is lost, with ErrLockLost as its cause. When another process holds the lock,
-// the error tells which. A pooler in transaction mode does not keep sessions: apply goes past it.
+// Lock takes the lock of apply: a session's advisory lock, which dies with its connection, so that a killed apply
+// leaves none. The context that comes with it ends when the lock is lost, with ErrLockLost as its cause. When another
+// process holds the lock, the error tells which. A pooler in transaction mode does not keep sessions: apply goes past
+// it.
 func Lock(ctx context.Context, pool *pgxpool.Pool) (held context.Context, release func(), err error) {
 	if pooled, err := connect.Pooled(ctx, pool); err != nil || pooled {
 		return nil, nil, cmp.Or(err, errPooled)
@@ -49,7 +51,8 @@ func Lock(ctx context.Context, pool *pgxpool.Pool) (held context.Context, releas
 		closing()
 		return nil, nil, fmt.Errorf("lock the database for apply: %w", err)
 	}
-	// The session's last statement is this one until apply ends: since when it is idle tells since when it holds the lock.
+	// The session's last statement is this one until apply ends: since when it is idle tells since when it holds the
+	// lock.
 	if err := conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1)", lockKey).Scan(&got); err != nil {
 		closing()
 		return nil, nil, fmt.Errorf("lock the database for apply: %w", err)
@@ -70,7 +73,8 @@ func Lock(ctx context.Context, pool *pgxpool.Pool) (held context.Context, releas
 	case err != nil:
 		return nil, nil, fmt.Errorf("%w: %w", errLocked, err)
 	}
-	return nil, nil, fmt.Errorf("%w: process %d (%q, user %s) holds the lock since %s; wait for it, or end it with SELECT pg_terminate_backend(%d)", errLocked, pid, app, user, since, pid)
+	return nil, nil, fmt.Errorf("%w: process %d (%q, user %s) holds the lock since %s; wait for it, or end it with "+
+		"SELECT pg_terminate_backend(%d)", errLocked, pid, app, user, since, pid)
 }
 
 // watch listens on the lock's connection, where nothing ever comes but its end.

@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// Agreement is what a user was shown and agreed to: a plan in a file, or the one that apply just printed. It says what may happen
-// and holds nothing to execute. What happens comes from pipeline.hcl and from the servers, read again under the lock.
+// Agreement is what a user was shown and agreed to: a plan in a file, or the one that apply just printed. It says what
+// may happen and holds nothing to execute. What happens comes from pipeline.hcl and from the servers, read again under
+// the lock.
 type Agreement struct {
 	Format   int       `json:"format"`
 	Tool     string    `json:"tool"` // version of cryptoviz
@@ -45,7 +46,8 @@ func Agree(p Plan) Agreement {
 			continue
 		}
 		agreed := Agreed{
-			Address: c.Address, Where: c.Where, Action: c.Action, Adopt: c.Adopt, Ours: c.Ours, Live: c.Live.Fingerprint(), Want: c.Want.Fingerprint(),
+			Address: c.Address, Where: c.Where, Action: c.Action, Adopt: c.Adopt, Ours: c.Ours,
+			Live: c.Live.Fingerprint(), Want: c.Want.Fingerprint(),
 			Diffs: c.Diffs, Findings: c.Findings, WaitsFor: c.Waits,
 		}
 		if c.Live != nil {
@@ -89,8 +91,9 @@ func (a Agreement) Pending() bool {
 
 func (a Agreed) change() Change {
 	return Change{
-		Address: a.Address, Where: a.Where, Action: a.Action, Adopt: a.Adopt, Diffs: a.Diffs, Findings: a.Findings, Waits: a.WaitsFor,
-		Ours: a.Ours,
+		Address: a.Address, Where: a.Where, Action: a.Action, Adopt: a.Adopt, Diffs: a.Diffs, Findings: a.Findings,
+		Waits: a.WaitsFor,
+		Ours:  a.Ours,
 	}
 }
 
@@ -100,8 +103,8 @@ type Since struct {
 	Old, New string // for people
 }
 
-// Covers compares what was agreed to with the change that would be made now. Nothing returned means that it is the same or
-// milder, and may be made.
+// Covers compares what was agreed to with the change that would be made now. Nothing returned means that it is the same
+// or milder, and may be made.
 func Covers(a Agreed, c Change, consents Consents) (since []Since) {
 	if c.Want.Fingerprint() != a.Want {
 		return []Since{{"pipeline.hcl", "as planned", "says something else now"}}
@@ -231,8 +234,8 @@ func (c Change) Limit(code string) int64 {
 	return loss.Count
 }
 
-// Recount is a query that counts what a change loses once more, in the transaction that makes the change: rows may have come
-// since the plan. A change of which nothing was to be lost has one, too.
+// Recount is a query that counts what a change loses once more, in the transaction that makes the change: rows may have
+// come since the plan. A change of which nothing was to be lost has one, too.
 type Recount struct {
 	Address   string // of the object, which the change of a whole group has, too
 	Code      string
@@ -252,7 +255,8 @@ func (c Change) Check(address, code string, now Loss) error {
 	return More{Code: code, Agreed: limit, Found: now}
 }
 
-// Without is a change without some of its attributes, to be assessed again: the others can be made alone. They stay as they are.
+// Without is a change without some of its attributes, to be assessed again: the others can be made alone. They stay as
+// they are.
 func (c Change) Without(attrs []string) Change {
 	out := c
 	out.Findings, out.Notes, out.Steps, out.Recounts, out.Do, out.Waits = nil, nil, nil, nil, nil, ""

@@ -28,7 +28,8 @@ var consentForm = regexp.MustCompile(`^(?i)(CV-[A-Z]\d{2})@([a-z]+\.[a-z][a-z0-9
 func ParseConsent(text string, codes []Code) (Consent, error) {
 	m := consentForm.FindStringSubmatch(text)
 	if m == nil {
-		return Consent{}, fmt.Errorf("write CODE@ADDRESS=NUMBER, as the plan shows it: --allow CV-K07@topic.binance=110")
+		return Consent{}, fmt.Errorf("write CODE@ADDRESS=NUMBER, as the plan shows it: --allow " +
+			"CV-K07@topic.binance=110")
 	}
 	code, known := FindCode(codes, m[1])
 	switch {
@@ -61,8 +62,8 @@ func (k Consent) String() string {
 	return fmt.Sprintf("%s@%s=%d", k.Code, k.Address, k.Limit)
 }
 
-// Room is how much of a loss is agreed to by one who was shown it: what is counted grows by itself, so that it is 10 % more, up
-// to the next number of two digits. Objects of Grafana are as many as were shown.
+// Room is how much of a loss is agreed to by one who was shown it: what is counted grows by itself, so that it is 10 %
+// more, up to the next number of two digits. Objects of Grafana are as many as were shown.
 func (l Loss) Room() int64 {
 	if !l.Known {
 		return All
@@ -193,7 +194,8 @@ func (k Consents) Lacking(c Change) string {
 	case !loss.Known:
 		return code + " destroys data, and how much is not known: " + remedy
 	}
-	return fmt.Sprintf("%s destroys %s, and %s are agreed to: %s", code, loss.Counted(loss.Count), Amount(limit), remedy)
+	return fmt.Sprintf("%s destroys %s, and %s are agreed to: %s", code, loss.Counted(loss.Count), Amount(limit),
+		remedy)
 }
 
 // counted is a number of what the loss counts: "1,200 rows".

@@ -84,7 +84,8 @@ func ReadAgreement(r io.Reader) (Agreement, error) {
 		Sum    string `json:"sum"`
 	}
 	if err := json.Unmarshal(text, &head); err != nil {
-		if _, syntax := errors.AsType[*json.SyntaxError](err); syntax && strings.HasPrefix(strings.TrimSpace(string(text)), "{") {
+		if _, syntax := errors.AsType[*json.SyntaxError](err); syntax &&
+			strings.HasPrefix(strings.TrimSpace(string(text)), "{") {
 			return a, errors.New("it is cut short or damaged: plan again")
 		}
 		return a, errors.New("it is not a plan: make one with cryptoviz plan --out FILE")
@@ -93,9 +94,11 @@ func ReadAgreement(r io.Reader) (Agreement, error) {
 	case head.Format == 0 || head.Sum == "":
 		return a, errors.New("it is not a plan: make one with cryptoviz plan --out FILE")
 	case head.Format < AgreementFormat:
-		return a, fmt.Errorf("it was made by an older cryptoviz (%s), or printed by plan --json: plan again, with --out FILE", head.Tool)
+		return a, fmt.Errorf("it was made by an older cryptoviz (%s), or printed by plan --json: plan again, "+
+			"with --out FILE", head.Tool)
 	case head.Format != AgreementFormat:
-		return a, fmt.Errorf("it is of format %d (cryptoviz %s), and this cryptoviz reads format %d: plan again", head.Format, head.Tool,
+		return a, fmt.Errorf("it is of format %d (cryptoviz %s), and this cryptoviz reads format %d: plan again",
+			head.Format, head.Tool,
 			AgreementFormat)
 	}
 	if err := json.Unmarshal(text, &a); err != nil {

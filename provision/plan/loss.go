@@ -37,7 +37,8 @@ type lossJSON struct {
 // MarshalJSON writes the loss for programs.
 func (l Loss) MarshalJSON() ([]byte, error) {
 	out := lossJSON{
-		Bytes: l.Bytes, Chunks: l.Chunks, From: l.From, To: l.To, When: l.When, Unit: l.Unit, Count: l.Count, Known: l.Known,
+		Bytes: l.Bytes, Chunks: l.Chunks, From: l.From, To: l.To, When: l.When, Unit: l.Unit, Count: l.Count,
+		Known: l.Known,
 	}
 	switch l.Unit {
 	case Records:

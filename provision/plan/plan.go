@@ -1,8 +1,9 @@
-// Package plan is the difference between the live objects and pipeline.hcl, as a value: read, compare, then print or apply.
+// Package plan is the difference between the live objects and pipeline.hcl, as a value: read, compare, then print or
+// apply.
 //
-// There is no state file. Three things are compared: what the last apply set (the ledger cryptoviz.managed), what is live,
-// and what pipeline.hcl wants. So a change made outside is distinguished from one in the file, and an unmanaged object is
-// adopted after its differences were shown, never overwritten silently.
+// There is no state file. Three things are compared: what the last apply set (the ledger cryptoviz.managed), what is
+// live, and what pipeline.hcl wants. So a change made outside is distinguished from one in the file, and an unmanaged
+// object is adopted after its differences were shown, never overwritten silently.
 package plan
 
 import (
@@ -39,8 +40,8 @@ type Observation struct {
 	Live      *State   // nil: there is no such object
 	Want      *State   // in the words in which the server would tell it; nil: it is to be deleted
 	DependsOn []string // the addresses that must be applied before it
-	// Assess completes a change: its findings, each with a code and what it costs, its steps as text, and what makes it. It asks
-	// the servers and changes nothing. It may turn an Update into a Replace.
+	// Assess completes a change: its findings, each with a code and what it costs, its steps as text, and what makes
+	// it. It asks the servers and changes nothing. It may turn an Update into a Replace.
 	Assess func(ctx context.Context, c *Change) error
 }
 
@@ -83,16 +84,20 @@ type Change struct {
 	Ours     bool      `json:"ours,omitempty"` // our mark is in the ledger
 	Depends  []string  `json:"depends,omitempty"`
 	Waits    string    `json:"waits_for,omitempty"` // apply leaves it out, because this other change cannot be done
-	Group    string    `json:"group,omitempty"`     // the change in whose transaction it is made, together with all of the same group
+	// the change in whose transaction it is made, together with all of the same group
+	Group string `json:"group,omitempty"`
 
-	Assess   func(ctx context.Context, c *Change) error `json:"-"` // of its observation
-	Do       func(ctx context.Context, c Change) error  `json:"-"` // makes the change; nil: there is nothing to do, or another one of its group does it
-	Recounts []Recount                                  `json:"-"` // what counts again, at the change's turn, what it loses
-	Consents Consents                                   `json:"-"` // apply: what the change may lose
-	Held     []string                                   `json:"-"` // apply: attributes that stay as they are
+	Assess func(ctx context.Context, c *Change) error `json:"-"` // of its observation
+	// makes the change; nil: there is nothing to do, or another one of its group does it
+	Do func(ctx context.Context, c Change) error `json:"-"`
+	// what counts again, at the change's turn, what it loses
+	Recounts []Recount `json:"-"`
+	Consents Consents  `json:"-"` // apply: what the change may lose
+	Held     []string  `json:"-"` // apply: attributes that stay as they are
 }
 
-// Assess observes a resource and compares: what the last apply set, if it did (managed), what is there, and what is wanted.
+// Assess observes a resource and compares: what the last apply set, if it did (managed), what is there, and what is
+// wanted.
 func Assess(ctx context.Context, r Resource, last *State, managed bool) (Change, error) {
 	o, err := r.Observe(ctx)
 	if err != nil {
@@ -130,14 +135,16 @@ func New(r interface {
 		case !managed:
 			c.Find(CodeForeign, "", "cryptoviz did not create it: the ledger of this database has no entry for it")
 		case recreated(last, live):
-			c.Find(CodeForeign, "", "cryptoviz did not create it: the one that the last apply set is gone, and this is another one of its name")
+			c.Find(CodeForeign, "",
+				"cryptoviz did not create it: the one that the last apply set is gone, and this is another one of its name")
 		}
 	case c.Want == nil:
 	case live == nil:
 		c.Action = Create
 		for _, w := range c.Want.Attrs {
 			if !w.Secret || w.Value != "" {
-				c.Diffs = append(c.Diffs, Diff{Name: w.Name, New: w.Value, NewRaw: w.Raw, Cause: Intent, Secret: w.Secret})
+				c.Diffs = append(c.Diffs, Diff{Name: w.Name, New: w.Value, NewRaw: w.Raw, Cause: Intent,
+					Secret: w.Secret})
 			}
 		}
 	default:
@@ -176,8 +183,8 @@ func (c *Change) noteSecrets() {
 	}
 }
 
-// Recorded is what goes into the ledger: the wanted state, and of what stays as it is, such as a secret that is unset, what the
-// last apply had set. The object of a change that may make another one has no ID yet.
+// Recorded is what goes into the ledger: the wanted state, and of what stays as it is, such as a secret that is unset,
+// what the last apply had set. The object of a change that may make another one has no ID yet.
 func (c *Change) Recorded() State {
 	out := State{}
 	if c.Live != nil && (c.Action == None || c.Action == Update) {
@@ -239,7 +246,8 @@ func (c *Change) Diff(name string) (Diff, bool) {
 
 // Find adds a finding about an attribute, or about the whole object when attr is "".
 func (c *Change) Find(code Code, attr, format string, args ...any) *Finding {
-	c.Findings = append(c.Findings, Finding{Code: code.ID, Class: code.Class, Attr: attr, Text: fmt.Sprintf(format, args...)})
+	c.Findings = append(c.Findings, Finding{Code: code.ID, Class: code.Class, Attr: attr,
+		Text: fmt.Sprintf(format, args...)})
 	return &c.Findings[len(c.Findings)-1]
 }
 
@@ -262,8 +270,9 @@ func (c Change) Class() Class {
 // Impossible tells whether the change cannot be done.
 func (c Change) Impossible() bool { return c.Class() == Impossible }
 
-// Wait marks what apply will leave out because of another change: what depends on one that cannot be done, and the deletion of
-// what is still needed by one that cannot be deleted. All depends on the engine's tables, which hold the marks.
+// Wait marks what apply will leave out because of another change: what depends on one that cannot be done, and the
+// deletion of what is still needed by one that cannot be deleted. All depends on the engine's tables, which hold the
+// marks.
 func (p Plan) Wait() {
 	next := map[string][]int{} // by address: the changes that wait when that one is left out
 	for i, c := range p.Changes {
@@ -322,8 +331,8 @@ func (c Change) Drifted() bool {
 // Changes tells whether apply has something to do with it.
 func (c Change) Changes() bool { return c.Action != None }
 
-// Marks tells whether apply has only the ledger to bring up to date: an object to adopt that agrees already, or a setting that
-// pipeline.hcl now declares as it is.
+// Marks tells whether apply has only the ledger to bring up to date: an object to adopt that agrees already, or a
+// setting that pipeline.hcl now declares as it is.
 func (c Change) Marks() bool {
 	if c.Action != None || c.Want == nil {
 		return c.Action == None && c.Live == nil && c.Ours // it is gone already
@@ -355,14 +364,15 @@ type ReadError struct {
 
 // Plan is all changes, in the order in which they would be applied.
 type Plan struct {
-	Targets   []string    `json:"-"` // none: all of pipeline.hcl
-	Servers   Servers     `json:"servers"`
-	Moved     []Moved     `json:"moved,omitempty"` // servers that are not those of the last apply
-	Notes     []string    `json:"notes,omitempty"`
-	Reads     []Read      `json:"reads,omitempty"`
-	Changes   []Change    `json:"changes"`
-	Unmanaged []string    `json:"unmanaged,omitempty"` // addresses of objects that exist, that pipeline.hcl does not declare
-	Orphans   []string    `json:"orphans,omitempty"`   // ours once, no block any more: left alone
+	Targets []string `json:"-"` // none: all of pipeline.hcl
+	Servers Servers  `json:"servers"`
+	Moved   []Moved  `json:"moved,omitempty"` // servers that are not those of the last apply
+	Notes   []string `json:"notes,omitempty"`
+	Reads   []Read   `json:"reads,omitempty"`
+	Changes []Change `json:"changes"`
+	// addresses of objects that exist, that pipeline.hcl does not declare
+	Unmanaged []string    `json:"unmanaged,omitempty"`
+	Orphans   []string    `json:"orphans,omitempty"` // ours once, no block any more: left alone
 	Errors    []ReadError `json:"errors,omitempty"`
 }
 
@@ -380,7 +390,8 @@ func (p Plan) Count(actions ...Action) int {
 // Pending returns the number of changes that apply would make, impossible ones included.
 func (p Plan) Pending() int { return p.Count(Create, Update, Replace, Delete) }
 
-// ExitCode is plan's with --detailed-exitcode: 0 nothing, 1 error, 2 changes, 3 changes that destroy data or cannot be done.
+// ExitCode is plan's with --detailed-exitcode: 0 nothing, 1 error, 2 changes, 3 changes that destroy data or cannot be
+// done.
 func (p Plan) ExitCode() int {
 	code := 0
 	for _, c := range p.Changes {

@@ -19,7 +19,8 @@ type Style struct {
 
 var (
 	symbols = map[Action]string{Create: "+", Update: "~", Replace: "-/+", Delete: "-"}
-	words   = map[Action]string{Create: "will be created", Update: "will be changed", Replace: "will be replaced", Delete: "will be deleted"}
+	words   = map[Action]string{Create: "will be created", Update: "will be changed", Replace: "will be replaced",
+		Delete: "will be deleted"}
 )
 
 const (
@@ -42,8 +43,9 @@ func (p Plan) Print(w io.Writer, style Style) error {
 	out.reads(p.Reads)
 	out.errors(p.Errors)
 	for _, m := range p.Moved {
-		out.wrap("", "Note  ", "      ", fmt.Sprintf("%s. What the last apply set there says nothing of the objects here, which count as new. "+
-			"If it moved on purpose: cryptoviz apply --moved %s.", m, strings.ToLower(m.System)))
+		out.wrap("", "Note  ", "      ",
+			fmt.Sprintf("%s. What the last apply set there says nothing of the objects here, which count as new. "+
+				"If it moved on purpose: cryptoviz apply --moved %s.", m, strings.ToLower(m.System)))
 	}
 	for _, n := range p.Notes {
 		out.wrap("", "Note  ", "      ", n)
@@ -193,7 +195,8 @@ func (o *printer) change(c Change) {
 	}
 	if o.Verbose {
 		for _, e := range c.Extra {
-			o.line("      %s", o.paint(dim, fmt.Sprintf("%s = %s   not in pipeline.hcl, left alone", Visible(e.Name), shown(e.Value, e.Secret))))
+			o.line("      %s", o.paint(dim, fmt.Sprintf("%s = %s   not in pipeline.hcl, left alone", Visible(e.Name),
+				shown(e.Value, e.Secret))))
 		}
 	}
 }
@@ -240,7 +243,9 @@ func (o *printer) attrs(c Change) {
 	}
 	all := c.Diffs
 	if c.Action == Create { // what is a digest alone tells nobody anything
-		all = slices.DeleteFunc(slices.Clone(all), func(d Diff) bool { return d.New != "" && content(d.New, d.NewRaw) == "" })
+		all = slices.DeleteFunc(slices.Clone(all), func(d Diff) bool {
+			return d.New != "" && content(d.New, d.NewRaw) == ""
+		})
 	}
 	diffs := all
 	if c.Action == Create && !o.Verbose && len(diffs) > createdLines {
@@ -275,7 +280,9 @@ func (o *printer) attrs(c Change) {
 // findings prints those of one attribute, or of the object.
 func (o *printer) findings(c Change, attr string) {
 	for _, f := range c.Findings {
-		if f.Attr != attr && !(attr == "" && !slices.ContainsFunc(c.Diffs, func(d Diff) bool { return d.Name == f.Attr })) {
+		if f.Attr != attr && !(attr == "" && !slices.ContainsFunc(c.Diffs, func(d Diff) bool {
+			return d.Name == f.Attr
+		})) {
 			continue
 		}
 		color := map[Class]string{Destroys: red, Impossible: red, Risky: yellow, Slow: yellow}[f.Class]
@@ -306,7 +313,8 @@ func (o *printer) left(p Plan) {
 	if len(p.Unmanaged)+len(p.Orphans) > 0 {
 		o.WriteByte('\n')
 	}
-	list(p.Unmanaged, "object is not in pipeline.hcl and is left alone", "objects are not in pipeline.hcl and are left alone")
+	list(p.Unmanaged, "object is not in pipeline.hcl and is left alone",
+		"objects are not in pipeline.hcl and are left alone")
 	list(p.Orphans, "object left pipeline.hcl and is left alone", "objects left pipeline.hcl and are left alone")
 }
 
@@ -331,7 +339,8 @@ func (p Plan) Summary() string {
 		case len(p.Errors) > 0:
 			return "No changes in what could be read; " + Counted(len(p.Errors), "object") + " could not." + leftOut
 		case adopt > 0:
-			return "No changes" + read + ". " + Counted(adopt, "object") + " to adopt: apply starts managing what matches and changes nothing else." + leftOut
+			return "No changes" + read + ". " + Counted(adopt, "object") +
+				" to adopt: apply starts managing what matches and changes nothing else." + leftOut
 		case leftOut != "":
 			return "No changes" + read + "." + leftOut
 		}
@@ -339,7 +348,8 @@ func (p Plan) Summary() string {
 	}
 	out := fmt.Sprintf("Plan: %d to create, %d to change, %d to destroy.", n[Create], n[Update], n[Delete])
 	if n[Replace] > 0 {
-		out = fmt.Sprintf("Plan: %d to create, %d to change, %d to replace, %d to destroy.", n[Create], n[Update], n[Replace], n[Delete])
+		out = fmt.Sprintf("Plan: %d to create, %d to change, %d to replace, %d to destroy.", n[Create], n[Update],
+			n[Replace], n[Delete])
 	}
 	if impossible > 0 {
 		out += fmt.Sprintf(" %d cannot be done.", impossible)
@@ -356,8 +366,8 @@ func (p Plan) Summary() string {
 	return out + leftOut
 }
 
-// systems says what was read, and what was left out: " to Kafka and PostgreSQL", " Grafana was left out.". Both are empty when
-// nothing was.
+// systems says what was read, and what was left out: " to Kafka and PostgreSQL", " Grafana was left out.". Both are
+// empty when nothing was.
 func (p Plan) systems() (read, leftOut string) {
 	var names, others []string
 	for _, r := range p.Reads {
@@ -394,7 +404,8 @@ func (o *printer) blocked(changes []Change) {
 		return
 	}
 	if len(destroys) > 0 {
-		o.wrap("", "", "  ", "Destroys data. Apply leaves "+map[bool]string{true: "this", false: "each of these"}[len(destroys) == 1]+" out unless it is allowed:")
+		o.wrap("", "", "  ", "Destroys data. Apply leaves "+
+			map[bool]string{true: "this", false: "each of these"}[len(destroys) == 1]+" out unless it is allowed:")
 	}
 	for _, consent := range destroys {
 		o.line("  --allow %s", Visible(consent))

@@ -9,18 +9,23 @@ import (
 
 // Attr is one attribute of an object, in the units of pipeline.hcl.
 type Attr struct {
-	Name   string `json:"name"`
-	Value  string `json:"value"`
-	Raw    string `json:"raw,omitempty"`    // the server's own form, where Value is a friendlier one: "604800000" for "7d"
+	Name  string `json:"name"`
+	Value string `json:"value"`
+	// the server's own form, where Value is a friendlier one: "604800000" for "7d"
+	Raw    string `json:"raw,omitempty"`
 	Secret bool   `json:"secret,omitempty"` // Value is a salted hash: compared, stored and never shown
-	Origin string `json:"origin,omitempty"` // live only: the value is not set on the object but comes from here ("broker default")
-	Unset  string `json:"unset,omitempty"`  // wanted only: why a declared secret has no value; it compares equal, and is noted
+	// live only: the value is not set on the object but comes from here ("broker default")
+	Origin string `json:"origin,omitempty"`
+	// wanted only: why a declared secret has no value; it compares equal, and is noted
+	Unset string `json:"unset,omitempty"`
 }
 
-// State is an object as attributes, in the order in which they are shown. A nil *State is an object that does not exist.
+// State is an object as attributes, in the order in which they are shown. A nil *State is an object that does not
+// exist.
 type State struct {
 	Attrs []Attr `json:"attrs"`
-	// ID tells a live object with data from a later one of the same name: Kafka's topic id, PostgreSQL's oid. "" is not known.
+	// ID tells a live object with data from a later one of the same name: Kafka's topic id, PostgreSQL's oid. "" is not
+	// known.
 	ID string `json:"id,omitempty"`
 }
 
@@ -48,8 +53,8 @@ func (s *State) index(name string) int {
 	return slices.IndexFunc(s.Attrs, func(a Attr) bool { return a.Name == name })
 }
 
-// Fingerprint identifies a state: "none" for a missing object. Attributes that are not set on the object do not count, so
-// that a new broker default is no change of the object.
+// Fingerprint identifies a state: "none" for a missing object. Attributes that are not set on the object do not count,
+// so that a new broker default is no change of the object.
 func (s *State) Fingerprint() string {
 	if s == nil {
 		return "none"
@@ -89,15 +94,16 @@ type Diff struct {
 	Secret  bool   `json:"secret,omitempty"`
 }
 
-// Compare is the three-way difference of an object that exists: what the last apply set (nil: nobody's mark is on it), what
-// is live, and what is wanted. extra are live attributes that nobody declares.
+// Compare is the three-way difference of an object that exists: what the last apply set (nil: nobody's mark is on it),
+// what is live, and what is wanted. extra are live attributes that nobody declares.
 func Compare(last, live, want *State) (diffs []Diff, extra []Attr) {
 	for _, w := range want.Attrs {
 		have, there := live.Get(w.Name)
 		if w.Unset != "" || have.Value == w.Value && (there || w.Secret) { // "" is a secret that is given up
 			continue
 		}
-		d := Diff{Name: w.Name, New: w.Value, NewRaw: w.Raw, Old: have.Value, OldRaw: have.Raw, Origin: have.Origin, Cause: Intent, Secret: w.Secret || have.Secret}
+		d := Diff{Name: w.Name, New: w.Value, NewRaw: w.Raw, Old: have.Value, OldRaw: have.Raw, Origin: have.Origin,
+			Cause: Intent, Secret: w.Secret || have.Secret}
 		if was, known := last.Get(w.Name); known && was.Value != have.Value {
 			d.Cause = Drift
 			if was.Value != w.Value {

@@ -15,7 +15,9 @@ func (l *Loss) String() string {
 	if l == nil {
 		return ""
 	}
-	return strings.Join(slices.DeleteFunc(append(l.amounts(), l.span(), l.When), func(p string) bool { return p == "" }), ", ")
+	return strings.Join(slices.DeleteFunc(append(l.amounts(), l.span(), l.When), func(p string) bool {
+		return p == ""
+	}), ", ")
 }
 
 func (l *Loss) amounts() []string {

@@ -24,7 +24,8 @@ import (
 
 const createExtension = "CREATE EXTENSION IF NOT EXISTS timescaledb"
 
-// Engine is the resource of the schema cryptoviz, its list of sources, and TimescaleDB's extension where the server has it.
+// Engine is the resource of the schema cryptoviz, its list of sources, and TimescaleDB's extension where the server has
+// it.
 type Engine struct {
 	Pipeline *spec.Pipeline
 	Catalog  *catalog.Catalog
@@ -64,7 +65,8 @@ func (r sourceRow) attrs(name string) []plan.Attr {
 	if !r.enabled {
 		state = "disabled"
 	}
-	out := []plan.Attr{{Name: "source." + name, Value: fmt.Sprintf("%s, every %s, %s -> %s", state, units.FormatDuration(r.every), r.topic, r.table)}}
+	out := []plan.Attr{{Name: "source." + name, Value: fmt.Sprintf("%s, every %s, %s -> %s", state,
+		units.FormatDuration(r.every), r.topic, r.table)}}
 	if r.pipeline != "" && r.pipeline != spec.DefaultName {
 		out = append(out, plan.Attr{Name: "source." + name + " pipeline", Value: r.pipeline})
 	}
@@ -77,8 +79,8 @@ func (r sourceRow) attrs(name string) []plan.Attr {
 	return out
 }
 
-// declared lists the rows of cryptoviz.source. A source that left pipeline.hcl stays, disabled: its rows may live on. Those of other
-// pipelines stay as they are.
+// declared lists the rows of cryptoviz.source. A source that left pipeline.hcl stays, disabled: its rows may live on.
+// Those of other pipelines stay as they are.
 func (e *Engine) declared() map[string]sourceRow {
 	out := map[string]sourceRow{}
 	for name, r := range e.sources {
@@ -89,7 +91,8 @@ func (e *Engine) declared() map[string]sourceRow {
 		return out
 	}
 	for _, s := range e.Pipeline.Sources {
-		out[s.Name] = sourceRow{s.Enabled, s.Interval, s.Topic.Name, s.Table.Name, s.Definition.Description, s.Definition.Attribution, e.Pipeline.Name}
+		out[s.Name] = sourceRow{s.Enabled, s.Interval, s.Topic.Name, s.Table.Name, s.Definition.Description,
+			s.Definition.Attribution, e.Pipeline.Name}
 	}
 	return out
 }
@@ -129,12 +132,14 @@ func (e *Engine) Read(ctx context.Context) (*plan.State, error) {
 	case pg.NoTable(state) || errors.Is(err, pgx.ErrNoRows):
 		return nil, nil
 	case state == "42501":
-		return nil, fmt.Errorf("read the engine's tables: %w; GRANT USAGE ON SCHEMA cryptoviz and SELECT on its tables, or use the user that owns it", err)
+		return nil, fmt.Errorf("read the engine's tables: %w; GRANT USAGE ON SCHEMA cryptoviz and SELECT on its "+
+			"tables, or use the user that owns it", err)
 	case err != nil:
 		return nil, fmt.Errorf("read the engine's tables: %w", err)
 	}
 	if e.version, err = strconv.Atoi(version); err != nil {
-		return nil, fmt.Errorf("read the engine's tables: schema_version in cryptoviz.meta is %q, which is no number", version)
+		return nil, fmt.Errorf("read the engine's tables: schema_version in cryptoviz.meta is %q, which is no number",
+			version)
 	}
 	rows, err := e.Catalog.Query(ctx, "SELECT name, enabled, every, topic, table_name, description, attribution, "+
 		"coalesce(to_jsonb(s) ->> 'pipeline', '') FROM cryptoviz.source s") // the column is there from version 5 on
@@ -144,7 +149,8 @@ func (e *Engine) Read(ctx context.Context) (*plan.State, error) {
 	e.sources = map[string]sourceRow{}
 	var name string
 	var r sourceRow
-	if _, err := pgx.ForEachRow(rows, []any{&name, &r.enabled, &r.every, &r.topic, &r.table, &r.description, &r.attribution, &r.pipeline}, func() error {
+	if _, err := pgx.ForEachRow(rows, []any{&name, &r.enabled, &r.every, &r.topic, &r.table, &r.description,
+		&r.attribution, &r.pipeline}, func() error {
 		e.sources[name] = r
 		return nil
 	}); err != nil {
@@ -168,15 +174,19 @@ func (e *Engine) Assess(ctx context.Context, c *plan.Change) error {
 		if e.Pipeline.Database.OnMissing == "error" {
 			c.Find(table.CodeNoTimescaleDB, "extension", "%s", e.caps.Name())
 		} else {
-			c.Note("%s: tables become native partitions, which the engine makes ahead and drops; no columnstore, no continuous aggregates, no policies", e.caps.Name())
+			c.Note("%s: tables become native partitions, which the engine makes ahead and drops; no columnstore, no "+
+				"continuous aggregates, no policies", e.caps.Name())
 		}
 	}
 	if e.version > schema.Version {
-		c.Find(codeNewerSchema, "schema_version", "schema_version is %d, and this program knows %d", e.version, schema.Version)
+		c.Find(codeNewerSchema, "schema_version", "schema_version is %d, and this program knows %d", e.version,
+			schema.Version)
 	}
 	for _, s := range e.Pipeline.Sources {
 		if was, known := e.sources[s.Name]; known && !e.owns(was) && !e.Leaving {
-			c.Find(plan.CodeOtherPipeline, "source."+s.Name, "source %q is one of pipeline %q; apply makes it one of pipeline %q", s.Name, was.pipeline, e.Pipeline.Name)
+			c.Find(plan.CodeOtherPipeline, "source."+s.Name,
+				"source %q is one of pipeline %q; apply makes it one of pipeline %q", s.Name, was.pipeline,
+				e.Pipeline.Name)
 		}
 	}
 	if c.Action == plan.None || c.Impossible() {
@@ -205,8 +215,8 @@ func (e *Engine) Assess(ctx context.Context, c *plan.Change) error {
 	return nil
 }
 
-// findReassigned warns of a source that takes another one's topic over, as one does that got a new name: how far a topic is stored is
-// known by source.
+// findReassigned warns of a source that takes another one's topic over, as one does that got a new name: how far a
+// topic is stored is known by source.
 func (e *Engine) findReassigned(ctx context.Context, c *plan.Change) error {
 	if e.version == 0 {
 		return nil
@@ -216,14 +226,18 @@ func (e *Engine) findReassigned(ctx context.Context, c *plan.Change) error {
 			continue
 		}
 		var other string
-		err := e.Catalog.QueryRow(ctx, "SELECT source FROM cryptoviz.position AS p WHERE topic = $2 AND next_offset > 0 AND source <> $1 "+
-			"AND NOT EXISTS (SELECT FROM cryptoviz.position WHERE topic = p.topic AND source = $1) LIMIT 1", s.Name, s.Topic.Name).Scan(&other)
+		err := e.Catalog.QueryRow(ctx,
+			"SELECT source FROM cryptoviz.position AS p WHERE topic = $2 AND next_offset > 0 AND source <> $1 "+
+				"AND NOT EXISTS (SELECT FROM cryptoviz.position WHERE topic = p.topic AND source = $1) LIMIT 1", s.Name,
+			s.Topic.Name).Scan(&other)
 		switch {
 		case errors.Is(err, pgx.ErrNoRows):
 		case err != nil:
 			return fmt.Errorf("read how far topic.%s is stored: %w", s.Topic.Name, err)
 		default:
-			c.Find(codeTopicReassigned, "source."+s.Name, "source %q has stored topic.%s until now; %q stores all of it again that is still there", other, s.Topic.Name, s.Name)
+			c.Find(codeTopicReassigned, "source."+s.Name,
+				"source %q has stored topic.%s until now; %q stores all of it again that is still there", other,
+				s.Topic.Name, s.Name)
 		}
 	}
 	return nil
@@ -260,8 +274,8 @@ func (e *Engine) try(ctx context.Context, c *plan.Change, steps []string) error 
 	return nil
 }
 
-// assessDelete drops the engine's own tables, and the schema when nothing else is in it: a user named cryptoviz has his tables
-// there. The extension stays.
+// assessDelete drops the engine's own tables, and the schema when nothing else is in it: a user named cryptoviz has his
+// tables there. The extension stays.
 func (e *Engine) assessDelete(ctx context.Context, c *plan.Change) error {
 	if c.Action != plan.Delete {
 		return nil
@@ -279,21 +293,26 @@ func (e *Engine) assessDelete(ctx context.Context, c *plan.Change) error {
 		Address: c.Address, Code: codeEngineDropped.ID, Size: "0",
 		Query: "SELECT (SELECT count(*) FROM cryptoviz.slot) + (SELECT count(*) FROM cryptoviz.dead_letter)",
 	})
-	c.Find(codeEngineDropped, "", "%d slots, %d dead letters, how far each source is stored, and what apply has set", slots, dead).Loss = loss
-	c.Steps = []string{"BEGIN", fmt.Sprintf("SET LOCAL lock_timeout = '%s'", pg.LockWait), "DROP VIEW IF EXISTS cryptoviz.mode"}
+	c.Find(codeEngineDropped, "", "%d slots, %d dead letters, how far each source is stored, and what apply has set",
+		slots, dead).Loss = loss
+	c.Steps = []string{"BEGIN", fmt.Sprintf("SET LOCAL lock_timeout = '%s'", pg.LockWait),
+		"DROP VIEW IF EXISTS cryptoviz.mode"}
 	for _, name := range catalog.EngineRelations {
 		if name != "mode" {
 			c.Steps = append(c.Steps, "DROP TABLE IF EXISTS cryptoviz."+name)
 		}
 	}
-	c.Steps = append(c.Steps, "DO $$ BEGIN DROP SCHEMA IF EXISTS cryptoviz; EXCEPTION WHEN dependent_objects_still_exist THEN NULL; END $$", "COMMIT")
+	c.Steps = append(c.Steps,
+		"DO $$ BEGIN DROP SCHEMA IF EXISTS cryptoviz; EXCEPTION WHEN dependent_objects_still_exist THEN NULL; END $$",
+		"COMMIT")
 	return nil
 }
 
 // sourceSQL writes one row of cryptoviz.source.
 func sourceSQL(name string, r sourceRow) string {
 	values := []string{
-		pg.Literal(name), strconv.FormatBool(r.enabled), pg.Interval(r.every), strconv.FormatInt(max(1, int64(time.Hour/r.every)), 10), pg.Literal(r.topic), pg.Literal(r.table),
+		pg.Literal(name), strconv.FormatBool(r.enabled), pg.Interval(r.every),
+		strconv.FormatInt(max(1, int64(time.Hour/r.every)), 10), pg.Literal(r.topic), pg.Literal(r.table),
 		pg.Literal(r.description), pg.Literal(r.attribution), pg.Literal(r.pipeline),
 	}
 	return "INSERT INTO cryptoviz.source (name, enabled, every, per_hour, topic, table_name, description, attribution, pipeline) VALUES (" + strings.Join(values, ", ") + `)

@@ -26,7 +26,9 @@ func NewQueries(p *spec.Pipeline, c *catalog.Catalog) *shadow.Queries {
 // findGroups finds the groups of all that the pipeline declares or removes.
 func findGroups(ctx context.Context, q *shadow.Queries) (*ddl.Groups, error) {
 	out := &ddl.Groups{ByAddress: map[string]*ddl.Group{}, Blocked: map[string][]string{}, Rebuilt: map[string]string{}}
-	if q.Destroying || len(q.Ordered()) == 0 && !slices.ContainsFunc(q.Pipeline.Removed, func(r *spec.Removed) bool { return q.Successor(r) != "" }) {
+	if q.Destroying || len(q.Ordered()) == 0 && !slices.ContainsFunc(q.Pipeline.Removed, func(r *spec.Removed) bool {
+		return q.Successor(r) != ""
+	}) {
 		return out, nil
 	}
 	b := &grouping{q: q, out: out}
@@ -108,12 +110,14 @@ func merged(all []*ddl.Group, g *ddl.Group) []*ddl.Group {
 	return append(all, one)
 }
 
-// closed adds to each group what can be created neither before nor after it: it reads one of the group, and another one reads it.
+// closed adds to each group what can be created neither before nor after it: it reads one of the group, and another one
+// reads it.
 func (b *grouping) closed(all []*ddl.Group) []*ddl.Group {
 	depends := map[string][]string{}
 	for _, x := range b.q.Ordered() {
 		l, a := b.v.Views[x.Name], b.answers.ByName[x.Name]
-		if a.Rejection == nil && (l == nil || l.Query != a.Text || (b.s.Aggregates[x.Name] != nil) != (x.Aggregate != nil)) {
+		if a.Rejection == nil && (l == nil || l.Query != a.Text ||
+			(b.s.Aggregates[x.Name] != nil) != (x.Aggregate != nil)) {
 			depends[x.Address] = b.q.DependsOn(x.Name)
 		}
 	}
@@ -189,7 +193,8 @@ func (b *grouping) findRoots(ctx context.Context) error {
 		}
 		l, a := b.v.Views[x.Name], b.answers.ByName[x.Name]
 		if l == nil || a.Text == "" || a.Text == l.Query || (b.s.Aggregates[x.Name] != nil) != (x.Aggregate != nil) ||
-			a.Rejection != nil || a.Guessed || x.Aggregate == nil && shadow.IsPrefix(l.Columns, a.Columns) || x.Aggregate != nil && a.InPlace != nil {
+			a.Rejection != nil || a.Guessed || x.Aggregate == nil && shadow.IsPrefix(l.Columns, a.Columns) ||
+			x.Aggregate != nil && a.InPlace != nil {
 			continue
 		}
 		r := &root{address: x.Address}
@@ -206,7 +211,8 @@ func (b *grouping) takesOver(ctx context.Context, address string) error {
 	old := b.q.Predecessor(address)
 	kind, name, _ := strings.Cut(old, ".")
 	live := b.s.Relations[name]
-	if old == "" || live == nil || kind != b.s.KindOf(live) || strings.HasPrefix(address, "aggregate.") && !b.s.Caps.Community() {
+	if old == "" || live == nil || kind != b.s.KindOf(live) || strings.HasPrefix(address, "aggregate.") &&
+		!b.s.Caps.Community() {
 		return nil
 	}
 	r := &root{address: address}
@@ -226,7 +232,8 @@ func (b *grouping) dropOwn(ctx context.Context, r *root, address string, under b
 	var err error
 	if kind == "table" {
 		readers, err = b.q.Catalog.DependentViews(ctx, name, "")
-	} else if readers, err = b.q.Catalog.Dependents(ctx, name, live.OID); err == nil && kind == "view" && b.q.IsDeclared(address) {
+	} else if readers, err = b.q.Catalog.Dependents(ctx, name, live.OID); err == nil && kind == "view" &&
+		b.q.IsDeclared(address) {
 		readers = slices.DeleteFunc(readers, ownPart) // it gets these back
 	}
 	if err != nil {
@@ -302,7 +309,8 @@ func (b *grouping) undeclaredReaders(ctx context.Context, r *root, name string) 
 		}
 		for _, reader := range readers {
 			if strings.HasPrefix(reader, "view.") && !b.q.IsDeclared(reader) && !b.q.IsRemoved(reader) {
-				r.blockers = append(r.blockers, fmt.Sprintf("%s reads column %s of %s, which goes or changes its type", reader, col.Name, name))
+				r.blockers = append(r.blockers, fmt.Sprintf("%s reads column %s of %s, which goes or changes its type",
+					reader, col.Name, name))
 			}
 		}
 	}
@@ -313,7 +321,8 @@ func (b *grouping) undeclaredReaders(ctx context.Context, r *root, name string) 
 func (b *grouping) findRebuilt(ctx context.Context) error {
 	for _, r := range b.roots {
 		for _, address := range r.dropped {
-			if kind, name, _ := strings.Cut(address, "."); kind == "aggregate" && b.q.IsDeclared(address) && (len(r.blockers) == 0 || !strings.HasPrefix(r.address, "table.")) {
+			if kind, name, _ := strings.Cut(address, "."); kind == "aggregate" && b.q.IsDeclared(address) &&
+				(len(r.blockers) == 0 || !strings.HasPrefix(r.address, "table.")) {
 				b.out.Rebuilt[name] = ""
 			}
 		}
@@ -370,7 +379,9 @@ func (b *grouping) lead(g *ddl.Group) {
 		return
 	}
 	for _, x := range b.q.Ordered() {
-		if slices.ContainsFunc(b.roots, func(r *root) bool { return r.address == x.Address && slices.Contains(g.Members, x.Address) }) {
+		if slices.ContainsFunc(b.roots, func(r *root) bool {
+			return r.address == x.Address && slices.Contains(g.Members, x.Address)
+		}) {
 			g.Leader = x.Address
 			return
 		}
@@ -392,7 +403,8 @@ func (b *grouping) dropAll(ctx context.Context, g *ddl.Group) (creates []shadow.
 	for _, address := range order {
 		kind, name, _ := strings.Cut(address, ".")
 		live := b.s.Relations[name]
-		g.Drops = append(g.Drops, map[string]string{"table": ddl.DropTable, "view": ddl.DropView, "aggregate": ddl.DropAggregate}[kind]+pg.Ident(live.Schema, live.Name))
+		g.Drops = append(g.Drops, map[string]string{"table": ddl.DropTable, "view": ddl.DropView,
+			"aggregate": ddl.DropAggregate}[kind]+pg.Ident(live.Schema, live.Name))
 		if kind == "view" && !b.q.IsDeclared(address) && !b.q.IsRemoved(address) {
 			l, err := b.q.Catalog.FullView(ctx, b.v.Views[name])
 			if err != nil {
@@ -435,7 +447,8 @@ func (b *grouping) create(ctx context.Context, g *ddl.Group, x *shadow.Query) er
 		g.Creates = append(g.Creates, ddl.AggregateSQL(name, a.Text, x.Aggregate, caps)...)
 		g.Refreshes = append(g.Refreshes, ddl.RefreshSQL(name, "", x.Aggregate.Refresh, false, caps))
 		if len(g.Members) > 1 {
-			g.Notes = append(g.Notes, "the refresh of "+x.Address+" follows after the transaction: TimescaleDB runs it in none")
+			g.Notes = append(g.Notes, "the refresh of "+x.Address+
+				" follows after the transaction: TimescaleDB runs it in none")
 		}
 		description = x.Aggregate.Description
 	} else {

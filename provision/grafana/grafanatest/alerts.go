@@ -29,7 +29,8 @@ func provenanceOf(c call) string {
 
 func mismatch(given, stored string) reply {
 	return reply{status: http.StatusConflict, body: map[string]any{
-		"message": fmt.Sprintf("cannot update with provided provenance '%s', needs '%s'", given, stored), "messageId": "alerting.provenanceMismatch", "statusCode": 409, "traceID": "",
+		"message":   fmt.Sprintf("cannot update with provided provenance '%s', needs '%s'", given, stored),
+		"messageId": "alerting.provenanceMismatch", "statusCode": 409, "traceID": "",
 	}}
 }
 
@@ -62,7 +63,8 @@ func (s *Server) check(o *org, in map[string]any, self *rule) *reply {
 	}
 	for _, r := range o.rules {
 		if s.Profile != V12 && r != self && r.folder == folder && text(r.body["title"]) == title {
-			return refuse(http.StatusConflict, "a conflicting alert rule is found: rule title under the same organisation and folder should be unique")
+			return refuse(http.StatusConflict,
+				"a conflicting alert rule is found: rule title under the same organisation and folder should be unique")
 		}
 	}
 	found := false
@@ -151,7 +153,8 @@ func (s *Server) createRule(c call) reply {
 			return failID(http.StatusConflict, "alerting.alert-rule.conflict",
 				"Conflicting alert rule found: rule UID under the same organisation should be unique")
 		}
-		return fail(http.StatusConflict, "a conflicting alert rule is found: rule UID under the same organisation should be unique")
+		return fail(http.StatusConflict,
+			"a conflicting alert rule is found: rule UID under the same organisation should be unique")
 	}
 	if bad := s.check(o, in, nil); bad != nil {
 		return *bad

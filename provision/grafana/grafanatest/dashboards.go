@@ -77,14 +77,16 @@ func (s *Server) saveDashboard(c call) reply {
 		if s.Profile >= V13 {
 			return fail(http.StatusConflict, "Dashboard already exists. Use overwrite flag to update.")
 		}
-		return failAs(http.StatusPreconditionFailed, "version-mismatch", "The dashboard has been changed by someone else")
+		return failAs(http.StatusPreconditionFailed, "version-mismatch",
+			"The dashboard has been changed by someone else")
 	}
 	if r := s.fixRefresh(model); r != nil {
 		return *r
 	}
 	b := s.store(o, old, uid, folder, model, c.me.name, text(in["message"]))
 	out := map[string]any{
-		"status": "success", "id": b.id, "uid": b.uid, "url": s.url(b), "slug": s.slug(text(b.model["title"])), "version": b.version,
+		"status": "success", "id": b.id, "uid": b.uid, "url": s.url(b), "slug": s.slug(text(b.model["title"])),
+		"version": b.version,
 	}
 	if b.folder != "" {
 		out["folderUid"] = b.folder
@@ -99,7 +101,8 @@ func (s *Server) refuseModel(model map[string]any, uid, note string) *reply {
 	title := strings.TrimSpace(text(model["title"]))
 	switch {
 	case elements && s.Profile >= V13:
-		return refuse(fail(http.StatusBadRequest, "dashboard appears to be in v2 format; send it as a resource with apiVersion, kind, metadata and spec"))
+		return refuse(fail(http.StatusBadRequest,
+			"dashboard appears to be in v2 format; send it as a resource with apiVersion, kind, metadata and spec"))
 	case title == "" && s.Profile >= V13:
 		return refuse(fail(http.StatusBadRequest, "Dashboard spec is missing required title property"))
 	case title == "":
@@ -149,7 +152,8 @@ func (s *Server) store(o *org, old *dashboard, uid, folder string, model map[str
 	b.model, b.folder, b.editor, b.updated, b.age, b.stored = model, folder, by, s.now, 0, "v0alpha1"
 	if !same || s.Profile == V11 {
 		b.version++
-		b.history = append(b.history, edition{version: b.version, at: s.now, by: by, message: note, model: clone(model)})
+		b.history = append(b.history, edition{version: b.version, at: s.now, by: by, message: note,
+			model: clone(model)})
 	}
 	return b
 }
@@ -207,10 +211,13 @@ func (s *Server) getDashboard(c call) reply {
 		}
 	}
 	meta := map[string]any{
-		"type": "db", "canSave": true, "canEdit": true, "canAdmin": true, "canStar": true, "canDelete": true, "slug": s.slug(text(b.model["title"])), "url": s.url(b),
-		"expires": "0001-01-01T00:00:00Z", "created": b.created.Format(time.RFC3339), "updated": b.updated.Format(time.RFC3339), "updatedBy": updated,
-		"createdBy": created, "version": b.version, "hasAcl": false, "isFolder": false, "folderId": 0, "folderUid": "", "folderTitle": "General",
-		"folderUrl": "", "provisioned": b.provisioned, "provisionedExternalId": "",
+		"type": "db", "canSave": true, "canEdit": true, "canAdmin": true, "canStar": true, "canDelete": true,
+		"slug": s.slug(text(b.model["title"])), "url": s.url(b),
+		"expires": "0001-01-01T00:00:00Z", "created": b.created.Format(time.RFC3339),
+		"updated": b.updated.Format(time.RFC3339), "updatedBy": updated,
+		"createdBy": created, "version": b.version, "hasAcl": false, "isFolder": false, "folderId": 0, "folderUid": "",
+		"folderTitle": "General",
+		"folderUrl":   "", "provisioned": b.provisioned, "provisionedExternalId": "",
 	}
 	if s.Profile >= V12 {
 		meta["apiVersion"] = "v0alpha1"
@@ -222,7 +229,8 @@ func (s *Server) getDashboard(c call) reply {
 		meta["provisionedExternalId"] = s.slug(text(b.model["title"])) + ".json"
 	}
 	if f := o.folders[b.folder]; f != nil {
-		meta["folderId"], meta["folderUid"], meta["folderTitle"], meta["folderUrl"] = f.id, f.uid, f.title, "/dashboards/f/"+f.uid+"/"+s.slug(f.title)
+		meta["folderId"], meta["folderUid"], meta["folderTitle"], meta["folderUrl"] = f.id, f.uid, f.title,
+			"/dashboards/f/"+f.uid+"/"+s.slug(f.title)
 	}
 	return ok(map[string]any{"dashboard": model, "meta": meta})
 }
@@ -279,7 +287,8 @@ func (b *dashboard) edition(i int) map[string]any {
 		parent = b.history[i-1].version
 	}
 	return map[string]any{
-		"id": e.version, "dashboardId": b.id, "uid": b.uid, "parentVersion": parent, "restoredFrom": 0, "version": e.version,
+		"id": e.version, "dashboardId": b.id, "uid": b.uid, "parentVersion": parent, "restoredFrom": 0,
+		"version": e.version,
 		"created": e.at.Format(time.RFC3339), "createdBy": e.by, "message": e.message, "data": clone(e.model),
 	}
 }
@@ -302,11 +311,13 @@ func (s *Server) resource(c call) reply {
 	b := c.me.org.boards[c.segments[6]]
 	if b == nil || s.Profile == V11 {
 		return reply{status: http.StatusNotFound, body: map[string]any{
-			"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404, "message": "not found",
+			"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404,
+			"message": "not found",
 		}}
 	}
 	last := b.history[len(b.history)-1]
-	notes := map[string]any{"grafana.app/createdBy": b.createdBy, "grafana.app/updatedBy": b.editor, "grafana.app/message": last.message}
+	notes := map[string]any{"grafana.app/createdBy": b.createdBy, "grafana.app/updatedBy": b.editor,
+		"grafana.app/message": last.message}
 	if b.folder != "" {
 		notes["grafana.app/folder"] = b.folder
 	}
@@ -314,7 +325,8 @@ func (s *Server) resource(c call) reply {
 	delete(spec, "uid")
 	out := map[string]any{
 		"kind": "Dashboard", "apiVersion": "dashboard.grafana.app/v0alpha1", "spec": spec, "status": map[string]any{},
-		"metadata": map[string]any{"name": b.uid, "namespace": c.segments[4], "generation": b.version, "annotations": notes},
+		"metadata": map[string]any{"name": b.uid, "namespace": c.segments[4], "generation": b.version,
+			"annotations": notes},
 	}
 	if b.stored != "v0alpha1" {
 		out["status"] = map[string]any{"conversion": map[string]any{"failed": false, "storedVersion": b.stored}}

@@ -29,15 +29,18 @@ func (d *dataSource) full(o *org) map[string]any {
 			set[k] = true
 		}
 	}
-	out["secureJsonFields"], out["version"], out["withCredentials"], out["basicAuthUser"] = set, d.version, flag(d.fields["withCredentials"]), text(d.fields["basicAuthUser"])
+	out["secureJsonFields"], out["version"], out["withCredentials"], out["basicAuthUser"] = set, d.version,
+		flag(d.fields["withCredentials"]), text(d.fields["basicAuthUser"])
 	return out
 }
 
 // item is the body in the list, which lacks secureJsonFields and version.
 func (d *dataSource) item(o *org) map[string]any {
 	out := map[string]any{
-		"id": d.id, "uid": d.uid, "orgId": o.id, "typeLogoUrl": "public/plugins/" + text(d.fields["type"]) + "/img/logo.svg", "typeName": "PostgreSQL",
-		"readOnly": d.readOnly, "jsonData": d.json, "basicAuth": flag(d.fields["basicAuth"]), "isDefault": flag(d.fields["isDefault"]),
+		"id": d.id, "uid": d.uid, "orgId": o.id, "typeLogoUrl": "public/plugins/" + text(d.fields["type"]) +
+			"/img/logo.svg", "typeName": "PostgreSQL",
+		"readOnly": d.readOnly, "jsonData": d.json, "basicAuth": flag(d.fields["basicAuth"]),
+		"isDefault": flag(d.fields["isDefault"]),
 	}
 	for _, k := range []string{"name", "type", "access", "url", "user", "database"} {
 		out[k] = text(d.fields[k])
@@ -156,7 +159,8 @@ func (s *Server) updateSource(c call) reply {
 	case s.Profile >= V13 && text(in["uid"]) != "" && text(in["uid"]) != d.uid:
 		return fail(http.StatusBadRequest, "data source uid in the body does not match the one in the URL")
 	case number(in["version"]) != 0 && number(in["version"]) != d.version:
-		return fail(http.StatusConflict, "Datasource has already been updated by someone else. Please reload and try again")
+		return fail(http.StatusConflict,
+			"Datasource has already been updated by someone else. Please reload and try again")
 	case other != nil && other != d:
 		return fail(http.StatusConflict, "data source with the same name already exists")
 	}
@@ -205,7 +209,8 @@ func (s *Server) sourceByNumber(c call) reply {
 			continue
 		}
 		c.segments = []string{"datasources", "uid", uid}
-		return map[string]func(call) reply{http.MethodGet: s.getSource, http.MethodPut: s.updateSource, http.MethodDelete: s.deleteSource}[c.method](c)
+		return map[string]func(call) reply{http.MethodGet: s.getSource, http.MethodPut: s.updateSource,
+			http.MethodDelete: s.deleteSource}[c.method](c)
 	}
 	return sourceMissing()
 }

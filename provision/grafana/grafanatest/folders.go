@@ -20,15 +20,18 @@ type folder struct {
 
 func (s *Server) dto(o *org, f *folder) map[string]any {
 	out := map[string]any{
-		"id": f.id, "uid": f.uid, "orgId": o.id, "title": f.title, "url": fmt.Sprintf("/dashboards/f/%s/%s", f.uid, s.slug(f.title)), "hasAcl": false,
-		"canSave": true, "canEdit": true, "canAdmin": true, "canDelete": true, "createdBy": f.createdBy, "created": f.created.Format(time.RFC3339),
+		"id": f.id, "uid": f.uid, "orgId": o.id, "title": f.title, "url": fmt.Sprintf("/dashboards/f/%s/%s", f.uid,
+			s.slug(f.title)), "hasAcl": false,
+		"canSave": true, "canEdit": true, "canAdmin": true, "canDelete": true, "createdBy": f.createdBy,
+		"created":   f.created.Format(time.RFC3339),
 		"updatedBy": f.editor, "updated": f.updated.Format(time.RFC3339), "version": f.version,
 	}
 	if p := o.folders[f.parent]; p != nil {
 		out["parentUid"] = p.uid
 		parents := []any{}
 		for ; p != nil; p = o.folders[p.parent] {
-			parents = append([]any{map[string]any{"uid": p.uid, "title": p.title, "url": fmt.Sprintf("/dashboards/f/%s/%s", p.uid, s.slug(p.title))}}, parents...)
+			parents = append([]any{map[string]any{"uid": p.uid, "title": p.title,
+				"url": fmt.Sprintf("/dashboards/f/%s/%s", p.uid, s.slug(p.title))}}, parents...)
 		}
 		out["parents"] = parents
 	}
@@ -44,7 +47,8 @@ func changed() reply {
 // old is the answer to a PUT with an old version.
 func (s *Server) old() reply {
 	if s.Profile == V12 {
-		return failAs(http.StatusPreconditionFailed, "version-mismatch", "The dashboard has been changed by someone else")
+		return failAs(http.StatusPreconditionFailed, "version-mismatch",
+			"The dashboard has been changed by someone else")
 	}
 	return changed()
 }
@@ -61,7 +65,9 @@ func (s *Server) listFolders(c call) reply {
 			all = append(all, f)
 		}
 	}
-	slices.SortFunc(all, func(a, b *folder) int { return cmp.Or(cmp.Compare(a.title, b.title), cmp.Compare(a.uid, b.uid)) })
+	slices.SortFunc(all, func(a, b *folder) int {
+		return cmp.Or(cmp.Compare(a.title, b.title), cmp.Compare(a.uid, b.uid))
+	})
 	out := []any{}
 	for _, f := range window(all, limit, page) {
 		item := map[string]any{"id": f.id, "uid": f.uid, "title": f.title}
@@ -124,7 +130,8 @@ func (s *Server) createFolder(c call) reply {
 	if uid == "" {
 		uid = fmt.Sprintf("gen%09d", o.lastID)
 	}
-	f := &folder{id: o.lastID, uid: uid, title: title, parent: parent, version: 1, createdBy: c.me.name, editor: c.me.name, created: s.now, updated: s.now}
+	f := &folder{id: o.lastID, uid: uid, title: title, parent: parent, version: 1, createdBy: c.me.name,
+		editor: c.me.name, created: s.now, updated: s.now}
 	o.folders[uid] = f
 	return ok(s.dto(o, f))
 }
@@ -211,7 +218,8 @@ func (s *Server) deleteFolder(c call) reply {
 	for _, r := range o.rules {
 		if inside[r.folder] && c.query.Get("forceDeleteRules") != "true" {
 			if s.Profile == V12 {
-				return failID(http.StatusBadRequest, "folder.not-empty", "Folder cannot be deleted: folder is not empty")
+				return failID(http.StatusBadRequest, "folder.not-empty",
+					"Folder cannot be deleted: folder is not empty")
 			}
 			return fail(http.StatusBadRequest, "folder cannot be deleted: folder is not empty: contains alert rules")
 		}

@@ -70,7 +70,8 @@ func (s *Server) handlers() []handler {
 		{"PUT", "folders/*", Editor, "folders:write", s.updateFolder},
 		{"DELETE", "folders/*", Editor, "folders:delete", s.deleteFolder},
 		{"POST", "folders/*/move", Editor, "folders:write", s.moveFolder},
-		{"POST", "dashboards/db", Editor, "dashboards:create", s.saveDashboard}, // "dashboards:write" where there is one
+		// "dashboards:write" where there is one
+		{"POST", "dashboards/db", Editor, "dashboards:create", s.saveDashboard},
 		{"GET", "dashboards/uid/*", Viewer, "", s.getDashboard},
 		{"DELETE", "dashboards/uid/*", Editor, "dashboards:delete", s.deleteDashboard},
 		{"GET", "dashboards/uid/*/versions", Editor, "dashboards:write", s.versions},
@@ -106,8 +107,9 @@ func (s *Server) route(c call) reply {
 		}
 		if c.me.role < h.role {
 			return reply{status: http.StatusForbidden, body: map[string]any{
-				"message": "You'll need additional permissions to perform this action. Permissions needed: " + h.permission,
-				"title":   "Access denied", "accessErrorId": "ACE0000000000",
+				"message": "You'll need additional permissions to perform this action. Permissions needed: " +
+					h.permission,
+				"title": "Access denied", "accessErrorId": "ACE0000000000",
 			}}
 		}
 		return h.do(c)
@@ -116,7 +118,8 @@ func (s *Server) route(c call) reply {
 }
 
 func (s *Server) getOrg(c call) reply {
-	return ok(map[string]any{"id": c.me.org.id, "name": c.me.org.name, "address": map[string]any{"address1": "", "address2": "", "city": "", "zipCode": "", "state": "", "country": ""}})
+	return ok(map[string]any{"id": c.me.org.id, "name": c.me.org.name, "address": map[string]any{"address1": "",
+		"address2": "", "city": "", "zipCode": "", "state": "", "country": ""}})
 }
 
 // permissions are the caller's own: each action with the scopes that it has it for.
@@ -186,7 +189,8 @@ func failAs(status int, kind, text string) reply {
 }
 
 func failID(status int, id, text string) reply {
-	return reply{status: status, body: map[string]any{"message": text, "messageId": id, "statusCode": status, "traceID": ""}}
+	return reply{status: status, body: map[string]any{"message": text, "messageId": id, "statusCode": status,
+		"traceID": ""}}
 }
 
 func message(text string) map[string]any { return map[string]any{"message": text} }

@@ -40,11 +40,13 @@ func (s *Server) hit(o *org, id int64, uid, title, kind, route, folder string, t
 		tags = []any{}
 	}
 	body := map[string]any{
-		"id": id, "uid": uid, "orgId": o.id, "title": title, "uri": "db/" + s.slug(title), "url": route + uid + "/" + s.slug(title), "slug": "",
+		"id": id, "uid": uid, "orgId": o.id, "title": title, "uri": "db/" + s.slug(title), "url": route + uid + "/" +
+			s.slug(title), "slug": "",
 		"type": kind, "tags": tags, "isStarred": false, "sortMeta": 0, "isDeleted": false,
 	}
 	if f := o.folders[folder]; f != nil {
-		body["folderId"], body["folderUid"], body["folderTitle"], body["folderUrl"] = f.id, f.uid, f.title, "/dashboards/f/"+f.uid+"/"+s.slug(f.title)
+		body["folderId"], body["folderUid"], body["folderTitle"], body["folderUrl"] = f.id, f.uid, f.title,
+			"/dashboards/f/"+f.uid+"/"+s.slug(f.title)
 	}
 	return hit{uid: uid, title: title, body: body}
 }

@@ -35,8 +35,8 @@ type Capabilities struct {
 // Hypertables tells whether tables can be, or after apply will be, hypertables.
 func (c Capabilities) Hypertables() bool { return c.Version != "" || c.Available != "" }
 
-// Community tells whether the server has policies, the columnstore and continuous aggregates, or will have them once its TimescaleDB
-// is installed. An edition that is not known yet counts.
+// Community tells whether the server has policies, the columnstore and continuous aggregates, or will have them once
+// its TimescaleDB is installed. An edition that is not known yet counts.
 func (c Capabilities) Community() bool { return c.Hypertables() && c.Edition != "apache" }
 
 // Name describes the backend in a few words.
@@ -75,7 +75,8 @@ func Detect(ctx context.Context, db Querier) (Capabilities, error) {
 	var preloaded, standby, readOnly bool
 	var settings *string
 	var reader string
-	// The settings of the library tell whether it is preloaded; shared_preload_libraries itself is for privileged users only.
+	// The settings of the library tell whether it is preloaded; shared_preload_libraries itself is for privileged users
+	// only.
 	err := db.QueryRow(ctx, `SELECT split_part(current_setting('server_version'), ' ', 1), current_setting('server_version_num')::int,
 		coalesce((SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'), ''),
 		coalesce((SELECT default_version FROM pg_available_extensions WHERE name = 'timescaledb'), ''),
@@ -87,19 +88,23 @@ func Detect(ctx context.Context, db Querier) (Capabilities, error) {
 		coalesce(to_regclass('timescaledb_information.hypertable_columnstore_settings'), to_regclass('timescaledb_information.hypertable_compression_settings'))::text,
 		pg_is_in_recovery(), current_setting('default_transaction_read_only')::boolean,
 		coalesce((SELECT current_user::text FROM pg_class r JOIN pg_namespace n ON n.oid = r.relnamespace WHERE n.nspname = 'cryptoviz' AND r.relname = 'managed' AND NOT has_table_privilege(r.oid, 'INSERT')), '')`).
-		Scan(&c.Server, &c.Number, &c.Version, &c.Available, &c.Edition, &preloaded, &c.ByRange, &c.Columns, &c.Schema, &c.Hidden, &settings, &standby, &readOnly, &reader)
+		Scan(&c.Server, &c.Number, &c.Version, &c.Available, &c.Edition, &preloaded, &c.ByRange, &c.Columns, &c.Schema,
+			&c.Hidden, &settings, &standby, &readOnly, &reader)
 	switch {
 	case err != nil:
 		return c, fmt.Errorf("read the database's capabilities: %w", err)
 	case c.Version != "" && !preloaded:
-		return c, fmt.Errorf("TimescaleDB %s is installed in this database and the server does not load it: add timescaledb to shared_preload_libraries and restart the server", c.Version)
+		return c, fmt.Errorf("TimescaleDB %s is installed in this database and the server does not load it: add "+
+			"timescaledb to shared_preload_libraries and restart the server", c.Version)
 	}
 	c.frozen = standby || readOnly
 	switch {
 	case standby:
-		c.ReadOnly = "it is a standby (in recovery); apply needs the primary, such as with target_session_attrs=read-write in database.url"
+		c.ReadOnly = "it is a standby (in recovery); apply needs the primary, such as with " +
+			"target_session_attrs=read-write in database.url"
 	case readOnly:
-		c.ReadOnly = "transactions are read-only for this user (default_transaction_read_only = on); apply needs a user that may change tables"
+		c.ReadOnly = "transactions are read-only for this user (default_transaction_read_only = on); apply needs a " +
+			"user that may change tables"
 	case reader != "":
 		c.ReadOnly = reader + " may not write to cryptoviz.managed; apply needs the user that owns it"
 	}

@@ -19,8 +19,8 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
-// Catalog is what the database holds: one snapshot for all resources, read on first use in a few queries, whatever the number
-// of objects. Safe for any number of goroutines.
+// Catalog is what the database holds: one snapshot for all resources, read on first use in a few queries, whatever the
+// number of objects. Safe for any number of goroutines.
 type Catalog struct {
 	DB       *pgxpool.Pool
 	RolePool *pgxpool.Pool  // reads and makes roles; nil: DB does
@@ -57,7 +57,8 @@ func (c *Catalog) Describe() plan.Read {
 	defer cell.mu.Unlock()
 	if s, loaded := cell.value.(*Snapshot); loaded {
 		r.Text += fmt.Sprintf(", %s: %s, %s, %s", s.Caps.Name(), english.Plural(s.count("r", "p"), "table", ""),
-			english.Plural(s.count("v", "m")-len(s.Aggregates), "view", ""), english.Plural(len(s.Aggregates), "aggregate", ""))
+			english.Plural(s.count("v", "m")-len(s.Aggregates), "view", ""), english.Plural(len(s.Aggregates),
+				"aggregate", ""))
 		if s.Caps.ReadOnly != "" {
 			r.Text += "; read-only: " + s.Caps.ReadOnly + ". Whether the server would make the changes is not checked"
 		}
@@ -74,8 +75,8 @@ func (c *Catalog) Capabilities(ctx context.Context) (Capabilities, error) {
 	return s.Caps, nil
 }
 
-// Unmanaged lists the addresses of all tables, views and aggregates, and of roles where the pipeline declares some, so that
-// the caller takes off what is declared. The
+// Unmanaged lists the addresses of all tables, views and aggregates, and of roles where the pipeline declares some, so
+// that the caller takes off what is declared. The
 // engine's own tables, chunks and partitions are none.
 func (c *Catalog) Unmanaged(ctx context.Context) ([]string, error) {
 	s, err := c.Snapshot(ctx)
@@ -115,7 +116,8 @@ type cell struct {
 	value any
 }
 
-// Cached returns what load read for a key since the last Reset; an error is not kept. The time of load counts as reading.
+// Cached returns what load read for a key since the last Reset; an error is not kept. The time of load counts as
+// reading.
 func Cached[T any](ctx context.Context, c *Catalog, key string, load func(context.Context) (T, error)) (T, error) {
 	c.mu.Lock()
 	if c.kept == nil {
@@ -165,8 +167,8 @@ func (c *Catalog) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 // errRollback ends a dry run.
 var errRollback = errors.New("roll back")
 
-// DryRun runs f in a transaction that is always rolled back: planning asks the server, and changes nothing. It waits for no
-// lock longer than a moment, and for no statement longer than 15 seconds.
+// DryRun runs f in a transaction that is always rolled back: planning asks the server, and changes nothing. It waits
+// for no lock longer than a moment, and for no statement longer than 15 seconds.
 func (c *Catalog) DryRun(ctx context.Context, f func(pgx.Tx) error) error {
 	return c.trialOn(ctx, c.DB, f)
 }
@@ -188,7 +190,8 @@ func (c *Catalog) trialOn(ctx context.Context, db *pgxpool.Pool, f func(pgx.Tx) 
 	c.Count()
 	err := pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
 		counted := &countedTx{tx, c}
-		if err := pg.SetLocal(ctx, counted, "lock_timeout", "500ms", "statement_timeout", "15s", "TimeZone", "UTC", "jit", "off"); err != nil {
+		if err := pg.SetLocal(ctx, counted, "lock_timeout", "500ms", "statement_timeout", "15s", "TimeZone", "UTC",
+			"jit", "off"); err != nil {
 			return err
 		}
 		if err := f(counted); err != nil {

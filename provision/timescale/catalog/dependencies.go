@@ -12,8 +12,9 @@ import (
 // reading is one view or aggregate that reads a column of a relation; the column "" stands for the relation itself.
 type reading struct{ relation, column, reader string }
 
-// DependentViews lists the views and aggregates that read a column of a table, view or aggregate directly: "view.latest". The column ""
-// means any. A query that PostgreSQL does not keep, such as a dashboard's, is not among them.
+// DependentViews lists the views and aggregates that read a column of a table, view or aggregate directly:
+// "view.latest". The column "" means any. A query that PostgreSQL does not keep, such as a dashboard's, is not among
+// them.
 func (c *Catalog) DependentViews(ctx context.Context, table, column string) ([]string, error) {
 	all, err := Cached(ctx, c, "reads", c.readings)
 	if err != nil {
@@ -39,7 +40,8 @@ func (c *Catalog) readings(ctx context.Context) ([]reading, error) {
 	for name, r := range s.Relations {
 		byOID[r.OID] = name
 	}
-	// An aggregate reads through inner views with the number of its hypertable: _partial_view_7, _materialized_hypertable_7.
+	// An aggregate reads through inner views with the number of its hypertable: _partial_view_7,
+	// _materialized_hypertable_7.
 	inner := map[string]string{}
 	for name, a := range s.Aggregates {
 		if number, is := strings.CutPrefix(a.StoredName, "_materialized_hypertable_"); is {
@@ -80,8 +82,8 @@ func (c *Catalog) readings(ctx context.Context) ([]reading, error) {
 	return out, err
 }
 
-// dependentsSQL lists what goes with a view, or forbids that it goes, beyond the views that read it: triggers and rules on it,
-// and what needs it or the type of its rows; with the relation that it is a part of.
+// dependentsSQL lists what goes with a view, or forbids that it goes, beyond the views that read it: triggers and rules
+// on it, and what needs it or the type of its rows; with the relation that it is a part of.
 const dependentsSQL = `SELECT 'trigger ' || quote_ident(tgname), 0::oid FROM pg_trigger WHERE tgrelid = $1 AND NOT tgisinternal
 	UNION SELECT 'rule ' || quote_ident(rulename), 0 FROM pg_rewrite WHERE ev_class = $1 AND rulename <> '_RETURN'
 	UNION SELECT CASE WHEN w.rulename = '_RETURN' THEN 'view ' || w.ev_class::regclass ELSE pg_describe_object(d.classid, d.objid, d.objsubid) END,
@@ -90,7 +92,8 @@ const dependentsSQL = `SELECT 'trigger ' || quote_ident(tgname), 0::oid FROM pg_
 	LEFT JOIN pg_rewrite w ON d.classid = 'pg_rewrite'::regclass AND w.oid = d.objid
 	WHERE c.oid = $1 AND d.deptype = 'n' AND (w.oid IS NULL OR w.ev_class <> $1 AND d.refclassid = 'pg_type'::regclass) ORDER BY 1`
 
-// Dependents lists what stands in the way of dropping a view. What Reads names already is not named again as a user of the type.
+// Dependents lists what stands in the way of dropping a view. What Reads names already is not named again as a user of
+// the type.
 func (c *Catalog) Dependents(ctx context.Context, name string, oid uint32) ([]string, error) {
 	readers, err := c.DependentViews(ctx, name, "")
 	if err != nil {

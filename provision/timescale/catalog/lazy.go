@@ -27,9 +27,10 @@ func (n nameSet) of(relations map[string]*Relation, kinds ...string) (oids []int
 	return oids
 }
 
-// declaredNames names what the pipeline is about. PostgreSQL locks a table to write down a generated column or an unusual index of
-// it, and all that a view reads to write down the view: it waits for who holds them, such as VACUUM FULL. So these are asked for
-// with the snapshot; what is unmanaged is read when it is needed: see FullTable and FullView.
+// declaredNames names what the pipeline is about. PostgreSQL locks a table to write down a generated column or an
+// unusual index of it, and all that a view reads to write down the view: it waits for who holds them, such as VACUUM
+// FULL. So these are asked for with the snapshot; what is unmanaged is read when it is needed: see FullTable and
+// FullView.
 func (c *Catalog) declaredNames() nameSet {
 	p := c.Pipeline
 	if p == nil {
@@ -125,5 +126,6 @@ func (c *Catalog) busy(ctx context.Context, err error) error {
 	if pg.Code(err) != "55P03" {
 		return err
 	}
-	return fmt.Errorf("another session holds a lock on what this reads%s: %w; wait for that session, or end it", pg.OldestTransaction(ctx, c.DB), err)
+	return fmt.Errorf("another session holds a lock on what this reads%s: %w; wait for that session, or end it",
+		pg.OldestTransaction(ctx, c.DB), err)
 }

@@ -15,8 +15,8 @@ const (
 	Native     = "native partitions"
 )
 
-// ColumnAttr is the name of a column's attribute. A name that pipeline.hcl cannot declare is quoted: the column "v description" is
-// not the description of column v.
+// ColumnAttr is the name of a column's attribute. A name that pipeline.hcl cannot declare is quoted: the column "v
+// description" is not the description of column v.
 func ColumnAttr(column string) string { return "column " + pg.IdentAsNeeded(column) }
 
 // OtherKinds names the relations that are no tables, by pg_class.relkind.

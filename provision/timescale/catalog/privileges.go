@@ -7,8 +7,8 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/pg"
 )
 
-// LackingForTable explains why a table may not be made or changed, and names the statement that gives that right and no other. The
-// server's own message names neither the user nor the way out.
+// LackingForTable explains why a table may not be made or changed, and names the statement that gives that right and no
+// other. The server's own message names neither the user nor the way out.
 func (c *Catalog) LackingForTable(ctx context.Context, table string, err error) string {
 	var user, schema, owner, name string
 	var creates, owns bool
@@ -18,9 +18,11 @@ func (c *Catalog) LackingForTable(ctx context.Context, table string, err error) 
 	switch {
 	case failed != nil:
 	case !owns:
-		return fmt.Sprintf("%s is not the owner of %s, %s is (%s). Let an administrator run ALTER TABLE %s OWNER TO %s", user, table, owner, pg.ServerText(err), name, pg.Ident(user))
+		return fmt.Sprintf("%s is not the owner of %s, %s is (%s). Let an administrator run ALTER TABLE %s OWNER TO %s",
+			user, table, owner, pg.ServerText(err), name, pg.Ident(user))
 	case !creates:
-		return fmt.Sprintf("%s may not make tables and indexes in schema %s (%s). Let the schema's owner run GRANT CREATE ON SCHEMA %s TO %s", user, schema, pg.ServerText(err), pg.Ident(schema), pg.Ident(user))
+		return fmt.Sprintf("%s may not make tables and indexes in schema %s (%s). Let the schema's owner run GRANT "+
+			"CREATE ON SCHEMA %s TO %s", user, schema, pg.ServerText(err), pg.Ident(schema), pg.Ident(user))
 	}
 	return err.Error()
 }
@@ -36,9 +38,11 @@ func (c *Catalog) LackingForEngine(ctx context.Context, err error) string {
 	case failed != nil, creates:
 		return err.Error()
 	case there:
-		return fmt.Sprintf("%s may not make tables in schema %s, which belongs to %s (%s). Let its owner run GRANT USAGE, CREATE ON SCHEMA %s TO %s",
+		return fmt.Sprintf("%s may not make tables in schema %s, which belongs to %s (%s). Let its owner run GRANT "+
+			"USAGE, CREATE ON SCHEMA %s TO %s",
 			user, EngineSchema, owner, pg.ServerText(err), EngineSchema, pg.Ident(user))
 	}
-	return fmt.Sprintf("%s may not make the schema %s in database %s (%s). Let an administrator run CREATE SCHEMA %s AUTHORIZATION %s",
+	return fmt.Sprintf("%s may not make the schema %s in database %s (%s). Let an administrator run CREATE SCHEMA %s "+
+		"AUTHORIZATION %s",
 		user, EngineSchema, database, pg.ServerText(err), EngineSchema, pg.Ident(user))
 }

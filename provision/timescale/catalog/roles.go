@@ -70,8 +70,8 @@ type grantable struct {
 // EngineSchema is the schema of the engine's own tables.
 const EngineSchema = "cryptoviz"
 
-// EngineGrants are the engine's own tables that a grant on cryptoviz covers: all but the ledger of apply, which holds hashes of
-// secrets, and which nothing reads at run time.
+// EngineGrants are the engine's own tables that a grant on cryptoviz covers: all but the ledger of apply, which holds
+// hashes of secrets, and which nothing reads at run time.
 func EngineGrants() []string {
 	return slices.DeleteFunc(slices.Clone(EngineRelations), func(n string) bool { return n == "managed" })
 }
@@ -81,8 +81,9 @@ func (c *Catalog) Roles(ctx context.Context) (*RoleSnapshot, error) {
 	return Cached(ctx, c, "roles", c.readRoles)
 }
 
-// UnmanagedRoles lists the addresses of all roles that have a privilege on a table, view or aggregate of the database, so that
-// the caller takes off what is declared. Superusers and owners are none, and neither is the reader of cryptoviz up.
+// UnmanagedRoles lists the addresses of all roles that have a privilege on a table, view or aggregate of the database,
+// so that the caller takes off what is declared. Superusers and owners are none, and neither is the reader of cryptoviz
+// up.
 func (c *Catalog) UnmanagedRoles(ctx context.Context) ([]string, error) {
 	r, err := c.Roles(ctx)
 	if err != nil {
@@ -158,7 +159,8 @@ func (c *Catalog) readRoles(ctx context.Context) (*RoleSnapshot, error) {
 	}
 	for _, l := range r.Roles {
 		slices.SortFunc(l.Grants, func(a, b Grant) int {
-			return cmp.Or(cmp.Compare(a.Relation, b.Relation), cmp.Compare(a.Column, b.Column), cmp.Compare(a.Privilege, b.Privilege), cmp.Compare(a.Grantor, b.Grantor))
+			return cmp.Or(cmp.Compare(a.Relation, b.Relation), cmp.Compare(a.Column, b.Column),
+				cmp.Compare(a.Privilege, b.Privilege), cmp.Compare(a.Grantor, b.Grantor))
 		})
 	}
 	caps, err := c.Capabilities(ctx)
@@ -184,7 +186,8 @@ func (c *Catalog) readRoles(ctx context.Context) (*RoleSnapshot, error) {
 
 func (r *RoleSnapshot) scanRoles(rows pgx.Rows) error {
 	var l Role
-	_, err := pgx.ForEachRow(rows, []any{&l.OID, &l.Name, &l.Super, &l.Login, &l.Attributes, &l.Mine, &l.Connects, &l.Members}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&l.OID, &l.Name, &l.Super, &l.Login, &l.Attributes, &l.Mine, &l.Connects,
+		&l.Members}, func() error {
 		one := l
 		r.Roles[l.Name] = &one
 		return nil
@@ -219,7 +222,8 @@ func (r *RoleSnapshot) scanGrants(rows pgx.Rows) error {
 	var g grantable
 	var role string
 	var p Grant
-	_, err := pgx.ForEachRow(rows, []any{&g.schema, &g.name, &g.Owner, &g.Mine, &role, &p.Column, &p.Privilege, &p.Grantor, &p.Option}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&g.schema, &g.name, &g.Owner, &g.Mine, &role, &p.Column, &p.Privilege,
+		&p.Grantor, &p.Option}, func() error {
 		key := g.schema + "." + g.name
 		if role == "" {
 			one := g

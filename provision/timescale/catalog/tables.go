@@ -19,8 +19,8 @@ type Snapshot struct {
 	Relations  map[string]*Relation // by name: what an unqualified name means, the engine's own left out
 	Aggregates map[string]*AggregateRef
 	Jobs       []Job
-	// There is a hypertable in a schema that the session's user may not use. Some of TimescaleDB's views look up each hypertable
-	// by its name, which PostgreSQL then refuses to each reader, also for other hypertables.
+	// There is a hypertable in a schema that the session's user may not use. Some of TimescaleDB's views look up each
+	// hypertable by its name, which PostgreSQL then refuses to each reader, also for other hypertables.
 	barred bool
 }
 
@@ -145,9 +145,11 @@ func (s *Snapshot) count(kinds ...string) (n int) {
 	return n
 }
 
-// EngineRelations are the engine's own. They may be visible: a database user named cryptoviz has the schema cryptoviz in its path.
+// EngineRelations are the engine's own. They may be visible: a database user named cryptoviz has the schema cryptoviz
+// in its path.
 var EngineRelations = []string{
-	"meta", "source", "position", "slot", "slot_day", "dead_letter", "dead_letter_hour", "gap", "rollup_day", "rolled_sample", "rolled_table", "rollup_state", "mode", "managed", "pause", "hint",
+	"meta", "source", "position", "slot", "slot_day", "dead_letter", "dead_letter_hour", "gap", "rollup_day",
+	"rolled_sample", "rolled_table", "rollup_state", "mode", "managed", "pause", "hint",
 }
 
 // typeNames maps PostgreSQL's long names to the language's.
@@ -157,21 +159,23 @@ var typeNames = map[string]string{"timestamp with time zone": "timestamptz"}
 func (c *Catalog) read(ctx context.Context) (*Snapshot, error) {
 	s := &Snapshot{Relations: map[string]*Relation{}, Aggregates: map[string]*AggregateRef{}}
 	c.Count()
-	err := pgx.BeginTxFunc(ctx, c.DB, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		counted := &countedTx{tx, c}
-		var err error
-		if s.Caps, err = Detect(ctx, counted); err != nil {
-			return err
-		}
-		if err := pg.SetLocal(ctx, counted, "jit", "off"); err != nil { // compiling these queries takes longer than running them
-			return err
-		}
-		if err := s.readAll(ctx, counted, c.declaredNames()); err != nil {
-			return fmt.Errorf("read the database's catalog: %w", err)
-		}
-		c.Count()
-		return errRollback
-	})
+	err := pgx.BeginTxFunc(ctx, c.DB, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly},
+		func(tx pgx.Tx) error {
+			counted := &countedTx{tx, c}
+			var err error
+			if s.Caps, err = Detect(ctx, counted); err != nil {
+				return err
+			}
+			// compiling these queries takes longer than running them
+			if err := pg.SetLocal(ctx, counted, "jit", "off"); err != nil {
+				return err
+			}
+			if err := s.readAll(ctx, counted, c.declaredNames()); err != nil {
+				return fmt.Errorf("read the database's catalog: %w", err)
+			}
+			c.Count()
+			return errRollback
+		})
 	if errors.Is(err, errRollback) {
 		return s, nil
 	}
@@ -187,7 +191,8 @@ func (s *Snapshot) readAll(ctx context.Context, tx pgx.Tx, declaredNames nameSet
 	if err := pg.PlainText(ctx, tx); err != nil {
 		return err
 	}
-	if err := s.readParts(ctx, tx, byOID, nameSet(nil).of(s.Relations, "r", "p"), declaredNames.of(s.Relations, "r", "p")); err != nil {
+	if err := s.readParts(ctx, tx, byOID, nameSet(nil).of(s.Relations, "r", "p"), declaredNames.of(s.Relations, "r",
+		"p")); err != nil {
 		return err
 	}
 	partitioned := nameSet(nil).of(s.Relations, "p")
@@ -202,7 +207,8 @@ func (s *Snapshot) readAll(ctx context.Context, tx pgx.Tx, declaredNames nameSet
 	return s.readTimescale(ctx, tx)
 }
 
-// readRelations asks for nothing that locks a relation: pg_get_partkeydef and pg_total_relation_size do, and wait for who holds it.
+// readRelations asks for nothing that locks a relation: pg_get_partkeydef and pg_total_relation_size do, and wait for
+// who holds it.
 func (s *Snapshot) readRelations(ctx context.Context, tx pgx.Tx) (map[uint32]*Relation, error) {
 	byOID := map[uint32]*Relation{}
 	var r Relation
@@ -226,7 +232,8 @@ func (s *Snapshot) readRelations(ctx context.Context, tx pgx.Tx) (map[uint32]*Re
 	return byOID, err
 }
 
-// readParts reads the columns and indexes of tables, and of some of them also the text of what takes a lock to write down.
+// readParts reads the columns and indexes of tables, and of some of them also the text of what takes a lock to write
+// down.
 func (s *Snapshot) readParts(ctx context.Context, tx pgx.Tx, byOID map[uint32]*Relation, oids, whole []int64) error {
 	if err := readColumns(ctx, tx, byOID, oids, whole); err != nil {
 		return err
@@ -234,8 +241,8 @@ func (s *Snapshot) readParts(ctx context.Context, tx pgx.Tx, byOID map[uint32]*R
 	return s.readIndexes(ctx, tx, byOID, oids, whole)
 }
 
-// readColumns names the relation to pg_get_expr only where it must, for a generated column: it locks it, and would wait for who
-// holds it.
+// readColumns names the relation to pg_get_expr only where it must, for a generated column: it locks it, and would wait
+// for who holds it.
 func readColumns(ctx context.Context, tx pgx.Tx, byOID map[uint32]*Relation, oids, whole []int64) error {
 	var oid uint32
 	var c Column
@@ -245,7 +252,8 @@ func readColumns(ctx context.Context, tx pgx.Tx, byOID map[uint32]*Relation, oid
 		FROM pg_attribute a LEFT JOIN pg_attrdef e ON e.adrelid = a.attrelid AND e.adnum = a.attnum
 		LEFT JOIN pg_description d ON d.objoid = a.attrelid AND d.classoid = 'pg_class'::regclass AND d.objsubid = a.attnum
 		WHERE a.attrelid = ANY($1::bigint[]::oid[]) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attrelid, a.attnum`, []any{oids, whole},
-		[]any{&oid, &c.num, &c.Name, &c.Type, &c.NotNull, &c.Expr, &c.Generated, &c.Virtual, &c.Identity, &c.Comment}, func() error {
+		[]any{&oid, &c.num, &c.Name, &c.Type, &c.NotNull, &c.Expr, &c.Generated, &c.Virtual, &c.Identity, &c.Comment},
+		func() error {
 			if short := typeNames[c.Type]; short != "" {
 				c.Type = short
 			}
@@ -291,8 +299,8 @@ func (s *Snapshot) readIndexes(ctx context.Context, tx pgx.Tx, byOID map[uint32]
 		})
 }
 
-// readPartitions names no relation to pg_get_expr, which would lock it. It reads times as microseconds: that has room for every
-// bound, and infinity, which has no number, is an open one.
+// readPartitions names no relation to pg_get_expr, which would lock it. It reads times as microseconds: that has room
+// for every bound, and infinity, which has no number, is an open one.
 func readPartitions(ctx context.Context, tx pgx.Tx, byOID map[uint32]*Relation, oids []int64) error {
 	var oid uint32
 	var p Partition

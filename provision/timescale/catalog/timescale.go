@@ -11,10 +11,12 @@ import (
 	"github.com/cryptoviz/cryptoviz/engine/pg"
 )
 
-// microseconds makes SQL of an interval, or of a time since 1970, as a whole number; a month has 30 days, as TimescaleDB has it.
-// What is too long for a number is as long as one can be: one policy for a million years must not be in the way of all else.
+// microseconds makes SQL of an interval, or of a time since 1970, as a whole number; a month has 30 days, as
+// TimescaleDB has it. What is too long for a number is as long as one can be: one policy for a million years must not
+// be in the way of all else.
 func microseconds(expr string) string {
-	return "(SELECT CASE WHEN abs(x.s) < 9e12 THEN x.s * 1000000 ELSE sign(x.s) * 9e18 END::bigint FROM (SELECT extract(epoch FROM " + expr + ") AS s) x)"
+	return "(SELECT CASE WHEN abs(x.s) < 9e12 THEN x.s * 1000000 ELSE sign(x.s) * 9e18 END::bigint FROM (SELECT " +
+		"extract(epoch FROM " + expr + ") AS s) x)"
 }
 
 // lasting is a number of microseconds as a duration, which at most is 292 years.
@@ -23,9 +25,11 @@ func lasting(us int64) time.Duration {
 	return time.Duration(min(max(us, -most), most)) * time.Microsecond
 }
 
-// age makes SQL of an age in a policy's config. Where a hypertable is cut by a number, it is a number, too, and no interval.
+// age makes SQL of an age in a policy's config. Where a hypertable is cut by a number, it is a number, too, and no
+// interval.
 func age(key string) string {
-	return microseconds("CASE WHEN jsonb_typeof(config->'" + key + "') = 'string' THEN (config->>'" + key + "')::interval END")
+	return microseconds("CASE WHEN jsonb_typeof(config->'" + key + "') = 'string' THEN (config->>'" + key +
+		"')::interval END")
 }
 
 // number makes SQL of an age that is a number.
@@ -41,8 +45,8 @@ func (s *Snapshot) find(schema, name string) *Relation {
 	return nil
 }
 
-// readTimescale reads hypertables, columnstore settings, policies and aggregates. Catalog tables of TimescaleDB move between
-// versions; its information views stay.
+// readTimescale reads hypertables, columnstore settings, policies and aggregates. Catalog tables of TimescaleDB move
+// between versions; its information views stay.
 func (s *Snapshot) readTimescale(ctx context.Context, tx pgx.Tx) error {
 	if err := s.readHypertables(ctx, tx); err != nil {
 		return err
@@ -106,7 +110,8 @@ func (s *Snapshot) readHypertables(ctx context.Context, tx pgx.Tx) error {
 // settingsSQL reads the columnstore settings of hypertables, from TimescaleDB's view where that can be read.
 func (s *Snapshot) settingsSQL() string {
 	if !s.barred {
-		return "SELECT s.hypertable::oid, coalesce(s.segmentby, ''), coalesce(s.orderby, '') FROM " + s.Caps.settings + " s WHERE s.hypertable::oid = ANY($1::bigint[]::oid[])"
+		return "SELECT s.hypertable::oid, coalesce(s.segmentby, ''), coalesce(s.orderby, '') FROM " + s.Caps.settings +
+			" s WHERE s.hypertable::oid = ANY($1::bigint[]::oid[])"
 	}
 	return `SELECT s.relid::oid, coalesce(array_to_string(s.segmentby, ','), ''),
 		coalesce((SELECT string_agg(quote_ident(o.name) || CASE WHEN o.falls THEN ' DESC' ELSE '' END ||
@@ -128,8 +133,8 @@ func readSettings(ctx context.Context, tx pgx.Tx, sql string, found map[uint32]*
 	})
 }
 
-// aggregatesFrom is where continuous aggregates are read: TimescaleDB's view where that can be read, else what it reads, with the
-// same columns.
+// aggregatesFrom is where continuous aggregates are read: TimescaleDB's view where that can be read, else what it
+// reads, with the same columns.
 func (s *Snapshot) aggregatesFrom() string {
 	if !s.barred {
 		return "timescaledb_information.continuous_aggregates a"
@@ -166,11 +171,14 @@ func (s *Snapshot) readJobs(ctx context.Context, tx pgx.Tx) error {
 		return new(lasting(*us))
 	}
 	// The texts in config are in the style of the session that wrote them: only the cast reads them all.
-	return pg.ForEach(ctx, tx, `SELECT job_id, proc_name::text, coalesce(hypertable_schema::text, ''), coalesce(hypertable_name::text, ''), scheduled, CASE WHEN isfinite(next_start) THEN next_start END, `+ // -infinity while the job runs
-		microseconds("schedule_interval")+`, `+age("drop_after")+`, `+age("compress_after")+`, `+age("start_offset")+`, `+age("end_offset")+`,
+	// -infinity while the job runs
+	return pg.ForEach(ctx, tx,
+		`SELECT job_id, proc_name::text, coalesce(hypertable_schema::text, ''), coalesce(hypertable_name::text, ''), scheduled, CASE WHEN isfinite(next_start) THEN next_start END, `+
+			microseconds("schedule_interval")+`, `+age("drop_after")+`, `+age("compress_after")+`, `+age("start_offset")+`, `+age("end_offset")+`,
 		coalesce(`+number("drop_after")+`, `+number("compress_after")+`, '')
 		FROM timescaledb_information.jobs WHERE proc_name IN ('policy_retention', 'policy_compression', 'policy_refresh_continuous_aggregate') ORDER BY job_id`, nil,
-		[]any{&j.ID, &j.Proc, &j.Schema, &j.Name, &j.Scheduled, &j.Next, &every, &dropAfter, &after, &start, &end, &j.number}, func() error {
+		[]any{&j.ID, &j.Proc, &j.Schema, &j.Name, &j.Scheduled, &j.Next, &every, &dropAfter, &after, &start, &end,
+			&j.number}, func() error {
 			one := j
 			if every != nil {
 				one.Every = lasting(*every)

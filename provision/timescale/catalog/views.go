@@ -80,8 +80,8 @@ const (
 		AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e')`
 )
 
-// aggregatesSQL reads the aggregates that $1 names, as schema.name. The view that it reads writes down the query of each that no
-// condition leaves out.
+// aggregatesSQL reads the aggregates that $1 names, as schema.name. The view that it reads writes down the query of
+// each that no condition leaves out.
 func (s *Snapshot) aggregatesSQL() string {
 	return `SELECT view_schema::text, view_name::text, view_owner::text, NOT materialized_only, compression_enabled, view_definition,
 		EXISTS (SELECT FROM timescaledb_information.chunks k WHERE k.hypertable_schema = a.materialization_hypertable_schema AND k.hypertable_name = a.materialization_hypertable_name)
@@ -100,7 +100,8 @@ func (c *Catalog) readViews(ctx context.Context, named nameSet) (*ViewSnapshot, 
 		return nil, fmt.Errorf("read the database's views: %w", err)
 	}
 	if v.Schema == "" {
-		return nil, fmt.Errorf("read the database's views: the search_path of %s names no schema that exists: tables and views would have no place", v.User)
+		return nil, fmt.Errorf("read the database's views: the search_path of %s names no schema that exists: tables "+
+			"and views would have no place", v.User)
 	}
 	err = c.DryRun(ctx, func(tx pgx.Tx) error {
 		if err := pg.PlainText(ctx, tx); err != nil {
@@ -121,8 +122,8 @@ func (c *Catalog) readViews(ctx context.Context, named nameSet) (*ViewSnapshot, 
 	return v, nil
 }
 
-// viewsAmong lists the named views, and the named aggregates as schema.name. An aggregate is a view, too, but its query is
-// another than that view's.
+// viewsAmong lists the named views, and the named aggregates as schema.name. An aggregate is a view, too, but its query
+// is another than that view's.
 func (s *Snapshot) viewsAmong(named nameSet) (views []int64, aggregates []string) {
 	for name, r := range s.Relations {
 		switch {
@@ -149,7 +150,8 @@ func (v *ViewSnapshot) scanKinds(rows pgx.Rows) error {
 func (v *ViewSnapshot) scanViews(rows pgx.Rows, s *Snapshot, named nameSet) error {
 	var one View
 	var columns [][]string
-	_, err := pgx.ForEachRow(rows, []any{&one.OID, &one.Schema, &one.Name, &one.Owner, &one.Mine, &one.Comment, &one.Query, &one.Options, &columns}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&one.OID, &one.Schema, &one.Name, &one.Owner, &one.Mine, &one.Comment,
+		&one.Query, &one.Options, &columns}, func() error {
 		one.Mine = one.Mine || s.Caps.ReadOnly != ""
 		r := s.Relations[one.Name]
 		if r == nil || r.OID != one.OID {
@@ -215,7 +217,8 @@ func (v *ViewSnapshot) Taken(name string, s *Snapshot) string {
 		return "aggregate"
 	}
 	return map[string]string{
-		"r": "table", "p": "partitioned table", "v": "view", "m": "materialized view", "f": "foreign table", "S": "sequence", "c": "type",
+		"r": "table", "p": "partitioned table", "v": "view", "m": "materialized view", "f": "foreign table",
+		"S": "sequence", "c": "type",
 	}[kind]
 }
 

@@ -7,8 +7,9 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/plan"
 )
 
-// Group is what PostgreSQL changes only together: a view or an aggregate keeps a column, or a whole view, from being changed, so
-// it is dropped before and created after, all in one transaction. The change of the leader has the statements of all.
+// Group is what PostgreSQL changes only together: a view or an aggregate keeps a column, or a whole view, from being
+// changed, so it is dropped before and created after, all in one transaction. The change of the leader has the
+// statements of all.
 type Group struct {
 	Leader    string
 	Members   []string // addresses of what is changed, dropped or created in it
@@ -32,11 +33,12 @@ func (g *Group) Aggregates() bool {
 type Groups struct {
 	ByAddress map[string]*Group   // by address
 	Blocked   map[string][]string // what forbids a change: by address, "view.x depends on it"
-	Rebuilt   map[string]string   // aggregates that are created again: by name, the one that they read and that is, too, or ""
+	// aggregates that are created again: by name, the one that they read and that is, too, or ""
+	Rebuilt map[string]string
 }
 
-// Join says on a change that it belongs to a group, and gives the leader's the statements of all. tables are those of the
-// leader's table, as inTransaction has them; others lists those of the other tables.
+// Join says on a change that it belongs to a group, and gives the leader's the statements of all. tables are those of
+// the leader's table, as inTransaction has them; others lists those of the other tables.
 func (g *Group) Join(c *plan.Change, steps []string) {
 	if len(g.Members) > 1 {
 		c.Group = g.Leader
@@ -49,8 +51,11 @@ func (g *Group) Join(c *plan.Change, steps []string) {
 	for _, n := range g.Notes {
 		c.Note("%s", n)
 	}
-	if again := slices.DeleteFunc(slices.Clone(g.Recreated), func(a string) bool { return a == c.Address }); len(again) > 0 {
-		c.Note("dropped and created again in the same transaction, with grants and comments: %s", strings.Join(again, ", "))
+	if again := slices.DeleteFunc(slices.Clone(g.Recreated), func(a string) bool {
+		return a == c.Address
+	}); len(again) > 0 {
+		c.Note("dropped and created again in the same transaction, with grants and comments: %s",
+			strings.Join(again, ", "))
 	}
 	inside, after := Unwrapped(steps)
 	c.Steps = slices.Concat(Transaction(slices.Concat(g.Drops, inside, g.Creates)...), after, g.Refreshes)

@@ -13,8 +13,8 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/timescale/catalog"
 )
 
-// build is an index that a step builds CONCURRENTLY. A try that ends early, without its lock or interrupted, leaves the index
-// invalid: it blocks nothing, and no query uses it. IF NOT EXISTS would take that one for done.
+// build is an index that a step builds CONCURRENTLY. A try that ends early, without its lock or interrupted, leaves the
+// index invalid: it blocks nothing, and no query uses it. IF NOT EXISTS would take that one for done.
 type build struct{ index, table string } // both quoted
 
 // building is what indexSQL writes.
@@ -39,11 +39,13 @@ func (b *build) run(ctx context.Context, conn *pgx.Conn, sql string) error {
 	}
 	switch _, valid, err := b.look(ctx, conn); {
 	case errors.Is(err, pgx.ErrNoRows):
-		return fmt.Errorf("%s: the name of index %s belongs to something else than an index of table %s; give the index another name, and plan again", sql, b.index, b.table)
+		return fmt.Errorf("%s: the name of index %s belongs to something else than an index of table %s; give the "+
+			"index another name, and plan again", sql, b.index, b.table)
 	case err != nil:
 		return &pg.StatementError{SQL: sql, Err: err}
 	case !valid:
-		return fmt.Errorf("%s: index %s is invalid after it was built, since another session builds it or was interrupted; wait for that one, then apply again", sql, b.index)
+		return fmt.Errorf("%s: index %s is invalid after it was built, since another session builds it or was "+
+			"interrupted; wait for that one, then apply again", sql, b.index)
 	}
 	return nil
 }
@@ -55,7 +57,8 @@ func (b *build) look(ctx context.Context, q catalog.Querier) (name string, valid
 	return name, valid, err
 }
 
-// clear drops what an earlier try left behind. That try's session may still be at work: whoever builds an index holds this lock.
+// clear drops what an earlier try left behind. That try's session may still be at work: whoever builds an index holds
+// this lock.
 func (b *build) clear(ctx context.Context, conn *pgx.Conn) error {
 	name, valid, err := b.look(ctx, conn)
 	if err == nil && !valid {
@@ -82,7 +85,8 @@ func (b *build) clear(ctx context.Context, conn *pgx.Conn) error {
 		return err
 	}
 	err = send(ctx, conn, "DROP INDEX CONCURRENTLY IF EXISTS "+name)
-	if pg.Code(err) == "XX000" { // its session has made it valid just now: PostgreSQL gives up the lock a moment before that counts
+	// its session has made it valid just now: PostgreSQL gives up the lock a moment before that counts
+	if pg.Code(err) == "XX000" {
 		return nil
 	}
 	return err

@@ -29,8 +29,9 @@ func (l losses) check(c plan.Change) error {
 	return nil
 }
 
-// countLarge counts what goes of tables that are too large to be locked meanwhile, just before the change and for a bounded time,
-// and returns what is to be counted under the lock. What cannot be counted in that time stands as it was planned a moment ago.
+// countLarge counts what goes of tables that are too large to be locked meanwhile, just before the change and for a
+// bounded time, and returns what is to be counted under the lock. What cannot be counted in that time stands as it was
+// planned a moment ago.
 func countLarge(ctx context.Context, db *pgxpool.Pool, c plan.Change) (small []plan.Recount, err error) {
 	counts := losses{}
 	for _, r := range c.Recounts {
@@ -43,7 +44,8 @@ func countLarge(ctx context.Context, db *pgxpool.Pool, c plan.Change) (small []p
 			continue
 		}
 		err := pgx.BeginFunc(ctx, db, func(tx pgx.Tx) (err error) {
-			if err = pg.SetLocal(ctx, tx, "statement_timeout", "10s", "lock_timeout", "2s", "TimeZone", "UTC"); err == nil {
+			if err = pg.SetLocal(ctx, tx, "statement_timeout", "10s", "lock_timeout", "2s", "TimeZone",
+				"UTC"); err == nil {
 				n, err = count(ctx, tx, r)
 			}
 			return err

@@ -25,8 +25,8 @@ func Reached(c plan.Change, live *plan.State) bool {
 	return len(diffs) == 0
 }
 
-// Wrap makes the steps of statements: one transaction with a bounded wait for locks, and after it what cannot be in one.
-// Heavy statements may take their time.
+// Wrap makes the steps of statements: one transaction with a bounded wait for locks, and after it what cannot be in
+// one. Heavy statements may take their time.
 func Wrap(steps []Step) (out []string) {
 	if len(steps) == 0 {
 		return nil
@@ -49,8 +49,8 @@ func Wrap(steps []Step) (out []string) {
 	return append(append(out, "COMMIT"), after...)
 }
 
-// Execute runs the steps of a change. A transaction is repeated when a lock in it was not to be had. The first one begins with
-// counting what is lost: when that is more than was agreed to, nothing is done.
+// Execute runs the steps of a change. A transaction is repeated when a lock in it was not to be had. The first one
+// begins with counting what is lost: when that is more than was agreed to, nothing is done.
 func Execute(ctx context.Context, db *pgxpool.Pool, c plan.Change) error {
 	steps := c.Steps
 	recounts, err := countLarge(ctx, db, c)
@@ -101,8 +101,8 @@ func one(ctx context.Context, tx pgx.Tx, sql string) error {
 	return err
 }
 
-// alone runs one statement outside of a transaction. It may take its time, and it may wait for locks: what runs here blocks
-// no other session, and an index that is built CONCURRENTLY must see old transactions end.
+// alone runs one statement outside of a transaction. It may take its time, and it may wait for locks: what runs here
+// blocks no other session, and an index that is built CONCURRENTLY must see old transactions end.
 func alone(ctx context.Context, db *pgxpool.Pool, sql string) error {
 	conn, err := db.Acquire(ctx)
 	if err != nil {
@@ -110,7 +110,8 @@ func alone(ctx context.Context, db *pgxpool.Pool, sql string) error {
 	}
 	defer conn.Release()
 	var statements, locks string
-	if err := conn.QueryRow(ctx, "SELECT current_setting('statement_timeout'), current_setting('lock_timeout')").Scan(&statements, &locks); err != nil {
+	if err := conn.QueryRow(ctx, "SELECT current_setting('statement_timeout'), current_setting('lock_timeout')").
+		Scan(&statements, &locks); err != nil {
 		return err
 	}
 	const set = "SELECT set_config('statement_timeout', $1, false), set_config('lock_timeout', $2, false)"
@@ -140,7 +141,8 @@ func send(ctx context.Context, conn *pgx.Conn, sql string) error {
 func Explain(ctx context.Context, db *pgxpool.Pool, err error) error {
 	switch pg.Code(err) {
 	case "55P03":
-		return fmt.Errorf("could not lock it in %d attempts; another session is using it: %w%s; stop that session or wait, then apply again", pg.LockAttempts, err, pg.OldestTransaction(ctx, db))
+		return fmt.Errorf("could not lock it in %d attempts; another session is using it: %w%s; stop that session or "+
+			"wait, then apply again", pg.LockAttempts, err, pg.OldestTransaction(ctx, db))
 	case "42501":
 		return fmt.Errorf("%w: use a user that may, such as the owner", err)
 	case "25006":
@@ -202,5 +204,6 @@ func Transaction(statements ...string) []string {
 	if len(statements) == 0 {
 		return nil
 	}
-	return slices.Concat([]string{"BEGIN", fmt.Sprintf("SET LOCAL lock_timeout = '%s'", pg.LockWait)}, statements, []string{"COMMIT"})
+	return slices.Concat([]string{"BEGIN", fmt.Sprintf("SET LOCAL lock_timeout = '%s'", pg.LockWait)}, statements,
+		[]string{"COMMIT"})
 }

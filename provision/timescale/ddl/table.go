@@ -71,9 +71,11 @@ func CreateSQL(t *spec.Table, caps catalog.Capabilities, now time.Time) []string
 	return out
 }
 
-// HypertableSQL makes a table a hypertable. The index on time that TimescaleDB would add is not made: indexes are declared.
+// HypertableSQL makes a table a hypertable. The index on time that TimescaleDB would add is not made: indexes are
+// declared.
 func HypertableSQL(t *spec.Table, caps catalog.Capabilities, migrate bool) string {
-	table, column, chunk := pg.Literal(pg.Ident(t.Name)), pg.Literal(t.Hypertable.Time), pg.Interval(t.Hypertable.ChunkInterval)
+	table, column, chunk := pg.Literal(pg.Ident(t.Name)), pg.Literal(t.Hypertable.Time),
+		pg.Interval(t.Hypertable.ChunkInterval)
 	cut := column + ", chunk_time_interval => " + chunk
 	if caps.ByRange {
 		cut = caps.Function("by_range") + "(" + column + ", " + chunk + ")"
@@ -82,7 +84,8 @@ func HypertableSQL(t *spec.Table, caps catalog.Capabilities, migrate bool) strin
 	if migrate {
 		more = ", migrate_data => true"
 	}
-	return "SELECT " + caps.Function("create_hypertable") + "(" + table + ", " + cut + ", create_default_indexes => false" + more + ")"
+	return "SELECT " + caps.Function("create_hypertable") + "(" + table + ", " + cut +
+		", create_default_indexes => false" + more + ")"
 }
 
 // Words of CREATE INDEX.
@@ -97,7 +100,8 @@ func IndexSQL(table string, idx *spec.Index, how string) string {
 	if idx.Unique {
 		unique = "UNIQUE "
 	}
-	return "CREATE " + unique + "INDEX " + how + pg.Ident(idx.Name) + " ON " + pg.Ident(table) + " (" + pg.Idents(idx.Columns) + ")"
+	return "CREATE " + unique + "INDEX " + how + pg.Ident(idx.Name) + " ON " + pg.Ident(table) + " (" +
+		pg.Idents(idx.Columns) + ")"
 }
 
 // CommentSQL comments a table.
@@ -110,8 +114,8 @@ func ColumnCommentSQL(table, column, text string) string {
 	return "COMMENT ON COLUMN " + pg.Ident(table, column) + " IS " + pg.LiteralOrNull(text)
 }
 
-// columnstoreSQL switches the columnstore on and sets its policy. What is not declared is set to nothing, so that TimescaleDB
-// chooses.
+// columnstoreSQL switches the columnstore on and sets its policy. What is not declared is set to nothing, so that
+// TimescaleDB chooses.
 func columnstoreSQL(table string, c *spec.Columnstore, caps catalog.Capabilities) []string {
 	return []string{ColumnstoreSettingsSQL(table, c.SegmentBy, c.OrderBy, caps), AddConversionSQL(table, c.After, caps)}
 }
@@ -156,31 +160,38 @@ func ColumnstoreOffSQL(table string, caps catalog.Capabilities) string {
 // AddConversionSQL adds the policy that moves chunks into the columnstore.
 func AddConversionSQL(table string, after time.Duration, caps catalog.Capabilities) string {
 	if caps.Columns {
-		return "CALL " + caps.Function("add_columnstore_policy") + "(" + pg.Literal(pg.Ident(table)) + ", after => " + pg.Interval(after) + ")"
+		return "CALL " + caps.Function("add_columnstore_policy") + "(" + pg.Literal(pg.Ident(table)) + ", after => " +
+			pg.Interval(after) + ")"
 	}
-	return "SELECT " + caps.Function("add_compression_policy") + "(" + pg.Literal(pg.Ident(table)) + ", compress_after => " + pg.Interval(after) + ")"
+	return "SELECT " + caps.Function("add_compression_policy") + "(" + pg.Literal(pg.Ident(table)) +
+		", compress_after => " + pg.Interval(after) + ")"
 }
 
 // RemoveConversionSQL removes that policy.
 func RemoveConversionSQL(table string, caps catalog.Capabilities) string {
 	if caps.Columns {
-		return "CALL " + caps.Function("remove_columnstore_policy") + "(" + pg.Literal(pg.Ident(table)) + ", if_exists => true)"
+		return "CALL " + caps.Function("remove_columnstore_policy") + "(" + pg.Literal(pg.Ident(table)) +
+			", if_exists => true)"
 	}
-	return "SELECT " + caps.Function("remove_compression_policy") + "(" + pg.Literal(pg.Ident(table)) + ", if_exists => true)"
+	return "SELECT " + caps.Function("remove_compression_policy") + "(" + pg.Literal(pg.Ident(table)) +
+		", if_exists => true)"
 }
 
 // AddRetentionSQL adds the retention policy of a table.
 func AddRetentionSQL(table string, after time.Duration, caps catalog.Capabilities) string {
-	return "SELECT " + caps.Function("add_retention_policy") + "(" + pg.Literal(pg.Ident(table)) + ", drop_after => " + pg.Interval(after) + ")"
+	return "SELECT " + caps.Function("add_retention_policy") + "(" + pg.Literal(pg.Ident(table)) + ", drop_after => " +
+		pg.Interval(after) + ")"
 }
 
 // RemoveRetentionSQL removes that policy.
 func RemoveRetentionSQL(table string, caps catalog.Capabilities) string {
-	return "SELECT " + caps.Function("remove_retention_policy") + "(" + pg.Literal(pg.Ident(table)) + ", if_exists => true)"
+	return "SELECT " + caps.Function("remove_retention_policy") + "(" + pg.Literal(pg.Ident(table)) +
+		", if_exists => true)"
 }
 
 // AlterPolicySQL changes the age in a policy that is there, and lets it run: the job and its schedule stay.
 func AlterPolicySQL(j *catalog.Job, key string, after time.Duration, caps catalog.Capabilities) string {
 	text := strings.TrimPrefix(pg.Interval(after), "interval ")
-	return fmt.Sprintf("SELECT %s(%d, scheduled => true, config => (SELECT jsonb_set(config, '{%s}', to_jsonb(text %s)) FROM timescaledb_information.jobs WHERE job_id = %d))", caps.Function("alter_job"), j.ID, key, text, j.ID)
+	return fmt.Sprintf("SELECT %s(%d, scheduled => true, config => (SELECT jsonb_set(config, '{%s}', to_jsonb(text "+
+		"%s)) FROM timescaledb_information.jobs WHERE job_id = %d))", caps.Function("alter_job"), j.ID, key, text, j.ID)
 }

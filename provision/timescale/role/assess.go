@@ -51,7 +51,8 @@ func (r *Role) Assess(ctx context.Context, c *plan.Change) error {
 	}
 	steps := r.roleSteps(c, l)
 	if len(steps) > 0 && !r.known.Super && (!r.known.Creates || l != nil && !l.Mine) {
-		c.Find(codeNoCreateRole, "", "%s may not %s roles. %s", r.known.User, map[bool]string{true: "make", false: "alter such"}[l == nil], r.remedy(steps))
+		c.Find(codeNoCreateRole, "", "%s may not %s roles. %s", r.known.User,
+			map[bool]string{true: "make", false: "alter such"}[l == nil], r.remedy(steps))
 		return nil
 	}
 	grants := r.grantSteps(c)
@@ -64,7 +65,8 @@ func (r *Role) Assess(ctx context.Context, c *plan.Change) error {
 		return nil
 	}
 	if l != nil && r.Spec.Login && !l.Connects {
-		c.Note("it may not connect to database %s: GRANT CONNECT ON DATABASE %s TO %s", r.known.Database, pg.Ident(r.known.Database), pg.Ident(l.Name))
+		c.Note("it may not connect to database %s: GRANT CONNECT ON DATABASE %s TO %s", r.known.Database,
+			pg.Ident(r.known.Database), pg.Ident(l.Name))
 	}
 	c.Steps = ddl.Transaction(append(steps, grants...)...)
 	return nil
@@ -83,17 +85,20 @@ func whatItIs(l *catalog.Role) string {
 // assessAdoption says what it means that a role belongs to the whole server.
 func (r *Role) assessAdoption(c *plan.Change, l *catalog.Role) {
 	for _, schema := range r.schemas(r.wanted()) {
-		if path, _ := l.Setting(searchPath); schema != "public" && schema != l.Name && !strings.Contains(path.Value, schema) {
+		if path, _ := l.Setting(searchPath); schema != "public" && schema != l.Name &&
+			!strings.Contains(path.Value, schema) {
 			c.Note("its search_path does not name schema %s: it finds what is there by its full name only", schema)
 		}
 	}
 	if len(l.Elsewhere) == 0 {
-		c.Note("a role belongs to the whole server: what is changed of its login and password counts for every database")
+		c.Note("a role belongs to the whole server: what is changed of its login and password counts for " +
+			"every database")
 		return
 	}
 	for _, attr := range []string{"login", ownPassword} {
 		if _, changed := c.Diff(attr); changed {
-			c.Find(codeOtherDatabases, attr, "it has privileges in database %s, too, and its %s counts there as well", strings.Join(l.Elsewhere, ", "), attr)
+			c.Find(codeOtherDatabases, attr, "it has privileges in database %s, too, and its %s counts there as well",
+				strings.Join(l.Elsewhere, ", "), attr)
 		}
 	}
 }
@@ -114,7 +119,8 @@ func (r *Role) remedy(steps []string) string {
 func (r *Role) roleSteps(c *plan.Change, l *catalog.Role) (out []string) {
 	name := pg.Ident(r.Spec.Name)
 	if l == nil {
-		out = append(out, "DO $cryptoviz$ BEGIN CREATE ROLE "+name+"; EXCEPTION WHEN duplicate_object THEN NULL; END $cryptoviz$")
+		out = append(out, "DO $cryptoviz$ BEGIN CREATE ROLE "+name+
+			"; EXCEPTION WHEN duplicate_object THEN NULL; END $cryptoviz$")
 	}
 	words := ""
 	if _, changed := c.Diff("login"); changed {
@@ -201,7 +207,9 @@ func (r *Role) grantSteps(c *plan.Change) []string {
 		}
 		if words := take[on]; len(words) > 0 {
 			out = append(out, "REVOKE "+strings.Join(words, ", ")+" ON "+target+" FROM "+name)
-			if on == catalog.EngineSchema && !slices.ContainsFunc(r.wanted(), func(p privilege) bool { return p.on == catalog.EngineSchema }) && !slices.Contains(r.schemas(r.wanted()), catalog.EngineSchema) {
+			if on == catalog.EngineSchema && !slices.ContainsFunc(r.wanted(), func(p privilege) bool {
+				return p.on == catalog.EngineSchema
+			}) && !slices.Contains(r.schemas(r.wanted()), catalog.EngineSchema) {
 				out = append(out, "REVOKE USAGE ON SCHEMA "+catalog.EngineSchema+" FROM "+name)
 			}
 		}
@@ -290,7 +298,8 @@ func (r *Role) assessDelete(ctx context.Context, c *plan.Change, l *catalog.Role
 		return err
 	}
 	var sessions int
-	if err := r.Queries.Catalog.QueryRow(ctx, "SELECT count(*)::int FROM pg_stat_activity WHERE usename = $1", l.Name).Scan(&sessions); err != nil {
+	if err := r.Queries.Catalog.QueryRow(ctx, "SELECT count(*)::int FROM pg_stat_activity WHERE usename = $1",
+		l.Name).Scan(&sessions); err != nil {
 		return fmt.Errorf("read the sessions of role %s: %w", l.Name, err)
 	}
 	var use []string
@@ -299,7 +308,8 @@ func (r *Role) assessDelete(ctx context.Context, c *plan.Change, l *catalog.Role
 	}
 	var others []string
 	for _, a := range c.Live.Attrs {
-		if _, ours := c.Last.Get(a.Name); !ours && a.Origin == "" && (strings.Contains(a.Name, " on ") || strings.HasPrefix(a.Name, "member of ")) {
+		if _, ours := c.Last.Get(a.Name); !ours && a.Origin == "" && (strings.Contains(a.Name, " on ") ||
+			strings.HasPrefix(a.Name, "member of ")) {
 			others = append(others, a.Name)
 		}
 	}
@@ -329,7 +339,8 @@ func (r *Role) Make(ctx context.Context, c plan.Change) error {
 		}
 	}
 	c.Steps = steps
-	r.Queries.Granting.Lock() // two roles may be granted on the same schema, and PostgreSQL lets only one grant at a time
+	// two roles may be granted on the same schema, and PostgreSQL lets only one grant at a time
+	r.Queries.Granting.Lock()
 	err := ddl.Apply(ctx, r.Queries.Catalog.RoleDB(), c)
 	r.Queries.Granting.Unlock()
 	if c.Action == plan.Delete && pg.Code(err) == "42704" { // gone already

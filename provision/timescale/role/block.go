@@ -17,9 +17,9 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/timescale/shadow"
 )
 
-// Block is the HCL block that declares a live role as it is, so that the plan after it is empty. A password cannot be read
-// back; it and what the language has no words for are left out, and a comment says so: apply leaves them alone. Grants name
-// tables, views and aggregates, which must be declared, too.
+// Block is the HCL block that declares a live role as it is, so that the plan after it is empty. A password cannot be
+// read back; it and what the language has no words for are left out, and a comment says so: apply leaves them alone.
+// Grants name tables, views and aggregates, which must be declared, too.
 func Block(ctx context.Context, c *catalog.Catalog, name string) (string, error) {
 	r := &Role{Queries: &shadow.Queries{Catalog: c, Pipeline: &spec.Pipeline{}}, Removed: &spec.Removed{Name: name}}
 	s, err := r.Read(ctx)
@@ -72,7 +72,8 @@ func (r *Role) declarable(a plan.Attr) bool {
 // grants notes a privilege that the language has.
 func (r *Role) grants(a plan.Attr, words map[string][]string) bool {
 	word, on, is := strings.Cut(a.Name, " on ")
-	if !is || a.Value != granted || !slices.Contains([]string{"select", "insert", "update", "delete"}, word) || r.reference(on) == "" {
+	if !is || a.Value != granted || !slices.Contains([]string{"select", "insert", "update", "delete"}, word) ||
+		r.reference(on) == "" {
 		return false
 	}
 	words[on] = append(words[on], word)

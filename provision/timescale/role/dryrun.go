@@ -14,8 +14,8 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/timescale/catalog"
 )
 
-// try runs the statements of a role in a transaction that is rolled back: a privilege that another role gave, or that this one
-// passed on, stays whatever the owner takes back, and the server alone knows them all.
+// try runs the statements of a role in a transaction that is rolled back: a privilege that another role gave, or that
+// this one passed on, stays whatever the owner takes back, and the server alone knows them all.
 func (r *Role) try(ctx context.Context, c *plan.Change, steps []string) error {
 	var at string
 	r.Queries.Granting.Lock() // as Apply does
@@ -42,9 +42,13 @@ func (r *Role) try(ctx context.Context, c *plan.Change, steps []string) error {
 	case drops && state == "42501":
 		c.Find(codeNoCreateRole, "", "%s: %s", at, pg.ServerText(err))
 	case drops && pg.Refuses(state):
-		c.Find(codeRoleOwns, "", "%s%s", pg.ServerText(err), r.givenBy(func(grantor, grantee string) bool { return grantor == r.name() || grantor != "" && grantee == r.name() }))
+		c.Find(codeRoleOwns, "", "%s%s", pg.ServerText(err), r.givenBy(func(grantor, grantee string) bool {
+			return grantor == r.name() || grantor != "" && grantee == r.name()
+		}))
 	case state == "2BP01":
-		c.Find(codePassedOn, "", "%s: %s%s", at, pg.ServerText(err), r.givenBy(func(grantor, _ string) bool { return grantor == r.name() }))
+		c.Find(codePassedOn, "", "%s: %s%s", at, pg.ServerText(err), r.givenBy(func(grantor, _ string) bool {
+			return grantor == r.name()
+		}))
 	case state == "42501":
 		c.Find(codeNoGrant, "", "%s: %s", at, pg.ServerText(err))
 	default:

@@ -14,8 +14,8 @@ import (
 // scramIterations is PostgreSQL's own number.
 const scramIterations = 4096
 
-// scramVerifier is what PostgreSQL keeps of a password. It is made here, so that the password never is in a statement: not in
-// the server's log, not in its statistics, not on the way.
+// scramVerifier is what PostgreSQL keeps of a password. It is made here, so that the password never is in a statement:
+// not in the server's log, not in its statistics, not on the way.
 func scramVerifier(password string, salt []byte, iterations int) (string, error) {
 	salted, err := pbkdf2.Key(sha256.New, password, salt, iterations, sha256.Size)
 	if err != nil {
@@ -60,8 +60,8 @@ func passwordHash(verifier string) string {
 	return "scram-sha-256:" + hex.EncodeToString(sum[:16])
 }
 
-// plainASCII tells whether a password means the same to every client. SCRAM prescribes how other signs are normalized, and not
-// all clients do it alike.
+// plainASCII tells whether a password means the same to every client. SCRAM prescribes how other signs are normalized,
+// and not all clients do it alike.
 func plainASCII(password string) bool {
 	return !strings.ContainsFunc(password, func(r rune) bool { return r < 0x20 || r > 0x7e })
 }

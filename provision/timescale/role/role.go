@@ -19,8 +19,8 @@ import (
 
 // Role is the resource of one role block with its grants, or of a removed block that names a role.
 //
-// Each privilege on each relation is an attribute of its own: "select on ticks". So one that the last apply gave and the block
-// dropped is taken back, and one that was given outside cryptoviz is left alone and listed.
+// Each privilege on each relation is an attribute of its own: "select on ticks". So one that the last apply gave and
+// the block dropped is taken back, and one that was given outside cryptoviz is left alone and listed.
 type Role struct {
 	Queries *shadow.Queries
 	Spec    *spec.Role    // nil: the role is to be deleted
@@ -55,8 +55,8 @@ func (r *Role) Where() string {
 	return spec.Place(r.Spec.Range)
 }
 
-// DependsOn lists what is granted on; of a role that goes: what it has privileges on now, known after Read. They are taken
-// back before that goes, too.
+// DependsOn lists what is granted on; of a role that goes: what it has privileges on now, known after Read. They are
+// taken back before that goes, too.
 func (r *Role) DependsOn() []string {
 	if r.Spec == nil {
 		return r.on
@@ -99,7 +99,8 @@ func (r *Role) Want() *plan.State {
 		s.Set(plan.Attr{Name: "read_only", Value: "true"})
 	}
 	if r.Spec.Timeout > 0 {
-		s.Set(plan.Attr{Name: patience, Value: units.FormatDuration(r.Spec.Timeout), Raw: fmt.Sprintf("%dms", r.Spec.Timeout.Milliseconds())})
+		s.Set(plan.Attr{Name: patience, Value: units.FormatDuration(r.Spec.Timeout),
+			Raw: fmt.Sprintf("%dms", r.Spec.Timeout.Milliseconds())})
 	}
 	privileges := r.wanted()
 	schemas := r.schemas(privileges)
@@ -133,7 +134,8 @@ type privilege struct{ word, on string }
 
 func (p privilege) String() string { return p.word + " on " + p.on }
 
-// wanted lists the declared privileges. On an aggregate that is left out here, and on a view of it, nothing can be granted.
+// wanted lists the declared privileges. On an aggregate that is left out here, and on a view of it, nothing can be
+// granted.
 func (r *Role) wanted() (out []privilege) {
 	for _, g := range r.Spec.Grants {
 		for _, on := range g.On {
@@ -154,7 +156,8 @@ func (r *Role) leftOut(name string) bool {
 	if r.live == nil || r.live.Relations[name] != nil {
 		return false
 	}
-	aggregate := strings.HasPrefix(r.Queries.AddressOf(name), "aggregate.") && !r.live.Caps.Community() && r.Queries.Pipeline.Database.OnMissing == "degrade"
+	aggregate := strings.HasPrefix(r.Queries.AddressOf(name), "aggregate.") && !r.live.Caps.Community() &&
+		r.Queries.Pipeline.Database.OnMissing == "degrade"
 	return aggregate || r.Queries.LeftOut(name, r.live.Caps) != ""
 }
 
@@ -171,8 +174,8 @@ func (r *Role) schemas(privileges []privilege) (out []string) {
 	return out
 }
 
-// path is the search_path that a role is made with, so that it finds what it is granted on by its plain name; "" when the usual
-// one does, and for a role that is there and that apply did not make.
+// path is the search_path that a role is made with, so that it finds what it is granted on by its plain name; "" when
+// the usual one does, and for a role that is there and that apply did not make.
 func (r *Role) path(schemas []string) string {
 	if r.known != nil && r.known.Roles[r.Spec.Name] != nil {
 		last := r.known.Ledger[r.Address()]
@@ -302,7 +305,8 @@ func settingDuration(value string) (time.Duration, bool) {
 	digits := strings.TrimRight(text, "dhinmsu")
 	n, err := strconv.ParseFloat(digits, 64)
 	unit, known := map[string]time.Duration{
-		"": time.Millisecond, "us": time.Microsecond, "ms": time.Millisecond, "s": time.Second, "min": time.Minute, "h": time.Hour, "d": 24 * time.Hour,
+		"": time.Millisecond, "us": time.Microsecond, "ms": time.Millisecond, "s": time.Second, "min": time.Minute,
+		"h": time.Hour, "d": 24 * time.Hour,
 	}[text[len(digits):]]
 	return time.Duration(n * float64(unit)), err == nil && known
 }
@@ -312,7 +316,8 @@ func (r *Role) readGrants(s *plan.State, l *catalog.Role) {
 	for _, schema := range slices.Sorted(maps.Keys(r.known.Usage)) {
 		has, public := r.known.Uses(schema, l.Name)
 		// On the engine's tables it is part of the privilege; a pipeline's relations may be there, too.
-		if !has || schema == catalog.EngineSchema && len(l.OnEngine()) > 0 && (r.Spec == nil || !slices.Contains(r.schemas(r.wanted()), schema)) {
+		if !has || schema == catalog.EngineSchema && len(l.OnEngine()) > 0 &&
+			(r.Spec == nil || !slices.Contains(r.schemas(r.wanted()), schema)) {
 			continue
 		}
 		a := plan.Attr{Name: usageOf + schema, Value: granted}
@@ -323,7 +328,8 @@ func (r *Role) readGrants(s *plan.State, l *catalog.Role) {
 	}
 	for _, g := range l.Grants {
 		schema, name, _ := strings.Cut(g.Relation, ".")
-		if schema == catalog.EngineSchema && slices.Contains(catalog.EngineGrants(), name) && g.Column == "" && g.Grantor == "" {
+		if schema == catalog.EngineSchema && slices.Contains(catalog.EngineGrants(), name) && g.Column == "" &&
+			g.Grantor == "" {
 			continue
 		}
 		if rel := r.live.Relations[name]; rel == nil || rel.Schema != schema {

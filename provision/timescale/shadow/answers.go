@@ -38,7 +38,8 @@ func (q *Queries) Answers(ctx context.Context) (*Answers, error) {
 	return catalog.Cached(ctx, q.Catalog, "queries", q.ask)
 }
 
-// ask asks the server: all queries at once when nothing is to be made first, else in a schema that has what the plan will make.
+// ask asks the server: all queries at once when nothing is to be made first, else in a schema that has what the plan
+// will make.
 func (q *Queries) ask(ctx context.Context) (*Answers, error) {
 	s, err := q.Catalog.Snapshot(ctx)
 	if err != nil {
@@ -85,8 +86,8 @@ func (q *Queries) ask(ctx context.Context) (*Answers, error) {
 	return out, nil
 }
 
-// undecided lists what only a shadow schema can tell about: queries without an answer, aggregates that differ, and, where a query
-// differs, it and all that reads it.
+// undecided lists what only a shadow schema can tell about: queries without an answer, aggregates that differ, and,
+// where a query differs, it and all that reads it.
 func (q *Queries) undecided(all []*Query, out *Answers, v *catalog.ViewSnapshot, s *catalog.Snapshot) []*Query {
 	if len(out.ByName) < len(all) {
 		return all
@@ -94,25 +95,30 @@ func (q *Queries) undecided(all []*Query, out *Answers, v *catalog.ViewSnapshot,
 	moves, read := map[string]bool{}, map[string]bool{}
 	for _, x := range all {
 		l := v.Views[x.Name]
-		moves[x.Name] = l == nil || (s.Aggregates[x.Name] != nil) != (x.Aggregate != nil) || l.Query != out.ByName[x.Name].Text ||
+		moves[x.Name] = l == nil || (s.Aggregates[x.Name] != nil) != (x.Aggregate != nil) ||
+			l.Query != out.ByName[x.Name].Text ||
 			slices.ContainsFunc(x.Depends, func(d string) bool { return moves[d] })
 		for _, d := range x.Depends {
 			read[d] = true
 		}
 	}
 	return slices.DeleteFunc(slices.Clone(all), func(x *Query) bool {
-		alone := x.Aggregate == nil && !read[x.Name] && !slices.ContainsFunc(x.Depends, func(d string) bool { return moves[d] })
+		alone := x.Aggregate == nil && !read[x.Name] && !slices.ContainsFunc(x.Depends, func(d string) bool {
+			return moves[d]
+		})
 		return !moves[x.Name] || alone
 	})
 }
 
-// answersSQL reads what the server made of the views of the names in $1, in the schema $2; "" is that of temporary views.
+// answersSQL reads what the server made of the views of the names in $1, in the schema $2; "" is that of temporary
+// views.
 const answersSQL = `SELECT c.relname::text, pg_get_viewdef(c.oid), (SELECT array_agg(ARRAY[a.attname::text, format_type(a.atttypid, a.atttypmod), coalesce(l.collname::text, '')] ORDER BY a.attnum)
 	FROM pg_attribute a LEFT JOIN pg_collation l ON l.oid = a.attcollation WHERE a.attrelid = c.oid AND a.attnum > 0)::text[]
 	FROM pg_class c WHERE c.relnamespace = CASE $2 WHEN '' THEN pg_my_temp_schema() ELSE to_regnamespace(quote_ident($2))::oid END AND c.relname::text = ANY($1)`
 
 // readAnswers reads what the server made of views. The settings of the transaction are others afterwards.
-func readAnswers(ctx context.Context, tx pgx.Tx, schema string, names []string, each func(name string, a *Answer)) error {
+func readAnswers(ctx context.Context, tx pgx.Tx, schema string, names []string,
+	each func(name string, a *Answer)) error {
 	if err := pg.PlainText(ctx, tx); err != nil {
 		return err
 	}
@@ -152,8 +158,8 @@ func (q *Queries) askTogether(ctx context.Context, all []*Query, out *Answers) e
 	})
 }
 
-// askPrinted compares queries for who may not make temporary views: those that the server would run in the same way, to columns of
-// the same names, are the same. A query over what is not there yet is another one.
+// askPrinted compares queries for who may not make temporary views: those that the server would run in the same way, to
+// columns of the same names, are the same. A query over what is not there yet is another one.
 func (q *Queries) askPrinted(ctx context.Context, all []*Query, out *Answers, v *catalog.ViewSnapshot) error {
 	return q.Catalog.DryRun(ctx, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "SET TRANSACTION READ ONLY"); err != nil {
@@ -264,7 +270,8 @@ func (a *asking) one(ctx context.Context, x *Query) error {
 	}
 	a.out.ByName[x.Name] = answer
 	l := a.v.Views[x.Name]
-	same := l != nil && l.Query == answer.Text && slices.Equal(l.Columns, answer.Columns) && (a.s.Aggregates[x.Name] != nil) == (x.Aggregate != nil)
+	same := l != nil && l.Query == answer.Text && slices.Equal(l.Columns, answer.Columns) &&
+		(a.s.Aggregates[x.Name] != nil) == (x.Aggregate != nil)
 	if answer.Rejection != nil || same {
 		return nil
 	}
@@ -279,7 +286,9 @@ func (a *asking) read(ctx context.Context, x *Query) (*Answer, error) {
 		if err := pg.ExecSingle(ctx, a.in.tx, sql); err != nil {
 			return err
 		}
-		return cmp.Or(readAnswers(ctx, a.in.tx, "", []string{name}, func(_ string, one *Answer) { out = one }), errUndone)
+		return cmp.Or(readAnswers(ctx, a.in.tx, "", []string{name}, func(_ string, one *Answer) {
+			out = one
+		}), errUndone)
 	})
 	if errors.Is(err, errUndone) {
 		out.Text = a.liveNames(out.Text)
@@ -363,7 +372,8 @@ func (a *asking) inPlace(ctx context.Context, x *Query, answer *Answer, l *catal
 			if err := pg.PlainText(ctx, a.in.tx); err != nil {
 				return err
 			}
-			err := a.in.tx.QueryRow(ctx, "SELECT view_definition FROM timescaledb_information.continuous_aggregates WHERE view_schema = $1 AND view_name = $2", a.in.name, x.Name).Scan(&definition)
+			err := a.in.tx.QueryRow(ctx,
+				"SELECT view_definition FROM timescaledb_information.continuous_aggregates WHERE view_schema = $1 AND view_name = $2", a.in.name, x.Name).Scan(&definition)
 			return errors.Join(err, errUndone)
 		})
 	})

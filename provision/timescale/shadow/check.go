@@ -20,8 +20,8 @@ type Check struct {
 	Unchecked bool   // another session holds what it reads, or the server is slow
 }
 
-// Check has the server read SQL as it will be after apply, with the views and aggregates that change, by address. Nothing of it is
-// run, whatever it is.
+// Check has the server read SQL as it will be after apply, with the views and aggregates that change, by address.
+// Nothing of it is run, whatever it is.
 func (q *Queries) Check(ctx context.Context, changed []string, checks []*Check) error {
 	if len(checks) == 0 {
 		return nil

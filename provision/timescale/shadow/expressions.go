@@ -26,8 +26,9 @@ type Expression struct {
 type Normal struct {
 	Text   string
 	Varies bool // from row to row: a function in it is volatile
-	Open   bool // plan does not evaluate it: a function in it is not PostgreSQL's own, or may have effects, such as nextval
-	Err    error
+	// plan does not evaluate it: a function in it is not PostgreSQL's own, or may have effects, such as nextval
+	Open bool
+	Err  error
 }
 
 // expressionsOf lists the expressions of a table, as declared and as live.
@@ -103,8 +104,8 @@ func Expressions(ctx context.Context, c *catalog.Catalog, t *spec.Table) (map[Ex
 	})
 }
 
-// normalOf returns how the server writes expressions. Where only their computation can be compared, those that are the same are written
-// as the last apply wrote one of them.
+// normalOf returns how the server writes expressions. Where only their computation can be compared, those that are the
+// same are written as the last apply wrote one of them.
 func normalOf(ctx context.Context, c *catalog.Catalog, all []Expression) (map[Expression]Normal, error) {
 	temporary, err := c.Temporary(ctx)
 	if err != nil || temporary {
@@ -152,10 +153,12 @@ func lastDefaults(ctx context.Context, c *catalog.Catalog) (out []Expression, er
 // readExpressions adds how the server writes expressions.
 type readExpressions func(ctx context.Context, tx pgx.Tx, all []Expression, out map[Expression]Normal) error
 
-// normalize asks the server how it writes expressions. It says so of a temporary table's defaults, in a transaction that is
-// rolled back. The cast to the column's type, which PostgreSQL adds or leaves out, is always written: 0.0 and
+// normalize asks the server how it writes expressions. It says so of a temporary table's defaults, in a transaction
+// that is rolled back. The cast to the column's type, which PostgreSQL adds or leaves out, is always written: 0.0 and
 // 0.0::double precision come out the same.
-func normalize(ctx context.Context, c *catalog.Catalog, all []Expression, read readExpressions) (map[Expression]Normal, error) {
+func normalize(
+	ctx context.Context, c *catalog.Catalog, all []Expression, read readExpressions,
+) (map[Expression]Normal, error) {
 	out := map[Expression]Normal{}
 	seen := map[Expression]bool{}
 	all = slices.DeleteFunc(slices.Clone(all), func(e Expression) bool {
@@ -192,8 +195,8 @@ func normalize(ctx context.Context, c *catalog.Catalog, all []Expression, read r
 // widest is how many columns a temporary table gets; PostgreSQL allows 1,600.
 const widest = 1000
 
-// functionsSQL tells of the functions that the expression e.adbin calls, by the numbers in its stored form. Those of PostgreSQL
-// itself are below 16384, and of those a few are volatile and have no effects.
+// functionsSQL tells of the functions that the expression e.adbin calls, by the numbers in its stored form. Those of
+// PostgreSQL itself are below 16384, and of those a few are volatile and have no effects.
 const functionsSQL = `LATERAL (SELECT coalesce(bool_or(coalesce(p.provolatile = 'v', true)), false) AS varies, 
 	coalesce(bool_or(coalesce(p.oid >= 16384 OR p.provolatile = 'v' AND p.proname NOT IN ('random', 'gen_random_uuid', 'uuidv4', 'uuidv7', 'clock_timestamp', 'timeofday'), true)), false) AS open
 	FROM regexp_matches(e.adbin::text, ':(?:funcid|opfuncid) (\d+)', 'g') m LEFT JOIN pg_proc p ON p.oid = m[1]::oid) f`
@@ -217,7 +220,8 @@ func readNormal(ctx context.Context, tx pgx.Tx, all []Expression, out map[Expres
 		if all[start].columns != "" {
 			lines = append(lines, all[start].columns)
 		}
-		batch.Queue("CREATE TEMPORARY TABLE cryptoviz_" + strconv.Itoa(start) + " (" + strings.Join(lines, ", ") + ") ON COMMIT DROP")
+		batch.Queue("CREATE TEMPORARY TABLE cryptoviz_" + strconv.Itoa(start) + " (" + strings.Join(lines, ", ") +
+			") ON COMMIT DROP")
 		start = end
 	}
 	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
@@ -244,8 +248,8 @@ func readNormal(ctx context.Context, tx pgx.Tx, all []Expression, out map[Expres
 		})
 }
 
-// readPrinted is readNormal for who may not make temporary tables: the server shows expressions as it would compute them. What is
-// constant is computed, in declared and in live expressions alike.
+// readPrinted is readNormal for who may not make temporary tables: the server shows expressions as it would compute
+// them. What is constant is computed, in declared and in live expressions alike.
 func readPrinted(ctx context.Context, tx pgx.Tx, all []Expression, out map[Expression]Normal) error {
 	if _, err := tx.Exec(ctx, "SET TRANSACTION READ ONLY"); err != nil {
 		return err
@@ -268,7 +272,8 @@ func readPrinted(ctx context.Context, tx pgx.Tx, all []Expression, out map[Expre
 			return err
 		}
 		var plans []struct{ Plan struct{ Output []string } }
-		if err := json.Unmarshal([]byte(printed), &plans); err != nil || len(plans) != 1 || len(plans[0].Plan.Output) != len(list) {
+		if err := json.Unmarshal([]byte(printed), &plans); err != nil || len(plans) != 1 ||
+			len(plans[0].Plan.Output) != len(list) {
 			return fmt.Errorf("read how the server computes expressions: %s", printed)
 		}
 		for i, text := range plans[0].Plan.Output {

@@ -12,8 +12,8 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/timescale/ddl"
 )
 
-// Queries is what the views and aggregates of a pipeline share: their queries as the server understands them. The server
-// rewrites a query when it stores it, so two texts are compared only after it rewrote both.
+// Queries is what the views and aggregates of a pipeline share: their queries as the server understands them. The
+// server rewrites a query when it stores it, so two texts are compared only after it rewrote both.
 type Queries struct {
 	Pipeline *spec.Pipeline
 	Catalog  *catalog.Catalog
@@ -165,7 +165,8 @@ func (q *Queries) Groups(ctx context.Context) (*ddl.Groups, error) {
 	})
 }
 
-// Successor is the address of what is declared under the name of a removed table, view or aggregate, as another kind; or "".
+// Successor is the address of what is declared under the name of a removed table, view or aggregate, as another kind;
+// or "".
 func (q *Queries) Successor(r *spec.Removed) string {
 	if !slices.Contains([]string{"table", "view", "aggregate"}, r.Kind) {
 		return ""
@@ -227,8 +228,8 @@ func (q *Queries) OverAggregate(name string) bool {
 	return slices.ContainsFunc(q.ancestors(name), func(x *Query) bool { return x.Aggregate != nil })
 }
 
-// Blocking tells which dependents of a removed object keep it from being dropped: not what goes, too, nor what is declared and does
-// not read it any more. g is its group.
+// Blocking tells which dependents of a removed object keep it from being dropped: not what goes, too, nor what is
+// declared and does not read it any more. g is its group.
 func (q *Queries) Blocking(ctx context.Context, removed *spec.Removed, g *ddl.Group, readers []string) (string, error) {
 	if g != nil {
 		return "", nil

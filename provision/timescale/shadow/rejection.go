@@ -27,10 +27,12 @@ func (r *Rejection) String() string {
 	return r.where + ": " + r.text
 }
 
-// Rejected tells what the server has against a statement; nil when the error is another: a lost connection, a lock, a timeout.
+// Rejected tells what the server has against a statement; nil when the error is another: a lost connection, a lock, a
+// timeout.
 func Rejected(err error) *Rejection {
 	e, ok := errors.AsType[*pgconn.PgError](err)
-	if !ok || !slices.Contains([]string{"0A", "21", "22", "23", "2B", "2F", "3F", "42", "54", "55", "P0", "XX"}, e.Code[:min(2, len(e.Code))]) || e.Code == "55P03" {
+	if !ok || !slices.Contains([]string{"0A", "21", "22", "23", "2B", "2F", "3F", "42", "54", "55", "P0", "XX"},
+		e.Code[:min(2, len(e.Code))]) || e.Code == "55P03" {
 		return nil
 	}
 	r := &Rejection{Code: e.Code, text: e.Message, position: int(e.Position)}
@@ -43,8 +45,8 @@ func Rejected(err error) *Rejection {
 	return r
 }
 
-// readsRemoved names the removed object that a query was rejected for: a shadow schema hides those behind types of the same names.
-// "" when it was rejected for something else.
+// readsRemoved names the removed object that a query was rejected for: a shadow schema hides those behind types of the
+// same names. "" when it was rejected for something else.
 func readsRemoved(p *spec.Pipeline, err error) string {
 	e, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok || e.Code != "42809" { // wrong object type

@@ -22,8 +22,8 @@ import (
 // errUndone takes back what a savepoint did.
 var errUndone = errors.New("undone")
 
-// schema is a schema that has what the plan will make, in a transaction that is rolled back: each query meets what it will meet, and
-// the live relations are neither touched nor locked.
+// schema is a schema that has what the plan will make, in a transaction that is rolled back: each query meets what it
+// will meet, and the live relations are neither touched nor locked.
 type schema struct {
 	q         *Queries
 	tx        pgx.Tx
@@ -77,7 +77,8 @@ func (sh *schema) create(ctx context.Context, temporary bool) error {
 			if err := pg.ExecSingle(ctx, sh.tx, "CREATE TEMPORARY TABLE "+sh.name+" () ON COMMIT DROP"); err != nil {
 				return err
 			}
-			err = sh.tx.QueryRow(ctx, "SELECT nspname::text FROM pg_namespace WHERE oid = pg_my_temp_schema()").Scan(&sh.name)
+			err = sh.tx.QueryRow(ctx, "SELECT nspname::text FROM pg_namespace WHERE oid = pg_my_temp_schema()").
+				Scan(&sh.name)
 		}
 	}
 	if err != nil {
@@ -89,7 +90,8 @@ func (sh *schema) create(ctx context.Context, temporary bool) error {
 
 // makeEngine makes the engine's tables where they are missing: views, rollups and dashboards read those, too.
 func (sh *schema) makeEngine(ctx context.Context) error {
-	if err := sh.tx.QueryRow(ctx, "SELECT to_regclass('cryptoviz.meta') IS NOT NULL").Scan(&sh.engine); err != nil || sh.engine {
+	if err := sh.tx.QueryRow(ctx, "SELECT to_regclass('cryptoviz.meta') IS NOT NULL").Scan(&sh.engine); err != nil ||
+		sh.engine {
 		return err
 	}
 	err := pg.Savepoint(ctx, sh.tx, func() error {
@@ -103,7 +105,8 @@ func (sh *schema) makeEngine(ctx context.Context) error {
 }
 
 // makeTables makes the tables of the plan.
-func (sh *schema) makeTables(ctx context.Context, planned []*spec.Table, hypertables bool, caps catalog.Capabilities) error {
+func (sh *schema) makeTables(ctx context.Context, planned []*spec.Table, hypertables bool,
+	caps catalog.Capabilities) error {
 	var statements, tables []string
 	for _, t := range planned {
 		one := *t
@@ -147,7 +150,9 @@ func (q *Queries) removedNames() (names []string) {
 // hideRemoved hides what this plan removes behind types, which no query can read.
 func (sh *schema) hideRemoved(ctx context.Context) error {
 	for _, name := range sh.q.removedNames() {
-		err := pg.Savepoint(ctx, sh.tx, func() error { return pg.ExecSingle(ctx, sh.tx, "CREATE TYPE "+pg.Ident(name)+" AS ()") })
+		err := pg.Savepoint(ctx, sh.tx, func() error {
+			return pg.ExecSingle(ctx, sh.tx, "CREATE TYPE "+pg.Ident(name)+" AS ()")
+		})
 		if err != nil && Rejected(err) == nil { // without a schema of its own the name is taken
 			return err
 		}
@@ -204,9 +209,9 @@ func (q *Queries) planned(ctx context.Context) ([]*spec.Table, error) {
 	})
 }
 
-// withColumns is a table as a query will see it after apply: what is declared, and what is there undeclared; in the order that
-// SELECT * will have. Defaults and expressions are left out: no query sees them, and a wrong one would keep all queries from being checked. It
-// is nil when that is what is there now.
+// withColumns is a table as a query will see it after apply: what is declared, and what is there undeclared; in the
+// order that SELECT * will have. Defaults and expressions are left out: no query sees them, and a wrong one would keep
+// all queries from being checked. It is nil when that is what is there now.
 func withColumns(t *spec.Table, live []catalog.Column, last plan.State) *spec.Table {
 	same := live != nil
 	out := *t

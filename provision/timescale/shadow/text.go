@@ -35,8 +35,9 @@ func unqualified(sql, schema string, names []string) string {
 	return string(out)
 }
 
-// qualified writes the schema before these names where a query reads them, as the server does for what is not temporary. The query
-// is as the server writes it: columns have the name or the alias of their relation before them, or there is one relation only.
+// qualified writes the schema before these names where a query reads them, as the server does for what is not
+// temporary. The query is as the server writes it: columns have the name or the alias of their relation before them, or
+// there is one relation only.
 func qualified(sql string, names []string, schema func(name string) string) string {
 	var out strings.Builder
 	at, all := 0, pg.Tokens(sql)
@@ -56,7 +57,8 @@ func qualified(sql string, names []string, schema func(name string) string) stri
 			from = from[:max(1, len(from)-1)]
 		case "from":
 			*last = true
-		case "select", "where", "group", "having", "window", "order", "union", "intersect", "except", "limit", "offset", "fetch":
+		case "select", "where", "group", "having", "window", "order", "union", "intersect", "except", "limit", "offset",
+			"fetch":
 			*last = false
 		}
 		if !*last || !k.Name() || !slices.Contains(names, k.Text) || word(i+1) == "." ||
@@ -90,15 +92,16 @@ func Mentions(sql string, names []string) (out []string) {
 	return out
 }
 
-// appended returns the expressions of the columns that a query has at the end of its list and another, else equal, has not.
-// Both are as the server writes them. names are the new columns.
+// appended returns the expressions of the columns that a query has at the end of its list and another, else equal, has
+// not. Both are as the server writes them. names are the new columns.
 func appended(have, want string, names []string) ([]string, bool) {
 	i := 0
 	for i < len(have) && i < len(want) && have[i] == want[i] {
 		i++
 	}
 	rest := have[i:]
-	if len(names) == 0 || len(want) < i+len(rest) || !strings.HasSuffix(want, rest) || !strings.HasPrefix(want[i:], ",") {
+	if len(names) == 0 || len(want) < i+len(rest) || !strings.HasSuffix(want, rest) ||
+		!strings.HasPrefix(want[i:], ",") {
 		return nil, false
 	}
 	parts := topLevel(want[i+1 : len(want)-len(rest)])

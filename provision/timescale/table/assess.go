@@ -148,7 +148,8 @@ func (d *tableDiff) takesName(ctx context.Context) error {
 	}
 	groups, err := d.t.Queries.Groups(ctx)
 	if err == nil {
-		d.change.Find(codeNameTaken, "layout", "%s is a %s that cannot be dropped: %s", d.t.name(), d.t.live.KindOf(r), strings.Join(groups.Blocked[d.t.Address()], "; "))
+		d.change.Find(codeNameTaken, "layout", "%s is a %s that cannot be dropped: %s", d.t.name(), d.t.live.KindOf(r),
+			strings.Join(groups.Blocked[d.t.Address()], "; "))
 	}
 	return err
 }
@@ -243,8 +244,8 @@ func (d *tableDiff) dropTable(ctx context.Context) error {
 	return nil
 }
 
-// goesBefore tells whether a view or aggregate goes before the table does: it is removed, too; or all that is declared is
-// destroyed.
+// goesBefore tells whether a view or aggregate goes before the table does: it is removed, too; or all that is declared
+// is destroyed.
 func (d *tableDiff) goesBefore(reader string) bool {
 	p := d.t.Catalog.Pipeline
 	if p == nil {
@@ -302,7 +303,8 @@ func (d *tableDiff) size(ctx context.Context) (size, error) {
 	}
 	s := size{rows: d.t.rel.Rows, about: true}
 	var err error
-	if s.unknown, err = d.ask(ctx, "SELECT coalesce("+d.sizeExpr()+", 0)::bigint, NOT EXISTS (SELECT FROM "+d.quoted()+")", &s.bytes, &s.empty); err != nil {
+	if s.unknown, err = d.ask(ctx, "SELECT coalesce("+d.sizeExpr()+", 0)::bigint, NOT EXISTS (SELECT FROM "+d.quoted()+
+		")", &s.bytes, &s.empty); err != nil {
 		return s, err
 	}
 	switch {
@@ -337,8 +339,9 @@ func (d *tableDiff) sizeExpr() string {
 	return "pg_total_relation_size(" + name + ")"
 }
 
-// ask runs a query with one row over the table's data, with a bounded wait. It tells why when there is no answer. Rows that a policy
-// hides would be missing from the counts, and the policy's functions would run: PostgreSQL refuses the query instead.
+// ask runs a query with one row over the table's data, with a bounded wait. It tells why when there is no answer. Rows
+// that a policy hides would be missing from the counts, and the policy's functions would run: PostgreSQL refuses the
+// query instead.
 func (d *tableDiff) ask(ctx context.Context, sql string, into ...any) (unknown, error) {
 	return unknownFor(d.t.Catalog.DryRun(ctx, func(tx pgx.Tx) error {
 		if err := pg.SetLocal(ctx, tx, "statement_timeout", "10s", "row_security", "off"); err != nil {
@@ -348,15 +351,16 @@ func (d *tableDiff) ask(ctx context.Context, sql string, into ...any) (unknown, 
 	}))
 }
 
-// dryRun runs the statements in a transaction that is rolled back, as far as that costs nothing: heavy ones on small tables only.
-// Their effect on columns is tried on an empty copy otherwise.
+// dryRun runs the statements in a transaction that is rolled back, as far as that costs nothing: heavy ones on small
+// tables only. Their effect on columns is tried on an empty copy otherwise.
 func (d *tableDiff) dryRun(ctx context.Context) error {
 	if d.skipped { // but for the right to do it: the owner may comment it, too
 		open, err := d.run(ctx, nil, []ddl.Step{{SQL: ddl.CommentSQL(d.t.name(), d.t.rel.Comment)}})
 		d.noteSkipped(open)
 		return err
 	}
-	if d.t.live.Caps.Version == "" && d.t.live.Caps.Available != "" && d.change.Want != nil && d.t.Spec.Hypertable != nil {
+	if d.t.live.Caps.Version == "" && d.t.live.Caps.Available != "" && d.change.Want != nil &&
+		d.t.Spec.Hypertable != nil {
 		if d.change.Action == plan.Create { // the table itself needs no extension: may it be made?
 			if _, err := d.run(ctx, nil, d.steps[:1]); err != nil || d.change.Impossible() {
 				return err
@@ -365,7 +369,9 @@ func (d *tableDiff) dryRun(ctx context.Context) error {
 		d.note("not tried on the server: TimescaleDB is installed by the same apply")
 		return nil
 	}
-	cheap, all := d.until(func(s ddl.Step) bool { return s.Heavy || s.Phase == ddl.Outside }), d.until(func(s ddl.Step) bool { return s.Phase == ddl.Outside })
+	cheap, all := d.until(func(s ddl.Step) bool {
+		return s.Heavy || s.Phase == ddl.Outside
+	}), d.until(func(s ddl.Step) bool { return s.Phase == ddl.Outside })
 	var s size
 	if cheap < len(d.steps) {
 		var err error
@@ -411,15 +417,19 @@ func (d *tableDiff) until(kind func(ddl.Step) bool) int {
 	return len(d.steps)
 }
 
-// dryRunCopy tries what a large table's steps do to its columns on an empty copy. The copy has its constraints, and its indexes unless
-// some of them go: a step names those of the table. before is why the steps that cost nothing could not be tried on the table.
+// dryRunCopy tries what a large table's steps do to its columns on an empty copy. The copy has its constraints, and its
+// indexes unless some of them go: a step names those of the table. before is why the steps that cost nothing could not
+// be tried on the table.
 func (d *tableDiff) dryRunCopy(ctx context.Context, s size, before unknown) error {
 	indexes := " INCLUDING INDEXES"
-	if slices.ContainsFunc(d.steps, func(x ddl.Step) bool { return x.Phase == ddl.DroppingIndexes || x.Phase == ddl.DroppingKey }) {
+	if slices.ContainsFunc(d.steps, func(x ddl.Step) bool {
+		return x.Phase == ddl.DroppingIndexes || x.Phase == ddl.DroppingKey
+	}) {
 		indexes = ""
 	}
 	copied := slices.DeleteFunc(slices.Clone(d.steps), func(x ddl.Step) bool {
-		return !slices.Contains([]ddl.Phase{ddl.Renaming, ddl.DroppingColumns, ddl.AddingColumns, ddl.AlteringColumns, ddl.Generating}, x.Phase)
+		return !slices.Contains([]ddl.Phase{ddl.Renaming, ddl.DroppingColumns, ddl.AddingColumns, ddl.AlteringColumns,
+			ddl.Generating}, x.Phase)
 	})
 	large := "the table is large: " + s.String()
 	if s.unknown != "" {
@@ -431,7 +441,9 @@ func (d *tableDiff) dryRunCopy(ctx context.Context, s size, before unknown) erro
 		return nil
 	}
 	// A temporary table of the same name comes first in the search_path: the same statements meet it.
-	open, err := d.run(ctx, []string{"CREATE TEMPORARY TABLE " + d.quoted() + " (LIKE " + pg.Ident(d.t.rel.Schema, d.t.rel.Name) + " INCLUDING GENERATED INCLUDING CONSTRAINTS" + indexes + ") ON COMMIT DROP"}, copied)
+	open, err := d.run(ctx, []string{"CREATE TEMPORARY TABLE " + d.quoted() + " (LIKE " +
+		pg.Ident(d.t.rel.Schema, d.t.rel.Name) + " INCLUDING GENERATED INCLUDING CONSTRAINTS" + indexes +
+		") ON COMMIT DROP"}, copied)
 	switch {
 	case err != nil || d.change.Impossible():
 		return err
@@ -503,8 +515,8 @@ func (d *tableDiff) run(ctx context.Context, before []string, steps []ddl.Step) 
 	return "", nil
 }
 
-// recount adds a query that counts again what a code loses. The table is locked meanwhile when it is lost at once; what a policy
-// or a rollup deletes later may still grow by then.
+// recount adds a query that counts again what a code loses. The table is locked meanwhile when it is lost at once; what
+// a policy or a rollup deletes later may still grow by then.
 func (d *tableDiff) recount(code plan.Code, atOnce bool, query string) *plan.Recount {
 	r := plan.Recount{Address: d.t.Address(), Code: code.ID, Size: d.sizeExpr(), Query: query}
 	if atOnce {

@@ -18,11 +18,12 @@ import (
 
 var (
 	columnName = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,62}$`)
-	known      = []spec.ColumnType{spec.Timestamptz, spec.Text, spec.Double, spec.Numeric, spec.Bigint, spec.Integer, spec.Boolean}
+	known      = []spec.ColumnType{spec.Timestamptz, spec.Text, spec.Double, spec.Numeric, spec.Bigint, spec.Integer,
+		spec.Boolean}
 )
 
-// Block is the HCL block that declares a live table as it is, so that the plan after it is empty. What the language has no
-// words for is left out, and a comment says so: apply leaves it alone.
+// Block is the HCL block that declares a live table as it is, so that the plan after it is empty. What the language has
+// no words for is left out, and a comment says so: apply leaves it alone.
 func Block(ctx context.Context, c *catalog.Catalog, name string) (string, error) {
 	s, err := c.Snapshot(ctx)
 	if err != nil {
@@ -39,7 +40,8 @@ func Block(ctx context.Context, c *catalog.Catalog, name string) (string, error)
 	case !spec.BlockName.MatchString(name):
 		return "", fmt.Errorf("the name %q cannot be a block's: small letters, digits and _, at most 48", name)
 	case r.Key() == nil:
-		return "", fmt.Errorf("table %s has no primary key, and pipeline.hcl needs one: ALTER TABLE %s ADD PRIMARY KEY (…)", name, pg.Ident(name))
+		return "", fmt.Errorf("table %s has no primary key, and pipeline.hcl needs one: ALTER TABLE %s ADD "+
+			"PRIMARY KEY (…)", name, pg.Ident(name))
 	}
 	layout, time, _ := r.Layout()
 	if layout != catalog.PlainTable && layout != catalog.Hyper && layout != catalog.Native {
@@ -53,7 +55,8 @@ func Block(ctx context.Context, c *catalog.Catalog, name string) (string, error)
 	for _, col := range r.Columns {
 		if why := wordless(&col); why != "" {
 			if slices.Contains(r.Key().Columns, col.Name) || col.Name == time {
-				return "", fmt.Errorf("table %s: column %s is in the primary key or is the time column, and %s", name, col.Name, why)
+				return "", fmt.Errorf("table %s: column %s is in the primary key or is the time column, and %s", name,
+					col.Name, why)
 			}
 			spec.Remark(b, "column %s: %s; it is left alone", col.Name, why)
 			continue
@@ -64,7 +67,10 @@ func Block(ctx context.Context, c *catalog.Catalog, name string) (string, error)
 	for _, x := range r.Indexes {
 		switch {
 		case x.Primary:
-		case x.Using != "" || !x.Valid || !columnName.MatchString(x.Name) || slices.ContainsFunc(x.Columns, func(n string) bool { return wordless(r.Column(n)) != "" }):
+		case x.Using != "" || !x.Valid || !columnName.MatchString(x.Name) || slices.ContainsFunc(x.Columns,
+			func(n string) bool {
+				return wordless(r.Column(n)) != ""
+			}):
 			spec.Remark(b, "index %s is of a kind that pipeline.hcl has no words for; it is left alone", x.Name)
 		default:
 			ib := b.AppendNewBlock("index", nil).Body()

@@ -52,9 +52,11 @@ func (d *tableDiff) addColumn(ctx context.Context, w *spec.Column) error {
 	switch {
 	case s.empty:
 	case !w.Null && w.Default == "" && w.Generated == "":
-		d.change.Find(codeColumnWithoutValue, attr, "%s is not null and has no default, and the table has %s", w.Name, s)
+		d.change.Find(codeColumnWithoutValue, attr, "%s is not null and has no default, and the table has %s", w.Name,
+			s)
 	case rewrites && d.t.rel.Hyper != nil && d.t.rel.Hyper.Columnar:
-		d.change.Find(codeColumnstoreBlocks, attr, "TimescaleDB adds no generated column, and no default that differs from row to row, while the columnstore is on")
+		d.change.Find(codeColumnstoreBlocks, attr,
+			"TimescaleDB adds no generated column, and no default that differs from row to row, while the columnstore is on")
 	case rewrites:
 		d.change.Find(codeColumnComputed, attr, "%s are rewritten", s)
 	}
@@ -66,8 +68,8 @@ func (d *tableDiff) addColumn(ctx context.Context, w *spec.Column) error {
 	return nil
 }
 
-// addStep adds a column. Planning gives it no value where a function that computes it may have effects: a sequence that moved stays
-// moved when the transaction is rolled back.
+// addStep adds a column. Planning gives it no value where a function that computes it may have effects: a sequence that
+// moved stays moved when the transaction is rolled back.
 func (d *tableDiff) addStep(when ddl.Phase, heavy bool, w *spec.Column) {
 	add := "ALTER TABLE " + d.quoted() + " ADD COLUMN IF NOT EXISTS "
 	d.step(when, heavy, "%s%s", add, ddl.ColumnSQL(w))
@@ -82,7 +84,8 @@ func (d *tableDiff) addStep(when ddl.Phase, heavy bool, w *spec.Column) {
 func (d *tableDiff) unevaluated(w *spec.Column, dry []string) {
 	if d.t.expr[shadow.DeclaredExpression(d.t.Spec, w)].Open {
 		d.steps[len(d.steps)-1].Dry = dry
-		d.note("plan does not evaluate the expression of column " + w.Name + ", since a function in it may change something")
+		d.note("plan does not evaluate the expression of column " + w.Name +
+			", since a function in it may change something")
 	}
 }
 
@@ -99,8 +102,10 @@ func (d *tableDiff) dropColumn(ctx context.Context, name string) error {
 		return err
 	}
 	var rows, bytes int64
-	// OFFSET 0 keeps the aggregates away from the columnstore: TimescaleDB cannot vectorize them over a function, and fails.
-	open, err := d.ask(ctx, "SELECT count(s), coalesce(sum(s), 0)::bigint FROM (SELECT pg_column_size("+pg.Ident(name)+") AS s FROM "+d.quoted()+" OFFSET 0) x", &rows, &bytes)
+	// OFFSET 0 keeps the aggregates away from the columnstore: TimescaleDB cannot vectorize them over a function, and
+	// fails.
+	open, err := d.ask(ctx, "SELECT count(s), coalesce(sum(s), 0)::bigint FROM (SELECT pg_column_size("+pg.Ident(name)+
+		") AS s FROM "+d.quoted()+" OFFSET 0) x", &rows, &bytes)
 	if err != nil {
 		return err
 	}
@@ -162,7 +167,8 @@ func (d *tableDiff) findRetyped() {
 	}
 }
 
-// Displaced lists the columns of a table that its readers keep from being changed. A table that cannot be read says so itself.
+// Displaced lists the columns of a table that its readers keep from being changed. A table that cannot be read says so
+// itself.
 func Displaced(ctx context.Context, q *shadow.Queries, spec *spec.Table, last map[string]plan.State) []string {
 	t := &Table{Catalog: q.Catalog, Spec: spec, Queries: q}
 	live, err := t.observe(ctx)
@@ -173,7 +179,8 @@ func Displaced(ctx context.Context, q *shadow.Queries, spec *spec.Table, last ma
 	return (&tableDiff{t: t, change: &c}).displaced()
 }
 
-// displaced lists the live names of the columns that are dropped, added again or get another type: a view that reads one forbids it.
+// displaced lists the live names of the columns that are dropped, added again or get another type: a view that reads
+// one forbids it.
 func (d *tableDiff) displaced() (out []string) {
 	d.findRetyped()
 	for _, diff := range d.change.Diffs {
@@ -185,7 +192,8 @@ func (d *tableDiff) displaced() (out []string) {
 		if w != nil {
 			l = d.liveColumn(w)
 		}
-		if l != nil && (w == nil || d.regenerates(w, l) && !d.setsExpression(w, l) || w.Generated == "" && l.Type != string(w.Type)) {
+		if l != nil && (w == nil || d.regenerates(w, l) && !d.setsExpression(w, l) || w.Generated == "" &&
+			l.Type != string(w.Type)) {
 			out = append(out, l.Name)
 		}
 	}
@@ -197,16 +205,19 @@ func (d *tableDiff) displaced() (out []string) {
 
 // regenerates tells whether a column becomes generated, or gets another expression or type.
 func (d *tableDiff) regenerates(w *spec.Column, l *catalog.Column) bool {
-	return w.Generated != "" && (!l.Generated || l.Virtual || l.Type != string(w.Type) || d.t.written(shadow.DeclaredExpression(d.t.Spec, w)) != d.t.written(shadow.LiveExpression(d.t.rel, *l)))
+	return w.Generated != "" && (!l.Generated || l.Virtual || l.Type != string(w.Type) ||
+		d.t.written(shadow.DeclaredExpression(d.t.Spec, w)) != d.t.written(shadow.LiveExpression(d.t.rel, *l)))
 }
 
 // setsExpression tells whether PostgreSQL gives a generated column its new expression in place.
 func (d *tableDiff) setsExpression(w *spec.Column, l *catalog.Column) bool {
-	return l.Generated && !l.Virtual && l.Type == string(w.Type) && w.Null != l.NotNull && d.t.live.Caps.Number >= 170000 && len(d.retyped) == 0
+	return l.Generated && !l.Virtual && l.Type == string(w.Type) && w.Null != l.NotNull &&
+		d.t.live.Caps.Number >= 170000 && len(d.retyped) == 0
 }
 
 func (d *tableDiff) changeColumn(ctx context.Context, w *spec.Column, l *catalog.Column) error {
-	attr, differs := "column "+w.Name, d.t.written(shadow.DeclaredExpression(d.t.Spec, w)) != d.t.written(shadow.LiveExpression(d.t.rel, *l))
+	attr, differs := "column "+w.Name,
+		d.t.written(shadow.DeclaredExpression(d.t.Spec, w)) != d.t.written(shadow.LiveExpression(d.t.rel, *l))
 	alter := "ALTER TABLE " + d.quoted() + " ALTER COLUMN " + pg.Ident(w.Name) + " "
 	if l.Name != w.Name {
 		readers, err := d.t.Catalog.DependentViews(ctx, d.t.name(), l.Name)
@@ -218,7 +229,8 @@ func (d *tableDiff) changeColumn(ctx context.Context, w *spec.Column, l *catalog
 			text += "; " + strings.Join(readers, ", ") + " follow"
 		}
 		d.change.Find(codeColumnRenamed, attr, "%s", text)
-		d.step(ddl.Renaming, false, "ALTER TABLE %s RENAME COLUMN %s TO %s", d.quoted(), pg.Ident(l.Name), pg.Ident(w.Name))
+		d.step(ddl.Renaming, false, "ALTER TABLE %s RENAME COLUMN %s TO %s", d.quoted(), pg.Ident(l.Name),
+			pg.Ident(w.Name))
 	}
 	d.fillsNoMore(w, l)
 	if l.Identity {
@@ -258,8 +270,8 @@ func (d *tableDiff) changeColumn(ctx context.Context, w *spec.Column, l *catalog
 	return nil
 }
 
-// fillsNoMore adds the finding that a column gets no value by itself any more, unless the last apply made it do so: then it is
-// known who wants that.
+// fillsNoMore adds the finding that a column gets no value by itself any more, unless the last apply made it do so:
+// then it is known who wants that.
 func (d *tableDiff) fillsNoMore(w *spec.Column, l *catalog.Column) {
 	if w.Default != "" || w.Generated != "" {
 		return
@@ -282,7 +294,8 @@ func (d *tableDiff) fillsNoMore(w *spec.Column, l *catalog.Column) {
 	if w.Null {
 		then = "leave it empty"
 	}
-	d.change.Find(codeNoDefault, "column "+w.Name, "%s has %s, which apply takes off: inserts that do not name it %s from then on", l.Name, what, then)
+	d.change.Find(codeNoDefault, "column "+w.Name,
+		"%s has %s, which apply takes off: inserts that do not name it %s from then on", l.Name, what, then)
 }
 
 func (d *tableDiff) setNotNull(ctx context.Context, w *spec.Column, l *catalog.Column, alter string) error {
@@ -310,8 +323,8 @@ func (d *tableDiff) setNotNull(ctx context.Context, w *spec.Column, l *catalog.C
 	return nil
 }
 
-// generate makes a column generated, or gives it another expression or type. PostgreSQL 17 has a statement for the expression;
-// otherwise the column is dropped and added again.
+// generate makes a column generated, or gives it another expression or type. PostgreSQL 17 has a statement for the
+// expression; otherwise the column is dropped and added again.
 func (d *tableDiff) generate(ctx context.Context, w *spec.Column, l *catalog.Column) error {
 	s, err := d.size(ctx)
 	if err != nil {
@@ -327,17 +340,20 @@ func (d *tableDiff) generate(ctx context.Context, w *spec.Column, l *catalog.Col
 		}
 		d.recount(codeStoredToGenerated, true, "SELECT count("+pg.Ident(l.Name)+") FROM "+d.quoted())
 		if !s.empty {
-			d.change.Find(codeStoredToGenerated, attr, "%s", open.rows(rows, "a stored value in it")).Loss = ddl.RowsLost(rows, open == "", "at once")
+			d.change.Find(codeStoredToGenerated, attr, "%s", open.rows(rows, "a stored value in it")).
+				Loss = ddl.RowsLost(rows, open == "", "at once")
 		}
 	case !s.empty:
 		d.change.Find(codeGeneratedComputed, attr, "%s are rewritten", s)
 	}
 	if h := d.t.rel.Hyper; h != nil && h.Columnar {
-		d.change.Find(codeColumnstoreBlocks, attr, "TimescaleDB changes no generated column while the columnstore is on")
+		d.change.Find(codeColumnstoreBlocks, attr,
+			"TimescaleDB changes no generated column while the columnstore is on")
 		return nil
 	}
 	if d.setsExpression(w, l) {
-		d.step(ddl.Generating, true, "ALTER TABLE %s ALTER COLUMN %s SET EXPRESSION AS (%s)", d.quoted(), pg.Ident(w.Name), w.Generated)
+		d.step(ddl.Generating, true, "ALTER TABLE %s ALTER COLUMN %s SET EXPRESSION AS (%s)", d.quoted(),
+			pg.Ident(w.Name), w.Generated)
 		d.unevaluated(w, []string{})
 		return nil
 	}

@@ -16,9 +16,9 @@ const childrenOf = `WITH RECURSIVE tree(oid) AS (SELECT $1::oid UNION SELECT i.i
 // dependent names what a row of pg_depend is about; a view, and not its rule.
 const dependent = `CASE w.rulename WHEN '_RETURN' THEN pg_describe_object('pg_class'::regclass, w.ev_class, 0) ELSE pg_describe_object(d.classid, d.objid, d.objsubid) END`
 
-// hangingOnColumn lists what is no view and forbids to drop a column, or to give it another type: policies, triggers, rules,
-// functions and publications that name it. A type forbids one thing more, a column elsewhere that holds whole rows: these are
-// not rewritten. A trigger that PostgreSQL or TimescaleDB copied to partitions or chunks counts once.
+// hangingOnColumn lists what is no view and forbids to drop a column, or to give it another type: policies, triggers,
+// rules, functions and publications that name it. A type forbids one thing more, a column elsewhere that holds whole
+// rows: these are not rewritten. A trigger that PostgreSQL or TimescaleDB copied to partitions or chunks counts once.
 const hangingOnColumn = childrenOf + `
 	SELECT DISTINCT ` + dependent + ` FROM pg_attribute a
 	JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = a.attrelid AND d.refobjsubid = a.attnum AND d.deptype = 'n'
@@ -30,9 +30,10 @@ const hangingOnColumn = childrenOf + `
 	JOIN pg_depend d ON d.refclassid = 'pg_type'::regclass AND d.refobjid IN (t.oid, t.typarray) AND d.classid = 'pg_class'::regclass AND d.objsubid > 0
 	JOIN pg_class u ON u.oid = d.objid AND u.relkind IN ('r', 'p', 'm') WHERE $3 AND c.oid = $1 ORDER BY 1`
 
-// hangingOnTable lists what forbids to drop a table, and is no view that reads it: foreign keys, functions, policies, columns and
-// defaults of others, and views of a single partition or of the type of its rows. gone is what goes with the table: PostgreSQL
-// says so itself of all but chunks. A foreign key that was copied to partitions or chunks counts once.
+// hangingOnTable lists what forbids to drop a table, and is no view that reads it: foreign keys, functions, policies,
+// columns and defaults of others, and views of a single partition or of the type of its rows. gone is what goes with
+// the table: PostgreSQL says so itself of all but chunks. A foreign key that was copied to partitions or chunks counts
+// once.
 const hangingOnTable = `WITH RECURSIVE gone(classid, objid) AS (SELECT 'pg_class'::regclass::oid, $1::oid
 		UNION SELECT d.classid, d.objid FROM gone g JOIN pg_depend d ON d.refclassid = g.classid AND d.refobjid = g.objid WHERE d.deptype <> 'n'
 		OR $2 AND d.classid = 'pg_class'::regclass AND EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = d.objid AND i.inhparent = d.refobjid))
@@ -42,8 +43,8 @@ const hangingOnTable = `WITH RECURSIVE gone(classid, objid) AS (SELECT 'pg_class
 	LEFT JOIN pg_constraint k ON d.classid = 'pg_constraint'::regclass AND k.oid = d.objid
 	WHERE d.deptype = 'n' AND (k.oid IS NULL OR k.confrelid = $1 OR NOT EXISTS (SELECT FROM pg_constraint o WHERE o.conrelid = k.conrelid AND o.conkey = k.conkey AND o.confrelid = $1)) AND NOT (d.classid = 'pg_rewrite'::regclass AND d.refobjid = $1) AND NOT EXISTS (SELECT FROM gone o WHERE o.classid = d.classid AND o.objid = d.objid) ORDER BY 1`
 
-// blockedByOthers adds the finding that something else than views and aggregates forbids to drop a column, or to rewrite one that
-// stays. The server would say so, too, but large tables are not tried.
+// blockedByOthers adds the finding that something else than views and aggregates forbids to drop a column, or to
+// rewrite one that stays. The server would say so, too, but large tables are not tried.
 func (d *tableDiff) blockedByOthers(ctx context.Context, l *catalog.Column, attr string) error {
 	rewritten := d.t.Spec.Column(l.Name) != nil || d.t.renames()[l.Name] != ""
 	rows, err := d.t.Catalog.Query(ctx, hangingOnColumn, d.t.rel.OID, l.Name, rewritten)
@@ -60,7 +61,8 @@ func (d *tableDiff) blockedByOthers(ctx context.Context, l *catalog.Column, attr
 	return nil
 }
 
-// blockedFromDropping adds the finding that the table cannot go, whatever becomes of the views and aggregates that read it.
+// blockedFromDropping adds the finding that the table cannot go, whatever becomes of the views and aggregates that read
+// it.
 func (d *tableDiff) blockedFromDropping(ctx context.Context, readers []string) error {
 	rows, err := d.t.Catalog.Query(ctx, hangingOnTable, d.t.rel.OID, d.t.rel.Hyper != nil)
 	if err != nil {

@@ -24,7 +24,8 @@ func (d *tableDiff) key(ctx context.Context) error {
 		return err
 	}
 	d.step(ddl.DroppingKey, false, "ALTER TABLE %s DROP CONSTRAINT IF EXISTS %s", d.quoted(), pg.Ident(name))
-	d.step(ddl.AddingKey, !s.empty, "ALTER TABLE %s ADD CONSTRAINT %s PRIMARY KEY (%s)", d.quoted(), pg.Ident(name), pg.Idents(d.t.Spec.PrimaryKey))
+	d.step(ddl.AddingKey, !s.empty, "ALTER TABLE %s ADD CONSTRAINT %s PRIMARY KEY (%s)", d.quoted(), pg.Ident(name),
+		pg.Idents(d.t.Spec.PrimaryKey))
 	if err := d.unique(ctx, "primary_key", d.t.Spec.PrimaryKey, s); err != nil || s.empty {
 		return err
 	}
@@ -60,7 +61,8 @@ func (d *tableDiff) unique(ctx context.Context, attr string, columns []string, s
 		}
 	}
 	var groups int64
-	open, err := d.ask(ctx, "SELECT count(*) FROM (SELECT FROM "+d.quoted()+where+" GROUP BY "+by+" HAVING count(*) > 1) x", &groups)
+	open, err := d.ask(ctx, "SELECT count(*) FROM (SELECT FROM "+d.quoted()+where+" GROUP BY "+by+
+		" HAVING count(*) > 1) x", &groups)
 	if pg.Code(err) == "42883" { // json = json
 		open, err = "the type that a column has now knows no equality", nil
 	}
@@ -68,15 +70,17 @@ func (d *tableDiff) unique(ctx context.Context, attr string, columns []string, s
 	case err != nil:
 		return err
 	case open != "":
-		d.change.Note("%s: whether there are duplicates is not known: %s; with some, apply stops and changes nothing", attr, open)
+		d.change.Note("%s: whether there are duplicates is not known: %s; with some, apply stops and changes nothing",
+			attr, open)
 	case groups > 0:
-		d.change.Find(codeDuplicates, attr, "%s values of (%s) are there more than once", humanize.Comma(groups), strings.Join(live, ", "))
+		d.change.Find(codeDuplicates, attr, "%s values of (%s) are there more than once", humanize.Comma(groups),
+			strings.Join(live, ", "))
 	}
 	return nil
 }
 
-// renamedIndexes pairs an index that the last apply made, and that is not declared any more, with a declared one over the same
-// columns: it is renamed, not built again. The result maps both names to each other.
+// renamedIndexes pairs an index that the last apply made, and that is not declared any more, with a declared one over
+// the same columns: it is renamed, not built again. The result maps both names to each other.
 func (d *tableDiff) renamedIndexes() map[string]string {
 	out := map[string]string{}
 	for _, gone := range d.change.Diffs {
@@ -124,7 +128,8 @@ func (d *tableDiff) index(ctx context.Context, name string, renamed map[string]s
 	}
 	if x != nil {
 		if x.Constraint != "" {
-			d.step(ddl.DroppingIndexes, false, "ALTER TABLE %s DROP CONSTRAINT IF EXISTS %s", d.quoted(), pg.Ident(x.Constraint))
+			d.step(ddl.DroppingIndexes, false, "ALTER TABLE %s DROP CONSTRAINT IF EXISTS %s", d.quoted(),
+				pg.Ident(x.Constraint))
 		} else {
 			d.step(ddl.DroppingIndexes, false, "DROP INDEX IF EXISTS %s", pg.Ident(x.Name))
 		}
@@ -151,7 +156,8 @@ func (d *tableDiff) index(ctx context.Context, name string, renamed map[string]s
 	}
 	for _, y := range d.t.rel.Indexes {
 		if y.Name != name && y.Valid && y.Using == "" && y.Unique == w.Unique && slices.Equal(y.Columns, w.Columns) {
-			d.change.Note("index %s is over the same columns as %s, which is there: name = %q in the index block would take it", name, y.Name, y.Name)
+			d.change.Note("index %s is over the same columns as %s, which is there: name = %q in the index block "+
+				"would take it", name, y.Name, y.Name)
 		}
 	}
 	switch {

@@ -18,7 +18,8 @@ import (
 func (d *tableDiff) becomeHypertable(ctx context.Context) error {
 	diff, _ := d.change.Diff("layout")
 	if diff.Old != catalog.PlainTable || diff.New != catalog.Hyper {
-		d.change.Find(codeLayoutFixed, "layout", "%s is a %s and cannot become a %s", d.t.name(), diff.Old, strings.TrimSuffix(diff.New, "s"))
+		d.change.Find(codeLayoutFixed, "layout", "%s is a %s and cannot become a %s", d.t.name(), diff.Old,
+			strings.TrimSuffix(diff.New, "s"))
 		return nil
 	}
 	s, err := d.size(ctx)
@@ -41,7 +42,8 @@ func (d *tableDiff) becomeHypertable(ctx context.Context) error {
 	}
 	d.step(ddl.Partitioning, !s.empty, "%s", ddl.HypertableSQL(d.t.Spec, d.t.live.Caps, !s.empty))
 	if !s.empty {
-		d.change.Find(codeBecomesHypertable, "layout", "%s are moved into chunks of %s", s, units.FormatDuration(h.ChunkInterval))
+		d.change.Find(codeBecomesHypertable, "layout", "%s are moved into chunks of %s", s,
+			units.FormatDuration(h.ChunkInterval))
 	}
 	return nil
 }
@@ -63,21 +65,25 @@ func (d *tableDiff) chunkInterval(diff plan.Diff) {
 		d.partitions()
 	} else {
 		what, n = "chunks", d.t.rel.Hyper.Chunks
-		d.step(ddl.Policies, false, "SELECT %s(%s, interval '%d microseconds')", d.t.live.Caps.Function("set_chunk_time_interval"), pg.Literal(d.quoted()), d.t.Spec.Hypertable.ChunkInterval.Microseconds())
+		d.step(ddl.Policies, false, "SELECT %s(%s, interval '%d microseconds')",
+			d.t.live.Caps.Function("set_chunk_time_interval"), pg.Literal(d.quoted()),
+			d.t.Spec.Hypertable.ChunkInterval.Microseconds())
 	}
 	if n > 0 && !d.change.Impossible() {
-		d.change.Find(codeChunkInterval, "chunk_interval", "the %d %s that exist stay at %s or what they have", n, what, diff.Old)
+		d.change.Find(codeChunkInterval, "chunk_interval", "the %d %s that exist stay at %s or what they have", n, what,
+			diff.Old)
 	}
 }
 
-// partitions gives native partitions another length, from the end of those that exist: the engine fills what they leave, and a
-// rollup deletes the rows of a day that is a part of one.
+// partitions gives native partitions another length, from the end of those that exist: the engine fills what they
+// leave, and a rollup deletes the rows of a day that is a part of one.
 func (d *tableDiff) partitions() {
 	var end time.Time
 	for _, p := range d.t.rel.Parts {
 		switch {
 		case p.To.IsZero() && !p.From.IsZero():
-			d.change.Find(codePartitionLength, "chunk_interval", "partition %s begins at %s and has no end", p.Name, p.From.Format(time.RFC3339))
+			d.change.Find(codePartitionLength, "chunk_interval", "partition %s begins at %s and has no end", p.Name,
+				p.From.Format(time.RFC3339))
 			return
 		case p.To.After(end):
 			end = p.To

@@ -30,14 +30,18 @@ func (d *tableDiff) features() {
 	switch {
 	case d.t.layout() == catalog.Native && !caps.Hypertables():
 		if p := d.t.Catalog.Pipeline; p != nil && p.Database.OnMissing == "error" {
-			d.change.Find(CodeNoTimescaleDB, "layout", "%s: %s needs it", caps.Name(), strings.Join(append([]string{"hypertable"}, asked...), ", "))
+			d.change.Find(CodeNoTimescaleDB, "layout", "%s: %s needs it", caps.Name(),
+				strings.Join(append([]string{"hypertable"}, asked...), ", "))
 		} else if len(asked) > 0 {
-			d.change.Note("%s: no %s; old days go only by a rollup with keep_raw", caps.Name(), strings.Join(asked, ", no "))
+			d.change.Note("%s: no %s; old days go only by a rollup with keep_raw", caps.Name(),
+				strings.Join(asked, ", no "))
 		}
 	case d.t.layout() == catalog.Native && (len(asked) > 0 || d.change.Action != plan.None):
-		d.change.Note("it keeps its native partitions, which were there before TimescaleDB: to have a hypertable, rename it aside, apply, and copy the rows")
+		d.change.Note("it keeps its native partitions, which were there before TimescaleDB: to have a hypertable, " +
+			"rename it aside, apply, and copy the rows")
 	case d.t.layout() == catalog.Hyper && d.t.degraded() && len(asked) > 0:
-		d.change.Note("%s: no %s; old days go only by a rollup with keep_raw", caps.Name(), strings.Join(asked, ", no "))
+		d.change.Note("%s: no %s; old days go only by a rollup with keep_raw", caps.Name(),
+			strings.Join(asked, ", no "))
 	case d.t.layout() == catalog.Hyper && !caps.Community() && !d.t.degraded():
 		for _, attr := range asked {
 			d.change.Find(codeEdition, attr, "this server has the Apache edition (timescaledb.license = apache)")
@@ -55,7 +59,8 @@ func (d *tableDiff) leftover(ctx context.Context) error {
 		return err
 	}
 	if in.chunks > 0 {
-		d.change.Note("table.%s: %d of %d chunks are in the columnstore, which the Apache edition (timescaledb.license = apache) can neither read nor write", d.t.name(), in.chunks, in.all)
+		d.change.Note("table.%s: %d of %d chunks are in the columnstore, which the Apache "+
+			"edition (timescaledb.license = apache) can neither read nor write", d.t.name(), in.chunks, in.all)
 	}
 	var policies []string
 	if d.t.rel.Hyper.Retention != nil {
@@ -65,7 +70,8 @@ func (d *tableDiff) leftover(ctx context.Context) error {
 		policies = append(policies, "columnstore")
 	}
 	if len(policies) > 0 {
-		d.change.Note("table.%s: its policies (%s) stay, and the Apache edition does not run them", d.t.name(), strings.Join(policies, ", "))
+		d.change.Note("table.%s: its policies (%s) stay, and the Apache edition does not run them", d.t.name(),
+			strings.Join(policies, ", "))
 	}
 	return nil
 }
@@ -81,12 +87,16 @@ func (d *tableDiff) retentionAgainstOthers() {
 		for _, a := range p.Aggregates {
 			declared[a.Name] = true
 			if a.From != nil && a.From.Name == d.t.name() && a.Refresh != nil && a.Refresh.Start > h.Retention {
-				d.change.Find(codeRetentionInRefresh, "retention", "aggregate.%s refreshes the last %s, and retention keeps %s", a.Name, units.FormatDuration(a.Refresh.Start), units.FormatDuration(h.Retention))
+				d.change.Find(codeRetentionInRefresh, "retention",
+					"aggregate.%s refreshes the last %s, and retention keeps %s", a.Name,
+					units.FormatDuration(a.Refresh.Start), units.FormatDuration(h.Retention))
 			}
 		}
 		for _, r := range p.Rollups {
 			if r.From != nil && r.From.Name == d.t.name() && h.Retention < r.KeepRaw+2*24*time.Hour {
-				d.change.Find(codeRetentionBeforeRollup, "retention", "rollup %s needs each day's rows until it has run, and keeps them %s; retention is %s", r.Name, units.FormatDuration(r.KeepRaw), units.FormatDuration(h.Retention))
+				d.change.Find(codeRetentionBeforeRollup, "retention",
+					"rollup %s needs each day's rows until it has run, and keeps them %s; retention is %s", r.Name,
+					units.FormatDuration(r.KeepRaw), units.FormatDuration(h.Retention))
 			}
 		}
 	}
@@ -97,15 +107,20 @@ func (d *tableDiff) retentionAgainstOthers() {
 		for _, j := range a.Refresh {
 			switch {
 			case j.Start == nil:
-				d.change.Find(codeRetentionInRefresh, "retention", "aggregate.%s refreshes all of history, and retention keeps %s", name, units.FormatDuration(h.Retention))
+				d.change.Find(codeRetentionInRefresh, "retention",
+					"aggregate.%s refreshes all of history, and retention keeps %s", name,
+					units.FormatDuration(h.Retention))
 			case *j.Start > h.Retention:
-				d.change.Find(codeRetentionInRefresh, "retention", "aggregate.%s refreshes the last %s, and retention keeps %s", name, units.FormatDuration(*j.Start), units.FormatDuration(h.Retention))
+				d.change.Find(codeRetentionInRefresh, "retention",
+					"aggregate.%s refreshes the last %s, and retention keeps %s", name, units.FormatDuration(*j.Start),
+					units.FormatDuration(h.Retention))
 			}
 		}
 	}
 }
 
-// retention assesses another retention policy. Policies are set exactly: if_not_exists would leave another value in force.
+// retention assesses another retention policy. Policies are set exactly: if_not_exists would leave another value in
+// force.
 func (d *tableDiff) retention(ctx context.Context) error {
 	if d.t.Spec.Hypertable == nil || d.t.layout() != catalog.Hyper || !d.t.live.Caps.Community() {
 		return nil
@@ -152,7 +167,8 @@ func (d *tableDiff) retentionLoss(ctx context.Context, want time.Duration, runs 
 			WHERE c.hypertable_schema = `+pg.Literal(d.t.rel.Schema)+` AND c.hypertable_name = `+pg.Literal(d.t.rel.Name)+` AND c.range_end <= now() - `+pg.Interval(want),
 			&loss.Chunks, &from, &to, &loss.Bytes)
 		d.recount(codeRetentionDrops, false, "SELECT count(*) FROM "+d.quoted()+" WHERE "+pg.Ident(d.t.rel.Hyper.Time)+
-			" < (SELECT max(range_end) FROM timescaledb_information.chunks WHERE hypertable_schema = "+pg.Literal(d.t.rel.Schema)+
+			" < (SELECT max(range_end) FROM timescaledb_information.chunks WHERE hypertable_schema = "+
+			pg.Literal(d.t.rel.Schema)+
 			" AND hypertable_name = "+pg.Literal(d.t.rel.Name)+" AND range_end <= now() - "+pg.Interval(want)+")")
 		if loss.Chunks > 0 {
 			older = pg.Ident(d.t.rel.Hyper.Time) + " < " + pg.Literal(to.UTC().Format(time.RFC3339Nano))
@@ -161,13 +177,15 @@ func (d *tableDiff) retentionLoss(ctx context.Context, want time.Duration, runs 
 		return nil
 	default:
 		d.recount(codeRetentionDrops, false, "SELECT count(*) FROM "+d.quoted()+" WHERE "+older)
-		open, err = d.ask(ctx, "SELECT min("+pg.Ident(d.t.Spec.Hypertable.Time)+"), max("+pg.Ident(d.t.Spec.Hypertable.Time)+") FROM "+d.quoted()+" WHERE "+older, &from, &to)
+		open, err = d.ask(ctx, "SELECT min("+pg.Ident(d.t.Spec.Hypertable.Time)+"), max("+
+			pg.Ident(d.t.Spec.Hypertable.Time)+") FROM "+d.quoted()+" WHERE "+older, &from, &to)
 	}
 	switch {
 	case err != nil:
 		return err
 	case open != "":
-		d.change.Find(codeRetentionDrops, "retention", "how much is older than %s, and goes, is not known: %s; %s", units.FormatDuration(want), open, runs).Loss = loss
+		d.change.Find(codeRetentionDrops, "retention", "how much is older than %s, and goes, is not known: %s; %s",
+			units.FormatDuration(want), open, runs).Loss = loss
 		return nil
 	case from == nil || to == nil:
 		d.change.Find(codeRetentionSet, "retention", "no chunk is older than %s", units.FormatDuration(want))
@@ -195,7 +213,8 @@ func (d *tableDiff) columnstore(ctx context.Context) error {
 	_, policy := d.change.Diff("columnstore")
 	_, segmentDiffers := d.change.Diff("columnstore segment_by")
 	_, orderDiffers := d.change.Diff("columnstore order_by")
-	if !policy && !segmentDiffers && !orderDiffers || d.t.Spec.Hypertable == nil || d.t.layout() != catalog.Hyper || !d.t.live.Caps.Community() {
+	if !policy && !segmentDiffers && !orderDiffers || d.t.Spec.Hypertable == nil || d.t.layout() != catalog.Hyper ||
+		!d.t.live.Caps.Community() {
 		return nil
 	}
 	in, err := d.stored(ctx)
@@ -211,7 +230,8 @@ func (d *tableDiff) columnstore(ctx context.Context) error {
 		if in.chunks == 0 {
 			d.step(ddl.Policies, false, "%s", ddl.ColumnstoreOffSQL(d.t.name(), caps))
 		}
-		d.change.Find(codeColumnstore, "columnstore", "the %d chunks in the columnstore stay there, and no more follow", in.chunks)
+		d.change.Find(codeColumnstore, "columnstore", "the %d chunks in the columnstore stay there, and no more follow",
+			in.chunks)
 		return nil
 	}
 	if !h.Columnar || segmentDiffers || orderDiffers {
@@ -250,11 +270,13 @@ func (d *tableDiff) columnstore(ctx context.Context) error {
 	}
 	var old int
 	if d.t.rel.Hyper != nil {
-		err = d.t.Catalog.QueryRow(ctx, "SELECT count(*)::int FROM timescaledb_information.chunks WHERE hypertable_schema = $1 AND hypertable_name = $2 AND NOT is_compressed AND range_end <= now() - "+pg.Interval(want.After),
+		err = d.t.Catalog.QueryRow(ctx,
+			"SELECT count(*)::int FROM timescaledb_information.chunks WHERE hypertable_schema = $1 AND hypertable_name = $2 AND NOT is_compressed AND range_end <= now() - "+pg.Interval(want.After),
 			d.t.rel.Schema, d.t.rel.Name).Scan(&old)
 	}
 	if err == nil && old > 0 {
-		d.change.Find(codeColumnstore, "columnstore", "%d chunks are older than %s: they are converted when the policy runs; rows in them stay, and changing them costs more", old, units.FormatDuration(want.After))
+		d.change.Find(codeColumnstore, "columnstore",
+			"%d chunks are older than %s: they are converted when the policy runs; rows in them stay, and changing them costs more", old, units.FormatDuration(want.After))
 	}
 	return err
 }

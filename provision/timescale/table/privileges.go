@@ -13,7 +13,8 @@ import (
 )
 
 // noPrivilege tells what right is missing to what the server refused with 42501.
-func (d *tableDiff) noPrivilege(ctx context.Context, before []string, steps []ddl.Step, err *pg.StatementError) (unknown, error) {
+func (d *tableDiff) noPrivilege(ctx context.Context, before []string, steps []ddl.Step,
+	err *pg.StatementError) (unknown, error) {
 	switch {
 	case slices.Contains(before, err.SQL): // of the dry run itself: that says nothing of the change
 		return unknown("the server says " + pg.ServerText(err)), nil
@@ -28,10 +29,11 @@ func (d *tableDiff) noPrivilege(ctx context.Context, before []string, steps []dd
 }
 
 // createEngineSchema asks for the right to make a schema only where it makes one.
-const createEngineSchema = "DO $$ BEGIN IF to_regnamespace('" + catalog.EngineSchema + "') IS NULL THEN CREATE SCHEMA IF NOT EXISTS " + catalog.EngineSchema + "; END IF; END $$"
+const createEngineSchema = "DO $$ BEGIN IF to_regnamespace('" + catalog.EngineSchema +
+	"') IS NULL THEN CREATE SCHEMA IF NOT EXISTS " + catalog.EngineSchema + "; END IF; END $$"
 
-// inEngineSchema tells whether new tables come to be in the engine's schema, which the same apply makes: where the search_path
-// begins with it, as it does for a user of its name.
+// inEngineSchema tells whether new tables come to be in the engine's schema, which the same apply makes: where the
+// search_path begins with it, as it does for a user of its name.
 func (d *tableDiff) inEngineSchema(ctx context.Context) (yes bool) {
 	err := d.t.Catalog.DryRun(ctx, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, createEngineSchema); err != nil {

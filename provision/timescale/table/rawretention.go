@@ -11,8 +11,8 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/timescale/ddl"
 )
 
-// keepRaw is how long a rollup leaves raw rows in the table. No server has it: what the last apply was told is what is in
-// force, for the engine deletes no day sooner than that.
+// keepRaw is how long a rollup leaves raw rows in the table. No server has it: what the last apply was told is what is
+// in force, for the engine deletes no day sooner than that.
 const keepRaw = "keep_raw"
 
 // rollup returns the rollup that reads the table, or nil.
@@ -28,7 +28,8 @@ func (t *Table) rollup() *spec.Rollup {
 	return nil
 }
 
-// readRawRetention adds to the live state how long raw rows are kept. What no apply was told yet counts as it is declared.
+// readRawRetention adds to the live state how long raw rows are kept. What no apply was told yet counts as it is
+// declared.
 func (t *Table) readRawRetention(ctx context.Context, s *plan.State) error {
 	r := t.rollup()
 	if r == nil || t.rel.Kind != "r" && t.rel.Kind != "p" {
@@ -53,15 +54,18 @@ func (t *Table) readRawRetention(ctx context.Context, s *plan.State) error {
 func (d *tableDiff) rawRetention(ctx context.Context, diff plan.Diff) error {
 	r := d.t.rollup()
 	was, err := units.ParseDuration(diff.Old)
-	if r == nil || err != nil || was <= r.KeepRaw || d.t.Spec.Hypertable == nil || d.t.rel.Column(d.t.Spec.Hypertable.Time) == nil {
+	if r == nil || err != nil || was <= r.KeepRaw || d.t.Spec.Hypertable == nil ||
+		d.t.rel.Column(d.t.Spec.Hypertable.Time) == nil {
 		return nil //nolint:nilerr // it was none, and nothing goes
 	}
 	cut := d.t.Now().UTC().Truncate(24 * time.Hour).Add(-r.KeepRaw)
 	column := pg.Ident(d.t.Spec.Hypertable.Time)
-	d.recount(codeShorterRaw, false, "SELECT count(*) FROM "+d.quoted()+" WHERE "+column+" < "+pg.Literal(cut.Format(time.RFC3339)))
+	d.recount(codeShorterRaw, false, "SELECT count(*) FROM "+d.quoted()+" WHERE "+column+" < "+
+		pg.Literal(cut.Format(time.RFC3339)))
 	loss := ddl.RowsLost(0, false, "when rollup "+r.Name+" runs next")
 	var from, to *time.Time
-	open, err := d.ask(ctx, "SELECT count(*), min("+column+"), max("+column+") FROM "+d.quoted()+" WHERE "+column+" < "+pg.Literal(cut.Format(time.RFC3339)), &loss.Count, &from, &to)
+	open, err := d.ask(ctx, "SELECT count(*), min("+column+"), max("+column+") FROM "+d.quoted()+" WHERE "+column+" < "+
+		pg.Literal(cut.Format(time.RFC3339)), &loss.Count, &from, &to)
 	if err != nil {
 		return err
 	}

@@ -16,7 +16,8 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/timescale/shadow"
 )
 
-// Table is the resource of one table block, with its hypertable or native partitions; or of a removed block that names one.
+// Table is the resource of one table block, with its hypertable or native partitions; or of a removed block that names
+// one.
 type Table struct {
 	Catalog *catalog.Catalog
 	Queries *shadow.Queries // what reads it; nil: nothing that is declared
@@ -32,7 +33,8 @@ type Table struct {
 
 // Observe reads the table.
 func (t *Table) Observe(ctx context.Context) (plan.Observation, error) {
-	return plan.Observed(ctx, &Table{Catalog: t.Catalog, Queries: t.Queries, Spec: t.Spec, Removed: t.Removed, Now: t.Now})
+	return plan.Observed(ctx, &Table{Catalog: t.Catalog, Queries: t.Queries, Spec: t.Spec, Removed: t.Removed,
+		Now: t.Now})
 }
 
 func (t *Table) name() string {
@@ -75,7 +77,8 @@ func (t *Table) layout() string {
 // degraded tells whether policies are left out, as on_missing has it: the Apache edition has none.
 func (t *Table) degraded() bool {
 	p := t.Catalog.Pipeline
-	return t.live != nil && t.live.Caps.Hypertables() && !t.live.Caps.Community() && p != nil && p.Database.OnMissing == "degrade"
+	return t.live != nil && t.live.Caps.Hypertables() && !t.live.Caps.Community() && p != nil &&
+		p.Database.OnMissing == "degrade"
 }
 
 // Want is the declared state, with expressions as the server writes them once Read has asked it.
@@ -106,7 +109,8 @@ func (t *Table) Want() *plan.State {
 			}
 		}
 	}
-	if t.degraded() && t.rel != nil && t.rel.Hyper != nil { // of the time before it was the Apache edition: nothing can change it
+	// of the time before it was the Apache edition: nothing can change it
+	if t.degraded() && t.rel != nil && t.rel.Hyper != nil {
 		for _, a := range t.state(t.rel, nil).Attrs {
 			if a.Name == "retention" || strings.HasPrefix(a.Name, "columnstore") {
 				s.Set(a)
@@ -114,7 +118,8 @@ func (t *Table) Want() *plan.State {
 		}
 	}
 	for _, c := range t.Spec.Columns {
-		put(catalog.ColumnAttr(c.Name), columnValue(string(c.Type), !c.Null, t.written(shadow.DeclaredExpression(t.Spec, c)), c.Generated != "", false))
+		put(catalog.ColumnAttr(c.Name), columnValue(string(c.Type), !c.Null,
+			t.written(shadow.DeclaredExpression(t.Spec, c)), c.Generated != "", false))
 		if c.Description != "" {
 			put(catalog.ColumnAttr(c.Name)+" description", c.Description)
 		}
@@ -194,8 +199,8 @@ func (t *Table) observe(ctx context.Context) (*plan.State, error) {
 	return s, t.readRawRetention(ctx, s)
 }
 
-// ofAnotherKind tells whether the name belongs to something that a removed block deletes in the same apply, or that took over the
-// name of the table.
+// ofAnotherKind tells whether the name belongs to something that a removed block deletes in the same apply, or that
+// took over the name of the table.
 func (t *Table) ofAnotherKind(live *catalog.Snapshot) bool {
 	if t.rel == nil || t.Queries == nil {
 		return false
@@ -274,7 +279,8 @@ func (t *Table) state(r *catalog.Relation, renames map[string]string) *plan.Stat
 		}
 	}
 	for _, c := range r.Columns {
-		name, value := c.Name, columnValue(c.Type, c.NotNull, t.written(shadow.LiveExpression(r, c)), c.Generated, c.Identity)
+		name, value := c.Name, columnValue(c.Type, c.NotNull, t.written(shadow.LiveExpression(r, c)), c.Generated,
+			c.Identity)
 		if c.Virtual {
 			value += " virtual"
 		}
@@ -303,8 +309,8 @@ func (t *Table) state(r *catalog.Relation, renames map[string]string) *plan.Stat
 	return s
 }
 
-// Make carries out the statements of a change: all in one transaction, and after it those that cannot be in one. Done already,
-// by an earlier call or another instance, is no error.
+// Make carries out the statements of a change: all in one transaction, and after it those that cannot be in one. Done
+// already, by an earlier call or another instance, is no error.
 func (t *Table) Make(ctx context.Context, c plan.Change) error {
 	if c.Impossible() {
 		return fmt.Errorf("change table %s: it cannot be done, as the plan says", t.name())

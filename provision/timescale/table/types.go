@@ -44,7 +44,8 @@ func (d *tableDiff) retype(ctx context.Context, w *spec.Column, l *catalog.Colum
 		return err
 	}
 	d.step(ddl.AlteringColumns, false, "SET LOCAL TimeZone = 'UTC'") // of times that become texts, and back
-	d.step(ddl.AlteringColumns, true, "ALTER TABLE %s ALTER COLUMN %s TYPE %s USING %s::%s", d.quoted(), pg.Ident(w.Name), w.Type, pg.Ident(w.Name), w.Type)
+	d.step(ddl.AlteringColumns, true, "ALTER TABLE %s ALTER COLUMN %s TYPE %s USING %s::%s", d.quoted(),
+		pg.Ident(w.Name), w.Type, pg.Ident(w.Name), w.Type)
 	there, back, err := d.casts(ctx, l.Type, string(w.Type))
 	if err != nil {
 		return err
@@ -54,7 +55,8 @@ func (d *tableDiff) retype(ctx context.Context, w *spec.Column, l *catalog.Colum
 		return nil
 	}
 	base, _, _ := strings.Cut(l.Type, "(") // numeric(18,8) fits into numeric, character varying(9) into text
-	kept := slices.Contains(lossless[l.Type], string(w.Type)) || base == string(w.Type) || base == "character varying" && w.Type == spec.Text
+	kept := slices.Contains(lossless[l.Type], string(w.Type)) || base == string(w.Type) ||
+		base == "character varying" && w.Type == spec.Text
 	if !kept {
 		d.recountChanged(l, w, back)
 	}
@@ -72,9 +74,11 @@ func (d *tableDiff) retype(ctx context.Context, w *spec.Column, l *catalog.Colum
 	case failing > 0:
 		d.change.Find(codeTypeFails, attr, "%s values of %s are no %s", humanize.Comma(failing), l.Name, w.Type)
 	case changed > 0:
-		d.change.Find(codeTypeLoses, attr, "%s values of %s come out different as %s", humanize.Comma(changed), l.Name, w.Type).Loss = ddl.RowsLost(changed, true, "at once")
+		d.change.Find(codeTypeLoses, attr, "%s values of %s come out different as %s", humanize.Comma(changed), l.Name,
+			w.Type).Loss = ddl.RowsLost(changed, true, "at once")
 	case open != "":
-		d.change.Find(codeTypeLoses, attr, "how many of %s come out different is not known: %s", s, open).Loss = ddl.RowsLost(0, false, "at once")
+		d.change.Find(codeTypeLoses, attr, "how many of %s come out different is not known: %s", s,
+			open).Loss = ddl.RowsLost(0, false, "at once")
 	default:
 		return d.rewritten(ctx, w, l, attr, s)
 	}
@@ -91,7 +95,8 @@ func (d *tableDiff) rewritten(ctx context.Context, w *spec.Column, l *catalog.Co
 	case rows, err != nil: // it may be; what the server refuses, the dry run tells
 		d.change.Find(codeTypeChanges, attr, "%s are rewritten; every value fits", s)
 	case indexes > 0:
-		d.change.Find(codeTypeChanges, attr, "no row is rewritten, but %s over %s; every value fits", english.Plural(indexes, "index is rebuilt", "indexes are rebuilt"), s)
+		d.change.Find(codeTypeChanges, attr, "no row is rewritten, but %s over %s; every value fits",
+			english.Plural(indexes, "index is rebuilt", "indexes are rebuilt"), s)
 	default:
 		d.change.Note("%s becomes %s at once: no row and no index is rewritten", l.Name, w.Type)
 	}
@@ -99,11 +104,14 @@ func (d *tableDiff) rewritten(ctx context.Context, w *spec.Column, l *catalog.Co
 }
 
 // rewrittenFor asks the server with an empty copy of the table: what is rewritten has another file afterwards.
-func (d *tableDiff) rewrittenFor(ctx context.Context, w *spec.Column, l *catalog.Column) (rows bool, indexes int, err error) {
+func (d *tableDiff) rewrittenFor(
+	ctx context.Context, w *spec.Column, l *catalog.Column,
+) (rows bool, indexes int, err error) {
 	const files = `SELECT pg_relation_filenode('pg_temp.cryptoviz_retyped')::bigint,
 		coalesce((SELECT array_agg(pg_relation_filenode(indexrelid)::bigint) FROM pg_index WHERE indrelid = 'pg_temp.cryptoviz_retyped'::regclass), '{}')`
 	err = d.t.Catalog.DryRun(ctx, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "CREATE TEMPORARY TABLE cryptoviz_retyped (LIKE "+pg.Ident(d.t.rel.Schema, d.t.rel.Name)+" INCLUDING INDEXES)"); err != nil {
+		if _, err := tx.Exec(ctx, "CREATE TEMPORARY TABLE cryptoviz_retyped (LIKE "+
+			pg.Ident(d.t.rel.Schema, d.t.rel.Name)+" INCLUDING INDEXES)"); err != nil {
 			return err
 		}
 		var table, tableAfter int64
@@ -111,7 +119,8 @@ func (d *tableDiff) rewrittenFor(ctx context.Context, w *spec.Column, l *catalog
 		if err := tx.QueryRow(ctx, files).Scan(&table, &before); err != nil {
 			return err
 		}
-		sql := fmt.Sprintf("ALTER TABLE pg_temp.cryptoviz_retyped ALTER COLUMN %[1]s TYPE %[2]s USING %[1]s::%[2]s", pg.Ident(l.Name), w.Type)
+		sql := fmt.Sprintf("ALTER TABLE pg_temp.cryptoviz_retyped ALTER COLUMN %[1]s TYPE %[2]s USING %[1]s::%[2]s",
+			pg.Ident(l.Name), w.Type)
 		if err := pg.ExecSingle(ctx, tx, sql); err != nil {
 			return err
 		}
@@ -129,7 +138,8 @@ func (d *tableDiff) rewrittenFor(ctx context.Context, w *spec.Column, l *catalog
 	return rows, indexes, err
 }
 
-// regenerate drops and adds generated columns that read a column with a new type: PostgreSQL refuses to change what they read.
+// regenerate drops and adds generated columns that read a column with a new type: PostgreSQL refuses to change what
+// they read.
 func (d *tableDiff) regenerate(ctx context.Context) error {
 	for _, w := range d.follows() {
 		if err := d.generate(ctx, w, d.t.rel.Column(w.Name)); err != nil {
@@ -172,7 +182,8 @@ func (d *tableDiff) casts(ctx context.Context, from, to string) (there, back boo
 	return there, back, nil
 }
 
-// recountChanged counts, at the turn of the change, the values that come back different. One that does not convert ends it.
+// recountChanged counts, at the turn of the change, the values that come back different. One that does not convert ends
+// it.
 func (d *tableDiff) recountChanged(l *catalog.Column, w *spec.Column, back bool) {
 	v := pg.Ident(l.Name)
 	all := "SELECT count(" + v + ") FROM " + d.quoted()
@@ -185,9 +196,10 @@ func (d *tableDiff) recountChanged(l *catalog.Column, w *spec.Column, back bool)
 	r.Otherwise = all + " WHERE (" + again + ")::text IS DISTINCT FROM " + v + "::text"
 }
 
-// convert counts the values that the new type cannot hold, and those that come back different. Without a way back, every value
-// counts as different. Types that know no equality, such as json and point, are compared as texts.
-func (d *tableDiff) convert(ctx context.Context, l *catalog.Column, w *spec.Column, back bool) (changed, failing int64, open unknown, err error) {
+// convert counts the values that the new type cannot hold, and those that come back different. Without a way back,
+// every value counts as different. Types that know no equality, such as json and point, are compared as texts.
+func (d *tableDiff) convert(ctx context.Context, l *catalog.Column, w *spec.Column, back bool) (changed, failing int64,
+	open unknown, err error) {
 	again, same := "(v::"+string(w.Type)+")::"+l.Type, "false"
 	if back {
 		same = again + " IS NOT DISTINCT FROM v"
@@ -201,17 +213,21 @@ func (d *tableDiff) convert(ctx context.Context, l *catalog.Column, w *spec.Colu
 }
 
 // compare converts all values, and counts those for which same is false, and those that do not convert.
-func (d *tableDiff) compare(ctx context.Context, l *catalog.Column, w *spec.Column, same string) (changed, failing int64, err error) {
+func (d *tableDiff) compare(ctx context.Context, l *catalog.Column, w *spec.Column, same string) (changed,
+	failing int64, err error) {
 	err = d.t.Catalog.DryRun(ctx, func(tx pgx.Tx) error {
 		if err := pg.SetLocal(ctx, tx, "statement_timeout", "10s", "row_security", "off"); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, "CREATE FUNCTION pg_temp.cryptoviz_convert(v "+l.Type+") RETURNS integer LANGUAGE plpgsql AS $f$ BEGIN PERFORM v::"+string(w.Type)+
-			"; IF "+same+" THEN RETURN 0; END IF; RETURN 1; EXCEPTION WHEN data_exception OR integrity_constraint_violation THEN RETURN 2; END $f$"); err != nil {
+		if _, err := tx.Exec(ctx, "CREATE FUNCTION pg_temp.cryptoviz_convert(v "+l.Type+
+			") RETURNS integer LANGUAGE plpgsql AS $f$ BEGIN PERFORM v::"+string(w.Type)+
+			"; IF "+same+" THEN RETURN 0; END IF; RETURN 1; EXCEPTION WHEN data_exception OR "+
+			"integrity_constraint_violation THEN RETURN 2; END $f$"); err != nil {
 			return err
 		}
-		return tx.QueryRow(ctx, "SELECT count(*) FILTER (WHERE r = 1), count(*) FILTER (WHERE r = 2) FROM (SELECT pg_temp.cryptoviz_convert("+pg.Ident(l.Name)+") AS r FROM "+
-			d.quoted()+" WHERE "+pg.Ident(l.Name)+" IS NOT NULL OFFSET 0) x").Scan(&changed, &failing)
+		return tx.QueryRow(ctx,
+			"SELECT count(*) FILTER (WHERE r = 1), count(*) FILTER (WHERE r = 2) FROM (SELECT pg_temp.cryptoviz_convert("+pg.Ident(l.Name)+") AS r FROM "+
+				d.quoted()+" WHERE "+pg.Ident(l.Name)+" IS NOT NULL OFFSET 0) x").Scan(&changed, &failing)
 	})
 	return changed, failing, err
 }
@@ -229,7 +245,8 @@ func (d *tableDiff) stored(ctx context.Context) (columnar, error) {
 	}
 	var c columnar
 	if d.t.rel.Hyper != nil {
-		err := d.t.Catalog.QueryRow(ctx, "SELECT count(*) FILTER (WHERE is_compressed), count(*) FROM timescaledb_information.chunks WHERE hypertable_schema = $1 AND hypertable_name = $2",
+		err := d.t.Catalog.QueryRow(ctx,
+			"SELECT count(*) FILTER (WHERE is_compressed), count(*) FROM timescaledb_information.chunks WHERE hypertable_schema = $1 AND hypertable_name = $2",
 			d.t.rel.Schema, d.t.rel.Name).Scan(&c.chunks, &c.all)
 		if err != nil {
 			return c, err
@@ -251,7 +268,8 @@ func (d *tableDiff) blockedByColumnstore(ctx context.Context, attr string) (bool
 	case in.chunks > 0:
 		d.change.Find(codeColumnstoreBlocks, attr, "%d of %d chunks are in the columnstore", in.chunks, in.all)
 	case !d.t.live.Caps.AtLeast(2, 24):
-		d.change.Find(codeColumnstoreBlocks, attr, "the columnstore is on, and TimescaleDB %s allows no rewrite then", d.t.live.Caps.Version)
+		d.change.Find(codeColumnstoreBlocks, attr, "the columnstore is on, and TimescaleDB %s allows no rewrite then",
+			d.t.live.Caps.Version)
 	default:
 		return false, nil
 	}

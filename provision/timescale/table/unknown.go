@@ -18,9 +18,9 @@ const (
 	slow   unknown = "it is too large"
 )
 
-// unknownFor tells an error that leaves one question open from one that ends the planning of a table: the connection is gone, or what
-// is asked about is. TimescaleDB fails with internal errors in queries that PostgreSQL answers, and a table is not unreadable for
-// that.
+// unknownFor tells an error that leaves one question open from one that ends the planning of a table: the connection is
+// gone, or what is asked about is. TimescaleDB fails with internal errors in queries that PostgreSQL answers, and a
+// table is not unreadable for that.
 func unknownFor(err error) (unknown, error) {
 	switch state := pg.Code(err); {
 	case err == nil:

@@ -16,9 +16,9 @@ import (
 
 // Aggregate is the resource of one aggregate block: a continuous aggregate of TimescaleDB with its policies.
 //
-// Make makes it WITH NO DATA, together with its policies, in one transaction. The first refresh comes after that, outside of
-// a transaction as TimescaleDB wants it, and over all data of the source: a policy only ever looks at its window. When it
-// fails, Apply fails, the aggregate stays, and the next plan finds it empty and refreshes again.
+// Make makes it WITH NO DATA, together with its policies, in one transaction. The first refresh comes after that,
+// outside of a transaction as TimescaleDB wants it, and over all data of the source: a policy only ever looks at its
+// window. When it fails, Apply fails, the aggregate stays, and the next plan finds it empty and refreshes again.
 type Aggregate struct {
 	Queries *shadow.Queries
 	Spec    *spec.Aggregate // nil: the aggregate is to be deleted
@@ -196,7 +196,8 @@ func describeJob(j *catalog.Job) string {
 	case j.Proc == "policy_compression" && j.After != nil:
 		return "columnstore after " + units.FormatDuration(*j.After)
 	case j.Proc == "policy_refresh_continuous_aggregate":
-		return fmt.Sprintf("refresh from %s to %s, every %s", spanOrOpen(j.Start), spanOrOpen(j.End), units.FormatDuration(j.Every))
+		return fmt.Sprintf("refresh from %s to %s, every %s", spanOrOpen(j.Start), spanOrOpen(j.End),
+			units.FormatDuration(j.Every))
 	}
 	return j.Proc
 }
@@ -217,8 +218,8 @@ func (a *Aggregate) Make(ctx context.Context, c plan.Change) error {
 	return err
 }
 
-// countAgain assesses the change once more when its turn comes: rows that its source still had, and that it could be computed from,
-// may have gone since the plan. A change without steps is made by the one that it belongs to.
+// countAgain assesses the change once more when its turn comes: rows that its source still had, and that it could be
+// computed from, may have gone since the plan. A change without steps is made by the one that it belongs to.
 func (a *Aggregate) countAgain(ctx context.Context, c plan.Change) error {
 	if c.Action == plan.Create || len(c.Steps) == 0 {
 		return nil

@@ -110,7 +110,8 @@ func (a *Aggregate) assessCreate(ctx context.Context, c *plan.Change, caps catal
 		return nil
 	}
 	name := pg.Ident(a.name())
-	c.Steps = append(ddl.Transaction(ddl.AggregateSQL(name, query, a.Spec, caps)...), ddl.RefreshSQL(name, "", a.Spec.Refresh, false, caps))
+	c.Steps = append(ddl.Transaction(ddl.AggregateSQL(name, query, a.Spec, caps)...),
+		ddl.RefreshSQL(name, "", a.Spec.Refresh, false, caps))
 	return nil
 }
 
@@ -143,7 +144,8 @@ func (a *Aggregate) warnOfWindow(c *plan.Change) {
 	}
 	warn := func(from string, lives time.Duration, why string) {
 		if r.Start > lives {
-			c.Find(codeRefreshReachesBack, "refresh.start", "refresh starts %s back, and rows of %s go after %s (%s)", units.FormatDuration(r.Start), from, units.FormatDuration(lives), why)
+			c.Find(codeRefreshReachesBack, "refresh.start", "refresh starts %s back, and rows of %s go after %s (%s)",
+				units.FormatDuration(r.Start), from, units.FormatDuration(lives), why)
 		}
 	}
 	p := a.Queries.Pipeline
@@ -167,7 +169,8 @@ func (a *Aggregate) warnOfWindow(c *plan.Change) {
 	}
 }
 
-func (a *Aggregate) assessUpdate(ctx context.Context, c *plan.Change, l *liveAggregate, answers *shadow.Answers, caps catalog.Capabilities) error {
+func (a *Aggregate) assessUpdate(ctx context.Context, c *plan.Change, l *liveAggregate, answers *shadow.Answers,
+	caps catalog.Capabilities) error {
 	answer := answers.ByName[a.name()]
 	if answer.Rejection != nil {
 		a.refused(c, answer, answers)
@@ -194,7 +197,8 @@ func (a *Aggregate) assessUpdate(ctx context.Context, c *plan.Change, l *liveAgg
 		after = forced
 	}
 	if d, changed := c.Diff("real_time"); changed {
-		steps = append(steps, fmt.Sprintf("ALTER MATERIALIZED VIEW %s SET (timescaledb.materialized_only = %t)", name, d.New != "true"))
+		steps = append(steps, fmt.Sprintf("ALTER MATERIALIZED VIEW %s SET (timescaledb.materialized_only = %t)", name,
+			d.New != "true"))
 	}
 	policies, err := a.assessPolicies(ctx, c, l, caps)
 	if err != nil {
@@ -212,7 +216,8 @@ func (a *Aggregate) assessUpdate(ctx context.Context, c *plan.Change, l *liveAgg
 		}
 		if waits {
 			c.Action = plan.Update
-			c.Find(codeFirstRefresh, "", "it is empty, and its source has data: its first refresh did not come to an end")
+			c.Find(codeFirstRefresh, "",
+				"it is empty, and its source has data: its first refresh did not come to an end")
 			after = append(after, ddl.RefreshSQL(name, "", a.Spec.Refresh, false, caps))
 		}
 	}
@@ -221,7 +226,8 @@ func (a *Aggregate) assessUpdate(ctx context.Context, c *plan.Change, l *liveAgg
 }
 
 // assessPolicies changes policies: an old job goes, a new one comes.
-func (a *Aggregate) assessPolicies(ctx context.Context, c *plan.Change, l *liveAggregate, caps catalog.Capabilities) ([]string, error) {
+func (a *Aggregate) assessPolicies(ctx context.Context, c *plan.Change, l *liveAggregate,
+	caps catalog.Capabilities) ([]string, error) {
 	name := pg.Ident(l.Schema, l.Name)
 	var steps []string
 	if slices.ContainsFunc(c.Diffs, func(d plan.Diff) bool { return strings.HasPrefix(d.Name, "refresh.") }) {
@@ -274,9 +280,10 @@ func (a *Aggregate) assessPolicies(ctx context.Context, c *plan.Change, l *liveA
 	return steps, nil
 }
 
-// assessInPlace is about columns that the server adds to the aggregate as it is. It returns the refresh that fills them where
-// the source still has the data; further back it would compute buckets from nothing.
-func (a *Aggregate) assessInPlace(ctx context.Context, c *plan.Change, l *liveAggregate, answer *shadow.Answer, caps catalog.Capabilities) ([]string, error) {
+// assessInPlace is about columns that the server adds to the aggregate as it is. It returns the refresh that fills them
+// where the source still has the data; further back it would compute buckets from nothing.
+func (a *Aggregate) assessInPlace(ctx context.Context, c *plan.Change, l *liveAggregate, answer *shadow.Answer,
+	caps catalog.Capabilities) ([]string, error) {
 	cover, err := readCoverage(ctx, a.Queries, l, nil)
 	if err != nil {
 		return nil, err
@@ -293,5 +300,6 @@ func (a *Aggregate) assessInPlace(ctx context.Context, c *plan.Change, l *liveAg
 	if cover.source == nil || !cover.holds(a.Spec.Refresh) {
 		return nil, nil
 	}
-	return []string{ddl.RefreshSQL(pg.Ident(l.Schema, l.Name), cover.source.Format(time.RFC3339Nano), a.Spec.Refresh, true, caps)}, nil
+	return []string{ddl.RefreshSQL(pg.Ident(l.Schema, l.Name), cover.source.Format(time.RFC3339Nano), a.Spec.Refresh,
+		true, caps)}, nil
 }

@@ -54,7 +54,8 @@ func readCoverage(ctx context.Context, q *shadow.Queries, l *liveAggregate, sour
 	return out, nil
 }
 
-const timeColumnSQL = "SELECT column_name::text FROM timescaledb_information.dimensions WHERE hypertable_schema = $1 AND hypertable_name = $2 AND dimension_number = 1"
+const timeColumnSQL = "SELECT column_name::text FROM timescaledb_information.dimensions WHERE hypertable_schema = $1 " +
+	"AND hypertable_name = $2 AND dimension_number = 1"
 
 // chunkRange is the time that a chunk spans.
 type chunkRange struct{ from, to time.Time }
@@ -78,7 +79,8 @@ func (v *coverage) readSource(ctx context.Context, tx pgx.Tx, l *liveAggregate) 
 	for _, k := range chunks {
 		var oldest *time.Time
 		err := withinTime(ctx, tx, func() error {
-			return tx.QueryRow(ctx, fmt.Sprintf("SELECT min(%[1]s) FROM %[2]s WHERE %[1]s >= $1 AND %[1]s < $2", pg.Ident(column), pg.Ident(l.ref.FromSchema, l.ref.FromName)), k.from, k.to).Scan(&oldest)
+			return tx.QueryRow(ctx, fmt.Sprintf("SELECT min(%[1]s) FROM %[2]s WHERE %[1]s >= $1 AND %[1]s < $2",
+				pg.Ident(column), pg.Ident(l.ref.FromSchema, l.ref.FromName)), k.from, k.to).Scan(&oldest)
 		})
 		switch {
 		case errors.Is(err, errTooLong):
@@ -94,9 +96,10 @@ func (v *coverage) readSource(ctx context.Context, tx pgx.Tx, l *liveAggregate) 
 	return nil
 }
 
-// readStored finds what the aggregate holds, and what of it lies before the source's oldest row. shrinks: the source itself
-// will have lost something of the bucket in which its oldest row is.
-func (v *coverage) readStored(ctx context.Context, tx pgx.Tx, l *liveAggregate, shrinks bool, caps catalog.Capabilities) error {
+// readStored finds what the aggregate holds, and what of it lies before the source's oldest row. shrinks: the source
+// itself will have lost something of the bucket in which its oldest row is.
+func (v *coverage) readStored(ctx context.Context, tx pgx.Tx, l *liveAggregate, shrinks bool,
+	caps catalog.Capabilities) error {
 	stored := pg.Ident(l.ref.StoredSchema, l.ref.StoredName)
 	var column string
 	if err := tx.QueryRow(ctx, timeColumnSQL, l.ref.StoredSchema, l.ref.StoredName).Scan(&column); err != nil {
@@ -107,7 +110,9 @@ func (v *coverage) readStored(ctx context.Context, tx pgx.Tx, l *liveAggregate, 
 		width = m[1]
 	}
 	var micros int64
-	if err := tx.QueryRow(ctx, fmt.Sprintf("SELECT min(%[1]s), max(%[1]s), now(), (extract(epoch FROM %[3]s::interval) * 1000000)::bigint FROM %[2]s", pg.Ident(column), stored, pg.Literal(width))).
+	if err := tx.QueryRow(ctx,
+		fmt.Sprintf("SELECT min(%[1]s), max(%[1]s), now(), (extract(epoch FROM %[3]s::interval) * "+
+			"1000000)::bigint FROM %[2]s", pg.Ident(column), stored, pg.Literal(width))).
 		Scan(&v.from, &v.to, &v.now, &micros); err != nil {
 		return err
 	}
@@ -126,7 +131,9 @@ func (v *coverage) readStored(ctx context.Context, tx pgx.Tx, l *liveAggregate, 
 		}
 	}
 	err := withinTime(ctx, tx, func() error {
-		return tx.QueryRow(ctx, fmt.Sprintf("SELECT count(*), max(%[1]s) FROM %[2]s WHERE $1::timestamptz IS NULL OR %[1]s < $1", pg.Ident(column), stored), before).Scan(&v.rows, &v.lostTo)
+		return tx.QueryRow(ctx,
+			fmt.Sprintf("SELECT count(*), max(%[1]s) FROM %[2]s WHERE $1::timestamptz IS NULL OR %[1]s < $1",
+				pg.Ident(column), stored), before).Scan(&v.rows, &v.lostTo)
 	})
 	if errors.Is(err, errTooLong) {
 		v.rows, v.lostTo, err = -1, v.source, nil
@@ -139,12 +146,13 @@ func (v *coverage) readStored(ctx context.Context, tx pgx.Tx, l *liveAggregate, 
 		l.ref.StoredSchema, l.ref.StoredName, before, stored).Scan(&v.chunks, &v.bytes)
 }
 
-// edge looks at the bucket in which the source's oldest row is. When the source still gives what the aggregate holds of it, it
-// is returned: only what is older is lost.
+// edge looks at the bucket in which the source's oldest row is. When the source still gives what the aggregate holds of
+// it, it is returned: only what is older is lost.
 func (v *coverage) edge(ctx context.Context, tx pgx.Tx, l *liveAggregate, column string) (whole *time.Time, err error) {
 	stored := pg.Ident(l.ref.StoredSchema, l.ref.StoredName)
 	var bucket *time.Time
-	if err := tx.QueryRow(ctx, fmt.Sprintf("SELECT max(%[1]s) FROM %[2]s WHERE %[1]s < $1", pg.Ident(column), stored), v.source).Scan(&bucket); err != nil {
+	if err := tx.QueryRow(ctx, fmt.Sprintf("SELECT max(%[1]s) FROM %[2]s WHERE %[1]s < $1", pg.Ident(column), stored),
+		v.source).Scan(&bucket); err != nil {
 		return nil, err
 	}
 	if bucket == nil || v.bucket == 0 || !bucket.Add(v.bucket).After(*v.source) {
@@ -156,8 +164,10 @@ func (v *coverage) edge(ctx context.Context, tx pgx.Tx, l *liveAggregate, column
 	}
 	var other bool
 	err = withinTime(ctx, tx, func() error {
-		return tx.QueryRow(ctx, fmt.Sprintf("SELECT EXISTS (SELECT %[1]s FROM %[2]s WHERE %[3]s = $1 EXCEPT SELECT %[1]s FROM (%[4]s) q WHERE %[3]s = $1)",
-			pg.Idents(names), stored, pg.Ident(column), l.Query), bucket).Scan(&other)
+		return tx.QueryRow(ctx,
+			fmt.Sprintf("SELECT EXISTS (SELECT %[1]s FROM %[2]s WHERE %[3]s = $1 EXCEPT SELECT %[1]s FROM (%[4]s) q "+
+				"WHERE %[3]s = $1)",
+				pg.Idents(names), stored, pg.Ident(column), l.Query), bucket).Scan(&other)
 	})
 	if errors.Is(err, errTooLong) || err == nil && other {
 		return nil, nil
@@ -235,7 +245,8 @@ func (a *Aggregate) sourceWaits(ctx context.Context, l *liveAggregate) (bool, er
 }
 
 // assessRetention tells what a new retention deletes that the old one kept.
-func (a *Aggregate) assessRetention(ctx context.Context, c *plan.Change, l *liveAggregate, caps catalog.Capabilities) error {
+func (a *Aggregate) assessRetention(ctx context.Context, c *plan.Change, l *liveAggregate,
+	caps catalog.Capabilities) error {
 	loss := ddl.RowsLost(0, true, "when the policy first runs, within a minute of apply")
 	var from, to *time.Time
 	err := a.Queries.Catalog.DryRun(ctx, func(tx pgx.Tx) error {
@@ -246,11 +257,13 @@ func (a *Aggregate) assessRetention(ctx context.Context, c *plan.Change, l *live
 		stored := pg.Ident(l.ref.StoredSchema, l.ref.StoredName)
 		if err := tx.QueryRow(ctx, `SELECT count(*)::int, max(k.range_end), coalesce(sum(b.total_bytes), 0)::bigint FROM timescaledb_information.chunks k LEFT JOIN `+caps.Function("chunks_detailed_size")+`($4::regclass) b
 			ON b.chunk_schema = k.chunk_schema AND b.chunk_name = k.chunk_name WHERE k.hypertable_schema = $1 AND k.hypertable_name = $2 AND k.range_end <= now() - make_interval(secs => $3)`,
-			l.ref.StoredSchema, l.ref.StoredName, a.Spec.Retention.Seconds(), stored).Scan(&loss.Chunks, &to, &loss.Bytes); err != nil || loss.Chunks == 0 {
+			l.ref.StoredSchema, l.ref.StoredName, a.Spec.Retention.Seconds(), stored).Scan(&loss.Chunks, &to,
+			&loss.Bytes); err != nil || loss.Chunks == 0 {
 			return err
 		}
 		err := withinTime(ctx, tx, func() error {
-			return tx.QueryRow(ctx, fmt.Sprintf("SELECT count(*), min(%[1]s), max(%[1]s) FROM %[2]s WHERE %[1]s < $1", pg.Ident(column), stored), to).Scan(&loss.Count, &from, &to)
+			return tx.QueryRow(ctx, fmt.Sprintf("SELECT count(*), min(%[1]s), max(%[1]s) FROM %[2]s WHERE %[1]s < $1",
+				pg.Ident(column), stored), to).Scan(&loss.Count, &from, &to)
 		})
 		if errors.Is(err, errTooLong) {
 			loss.Known = false
@@ -270,6 +283,7 @@ func (a *Aggregate) assessRetention(ctx context.Context, c *plan.Change, l *live
 	if to != nil {
 		loss.To = to.UTC().Format(time.RFC3339)
 	}
-	c.Find(codeShorterRetention, "retention", "retention = %s drops %d chunks", units.FormatDuration(a.Spec.Retention), loss.Chunks).Loss = loss
+	c.Find(codeShorterRetention, "retention", "retention = %s drops %d chunks", units.FormatDuration(a.Spec.Retention),
+		loss.Chunks).Loss = loss
 	return nil
 }

@@ -14,9 +14,10 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/timescale/shadow"
 )
 
-// assessRebuild is about an aggregate that cannot be changed in place: its group drops and creates it. parent is the aggregate that
-// it reads and that is created again, too, or "".
-func (a *Aggregate) assessRebuild(ctx context.Context, c *plan.Change, l *liveAggregate, parent string, groups *ddl.Groups) error {
+// assessRebuild is about an aggregate that cannot be changed in place: its group drops and creates it. parent is the
+// aggregate that it reads and that is created again, too, or "".
+func (a *Aggregate) assessRebuild(ctx context.Context, c *plan.Change, l *liveAggregate, parent string,
+	groups *ddl.Groups) error {
 	c.Action = plan.Replace
 	root, err := a.root(ctx, l, parent, groups)
 	if err != nil {
@@ -44,7 +45,9 @@ func (a *Aggregate) assessRebuild(ctx context.Context, c *plan.Change, l *liveAg
 }
 
 // root finds the aggregate whose change rebuilds all of them.
-func (a *Aggregate) root(ctx context.Context, l *liveAggregate, parent string, groups *ddl.Groups) (*liveAggregate, error) {
+func (a *Aggregate) root(
+	ctx context.Context, l *liveAggregate, parent string, groups *ddl.Groups,
+) (*liveAggregate, error) {
 	name := a.name()
 	for parent != "" {
 		name, parent = parent, groups.Rebuilt[parent]
@@ -93,8 +96,8 @@ func (a *Aggregate) warnOfOthers(ctx context.Context, c *plan.Change, l *liveAgg
 	return nil
 }
 
-// indexesOf lists the indexes on what an aggregate holds that users made. TimescaleDB's own are over the time, and over each
-// column of GROUP BY with the time.
+// indexesOf lists the indexes on what an aggregate holds that users made. TimescaleDB's own are over the time, and over
+// each column of GROUP BY with the time.
 func indexesOf(ctx context.Context, q *shadow.Queries, l *liveAggregate) ([]string, error) {
 	var out []string
 	var name, using string

@@ -46,8 +46,8 @@ func Block(ctx context.Context, c *catalog.Catalog, name string) (string, error)
 	return string(hclwrite.Format(file.Bytes())), nil
 }
 
-// AggregateBlock is the HCL block that declares a live continuous aggregate as it is, so that the plan after it is empty. What
-// the language has no words for is left out, and a comment says so: apply leaves it alone.
+// AggregateBlock is the HCL block that declares a live continuous aggregate as it is, so that the plan after it is
+// empty. What the language has no words for is left out, and a comment says so: apply leaves it alone.
 func AggregateBlock(ctx context.Context, c *catalog.Catalog, name string) (string, error) {
 	l, err := live(ctx, &shadow.Queries{Catalog: c}, name, nil)
 	if err != nil {

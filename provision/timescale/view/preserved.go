@@ -11,8 +11,8 @@ import (
 	"github.com/cryptoviz/cryptoviz/provision/timescale/catalog"
 )
 
-// preserved is what a view loses when it is dropped, and gets back when it is made again: its owner, grants, comments on columns,
-// triggers and rules, and columns' defaults, which count for inserts into it.
+// preserved is what a view loses when it is dropped, and gets back when it is made again: its owner, grants, comments
+// on columns, triggers and rules, and columns' defaults, which count for inserts into it.
 type preserved struct {
 	name     string
 	Alter    string // "ALTER VIEW", "ALTER MATERIALIZED VIEW"
@@ -107,9 +107,12 @@ func (k *preserved) readParts(ctx context.Context, c *catalog.Catalog, l *catalo
 		}); err != nil {
 			return err
 		}
-		return pg.ForEach(ctx, tx, `SELECT a.attname::text, pg_get_expr(e.adbin, 0) FROM pg_attrdef e JOIN pg_attribute a ON a.attrelid = e.adrelid AND a.attnum = e.adnum WHERE e.adrelid = $1 ORDER BY a.attnum`,
+		return pg.ForEach(ctx, tx,
+			`SELECT a.attname::text, pg_get_expr(e.adbin, 0) FROM pg_attrdef e JOIN pg_attribute a ON a.attrelid = e.adrelid AND a.attnum = e.adnum WHERE e.adrelid = $1 ORDER BY a.attnum`,
 			[]any{int64(l.OID)}, []any{&column, &expr}, func() error {
-				if i := slices.IndexFunc(l.Columns, func(v catalog.ViewColumn) bool { return v.Name == column }); i >= 0 {
+				if i := slices.IndexFunc(l.Columns, func(v catalog.ViewColumn) bool {
+					return v.Name == column
+				}); i >= 0 {
 					k.defaults = append(k.defaults, keptDefault{l.Columns[i], expr})
 				}
 				return nil
@@ -131,7 +134,8 @@ func (k *preserved) lostDefaults(columns []catalog.ViewColumn) (out []string) {
 	return out
 }
 
-// Statements give it all back, as far as there are the columns for it. The owner comes last: afterwards it may be another's.
+// Statements give it all back, as far as there are the columns for it. The owner comes last: afterwards it may be
+// another's.
 func (k *preserved) Statements(columns []catalog.ViewColumn) (out []string) {
 	there := func(column string) bool {
 		return slices.ContainsFunc(columns, func(c catalog.ViewColumn) bool { return c.Name == column })

@@ -181,15 +181,16 @@ func nameTaken(ctx context.Context, q *shadow.Queries, c *plan.Change, what stri
 		return err
 	}
 	if blocked := groups.Blocked[c.Address]; len(blocked) > 0 {
-		c.Find(codeNameTaken, "", "the name belongs to a %s, which cannot be dropped: %s", what, strings.Join(blocked, "; "))
+		c.Find(codeNameTaken, "", "the name belongs to a %s, which cannot be dropped: %s", what,
+			strings.Join(blocked, "; "))
 		return nil
 	}
 	c.Find(codeNameTaken, "", "the name belongs to a %[1]s: give the block another one, or rename the %[1]s", what)
 	return nil
 }
 
-// recreate drops a view and makes it again with its dependents, where PostgreSQL cannot replace it: its columns change, or
-// something that it reads must be out of its way.
+// recreate drops a view and makes it again with its dependents, where PostgreSQL cannot replace it: its columns change,
+// or something that it reads must be out of its way.
 func (v *View) recreate(ctx context.Context, c *plan.Change, l *catalog.View, a *shadow.Answer) error {
 	what := ""
 	if a.Guessed {
@@ -242,7 +243,8 @@ func columnChanges(have, want []catalog.ViewColumn) string {
 }
 
 // assessRejection reports a query that the server did not take; unless it reads what is left out here.
-func (v *View) assessRejection(ctx context.Context, c *plan.Change, r *shadow.Rejection, answers *shadow.Answers) error {
+func (v *View) assessRejection(ctx context.Context, c *plan.Change, r *shadow.Rejection,
+	answers *shadow.Answers) error {
 	caps, err := v.Queries.Catalog.Capabilities(ctx)
 	if err != nil {
 		return err
@@ -251,7 +253,8 @@ func (v *View) assessRejection(ctx context.Context, c *plan.Change, r *shadow.Re
 	case missing != "" && slices.Contains([]string{"42P01", "42883"}, r.Code):
 		c.Action, c.Diffs = plan.None, nil
 		c.Note("left out: it reads %s, which is left out on %s", missing, caps.Name())
-	case caps.Version == "" && caps.Available != "" && (r.Code == "42883" || r.Code == "42P01" && (answers.Unplanned != "" || v.Queries.OverAggregate(v.name()))):
+	case caps.Version == "" && caps.Available != "" && (r.Code == "42883" || r.Code == "42P01" &&
+		(answers.Unplanned != "" || v.Queries.OverAggregate(v.name()))):
 		steps := []string{ddl.CreateView + pg.Ident(v.name()) + " AS\n" + shadow.Statement(v.Spec.Query)}
 		if v.Spec.Description != "" {
 			steps = append(steps, ddl.ViewCommentSQL(pg.Ident(v.name()), v.Spec.Description))
@@ -259,9 +262,11 @@ func (v *View) assessRejection(ctx context.Context, c *plan.Change, r *shadow.Re
 		c.Steps = ddl.Transaction(steps...)
 		c.Note("not checked: the same apply installs TimescaleDB first")
 	case caps.ReadOnly != "" && answers.Unplanned != "":
-		c.Note("its query is not checked: what it depends on could not be tried out, since the database is read-only here")
+		c.Note("its query is not checked: what it depends on could not be tried out, since the database is " +
+			"read-only here")
 	case answers.Unplanned != "" && r.Code == "42P01":
-		c.Find(codeQueryRejected, "query", "%s. The tables that this plan makes could not be tried out: %s", r, answers.Unplanned)
+		c.Find(codeQueryRejected, "query", "%s. The tables that this plan makes could not be tried out: %s", r,
+			answers.Unplanned)
 	default:
 		c.Find(codeQueryRejected, "query", "%s", r)
 	}
