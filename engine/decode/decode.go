@@ -31,10 +31,11 @@ func (e *ShapeError) Error() string { return e.Reason }
 
 // What one reply may hold: a few bytes of it can cost a hundred times as much memory.
 const (
-	maxRecords = 100_000
-	maxRead    = 200_000 // elements of a value that an expression reads as a whole
-	maxTags    = 250_000 // of a page
-	maxFaults  = 100     // keys that fail and are explained
+	maxRecords  = 100_000
+	maxRead     = 200_000   // elements of a value that an expression reads as a whole
+	maxTags     = 250_000   // of a page
+	maxReopened = 1_000_000 // formatting elements of a page, as often as the parser opens them again
+	maxFaults   = 100       // keys that fail and are explained
 )
 
 // Decoder cuts replies into records. One goroutine uses it.
@@ -233,6 +234,9 @@ func (d *Decoder) elements(body []byte) ([]Piece, error) {
 	if bytes.Count(body, []byte{'<'}) > maxTags {
 		return nil, &ShapeError{fmt.Sprintf("the page has more than %d tags", maxTags)}
 	}
+	if reopened(body) > maxReopened {
+		return nil, &ShapeError{"the page costs too much to read: formatting elements that are never closed"}
+	}
 	doc, err := goquery.NewDocumentFromReader(&impatient{page: bytes.NewReader(body), began: time.Now()})
 	if err != nil {
 		return nil, &ShapeError{"not HTML: " + err.Error()}
@@ -257,8 +261,11 @@ func (d *Decoder) elements(body []byte) ([]Piece, error) {
 	return out, nil
 }
 
-// impatient reads a page for the parser, and ends when the parser takes a hundred times as long as pages take: elements
-// that are never closed can make each byte cost as much as thousands.
+// patience of the parser: a hundred times and more what pages take, since the machine may be busy.
+const patience = 5 * time.Second
+
+// impatient reads a page for the parser, and ends when it takes far too long. What is known to take long, such as open
+// formatting elements, is refused before.
 type impatient struct {
 	page  *bytes.Reader
 	began time.Time
@@ -266,8 +273,50 @@ type impatient struct {
 
 func (r *impatient) Read(p []byte) (int, error) {
 	read := r.page.Size() - int64(r.page.Len())
-	if time.Since(r.began) > 250*time.Millisecond+time.Duration(read)*time.Microsecond {
-		return 0, errors.New("the page takes too long to read: elements that are never closed")
+	if time.Since(r.began) > patience+time.Duration(read)*20*time.Microsecond {
+		return 0, errors.New("the page takes too long to read")
 	}
 	return r.page.Read(p)
+}
+
+// formatting are the elements that the parser opens again in each later element while they are not closed: so each tag can
+// cost as much as hundreds.
+var formatting = map[string]bool{
+	"a": true, "b": true, "big": true, "code": true, "em": true, "font": true, "i": true, "nobr": true, "s": true,
+	"small": true, "strike": true, "strong": true, "tt": true, "u": true,
+}
+
+// reopened is how often the parser opens formatting elements of a page again, at the most. Cells of tables close them.
+func reopened(body []byte) (total int) {
+	open, n, tables := map[string]int{}, 0, 0
+	for z := html.NewTokenizer(bytes.NewReader(body)); ; {
+		kind := z.Next()
+		if kind == html.ErrorToken {
+			return total
+		}
+		if kind != html.StartTagToken && kind != html.EndTagToken {
+			continue
+		}
+		tag, _ := z.TagName()
+		name := string(tag)
+		switch {
+		case name == "table" && kind == html.StartTagToken:
+			tables++
+		case name == "table":
+			tables = max(0, tables-1)
+		}
+		switch {
+		case tables > 0 && (name == "td" || name == "th" || name == "caption"):
+			clear(open)
+			n = 0
+		case kind == html.StartTagToken && formatting[name]:
+			open[name]++
+			n++
+		case kind == html.StartTagToken:
+			total += n
+		case open[name] > 0:
+			open[name]--
+			n--
+		}
+	}
 }
