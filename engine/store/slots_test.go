@@ -262,7 +262,7 @@ func TestSlotOfAWrongClock(t *testing.T) {
 // answering is a ledger that answers, however long it takes: who holds a source goes on without a claim else.
 type answering struct{ store.Ledger }
 
-func (l answering) Claim(ctx context.Context, slot schedule.Slot, lease time.Duration) (schedule.Lease, error) {
+func (l answering) Acquire(ctx context.Context, slot schedule.Slot, lease time.Duration) (schedule.Lease, error) {
 	return l.Ledger.Acquire(context.WithoutCancel(ctx), slot, lease)
 }
 
@@ -270,7 +270,7 @@ func (l answering) Last(ctx context.Context, source string) (time.Time, error) {
 	return l.Ledger.Last(context.WithoutCancel(ctx), source)
 }
 
-func (l answering) Settle(ctx context.Context, source string, after, before time.Time, interval time.Duration, reason string) (int, error) {
+func (l answering) RecordMissed(ctx context.Context, source string, after, before time.Time, interval time.Duration, reason string) (int, error) {
 	return l.Ledger.RecordMissed(context.WithoutCancel(ctx), source, after, before, interval, reason)
 }
 
