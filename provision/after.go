@@ -74,7 +74,8 @@ func (run *applying) consequences(ctx context.Context, b *baseline, before plan.
 	}
 	again := slices.DeleteFunc(run.stack.resources(run.stack.objects(), b.last), func(r plan.Resource) bool {
 		address := r.Address()
-		return !(made[address] && run.changes[address].Action != plan.Delete || touched && dependent(address))
+		remade := made[address] && run.changes[address].Action != plan.Delete
+		return !remade && (!touched || !dependent(address))
 	})
 	after, err := states(ctx, again)
 	if err != nil || len(after) == 0 {

@@ -43,8 +43,10 @@ func (b *baseline) checkQueries(ctx context.Context, p *plan.Plan) error {
 // checks lists the SQL of the plan's rollups, dashboards and alerts.
 func (b *baseline) checks(p *plan.Plan) (out []*shadow.Check) {
 	for _, r := range b.pipeline.Rollups {
-		out = append(out, &shadow.Check{Address: "rollup." + r.Name, What: r.QueryAt,
-			SQL: strings.TrimSuffix(strings.TrimSpace(r.Query), ";")})
+		out = append(out, &shadow.Check{
+			Address: "rollup." + r.Name, What: r.QueryAt,
+			SQL: strings.TrimSuffix(strings.TrimSpace(r.Query), ";"),
+		})
 	}
 	if b.org == nil {
 		return out

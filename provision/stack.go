@@ -128,8 +128,10 @@ func (s *Stack) objects() *objects {
 	if s.destroy {
 		p.Removed, p.Rollups = nil, nil
 	}
-	o := &objects{pipeline: p, now: s.clients.Now, cluster: kafka.NewCluster(s.clients.Kafka),
-		catalog: catalog.NewCatalog(s.clients.DB)}
+	o := &objects{
+		pipeline: p, now: s.clients.Now, cluster: kafka.NewCluster(s.clients.Kafka),
+		catalog: catalog.NewCatalog(s.clients.DB),
+	}
 	o.destroys = s.destroy
 	o.catalog.RolePool, o.catalog.Pipeline = s.clients.Roles, p
 	o.queries = timescale.NewQueries(p, o.catalog)

@@ -167,7 +167,8 @@ func parseMoved(list []string) (out []string, err error) {
 
 // carryOut asks and applies. What cannot be done, or is not consented to, is left out and said.
 func (w *openStack) carryOut(ctx context.Context, found plan.Plan, agreed plan.Agreement, opt provision.Options,
-	approved bool) error {
+	approved bool,
+) error {
 	consents := slices.Concat(agreed.Consents, opt.Allow).AsShown(agreed.Plan().Changes)
 	saved := !agreed.Made.IsZero() // then what changed since is refused, and said
 	doable, only := 0, 0
@@ -243,7 +244,8 @@ func unread(p plan.Plan) error {
 
 // apply makes the changes for a command, tells each one, and reports what was not done.
 func (w *openStack) apply(ctx context.Context, command string, found plan.Plan, agreed plan.Agreement,
-	opt provision.Options) error {
+	opt provision.Options,
+) error {
 	started := time.Now()
 	p := &applyProgress{env: w.env, since: map[string]time.Time{}}
 	stop := p.watch()
@@ -349,8 +351,10 @@ type applyProgress struct {
 	said  int
 }
 
-var verbs = map[plan.Action]string{plan.None: "adopted", plan.Create: "created", plan.Update: "changed",
-	plan.Replace: "replaced", plan.Delete: "deleted"}
+var verbs = map[plan.Action]string{
+	plan.None: "adopted", plan.Create: "created", plan.Update: "changed",
+	plan.Replace: "replaced", plan.Delete: "deleted",
+}
 
 func (p *applyProgress) event(ev provision.Event) {
 	p.mu.Lock()

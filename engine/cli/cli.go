@@ -138,8 +138,10 @@ Flags may be written with one dash, as in Terraform: -out is --out.`,
 	flags.BoolVar(&e.noColor, "no-color", false, "no colours (also: the variable NO_COLOR)")
 	flags.StringVar(&e.state, "state", defaultState,
 		"`DIR` where up keeps its Kafka and PostgreSQL in; all commands but run use them while up runs, \"\" for none")
-	root.AddGroup(&cobra.Group{ID: "edit", Title: "Write a pipeline:"}, &cobra.Group{ID: "match",
-		Title: "Make the systems match it:"}, &cobra.Group{ID: "run", Title: "Run it and look:"})
+	root.AddGroup(&cobra.Group{ID: "edit", Title: "Write a pipeline:"}, &cobra.Group{
+		ID:    "match",
+		Title: "Make the systems match it:",
+	}, &cobra.Group{ID: "run", Title: "Run it and look:"})
 	add := func(group string, commands ...*cobra.Command) {
 		for _, c := range commands {
 			c.GroupID = group

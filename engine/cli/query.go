@@ -334,8 +334,10 @@ func jsonValue(oid uint32, v []byte) any {
 		return nil
 	case oid == pgtype.BoolOID:
 		return string(v) == "t"
-	case json.Valid(v) && slices.Contains([]uint32{pgtype.Int2OID, pgtype.Int4OID, pgtype.Int8OID, pgtype.Float4OID,
-		pgtype.Float8OID, pgtype.NumericOID, pgtype.JSONOID, pgtype.JSONBOID}, oid):
+	case json.Valid(v) && slices.Contains([]uint32{
+		pgtype.Int2OID, pgtype.Int4OID, pgtype.Int8OID, pgtype.Float4OID,
+		pgtype.Float8OID, pgtype.NumericOID, pgtype.JSONOID, pgtype.JSONBOID,
+	}, oid):
 		return json.RawMessage(v)
 	}
 	return string(v) // also NaN and infinity, which JSON cannot say as numbers

@@ -75,7 +75,8 @@ func chooseRollup(p *spec.Pipeline, args []string) (*spec.Rollup, error) {
 }
 
 func (e *env) rollup(ctx context.Context, p *spec.Pipeline, running *embedded.Running, r *spec.Rollup, days []time.Time,
-	dry, asJSON bool) error {
+	dry, asJSON bool,
+) error {
 	log, err := e.logger(e.Stderr)
 	if err != nil {
 		return err

@@ -251,8 +251,10 @@ func (u *up) services(ctx context.Context) (err error) {
 	if u.mode() == "live" {
 		group.Go(func() error { u.tellUnreachable(ctx); return nil })
 	}
-	v := &view{up: u, engine: engine, kafka: kafka.Brokers()[0], metrics: listening, terminal: u.onTerminal(),
-		log: logTo}
+	v := &view{
+		up: u, engine: engine, kafka: kafka.Brokers()[0], metrics: listening, terminal: u.onTerminal(),
+		log: logTo,
+	}
 	group.Go(func() error { return v.show(ctx) })
 	err = group.Wait()
 	u.env.note("Stopped. Data is kept in %s; run up again to continue.", u.env.state)

@@ -121,8 +121,10 @@ func poolSized(text string) bool { return strings.Contains(text, "pool_max_conns
 // router or a failed-over server forgot is waited on for ever.
 func dialer() *net.Dialer {
 	return &net.Dialer{
-		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 20 * time.Second, Interval: 10 * time.Second,
-			Count: 4},
+		KeepAliveConfig: net.KeepAliveConfig{
+			Enable: true, Idle: 20 * time.Second, Interval: 10 * time.Second,
+			Count: 4,
+		},
 		Control: userTimeout,
 	}
 }

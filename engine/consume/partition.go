@@ -63,7 +63,8 @@ func (w *Worker) start(s *session, claimed store.Claimed, high int64) {
 
 // mapBatches maps records as they come, in batches as large as what waits, up to the limit.
 func (w *Worker) mapBatches(p *partitionConsumer, claimed store.Claimed, out chan<- *store.Batch,
-	free <-chan *store.Batch) {
+	free <-chan *store.Batch,
+) {
 	m := mapper{w: w, program: w.program.Clone()}
 	gaps := gaps{next: claimed.Next, last: claimed.LastSlot, pending: claimed.Pending}
 	var waiting fetched
@@ -177,8 +178,10 @@ func (m *mapper) add(b *store.Batch, r *kgo.Record) {
 		if e, ok := errors.AsType[*row.Error](err); ok {
 			kind = e.Kind
 		}
-		b.Dead = append(b.Dead, store.DeadLetter{Offset: r.Offset, Key: rec.Key, Value: r.Value, Kind: kind,
-			Reason: err.Error(), Class: class})
+		b.Dead = append(b.Dead, store.DeadLetter{
+			Offset: r.Offset, Key: rec.Key, Value: r.Value, Kind: kind,
+			Reason: err.Error(), Class: class,
+		})
 	}
 }
 

@@ -201,8 +201,10 @@ func (s *session) claim(ctx context.Context, topic string, wanted map[int32]kgo.
 				errors.New("no answer")))
 		}
 		s.w.drop([]int32{n}) // an owner of before must be done before the epoch rises
-		claimed, err := s.w.store.Claim(ctx, store.Log{Source: s.w.src.Name, Topic: topic, Partition: n, TopicID: id,
-			Start: start.Offset, End: end.Offset})
+		claimed, err := s.w.store.Claim(ctx, store.Log{
+			Source: s.w.src.Name, Topic: topic, Partition: n, TopicID: id,
+			Start: start.Offset, End: end.Offset,
+		})
 		if err != nil {
 			return err
 		}

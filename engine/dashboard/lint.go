@@ -201,8 +201,10 @@ func (l *linter) grid() {
 		if p.Kind != "panel" || !is || p.Row != "" {
 			continue
 		}
-		q := place{p.Name, jsonvalue.Integer(at["x"]), jsonvalue.Integer(at["y"]), jsonvalue.Integer(at["w"]),
-			jsonvalue.Integer(at["h"])}
+		q := place{
+			p.Name, jsonvalue.Integer(at["x"]), jsonvalue.Integer(at["y"]), jsonvalue.Integer(at["w"]),
+			jsonvalue.Integer(at["h"]),
+		}
 		if q.x+q.w > 24 {
 			l.warn("%s is wider than the grid: x %d and w %d are more than 24", q.name, q.x, q.w)
 		}

@@ -34,8 +34,10 @@ type Part struct {
 }
 
 // ServerKeys are set by the server, or only tell of an export.
-var ServerKeys = []string{"id", "uid", "version", "iteration", "__inputs", "__requires", "__elements", "folderUid",
-	"folderId", "meta"}
+var ServerKeys = []string{
+	"id", "uid", "version", "iteration", "__inputs", "__requires", "__elements", "folderUid",
+	"folderId", "meta",
+}
 
 // PieceKeys are the keys whose content is compared piece by piece.
 var PieceKeys = []string{"panels", "templating", "annotations"}
@@ -97,8 +99,10 @@ func panel(raw map[string]any) *Part {
 		title = jsonvalue.Text(raw["type"])
 	}
 	id := jsonvalue.Integer(raw["id"])
-	return &Part{Kind: "panel", Key: fmt.Sprintf("panel %d", id), Name: fmt.Sprintf("panel %s (id %d)", title, id),
-		Raw: raw, Body: body}
+	return &Part{
+		Kind: "panel", Key: fmt.Sprintf("panel %d", id), Name: fmt.Sprintf("panel %s (id %d)", title, id),
+		Raw: raw, Body: body,
+	}
 }
 
 // variable is compared without its options, which the editor fills in, and without what it stands at where that is

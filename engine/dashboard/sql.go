@@ -88,8 +88,10 @@ func AlertSQL(a *spec.Alert) Query {
 	if a.DataSource != nil && a.DataSource.MinInterval > 0 {
 		least = a.DataSource.MinInterval
 	}
-	x := expansion{from: rangeEnd.Add(-AlertLookBack * time.Second), to: rangeEnd,
-		interval: max(least, AlertInterval*time.Millisecond)}
+	x := expansion{
+		from: rangeEnd.Add(-AlertLookBack * time.Second), to: rangeEnd,
+		interval: max(least, AlertInterval*time.Millisecond),
+	}
 	q := Query{Panel: "alert " + a.Name, RefID: "A"}
 	var err error
 	if q.SQL, err = x.expand(TrimSQL(a.Query)); err != nil {

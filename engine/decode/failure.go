@@ -30,8 +30,10 @@ type failure struct {
 
 func newFailures(body *rawjson.Tree, dec spec.Decode) (out []failure) {
 	for _, on := range dec.OnError {
-		f := failure{name: "decode.on_error", when: expr.Interpret(body, on.When, "body"),
-			text: expr.Interpret(body, on.Text, "body"), effect: on.Effect}
+		f := failure{
+			name: "decode.on_error", when: expr.Interpret(body, on.When, "body"),
+			text: expr.Interpret(body, on.Text, "body"), effect: on.Effect,
+		}
 		if on.Market != nil {
 			f.market = expr.Interpret(body, on.Market, "body")
 		}

@@ -67,7 +67,8 @@ func (p *Postgres) watch() {
 // spawn starts the server as our child, in a group of its own so that Ctrl-C reaches us first. It takes the port if
 // that is free, else another one unless it must have it, and returns the one that it took.
 func spawn(ctx context.Context, port int, opt PostgresOptions, bin binaries, acct *account, data,
-	logFile string) (*Postgres, int, error) {
+	logFile string,
+) (*Postgres, int, error) {
 	if !portFree(ctx, port) {
 		if opt.KeepPort {
 			return nil, 0, &PortError{Port: port}

@@ -88,8 +88,10 @@ func (d StateData) postgresAddress() string {
 // Point makes a pipeline use the services of this state: one broker, no TLS, the passwords of state.json. Grafana is
 // the file's own; its data sources read this PostgreSQL, as the role that only reads.
 func (d StateData) Point(p *spec.Pipeline) {
-	p.Kafka = spec.Kafka{Brokers: []string{net.JoinHostPort("127.0.0.1", strconv.Itoa(d.KafkaPort))},
-		GroupPrefix: p.Kafka.GroupPrefix, Range: p.Kafka.Range}
+	p.Kafka = spec.Kafka{
+		Brokers:     []string{net.JoinHostPort("127.0.0.1", strconv.Itoa(d.KafkaPort))},
+		GroupPrefix: p.Kafka.GroupPrefix, Range: p.Kafka.Range,
+	}
 	if d.KafkaPassword != "" { // an older version asks for none
 		p.Kafka.SASLMechanism, p.Kafka.SASLUser, p.Kafka.SASLPassword = strings.ToLower(kafkaMechanism), kafkaUser,
 			spec.NewSecret(d.KafkaPassword)

@@ -226,8 +226,10 @@ func (s *State) Clear() error {
 			}
 		}
 	}
-	for _, path := range []string{inside, outside, filepath.Join(s.Dir, "kafka"), filepath.Join(s.Dir, "postgres.log"),
-		filepath.Join(s.Dir, "postgres.log.1"), filepath.Join(s.Dir, "postgres.log.2")} {
+	for _, path := range []string{
+		inside, outside, filepath.Join(s.Dir, "kafka"), filepath.Join(s.Dir, "postgres.log"),
+		filepath.Join(s.Dir, "postgres.log.1"), filepath.Join(s.Dir, "postgres.log.2"),
+	} {
 		if err := os.RemoveAll(path); err != nil {
 			return fmt.Errorf("clear %s: %w", s.Dir, err)
 		}

@@ -27,7 +27,7 @@ func Explain(def *spec.Definition, fields *HTMLFields, reason string, expr hcl.E
 	out := []string{fmt.Sprintf("%s; %s (%s)", reason, text, at)}
 	var met []string
 	for _, tr := range expr.Variables() {
-		what := ""
+		var what string
 		switch tr.RootName() {
 		case "r":
 			what = found(fields, raw, PathOf(tr))

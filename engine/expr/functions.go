@@ -47,8 +47,10 @@ func RowFunctions() map[string]function.Function {
 	}
 }
 
-var nullable = function.Parameter{Name: "value", Type: cty.DynamicPseudoType, AllowNull: true, AllowDynamicType: true,
-	AllowMarked: true}
+var nullable = function.Parameter{
+	Name: "value", Type: cty.DynamicPseudoType, AllowNull: true, AllowDynamicType: true,
+	AllowMarked: true,
+}
 
 // missing tells whether a value is null or "".
 func missing(v cty.Value) bool {

@@ -45,8 +45,10 @@ func element(src []byte) (*goquery.Selection, error) {
 		}
 	}
 	// A template accepts any element, also a row without its table.
-	nodes, err := html.ParseFragment(bytes.NewReader(src), &html.Node{Type: html.ElementNode, Data: "template",
-		DataAtom: atom.Template})
+	nodes, err := html.ParseFragment(bytes.NewReader(src), &html.Node{
+		Type: html.ElementNode, Data: "template",
+		DataAtom: atom.Template,
+	})
 	if err != nil {
 		return nil, errors.New("not HTML: " + err.Error())
 	}

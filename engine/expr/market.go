@@ -159,8 +159,10 @@ var marketFunc = function.New(&function.Spec{
 			return cty.NilVal, err
 		}
 		if missing(args[0]) {
-			return cty.ObjectVal(map[string]cty.Value{"base": cty.NullVal(cty.String),
-				"quote": cty.NullVal(cty.String)}), nil
+			return cty.ObjectVal(map[string]cty.Value{
+				"base":  cty.NullVal(cty.String),
+				"quote": cty.NullVal(cty.String),
+			}), nil
 		}
 		s, err := toText(args[0])
 		if err != nil {

@@ -24,8 +24,10 @@ func ReadMembers(expr hcl.Expression) {
 		return &hclsyntax.LiteralValueExpr{Val: v, SrcRange: r}
 	}
 	read := func(r hcl.Range, args ...hclsyntax.Expression) hclsyntax.Expression {
-		return &hclsyntax.FunctionCallExpr{Name: MemberFunction, Args: args, NameRange: r, OpenParenRange: r,
-			CloseParenRange: r}
+		return &hclsyntax.FunctionCallExpr{
+			Name: MemberFunction, Args: args, NameRange: r, OpenParenRange: r,
+			CloseParenRange: r,
+		}
 	}
 	_ = hclsyntax.VisitAll(node, func(n hclsyntax.Node) hcl.Diagnostics {
 		switch e := n.(type) {

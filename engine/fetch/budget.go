@@ -31,8 +31,10 @@ func NewBudgets(pauses Pauses, log *slog.Logger) *Budgets {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Budgets{byName: map[string]*rateLimiter{}, keeper: keeper{pauses: pauses, log: log,
-		asking: make(chan struct{}, 1), unkept: map[*rateLimiter]bool{}}}
+	return &Budgets{byName: map[string]*rateLimiter{}, keeper: keeper{
+		pauses: pauses, log: log,
+		asking: make(chan struct{}, 1), unkept: map[*rateLimiter]bool{},
+	}}
 }
 
 // ofSource returns the limiter of a source that names no budget.
@@ -203,8 +205,10 @@ func (p *Poll) learn(h http.Header) {
 			}
 		}
 	}
-	v, diags := budget.Used.Value(&hcl.EvalContext{Variables: map[string]cty.Value{"header": cty.ObjectVal(names),
-		"param": p.src.Definition.Params}, Functions: expr.RowFunctions()})
+	v, diags := budget.Used.Value(&hcl.EvalContext{Variables: map[string]cty.Value{
+		"header": cty.ObjectVal(names),
+		"param":  p.src.Definition.Params,
+	}, Functions: expr.RowFunctions()})
 	if diags.HasErrors() || v.IsNull() || !v.IsKnown() {
 		return
 	}

@@ -59,8 +59,10 @@ func NewPoll(src *spec.Source, opt Options) (*Poll, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &Poll{src: src, opt: opt, target: target, client: newClient(free, p.AllowPrivate), decoder: decoder,
-		redactor: newRedactor(src.Definition, target), limiter: opt.Budgets.ofSource(src.Name)}
+	out := &Poll{
+		src: src, opt: opt, target: target, client: newClient(free, p.AllowPrivate), decoder: decoder,
+		redactor: newRedactor(src.Definition, target), limiter: opt.Budgets.ofSource(src.Name),
+	}
 	if p.Budget != nil {
 		out.limiter, out.cost = opt.Budgets.get(p.Budget, opt.Clock.Speed()), p.Budget.Cost
 	}
@@ -132,8 +134,10 @@ func (p *Poll) attempt(ctx, begin context.Context) ([]record.Record, error) {
 	}
 	req.Header.Set("User-Agent", p.opt.UserAgent)
 	req.Header.Set("Accept-Encoding", "gzip")
-	req.Header.Set("Accept", map[string]string{"json": "application/json",
-		"html": "text/html"}[p.src.Definition.Decode.Format]+", */*;q=0.1")
+	req.Header.Set("Accept", map[string]string{
+		"json": "application/json",
+		"html": "text/html",
+	}[p.src.Definition.Decode.Format]+", */*;q=0.1")
 	for name, value := range p.src.Definition.Poll.Headers {
 		req.Header.Set(name, value.Reveal())
 	}
@@ -254,8 +258,10 @@ func (p *Poll) body(resp *http.Response) ([]byte, error) {
 	case int64(len(body)) > limit:
 		return nil, tooLarge(limit)
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
-		return nil, &Error{Reason: fmt.Sprintf("the reply broke off after %s", humanize.IBytes(uint64(len(body)))),
-			Temporary: true}
+		return nil, &Error{
+			Reason:    fmt.Sprintf("the reply broke off after %s", humanize.IBytes(uint64(len(body)))),
+			Temporary: true,
+		}
 	case isDamaged, errors.Is(err, gzip.ErrChecksum), errors.Is(err, gzip.ErrHeader):
 		return nil, &Error{Reason: fmt.Sprintf("the reply's compression is damaged after %s",
 			humanize.IBytes(uint64(len(body)))), Temporary: true}

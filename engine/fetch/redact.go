@@ -34,8 +34,10 @@ func newRedactor(def *spec.Definition, target *url.URL) redactor {
 			return
 		}
 		quoted, _ := json.Marshal(value)
-		for _, form := range []string{value, url.QueryEscape(value), url.PathEscape(value),
-			string(quoted[1 : len(quoted)-1])} {
+		for _, form := range []string{
+			value, url.QueryEscape(value), url.PathEscape(value),
+			string(quoted[1 : len(quoted)-1]),
+		} {
 			values[form] = true
 		}
 	}

@@ -56,8 +56,10 @@ func (s *standing) why(since time.Time) *Error {
 	case !s.record.IsZero() && !s.record.Before(since):
 		return nil
 	case !s.record.IsZero():
-		return &Error{Reason: "connected, and no record has come since " + s.record.Format("15:04:05") + " UTC",
-			Temporary: true}
+		return &Error{
+			Reason:    "connected, and no record has come since " + s.record.Format("15:04:05") + " UTC",
+			Temporary: true,
+		}
 	}
 	reason := "connected, and no record has come yet"
 	if s.failure != nil && s.since.After(since) && !since.IsZero() { // the slot was without a connection before

@@ -254,8 +254,10 @@ func (s *Stream) strange(t *talk, kind websocket.MessageType, body []byte, err e
 func (s *Stream) subscribe(ctx context.Context) (*websocket.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	conn, resp, err := websocket.Dial(ctx, s.target.String(), &websocket.DialOptions{HTTPClient: s.client,
-		HTTPHeader: http.Header{"User-Agent": {s.opt.UserAgent}}})
+	conn, resp, err := websocket.Dial(ctx, s.target.String(), &websocket.DialOptions{
+		HTTPClient: s.client,
+		HTTPHeader: http.Header{"User-Agent": {s.opt.UserAgent}},
+	})
 	if err != nil && resp != nil && resp.StatusCode != http.StatusSwitchingProtocols {
 		e := &Error{Reason: "connect: " + status(resp.StatusCode)}
 		if resp.StatusCode == http.StatusOK {

@@ -36,8 +36,10 @@ func (l *loader) columnstore(r *reading, ht *spec.Hypertable, h *block) {
 	l.once(h.content.Blocks, "A hypertable")
 	for _, raw := range h.content.Blocks {
 		c := l.open(raw, &hcl.BodySchema{Attributes: attrs([]string{"after"}, "segment_by", "order_by")}, l.ctx)
-		ht.Columnstore = &spec.Columnstore{After: c.duration("after", 0, time.Hour, forever),
-			SegmentBy: c.texts("segment_by"), OrderBy: c.texts("order_by"), Range: c.rng}
+		ht.Columnstore = &spec.Columnstore{
+			After:     c.duration("after", 0, time.Hour, forever),
+			SegmentBy: c.texts("segment_by"), OrderBy: c.texts("order_by"), Range: c.rng,
+		}
 		seen := map[string]bool{}
 		use := func(attr, name string) {
 			if r.column(c, attr, name) != nil && seen[name] {
@@ -116,8 +118,10 @@ func (l *loader) aggregate(raw *hcl.Block, seen map[string]hcl.Range, views map[
 	l.once(b.content.Blocks, "An aggregate")
 	for _, rb := range b.content.Blocks {
 		x := l.open(rb, &hcl.BodySchema{Attributes: attrs([]string{"start", "every"}, "end")}, l.ctx)
-		a.Refresh = &spec.Refresh{Start: x.duration("start", 0, time.Minute, forever),
-			End: x.duration("end", 0, 0, forever), Every: x.duration("every", 0, time.Minute, 31*day), Range: x.rng}
+		a.Refresh = &spec.Refresh{
+			Start: x.duration("start", 0, time.Minute, forever),
+			End:   x.duration("end", 0, 0, forever), Every: x.duration("every", 0, time.Minute, 31*day), Range: x.rng,
+		}
 		if x.good["start"] && a.Refresh.Start <= a.Refresh.End {
 			l.fail(x.rangeOf("start"), "Empty window",
 				"start lies further back than end: start = \"3h\", end = \"10m\".")
@@ -132,8 +136,10 @@ var privileges = []string{"select", "insert", "update", "delete"}
 
 func (l *loader) role(raw *hcl.Block, seen map[string]hcl.Range, known map[string]bool) {
 	name, ok := l.name(raw, seen)
-	b := l.open(raw, &hcl.BodySchema{Attributes: attrs(nil, "login", "password", "read_only", "statement_timeout"),
-		Blocks: plain("grant")}, l.ctx)
+	b := l.open(raw, &hcl.BodySchema{
+		Attributes: attrs(nil, "login", "password", "read_only", "statement_timeout"),
+		Blocks:     plain("grant"),
+	}, l.ctx)
 	r := &spec.Role{
 		Name: name, Login: b.flag("login", true), Password: b.password("password", strings.ToUpper(name)+"_PASSWORD"),
 		ReadOnly: b.flag("read_only", false),

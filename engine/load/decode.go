@@ -61,8 +61,10 @@ func (l *loader) decode(raw *hcl.Block, ctx *hcl.EvalContext, d *spec.Definition
 	out := spec.Decode{Format: raw.Labels[0], Range: raw.DefRange}
 	switch out.Format {
 	case "json":
-		b := l.open(raw, &hcl.BodySchema{Attributes: attrs(nil, "when", "error", "records", "keyed", "key"),
-			Blocks: plain("on_error")}, ctx)
+		b := l.open(raw, &hcl.BodySchema{
+			Attributes: attrs(nil, "when", "error", "records", "keyed", "key"),
+			Blocks:     plain("on_error"),
+		}, ctx)
 		out.When = l.expression(b, "when", "body", "param")
 		out.Error = l.expression(b, "error", "body", "param")
 		for _, raw := range b.content.Blocks {
@@ -89,8 +91,10 @@ func (l *loader) decode(raw *hcl.Block, ctx *hcl.EvalContext, d *spec.Definition
 // so.
 func (l *loader) onError(raw *hcl.Block, ctx *hcl.EvalContext) spec.OnError {
 	b := l.open(raw, &hcl.BodySchema{Attributes: attrs([]string{"when", "text"}, "market", "effect")}, ctx)
-	out := spec.OnError{When: l.expression(b, "when", "body", "param"), Text: l.expression(b, "text", "body", "param"),
-		Market: l.expression(b, "market", "body", "param"), Effect: spec.EffectRetry}
+	out := spec.OnError{
+		When: l.expression(b, "when", "body", "param"), Text: l.expression(b, "text", "body", "param"),
+		Market: l.expression(b, "market", "body", "param"), Effect: spec.EffectRetry,
+	}
 	if out.Market != nil {
 		out.Effect = spec.EffectLog
 	}

@@ -57,8 +57,10 @@ func (l *loader) definition(s *spec.Source, file string, at hcl.Range, params gi
 	}
 	values := l.params(blocks["param"], &hcl.EvalContext{Functions: l.consts}, s, params)
 	d.Params, d.Secrets = apart(values)
-	ctx := &hcl.EvalContext{Functions: l.consts, Variables: map[string]cty.Value{"param": values,
-		"source": cty.StringVal(s.Name)}}
+	ctx := &hcl.EvalContext{Functions: l.consts, Variables: map[string]cty.Value{
+		"param":  values,
+		"source": cty.StringVal(s.Name),
+	}}
 	if len(blocks["source"]) > 0 {
 		b := l.open(blocks["source"][0], &hcl.BodySchema{Attributes: attrs(nil, "description", "homepage",
 			"attribution")}, ctx)

@@ -28,7 +28,8 @@ import (
 
 // grafanaObjects reads what lives in Grafana. Without a grafana block there is no place for it.
 func (l *loader) grafanaObjects(blocks map[string]hcl.Blocks,
-	each func(kind string, read func(*hcl.Block, map[string]hcl.Range))) {
+	each func(kind string, read func(*hcl.Block, map[string]hcl.Range)),
+) {
 	l.once(blocks["grafana"], "A pipeline")
 	l.grafana(blocks["grafana"])
 	for _, kind := range []string{"folder", "datasource", "dashboard", "alert"} {
@@ -52,9 +53,11 @@ func (l *loader) grafana(blocks hcl.Blocks) {
 		return
 	}
 	b := l.open(blocks[0], &hcl.BodySchema{Attributes: attrs([]string{"url"}, "auth", "timeout")}, l.ctx)
-	l.p.Grafana = &spec.Grafana{URL: strings.TrimRight(b.text("url", ""), "/"),
+	l.p.Grafana = &spec.Grafana{
+		URL:  strings.TrimRight(b.text("url", ""), "/"),
 		Auth: b.password("auth", "GRAFANA_AUTH"), Timeout: b.duration("timeout", 15*time.Second, time.Second,
-			5*time.Minute), Range: b.rng}
+			5*time.Minute), Range: b.rng,
+	}
 	u, err := url.Parse(l.p.Grafana.URL)
 	switch {
 	case !b.good["url"]:

@@ -88,8 +88,10 @@ func (l *loader) parse(name string, at *hcl.Range) *hclsyntax.Body {
 	if err == nil {
 		return l.parseSource(name, src)
 	}
-	d := &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Cannot read " + units.Clip(name),
-		Detail: diag.Sentence(err.Error()), Subject: at}
+	d := &hcl.Diagnostic{
+		Severity: hcl.DiagError, Summary: "Cannot read " + units.Clip(name),
+		Detail: diag.Sentence(err.Error()), Subject: at,
+	}
 	if at == nil {
 		d.Detail += " Run cryptoviz in the folder that holds pipeline.hcl, or name it: --file PATH. A new one: " +
 			"cryptoviz init DIR."

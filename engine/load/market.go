@@ -29,8 +29,10 @@ func (l *loader) checkMarkets(expr hcl.Expression, ctx *hcl.EvalContext) {
 }
 
 func (l *loader) checkMarket(call *hclsyntax.FunctionCallExpr, ctx *hcl.EvalContext) {
-	rows := &hcl.EvalContext{Functions: l.rows, Variables: map[string]cty.Value{"param": ctx.Variables["param"],
-		"source": ctx.Variables["source"]}}
+	rows := &hcl.EvalContext{Functions: l.rows, Variables: map[string]cty.Value{
+		"param":  ctx.Variables["param"],
+		"source": ctx.Variables["source"],
+	}}
 	var lists []cty.Value
 	entries, secret := 0, false
 	for _, list := range call.Args[1:] {

@@ -142,8 +142,10 @@ func checkSchedule(text string) error {
 
 func (l *loader) merge(r *spec.Rollup, raw *hcl.Block) {
 	b := l.open(raw, &hcl.BodySchema{Attributes: attrs([]string{"columns"}, "count", "first", "last")}, l.ctx)
-	r.Merge = spec.Merge{Columns: b.textMap("columns"), Count: b.text("count", ""), First: b.text("first", ""),
-		Last: b.text("last", "")}
+	r.Merge = spec.Merge{
+		Columns: b.textMap("columns"), Count: b.text("count", ""), First: b.text("first", ""),
+		Last: b.text("last", ""),
+	}
 	free := freeColumns(r.Into)
 	needs := map[string]string{}
 	for _, column := range sortedKeys(r.Merge.Columns) {
@@ -164,8 +166,11 @@ func (l *loader) merge(r *spec.Rollup, raw *hcl.Block) {
 				"Say how a late %q joins the stored one: %s = \"…\" (%s).", c, c, strings.Join(mergeWords, ", "))
 		}
 	}
-	for _, m := range []struct{ word, attr, value string }{{"mean", "count", r.Merge.Count},
-		{"first", "first", r.Merge.First}, {"last", "last", r.Merge.Last}} {
+	for _, m := range []struct{ word, attr, value string }{
+		{"mean", "count", r.Merge.Count},
+		{"first", "first", r.Merge.First},
+		{"last", "last", r.Merge.Last},
+	} {
 		if column, used := needs[m.word]; used && !b.has(m.attr) {
 			l.fail(b.rng, "Merge needs a column",
 				"The merge %q of the column %s needs %s = \"…\": the column that weighs or orders it.", m.word,

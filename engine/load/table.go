@@ -65,8 +65,10 @@ func (l *loader) table(raw *hcl.Block, seen map[string]hcl.Range) {
 		Attributes: attrs(nil, "description", "primary_key"),
 		Blocks:     append(named("column"), plain("hypertable", "index")...),
 	}, l.ctx)
-	t := &spec.Table{Name: name, Description: b.text("description", ""), PrimaryKey: b.texts("primary_key"),
-		Range: b.rng}
+	t := &spec.Table{
+		Name: name, Description: b.text("description", ""), PrimaryKey: b.texts("primary_key"),
+		Range: b.rng,
+	}
 	r := &reading{b: b, table: t, columns: map[string]hcl.Range{}, missed: map[string]bool{}}
 	for _, cb := range b.content.Blocks.OfType("column") {
 		l.column(r, cb)
@@ -251,8 +253,10 @@ func (l *loader) relations() {
 
 func (l *loader) hypertable(r *reading, raw *hcl.Block) {
 	const day = 24 * time.Hour
-	h := l.open(raw, &hcl.BodySchema{Attributes: attrs([]string{"time"}, "chunk_interval", "retention"),
-		Blocks: plain("columnstore")}, l.ctx)
+	h := l.open(raw, &hcl.BodySchema{
+		Attributes: attrs([]string{"time"}, "chunk_interval", "retention"),
+		Blocks:     plain("columnstore"),
+	}, l.ctx)
 	t := r.table
 	ht := &spec.Hypertable{
 		Time: h.text("time", ""), ChunkInterval: h.duration("chunk_interval", day, time.Minute, 366*day),

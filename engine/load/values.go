@@ -39,8 +39,10 @@ func (l *loader) open(b *hcl.Block, schema *hcl.BodySchema, ctx *hcl.EvalContext
 	}
 	content, diags := b.Body.Content(schema)
 	l.structure(what, b.DefRange, schema, diags)
-	out := &block{l: l, content: content, ctx: ctx, what: what, rng: b.DefRange, needed: map[string]bool{},
-		null: map[string]bool{}, good: map[string]bool{}, secret: map[string]bool{}, shown: l.shown}
+	out := &block{
+		l: l, content: content, ctx: ctx, what: what, rng: b.DefRange, needed: map[string]bool{},
+		null: map[string]bool{}, good: map[string]bool{}, secret: map[string]bool{}, shown: l.shown,
+	}
 	for _, a := range schema.Attributes {
 		out.needed[a.Name] = a.Required
 		if found := content.Attributes[a.Name]; found != nil && !a.Required {

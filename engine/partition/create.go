@@ -125,8 +125,10 @@ func (t *Table) free(p Partition) (gaps []Partition) {
 // belong to a live one of another length.
 func freeName(ctx context.Context, tx pgx.Tx, p, gap Partition) (string, error) {
 	base := p.Table + "_p"
-	names := []string{base + gap.From.Format("20060102_1504"),
-		base + gap.From.Format("20060102_150405") + gap.To.Format("_20060102_150405")}
+	names := []string{
+		base + gap.From.Format("20060102_1504"),
+		base + gap.From.Format("20060102_150405") + gap.To.Format("_20060102_150405"),
+	}
 	if gap.From.Equal(p.From) && gap.To.Equal(p.To) {
 		names = slices.Insert(names, 0, p.Name)
 	}

@@ -248,8 +248,10 @@ func Begin(ctx context.Context, tx pgx.Tx, table *spec.Table, lockTimeout string
 
 // Settle sets what reading the bounds of partitions relies on, and how long a lock is waited for.
 func Settle(ctx context.Context, tx pgx.Tx, lockTimeout string) error {
-	for _, sql := range []string{"SET LOCAL TimeZone = 'UTC'", "SET LOCAL DateStyle = 'ISO'",
-		"SET LOCAL lock_timeout = '" + lockTimeout + "'"} {
+	for _, sql := range []string{
+		"SET LOCAL TimeZone = 'UTC'", "SET LOCAL DateStyle = 'ISO'",
+		"SET LOCAL lock_timeout = '" + lockTimeout + "'",
+	} {
 		if _, err := tx.Exec(ctx, sql, pgx.QueryExecModeExec); err != nil {
 			return err
 		}

@@ -13,12 +13,16 @@ type Folded struct {
 }
 
 // specialTimes are the words that stand for a time, with what is read each time as a date.
-var specialTimes = map[string]string{"now": "current_date", "today": "current_date", "tomorrow": "current_date + 1",
-	"yesterday": "current_date - 1"}
+var specialTimes = map[string]string{
+	"now": "current_date", "today": "current_date", "tomorrow": "current_date + 1",
+	"yesterday": "current_date - 1",
+}
 
 // nowOf is the present as a value of a type.
-var nowOf = map[string]string{"date": "current_date", "time": "localtime", "timetz": "current_time",
-	"timestamp": "localtimestamp", "timestamptz": "now()"}
+var nowOf = map[string]string{
+	"date": "current_date", "time": "localtime", "timetz": "current_time",
+	"timestamp": "localtimestamp", "timestamptz": "now()",
+}
 
 // FoldedTimes finds these constants. timeColumn tells whether a name is that of a column of times: what is compared
 // with one is a time, too. typ is the type of the whole expression where it is known, such as that of a default, else

@@ -48,8 +48,10 @@ func (s *sender) because() string {
 // run delivers until ctx ends.
 func (s *sender) run(ctx context.Context) {
 	defer s.leave()
-	pause := &backoff.ExponentialBackOff{InitialInterval: 100 * time.Millisecond, Multiplier: 2,
-		MaxInterval: 2 * time.Second, RandomizationFactor: 0.5}
+	pause := &backoff.ExponentialBackOff{
+		InitialInterval: 100 * time.Millisecond, Multiplier: 2,
+		MaxInterval: 2 * time.Second, RandomizationFactor: 0.5,
+	}
 	pause.Reset()
 	refusals := 0
 	for {

@@ -52,8 +52,10 @@ func New(r *spec.Rollup, pool *pgxpool.Pool, gate Gate, clk clock.Clock, log *sl
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Runner{r: r, raw: Raw{Pool: pool, Log: log}, gate: gate, clock: clk, log: log.With("rollup", r.Name),
-		schedule: schedule}, nil
+	return &Runner{
+		r: r, raw: Raw{Pool: pool, Log: log}, gate: gate, clock: clk, log: log.With("rollup", r.Name),
+		schedule: schedule,
+	}, nil
 }
 
 // Due lists the finished days that there is work with, oldest first.

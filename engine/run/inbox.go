@@ -42,8 +42,10 @@ type sampled struct {
 }
 
 func newInbox(src *spec.Source) *inbox {
-	return &inbox{interval: src.Interval, offset: src.Offset, markets: maxMarkets, bytes: maxMarketBytes,
-		slots: map[int64]*sampled{}}
+	return &inbox{
+		interval: src.Interval, offset: src.Offset, markets: maxMarkets, bytes: maxMarketBytes,
+		slots: map[int64]*sampled{},
+	}
 }
 
 // put takes records as they come; it never waits.

@@ -67,8 +67,10 @@ func newTally(p *spec.Pipeline) *tally {
 			continue
 		}
 		c := &slotCount{states: map[schedule.Kind]int64{}}
-		for _, kind := range []schedule.Kind{schedule.OK, schedule.NotModified, schedule.Late, schedule.Skipped,
-			schedule.Failed} {
+		for _, kind := range []schedule.Kind{
+			schedule.OK, schedule.NotModified, schedule.Late, schedule.Skipped,
+			schedule.Failed,
+		} {
 			c.states[kind] = 0
 		}
 		t.sources[src.Name] = c

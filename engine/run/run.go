@@ -87,8 +87,10 @@ func (e *Engine) open(ctx context.Context, stages Stages) error {
 	if err != nil {
 		return err
 	}
-	if e.store, err = store.Open(ctx, cfg, store.Options{Clock: e.opt.Clock, Log: e.log, Owner: e.opt.Owner,
-		Ended: e.tally.ended}); err != nil {
+	if e.store, err = store.Open(ctx, cfg, store.Options{
+		Clock: e.opt.Clock, Log: e.log, Owner: e.opt.Owner,
+		Ended: e.tally.ended,
+	}); err != nil {
 		return err
 	}
 	if e.probes, err = openProbes(ctx, e.store.Pool().Config()); err != nil {
@@ -162,8 +164,10 @@ func (e *Engine) addWorkers(clients []kgo.Opt) error {
 		if !src.Enabled {
 			continue
 		}
-		w, err := consume.New(src, e.store, clients, consume.Options{Clock: e.opt.Clock, Log: e.log,
-			Group: e.p.Kafka.GroupPrefix, Instance: e.instance(), Stays: e.opt.Instance != ""})
+		w, err := consume.New(src, e.store, clients, consume.Options{
+			Clock: e.opt.Clock, Log: e.log,
+			Group: e.p.Kafka.GroupPrefix, Instance: e.instance(), Stays: e.opt.Instance != "",
+		})
 		if err != nil {
 			return err
 		}
@@ -184,8 +188,10 @@ func (e *Engine) addSchedule(clients []kgo.Opt) error {
 	producer := produce.New(clients, produce.Options{
 		Clock: e.opt.Clock, Log: e.log, Prefix: e.p.Kafka.GroupPrefix, Buffer: e.p.Kafka.Buffer,
 		Found: func(source string, slot time.Time, records int) { // what was said to have failed did not
-			scheduler.Enter(schedule.Outcome{Slot: schedule.Slot{Source: source, At: slot}, Kind: schedule.Late,
-				Records: records})
+			scheduler.Enter(schedule.Outcome{
+				Slot: schedule.Slot{Source: source, At: slot}, Kind: schedule.Late,
+				Records: records,
+			})
 		},
 	})
 	e.producer = producer
@@ -196,10 +202,12 @@ func (e *Engine) addSchedule(clients []kgo.Opt) error {
 		if !src.Enabled {
 			continue
 		}
-		job := schedule.Job{Source: src.Name, Interval: src.Interval, Offset: src.Offset, Jitter: src.Jitter,
+		job := schedule.Job{
+			Source: src.Name, Interval: src.Interval, Offset: src.Offset, Jitter: src.Jitter,
 			Fenced: func() bool {
 				return producer.Fenced(src.Name)
-			}}
+			},
+		}
 		var err error
 		if src.Definition.Stream != nil {
 			job.Run, err = e.stream(src, producer, opt)
@@ -237,7 +245,8 @@ func (e *Engine) addSchedule(clients []kgo.Opt) error {
 
 // poll fetches a slot's records and puts them on the topic.
 func (e *Engine) poll(src *spec.Source, producer *produce.Producer, opt fetch.Options) (func(context.Context,
-	schedule.Slot) schedule.Outcome, error) {
+	schedule.Slot) schedule.Outcome, error,
+) {
 	source, err := fetch.NewPoll(src, opt)
 	if err != nil {
 		return nil, err

@@ -29,7 +29,8 @@ type namedStream struct {
 // stream samples a connection: the first record of each market in each slot goes to the topic, at once. Every instance
 // holds the connection; the one that claimed the slot sends.
 func (e *Engine) stream(src *spec.Source, producer *produce.Producer, opt fetch.Options) (func(context.Context,
-	schedule.Slot) schedule.Outcome, error) {
+	schedule.Slot) schedule.Outcome, error,
+) {
 	s, err := fetch.NewStream(src, opt)
 	if err != nil {
 		return nil, err
@@ -60,7 +61,8 @@ type connection interface {
 
 // sample fills one slot from a connection that gives records.
 func sample(ctx context.Context, slot schedule.Slot, src *spec.Source, conn connection, producer topic,
-	box *inbox) schedule.Outcome {
+	box *inbox,
+) schedule.Outcome {
 	if reason := producer.Paused(); reason != "" {
 		return schedule.Outcome{Slot: slot, Kind: schedule.Skipped, Reason: reason}
 	}

@@ -12,7 +12,8 @@ import (
 // every does a job now and again after each pause, in engine time, until ctx ends. What fails is logged, and tried
 // again then.
 func (e *Engine) every(pause time.Duration, failed string,
-	job func(context.Context) error) func(context.Context) error {
+	job func(context.Context) error,
+) func(context.Context) error {
 	return func(ctx context.Context) error {
 		for {
 			if err := job(ctx); err != nil && ctx.Err() == nil {

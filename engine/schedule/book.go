@@ -88,8 +88,10 @@ func (b *book) next() (ends []Outcome, away bool) {
 // tell enters ends until ctx ends. While the ledger does not answer it asks it again and again, also when there is
 // nothing to enter: the loop waits for that.
 func (b *book) tell(ctx context.Context) {
-	pause := &backoff.ExponentialBackOff{InitialInterval: 100 * time.Millisecond, Multiplier: 2,
-		MaxInterval: time.Second, RandomizationFactor: 0.3}
+	pause := &backoff.ExponentialBackOff{
+		InitialInterval: 100 * time.Millisecond, Multiplier: 2,
+		MaxInterval: time.Second, RandomizationFactor: 0.3,
+	}
 	pause.Reset()
 	for ctx.Err() == nil {
 		ends, away := b.next()

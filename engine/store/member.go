@@ -78,8 +78,10 @@ func (m *Member) connect(ctx context.Context) error {
 	}
 	m.conn = conn
 	// The session does nothing for days, and must not be ended for it; of a machine that vanished it must end soon.
-	for _, setting := range []string{"idle_session_timeout = 0", "tcp_keepalives_idle = 20",
-		"tcp_keepalives_interval = 10", "tcp_keepalives_count = 3"} {
+	for _, setting := range []string{
+		"idle_session_timeout = 0", "tcp_keepalives_idle = 20",
+		"tcp_keepalives_interval = 10", "tcp_keepalives_count = 3",
+	} {
 		_, _ = conn.Exec(ctx, "SET "+setting) // a server without it does without
 	}
 	if err := conn.QueryRow(ctx, "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()").
@@ -142,8 +144,10 @@ func (m *Member) Keep(renamed func(name string)) {
 			}
 			was := m.number.Load()
 			_, err := backoff.Retry(m.ctx, func() (struct{}, error) { return struct{}{}, m.again(m.ctx) },
-				backoff.WithBackOff(&backoff.ExponentialBackOff{InitialInterval: 100 * time.Millisecond, Multiplier: 2,
-					MaxInterval: 2 * time.Second, RandomizationFactor: 0.3}),
+				backoff.WithBackOff(&backoff.ExponentialBackOff{
+					InitialInterval: 100 * time.Millisecond, Multiplier: 2,
+					MaxInterval: 2 * time.Second, RandomizationFactor: 0.3,
+				}),
 				backoff.WithMaxElapsedTime(0))
 			if is := m.number.Load(); err == nil && is != was {
 				m.s.log.Warn("another instance has taken this one's number: it goes on under another", "was", was, "is",

@@ -203,7 +203,9 @@ func (w *writer) refuse(i int, err error) error {
 	rec := w.b.Records[k]
 	said, _ := errors.AsType[*pgconn.PgError](err)
 	reason := fmt.Sprintf("table %s refuses it: %s (SQLSTATE %s)", w.t.Table.Name, units.Clip(said.Message), said.Code)
-	w.b.Dead = append(w.b.Dead, DeadLetter{Offset: w.b.Offsets[k], Key: rec.Key, Value: rec.Value, Reason: reason,
-		kind: strings.TrimSpace("SQLSTATE " + said.Code + " " + said.ConstraintName), Class: DeadTable})
+	w.b.Dead = append(w.b.Dead, DeadLetter{
+		Offset: w.b.Offsets[k], Key: rec.Key, Value: rec.Value, Reason: reason,
+		kind: strings.TrimSpace("SQLSTATE " + said.Code + " " + said.ConstraintName), Class: DeadTable,
+	})
 	return nil
 }

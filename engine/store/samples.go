@@ -201,7 +201,8 @@ func sampleKey(table *spec.Table, alias string) string {
 // before they were dropped once. What is remembered means nothing any more once the target is empty, since it was made
 // again, to be filled again: then it is forgotten, and again is true.
 func DropCounted(ctx context.Context, tx pgx.Tx, r *spec.Rollup, raw, column string, day time.Time) (n int64,
-	again bool, err error) {
+	again bool, err error,
+) {
 	tag, err := tx.Exec(ctx, "DELETE FROM cryptoviz.rolled_sample WHERE table_name = $1 AND NOT EXISTS (SELECT FROM "+
 		pg.Ident(r.Into.Name)+")", r.From.Name)
 	if err != nil {

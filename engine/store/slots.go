@@ -133,7 +133,8 @@ func (s Ledger) Last(ctx context.Context, source string) (time.Time, error) {
 
 // RecordMissed enters what was missed in (after, before).
 func (s Ledger) RecordMissed(ctx context.Context, source string, after, before time.Time, interval time.Duration,
-	reason string) (int, error) {
+	reason string,
+) (int, error) {
 	if err := s.due(ctx, before); err != nil {
 		return 0, fmt.Errorf("enter missed slots: %w", err)
 	}

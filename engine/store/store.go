@@ -47,8 +47,10 @@ func Open(ctx context.Context, cfg *pgxpool.Config, opt Options) (*Store, error)
 	if err != nil {
 		return nil, fmt.Errorf("open the database: %w", err)
 	}
-	s := &Store{pool: pool, clock: opt.Clock, log: opt.Log, owner: opt.Owner, ended: opt.Ended,
-		idleTimeout: cmp.Or(opt.IdleTimeout, idleTimeout)}
+	s := &Store{
+		pool: pool, clock: opt.Clock, log: opt.Log, owner: opt.Owner, ended: opt.Ended,
+		idleTimeout: cmp.Or(opt.IdleTimeout, idleTimeout),
+	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

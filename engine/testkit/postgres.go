@@ -138,8 +138,10 @@ func startPostgres(settings map[string]string) (*PostgresServer, error) {
 		return nil, err
 	}
 	// Plain PostgreSQL, also where TimescaleDB is installed: what a test sees must not depend on the machine.
-	s := &PostgresServer{dir: dir, settings: map[string]string{"max_connections": "200",
-		"shared_preload_libraries": ""}}
+	s := &PostgresServer{dir: dir, settings: map[string]string{
+		"max_connections":          "200",
+		"shared_preload_libraries": "",
+	}}
 	maps.Copy(s.settings, settings)
 	if s.keeper, err = newKeeper("QUIT", dir); err != nil {
 		return nil, err
@@ -163,8 +165,10 @@ func (s *PostgresServer) start() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
 	defer cancel()
 	var err error
-	if s.pg, err = embedded.StartPostgres(ctx, s.state, embedded.PostgresOptions{Settings: s.settings,
-		Binaries: os.Getenv("CRYPTOVIZ_TEST_POSTGRES_BIN")}); err != nil {
+	if s.pg, err = embedded.StartPostgres(ctx, s.state, embedded.PostgresOptions{
+		Settings: s.settings,
+		Binaries: os.Getenv("CRYPTOVIZ_TEST_POSTGRES_BIN"),
+	}); err != nil {
 		return err
 	}
 	if s.major, err = promote(ctx, s.pg.SuperuserURL()); err != nil {

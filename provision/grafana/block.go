@@ -246,10 +246,12 @@ func (o *Org) boardBlock(ctx context.Context, s *snapshot, uid string) (Imported
 	if err != nil {
 		return Imported{}, err
 	}
-	x := &spec.Dashboard{UID: uid, JSON: src, Folder: folder,
+	x := &spec.Dashboard{
+		UID: uid, JSON: src, Folder: folder,
 		Name: freeName(uid, jsonvalue.Text(live.model.Raw["title"]), func(n string) bool {
 			return slices.ContainsFunc(o.p.Dashboards, func(d *spec.Dashboard) bool { return d.Name == n })
-		})}
+		}),
+	}
 	x.File = "dashboards/" + x.Name + ".json"
 	w := newWriter("dashboard", x.Name)
 	w.text("file", x.File)
@@ -304,9 +306,11 @@ func (o *Org) ruleBlock(ctx context.Context, s *snapshot, uid string, state *pla
 		return Imported{}, err
 	}
 	get := func(name string) plan.Attr { a, _ := state.Get(name); return a }
-	x := &spec.Alert{Name: name, Title: get("title").Value, Folder: folder, Query: get("query").Raw,
+	x := &spec.Alert{
+		Name: name, Title: get("title").Value, Folder: folder, Query: get("query").Raw,
 		NoData: get("no_data").Value, Labels: map[string]string{}, Summary: get("summary").Value,
-		Description: get("description").Value}
+		Description: get("description").Value,
+	}
 	if i := slices.IndexFunc(o.p.DataSources, func(d *spec.DataSource) bool {
 		return d.UID == get("datasource").Raw
 	}); i >= 0 {

@@ -68,8 +68,10 @@ func NewClient(g *spec.Grafana) (*Client, error) {
 	if timeout <= 0 {
 		timeout = defaultTimeout
 	}
-	c.wire = &wire{pool: c.pool, timeout: timeout, first: 250 * time.Millisecond, limit: maxReply, count: &c.count,
-		host: base.Host, prefix: base.Path}
+	c.wire = &wire{
+		pool: c.pool, timeout: timeout, first: 250 * time.Millisecond, limit: maxReply, count: &c.count,
+		host: base.Host, prefix: base.Path,
+	}
 	c.wire.authorize(auth)
 	c.wire.secrets = append(c.wire.secrets, base.Path)
 	return c, nil
@@ -101,7 +103,8 @@ func (c *Client) library(ctx context.Context, header ...string) (*gapi.Client, e
 
 // call sends a request that the library cannot express. Each segment of the path is escaped; in and out may be nil.
 func (c *Client) call(ctx context.Context, method string, path []string, query url.Values, in, out any,
-	header ...string) error {
+	header ...string,
+) error {
 	u := *c.base
 	plain, escaped := strings.Builder{}, strings.Builder{}
 	for _, s := range path {
@@ -140,8 +143,10 @@ func (c *Client) call(ctx context.Context, method string, path []string, query u
 	d := json.NewDecoder(resp.Body)
 	d.UseNumber()
 	if err := d.Decode(out); err != nil {
-		return &Error{Method: method, Path: strings.TrimPrefix(u.Path, c.base.Path), Status: resp.StatusCode,
-			Message: "with JSON of another form than expected"}
+		return &Error{
+			Method: method, Path: strings.TrimPrefix(u.Path, c.base.Path), Status: resp.StatusCode,
+			Message: "with JSON of another form than expected",
+		}
 	}
 	return nil
 }

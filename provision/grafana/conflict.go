@@ -146,8 +146,10 @@ func (j *assessment) compare() {
 			continue
 		}
 		if gone := jsonvalue.Dropped(parsed(have.Raw), parsed(w.Raw), parsed(was.Raw)); len(gone) > 0 {
-			c.Diffs = append(c.Diffs, plan.Diff{Name: w.Name, Old: "with " + some(gone, 3), New: w.Value,
-				OldRaw: have.Raw, NewRaw: w.Raw, Cause: plan.Intent})
+			c.Diffs = append(c.Diffs, plan.Diff{
+				Name: w.Name, Old: "with " + some(gone, 3), New: w.Value,
+				OldRaw: have.Raw, NewRaw: w.Raw, Cause: plan.Intent,
+			})
 		}
 	}
 }

@@ -257,8 +257,10 @@ func (d *DataSource) risks(c *plan.Change, s *snapshot) {
 // compose is the data source to send: what is live, with the changes of c over it. Secrets that are not sent stay.
 func (d *DataSource) compose(live *source, c plan.Change) *gapi.DataSource {
 	x := d.Spec
-	out := &gapi.DataSource{UID: x.UID, Name: x.Title, Type: dashboard.PostgresType, Access: "proxy", URL: x.Host,
-		User: x.User, IsDefault: x.Default, JSONData: map[string]any{}}
+	out := &gapi.DataSource{
+		UID: x.UID, Name: x.Title, Type: dashboard.PostgresType, Access: "proxy", URL: x.Host,
+		User: x.User, IsDefault: x.Default, JSONData: map[string]any{},
+	}
 	if live != nil {
 		out.Access, out.BasicAuth, out.BasicAuthUser, out.WithCredentials = live.Access, live.BasicAuth,
 			live.BasicAuthUser, live.WithCredentials

@@ -75,8 +75,10 @@ func (o *Org) folderState(f *folder) *plan.State {
 		return nil
 	}
 	return &plan.State{Attrs: []plan.Attr{
-		{Name: "uid", Value: f.UID}, {Name: "title", Value: f.Title}, {Name: "parent", Value: o.folderName(f.ParentUID),
-			Raw: f.ParentUID},
+		{Name: "uid", Value: f.UID}, {Name: "title", Value: f.Title}, {
+			Name: "parent", Value: o.folderName(f.ParentUID),
+			Raw: f.ParentUID,
+		},
 	}}
 }
 

@@ -41,8 +41,10 @@ func NewOrg(c *Client, p *spec.Pipeline) *Org { return &Org{client: c, p: p, sen
 func (o *Org) Describe() plan.Read {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	r := plan.Read{System: "Grafana", Text: o.client.where(), Requests: o.client.Requests() - o.sent,
-		Seconds: o.seconds.Seconds()}
+	r := plan.Read{
+		System: "Grafana", Text: o.client.where(), Requests: o.client.Requests() - o.sent,
+		Seconds: o.seconds.Seconds(),
+	}
 	s := o.snap
 	if s == nil || s.err != nil {
 		return r

@@ -208,7 +208,7 @@ func TestSideBySide(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	all(func(i int, r plan.Resource) error {
+	all(func(i int, _ plan.Resource) error {
 		if i < 3 {
 			return nil
 		}

@@ -74,9 +74,11 @@ func (a *Alert) rule() map[string]any {
 	stage := func(ref, uid string, model map[string]any) map[string]any {
 		model["refId"], model["intervalMs"], model["maxDataPoints"] = ref, number(dashboard.AlertInterval),
 			number(rulePoints)
-		return map[string]any{"refId": ref, "queryType": "", "datasourceUid": uid,
+		return map[string]any{
+			"refId": ref, "queryType": "", "datasourceUid": uid,
 			"relativeTimeRange": map[string]any{"from": number(dashboard.AlertLookBack), "to": number(0)},
-			"model":             model}
+			"model":             model,
+		}
 	}
 	notes := map[string]any{}
 	for k, v := range map[string]string{"summary": x.Summary, "description": x.Description} {
@@ -92,10 +94,14 @@ func (a *Alert) rule() map[string]any {
 		"uid": uidOf(x.Name), "title": x.Title, "folderUID": folderUID(x.Folder), "ruleGroup": uidOf(x.Name),
 		"condition": "B",
 		"data": []any{
-			stage("A", a.source(), map[string]any{"datasource": source, "editorMode": "code", "rawQuery": true,
-				"format": "table", "rawSql": dashboard.TrimSQL(x.Query)}),
-			stage("B", "__expr__", map[string]any{"datasource": expression, "type": "threshold", "expression": "A",
-				"conditions": []any{map[string]any{"evaluator": evaluator}}}),
+			stage("A", a.source(), map[string]any{
+				"datasource": source, "editorMode": "code", "rawQuery": true,
+				"format": "table", "rawSql": dashboard.TrimSQL(x.Query),
+			}),
+			stage("B", "__expr__", map[string]any{
+				"datasource": expression, "type": "threshold", "expression": "A",
+				"conditions": []any{map[string]any{"evaluator": evaluator}},
+			}),
 		},
 		"noDataState": states[x.NoData], "execErrState": "Error", "for": units.FormatDuration(x.For), "labels": labels,
 		"annotations": notes,
@@ -228,8 +234,10 @@ func overlay(live, want map[string]any, c plan.Change) map[string]any {
 		maps.Copy(m, wanted)
 		out[key] = m
 	}
-	for _, k := range []string{"uid", "title", "folderUID", "ruleGroup", "condition", "noDataState", "execErrState",
-		"for"} {
+	for _, k := range []string{
+		"uid", "title", "folderUID", "ruleGroup", "condition", "noDataState", "execErrState",
+		"for",
+	} {
 		out[k] = want[k]
 	}
 	out["data"] = jsonvalue.Merge(live["data"], want["data"], nil)

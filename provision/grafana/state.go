@@ -52,8 +52,10 @@ func stateOf(m *dashboard.Model, uid, folder string, want *dashboard.Model) *pla
 		s.Set(plan.Attr{Name: name, Value: p.Digest(body), Raw: jsonvalue.Encode(p.Body)})
 	}
 	if v := layoutOf(m, want); v != nil {
-		s.Set(plan.Attr{Name: "layout", Value: fmt.Sprintf("%d panels %s", len(v), jsonvalue.Digest(v)),
-			Raw: jsonvalue.Encode(v)})
+		s.Set(plan.Attr{
+			Name: "layout", Value: fmt.Sprintf("%d panels %s", len(v), jsonvalue.Digest(v)),
+			Raw: jsonvalue.Encode(v),
+		})
 	}
 	return s
 }

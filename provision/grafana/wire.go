@@ -114,8 +114,10 @@ func (w *wire) attempt(parent context.Context, req *http.Request) (*http.Respons
 		return nil, w.unreachable(parent, ctx, err)
 	}
 	if int64(len(body)) > w.limit {
-		return nil, &Error{Method: r.Method, Path: w.route(r), Status: resp.StatusCode,
-			Message: fmt.Sprintf("with more than %d MiB", w.limit>>20)}
+		return nil, &Error{
+			Method: r.Method, Path: w.route(r), Status: resp.StatusCode,
+			Message: fmt.Sprintf("with more than %d MiB", w.limit>>20),
+		}
 	}
 	if e := w.responseError(r, resp, body); e != nil {
 		return nil, e

@@ -265,8 +265,10 @@ var errWaited = errors.New("it did not happen in time")
 func until(ctx context.Context, bound time.Duration, f func(context.Context) (done bool, err error)) error {
 	within, cancel := context.WithTimeoutCause(ctx, bound, errWaited)
 	defer cancel()
-	pauses := &backoff.ExponentialBackOff{InitialInterval: 20 * time.Millisecond, Multiplier: 2,
-		MaxInterval: time.Second}
+	pauses := &backoff.ExponentialBackOff{
+		InitialInterval: 20 * time.Millisecond, Multiplier: 2,
+		MaxInterval: time.Second,
+	}
 	_, err := backoff.Retry(within, func() (bool, error) {
 		done, err := f(within)
 		if err == nil && !done {

@@ -65,8 +65,10 @@ func (t *Topic) assessCreate(ctx context.Context, c *plan.Change) error {
 	if slices.Contains(list(config[cleanupPolicy]), "compact") {
 		c.Note("compacted: Kafka keeps the newest record of each key, and refuses records without a key")
 	}
-	t.requests(c, step{api: createTopics, Topic: t.name, Partitions: t.spec.Partitions, Replication: t.spec.Replication,
-		Set: t.spec.Config})
+	t.requests(c, step{
+		api: createTopics, Topic: t.name, Partitions: t.spec.Partitions, Replication: t.spec.Replication,
+		Set: t.spec.Config,
+	})
 	return nil
 }
 

@@ -40,8 +40,10 @@ var (
 		ID: "CV-K04", Class: plan.Slow, Title: "Another number of replicas",
 		Text: "More replicas: the brokers copy all records of the topic over the network, at full speed, while it is " +
 			"in use. Apply waits ten minutes for it. If that is not enough Kafka goes on by itself, and the next apply waits again. Fewer replicas: copies are deleted at once. Leaders stay where they are. New replicas go where fewest are; racks are not looked at.",
-		Choices: []string{"apply in quiet hours",
-			"with racks, or for large topics with a throttle: kafka-reassign-partitions, then plan again"},
+		Choices: []string{
+			"apply in quiet hours",
+			"with racks, or for large topics with a throttle: kafka-reassign-partitions, then plan again",
+		},
 	}
 	codeRejected = plan.Code{
 		ID: "CV-K05", Class: plan.Impossible, Title: "Kafka refuses it",
@@ -58,23 +60,29 @@ var (
 		ID: "CV-K07", Class: plan.Destroys, Title: "Shorter retention",
 		Text: "Records beyond the new limit are deleted within minutes, and cannot be brought back. The figures are " +
 			"the most that can go: Kafka deletes whole segments, so younger records in the same segment stay a while. In compacted topics, offsets that are gone already are counted too.",
-		Choices: []string{"keep the retention",
+		Choices: []string{
+			"keep the retention",
 			"store the records first: wait until the workers have no lag (cryptoviz status)",
-			"--allow CV-K07@topic.NAME"},
+			"--allow CV-K07@topic.NAME",
+		},
 	}
 	codeCleanupPolicy = plan.Code{
 		ID: "CV-K08", Class: plan.Destroys, Title: "Another cleanup policy",
 		Text: "compact keeps the newest record of each key and deletes the others, and refuses records without a key. " +
 			"delete deletes what is beyond retention and retention_bytes, which until now did not count. What is deleted cannot be brought back.",
-		Choices: []string{"keep the policy", "a topic of another name with the new policy",
-			"--allow CV-K08@topic.NAME"},
+		Choices: []string{
+			"keep the policy", "a topic of another name with the new policy",
+			"--allow CV-K08@topic.NAME",
+		},
 	}
 	codeAllInSync = plan.Code{
 		ID: "CV-K09", Class: plan.Risky, Title: "Every replica must be in sync",
 		Text: "min.insync.replicas is how many replicas must have a record before it counts as written with acks=all, " +
 			"as cryptoviz writes. Kafka accepts more than there are, and then the smaller number counts: all replicas. Writes go on, and stop as soon as one of a partition's brokers fails. Seen with Kafka 3.9 to 4.2; much older brokers refuse all writes.",
-		Choices: []string{"more replicas",
-			"a lower min.insync.replicas: one less than replication lets one broker fail"},
+		Choices: []string{
+			"more replicas",
+			"a lower min.insync.replicas: one less than replication lets one broker fail",
+		},
 	}
 	codeSmallerMessages = plan.Code{
 		ID: "CV-K10", Class: plan.Risky, Title: "Smaller messages",

@@ -30,7 +30,9 @@ const (
 
 // words are the keys that have a word of their own in pipeline.hcl, in the order in which they are shown.
 var words = []struct{ attr, key string }{
-	{"retention", retentionMs}, {"retention_bytes", retentionBytes}, {"cleanup_policy", cleanupPolicy},
+	{"retention", retentionMs},
+	{"retention_bytes", retentionBytes},
+	{"cleanup_policy", cleanupPolicy},
 	{"compression", compression},
 }
 

@@ -56,7 +56,8 @@ func (t *Topic) assessRetention(ctx context.Context, c *plan.Change, live *topic
 
 // shorter finds what is beyond limits: nothing goes now when it is certain that nothing is, now.
 func (t *Topic) shorter(ctx context.Context, c *plan.Change, attr string, code plan.Code,
-	limits map[string]string) error {
+	limits map[string]string,
+) error {
 	logs, cut, err := t.cluster.logSizes(ctx, t.name)
 	if err != nil {
 		return err

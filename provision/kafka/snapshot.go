@@ -118,8 +118,10 @@ func newTopic(m kmsg.MetadataResponseTopic) *topic {
 		t.id = kadm.TopicID(m.TopicID).String()
 	}
 	for _, p := range m.Partitions {
-		t.partitions = append(t.partitions, partition{id: p.Partition, leader: p.Leader, replicas: p.Replicas,
-			isr: p.ISR})
+		t.partitions = append(t.partitions, partition{
+			id: p.Partition, leader: p.Leader, replicas: p.Replicas,
+			isr: p.ISR,
+		})
 	}
 	slices.SortFunc(t.partitions, func(a, b partition) int { return int(a.id - b.id) })
 	return t

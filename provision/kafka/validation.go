@@ -37,8 +37,10 @@ func (c *Cluster) validated(ctx context.Context) (*validation, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &validation{create: map[string]error{}, config: map[string]error{}, partitions: map[string]error{},
-		effective: map[string]map[string]string{}}
+	v := &validation{
+		create: map[string]error{}, config: map[string]error{}, partitions: map[string]error{},
+		effective: map[string]map[string]string{},
+	}
 	var missing, more, differ []*Topic
 	for _, name := range slices.Sorted(maps.Keys(c.resources)) {
 		t := c.resources[name]
@@ -136,7 +138,8 @@ func effective(r kmsg.CreateTopicsResponseTopic) map[string]string {
 }
 
 func creation(name string, partitions int32, replication int16,
-	config map[string]string) kmsg.CreateTopicsRequestTopic {
+	config map[string]string,
+) kmsg.CreateTopicsRequestTopic {
 	rt := kmsg.NewCreateTopicsRequestTopic()
 	rt.Topic, rt.NumPartitions, rt.ReplicationFactor = name, partitions, replication
 	for _, key := range slices.Sorted(maps.Keys(config)) {

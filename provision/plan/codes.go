@@ -42,22 +42,26 @@ type Code struct {
 var Codes = []Code{CodeForeign, CodeOtherPipeline}
 
 var (
-	// CodeForeign: an object that cryptoviz did not create is deleted.
+	// CodeForeign says that an object that cryptoviz did not create is deleted.
 	CodeForeign = Code{
 		ID: "CV-F01", Class: Destroys, Title: "An object that cryptoviz did not create is deleted",
 		Text: "A removed block names an object that no apply has set, or one that was made after the object of the " +
 			"last apply was deleted. It may belong to others, with all its data. destroy never deletes such an object.",
-		Choices: []string{"drop the removed block: the object stays",
+		Choices: []string{
+			"drop the removed block: the object stays",
 			"declare the object and apply: that adopts it, and a removed block deletes it later",
-			"--allow CV-F01@KIND.NAME"},
+			"--allow CV-F01@KIND.NAME",
+		},
 	}
-	// CodeOtherPipeline: another pipeline manages an object.
+	// CodeOtherPipeline says that another pipeline manages an object.
 	CodeOtherPipeline = Code{
 		ID: "CV-F02", Class: Risky, Title: "Another pipeline manages an object",
 		Text: "The last apply that set it was one of another pipeline of this database: cryptoviz { name = … } " +
 			"distinguishes them. Apply makes it an object of this pipeline, and the next apply of the other one takes it back. Of two pipelines with a source of one name, the later one also continues the slots and positions of the other.",
-		Choices: []string{"give the object or the source another name",
-			"the pipeline was renamed, or the block moved from its pipeline.hcl to this one: apply"},
+		Choices: []string{
+			"give the object or the source another name",
+			"the pipeline was renamed, or the block moved from its pipeline.hcl to this one: apply",
+		},
 	}
 )
 

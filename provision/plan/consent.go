@@ -198,7 +198,7 @@ func (k Consents) Lacking(c Change) string {
 		remedy)
 }
 
-// counted is a number of what the loss counts: "1,200 rows".
+// Counted is a number of what the loss counts: "1,200 rows".
 func (l Loss) Counted(n int64) string {
 	if n == 1 {
 		return "1 " + l.Unit

@@ -122,7 +122,8 @@ func (c Change) Make(ctx context.Context) error {
 func New(r interface {
 	Address() string
 	Where() string
-}, o Observation, last *State, managed bool) Change {
+}, o Observation, last *State, managed bool,
+) Change {
 	live := o.Live
 	c := Change{
 		Address: r.Address(), Where: r.Where(), Action: None, Live: live, Want: o.Want, Last: last, Ours: managed,
@@ -143,8 +144,10 @@ func New(r interface {
 		c.Action = Create
 		for _, w := range c.Want.Attrs {
 			if !w.Secret || w.Value != "" {
-				c.Diffs = append(c.Diffs, Diff{Name: w.Name, New: w.Value, NewRaw: w.Raw, Cause: Intent,
-					Secret: w.Secret})
+				c.Diffs = append(c.Diffs, Diff{
+					Name: w.Name, New: w.Value, NewRaw: w.Raw, Cause: Intent,
+					Secret: w.Secret,
+				})
 			}
 		}
 	default:
@@ -246,8 +249,10 @@ func (c *Change) Diff(name string) (Diff, bool) {
 
 // Find adds a finding about an attribute, or about the whole object when attr is "".
 func (c *Change) Find(code Code, attr, format string, args ...any) *Finding {
-	c.Findings = append(c.Findings, Finding{Code: code.ID, Class: code.Class, Attr: attr,
-		Text: fmt.Sprintf(format, args...)})
+	c.Findings = append(c.Findings, Finding{
+		Code: code.ID, Class: code.Class, Attr: attr,
+		Text: fmt.Sprintf(format, args...),
+	})
 	return &c.Findings[len(c.Findings)-1]
 }
 

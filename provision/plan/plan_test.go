@@ -133,8 +133,14 @@ func TestFingerprintIgnoresDefaults(t *testing.T) {
 
 // codes are some as the systems have them.
 var codes = []Code{
-	{ID: "CV-K01", Class: Impossible}, {ID: "CV-T07", Class: Destroys}, {ID: "CV-K07", Class: Destroys}, {ID: "CV-K08", Class: Destroys},
-	{ID: "CV-K11", Class: Destroys}, {ID: "CV-K13", Class: Future}, {ID: "CV-T28", Class: Impossible}, {ID: "CV-Q02", Class: Risky},
+	{ID: "CV-K01", Class: Impossible},
+	{ID: "CV-T07", Class: Destroys},
+	{ID: "CV-K07", Class: Destroys},
+	{ID: "CV-K08", Class: Destroys},
+	{ID: "CV-K11", Class: Destroys},
+	{ID: "CV-K13", Class: Future},
+	{ID: "CV-T28", Class: Impossible},
+	{ID: "CV-Q02", Class: Risky},
 }
 
 // many holds one of each thing that a plan can show.

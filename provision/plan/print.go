@@ -19,8 +19,10 @@ type Style struct {
 
 var (
 	symbols = map[Action]string{Create: "+", Update: "~", Replace: "-/+", Delete: "-"}
-	words   = map[Action]string{Create: "will be created", Update: "will be changed", Replace: "will be replaced",
-		Delete: "will be deleted"}
+	words   = map[Action]string{
+		Create: "will be created", Update: "will be changed", Replace: "will be replaced",
+		Delete: "will be deleted",
+	}
 )
 
 const (

@@ -102,8 +102,10 @@ func Compare(last, live, want *State) (diffs []Diff, extra []Attr) {
 		if w.Unset != "" || have.Value == w.Value && (there || w.Secret) { // "" is a secret that is given up
 			continue
 		}
-		d := Diff{Name: w.Name, New: w.Value, NewRaw: w.Raw, Old: have.Value, OldRaw: have.Raw, Origin: have.Origin,
-			Cause: Intent, Secret: w.Secret || have.Secret}
+		d := Diff{
+			Name: w.Name, New: w.Value, NewRaw: w.Raw, Old: have.Value, OldRaw: have.Raw, Origin: have.Origin,
+			Cause: Intent, Secret: w.Secret || have.Secret,
+		}
 		if was, known := last.Get(w.Name); known && was.Value != have.Value {
 			d.Cause = Drift
 			if was.Value != w.Value {

@@ -91,8 +91,10 @@ func (e *Engine) declared() map[string]sourceRow {
 		return out
 	}
 	for _, s := range e.Pipeline.Sources {
-		out[s.Name] = sourceRow{s.Enabled, s.Interval, s.Topic.Name, s.Table.Name, s.Definition.Description,
-			s.Definition.Attribution, e.Pipeline.Name}
+		out[s.Name] = sourceRow{
+			s.Enabled, s.Interval, s.Topic.Name, s.Table.Name, s.Definition.Description,
+			s.Definition.Attribution, e.Pipeline.Name,
+		}
 	}
 	return out
 }
@@ -149,8 +151,10 @@ func (e *Engine) Read(ctx context.Context) (*plan.State, error) {
 	e.sources = map[string]sourceRow{}
 	var name string
 	var r sourceRow
-	if _, err := pgx.ForEachRow(rows, []any{&name, &r.enabled, &r.every, &r.topic, &r.table, &r.description,
-		&r.attribution, &r.pipeline}, func() error {
+	if _, err := pgx.ForEachRow(rows, []any{
+		&name, &r.enabled, &r.every, &r.topic, &r.table, &r.description,
+		&r.attribution, &r.pipeline,
+	}, func() error {
 		e.sources[name] = r
 		return nil
 	}); err != nil {
@@ -295,8 +299,10 @@ func (e *Engine) assessDelete(ctx context.Context, c *plan.Change) error {
 	})
 	c.Find(codeEngineDropped, "", "%d slots, %d dead letters, how far each source is stored, and what apply has set",
 		slots, dead).Loss = loss
-	c.Steps = []string{"BEGIN", fmt.Sprintf("SET LOCAL lock_timeout = '%s'", pg.LockWait),
-		"DROP VIEW IF EXISTS cryptoviz.mode"}
+	c.Steps = []string{
+		"BEGIN", fmt.Sprintf("SET LOCAL lock_timeout = '%s'", pg.LockWait),
+		"DROP VIEW IF EXISTS cryptoviz.mode",
+	}
 	for _, name := range catalog.EngineRelations {
 		if name != "mode" {
 			c.Steps = append(c.Steps, "DROP TABLE IF EXISTS cryptoviz."+name)

@@ -403,8 +403,10 @@ func (b *grouping) dropAll(ctx context.Context, g *ddl.Group) (creates []shadow.
 	for _, address := range order {
 		kind, name, _ := strings.Cut(address, ".")
 		live := b.s.Relations[name]
-		g.Drops = append(g.Drops, map[string]string{"table": ddl.DropTable, "view": ddl.DropView,
-			"aggregate": ddl.DropAggregate}[kind]+pg.Ident(live.Schema, live.Name))
+		g.Drops = append(g.Drops, map[string]string{
+			"table": ddl.DropTable, "view": ddl.DropView,
+			"aggregate": ddl.DropAggregate,
+		}[kind]+pg.Ident(live.Schema, live.Name))
 		if kind == "view" && !b.q.IsDeclared(address) && !b.q.IsRemoved(address) {
 			l, err := b.q.Catalog.FullView(ctx, b.v.Views[name])
 			if err != nil {

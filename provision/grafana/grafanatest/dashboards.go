@@ -152,8 +152,10 @@ func (s *Server) store(o *org, old *dashboard, uid, folder string, model map[str
 	b.model, b.folder, b.editor, b.updated, b.age, b.stored = model, folder, by, s.now, 0, "v0alpha1"
 	if !same || s.Profile == V11 {
 		b.version++
-		b.history = append(b.history, edition{version: b.version, at: s.now, by: by, message: note,
-			model: clone(model)})
+		b.history = append(b.history, edition{
+			version: b.version, at: s.now, by: by, message: note,
+			model: clone(model),
+		})
 	}
 	return b
 }
@@ -316,8 +318,10 @@ func (s *Server) resource(c call) reply {
 		}}
 	}
 	last := b.history[len(b.history)-1]
-	notes := map[string]any{"grafana.app/createdBy": b.createdBy, "grafana.app/updatedBy": b.editor,
-		"grafana.app/message": last.message}
+	notes := map[string]any{
+		"grafana.app/createdBy": b.createdBy, "grafana.app/updatedBy": b.editor,
+		"grafana.app/message": last.message,
+	}
 	if b.folder != "" {
 		notes["grafana.app/folder"] = b.folder
 	}
@@ -325,8 +329,10 @@ func (s *Server) resource(c call) reply {
 	delete(spec, "uid")
 	out := map[string]any{
 		"kind": "Dashboard", "apiVersion": "dashboard.grafana.app/v0alpha1", "spec": spec, "status": map[string]any{},
-		"metadata": map[string]any{"name": b.uid, "namespace": c.segments[4], "generation": b.version,
-			"annotations": notes},
+		"metadata": map[string]any{
+			"name": b.uid, "namespace": c.segments[4], "generation": b.version,
+			"annotations": notes,
+		},
 	}
 	if b.stored != "v0alpha1" {
 		out["status"] = map[string]any{"conversion": map[string]any{"failed": false, "storedVersion": b.stored}}

@@ -209,8 +209,10 @@ func (s *Server) sourceByNumber(c call) reply {
 			continue
 		}
 		c.segments = []string{"datasources", "uid", uid}
-		return map[string]func(call) reply{http.MethodGet: s.getSource, http.MethodPut: s.updateSource,
-			http.MethodDelete: s.deleteSource}[c.method](c)
+		return map[string]func(call) reply{
+			http.MethodGet: s.getSource, http.MethodPut: s.updateSource,
+			http.MethodDelete: s.deleteSource,
+		}[c.method](c)
 	}
 	return sourceMissing()
 }

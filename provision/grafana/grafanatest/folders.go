@@ -30,8 +30,10 @@ func (s *Server) dto(o *org, f *folder) map[string]any {
 		out["parentUid"] = p.uid
 		parents := []any{}
 		for ; p != nil; p = o.folders[p.parent] {
-			parents = append([]any{map[string]any{"uid": p.uid, "title": p.title,
-				"url": fmt.Sprintf("/dashboards/f/%s/%s", p.uid, s.slug(p.title))}}, parents...)
+			parents = append([]any{map[string]any{
+				"uid": p.uid, "title": p.title,
+				"url": fmt.Sprintf("/dashboards/f/%s/%s", p.uid, s.slug(p.title)),
+			}}, parents...)
 		}
 		out["parents"] = parents
 	}
@@ -130,8 +132,10 @@ func (s *Server) createFolder(c call) reply {
 	if uid == "" {
 		uid = fmt.Sprintf("gen%09d", o.lastID)
 	}
-	f := &folder{id: o.lastID, uid: uid, title: title, parent: parent, version: 1, createdBy: c.me.name,
-		editor: c.me.name, created: s.now, updated: s.now}
+	f := &folder{
+		id: o.lastID, uid: uid, title: title, parent: parent, version: 1, createdBy: c.me.name,
+		editor: c.me.name, created: s.now, updated: s.now,
+	}
 	o.folders[uid] = f
 	return ok(s.dto(o, f))
 }

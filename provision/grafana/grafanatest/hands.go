@@ -17,8 +17,10 @@ func (s *Server) SaveInBrowser(t testing.TB, uid, by string, edit func(model map
 	s.change(t, uid, by, "", func(model map[string]any) {
 		edit(model)
 		model["schemaVersion"] = map[Profile]json.Number{V11: "41", V12: "42", V13: "42"}[s.Profile]
-		for k, v := range map[string]any{"fiscalYearStartMonth": json.Number("0"), "liveNow": false, "preload": false,
-			"weekStart": ""} {
+		for k, v := range map[string]any{
+			"fiscalYearStartMonth": json.Number("0"), "liveNow": false, "preload": false,
+			"weekStart": "",
+		} {
 			if model[k] == nil {
 				model[k] = v
 			}

@@ -118,8 +118,10 @@ func (s *Server) route(c call) reply {
 }
 
 func (s *Server) getOrg(c call) reply {
-	return ok(map[string]any{"id": c.me.org.id, "name": c.me.org.name, "address": map[string]any{"address1": "",
-		"address2": "", "city": "", "zipCode": "", "state": "", "country": ""}})
+	return ok(map[string]any{"id": c.me.org.id, "name": c.me.org.name, "address": map[string]any{
+		"address1": "",
+		"address2": "", "city": "", "zipCode": "", "state": "", "country": "",
+	}})
 }
 
 // permissions are the caller's own: each action with the scopes that it has it for.
@@ -189,8 +191,10 @@ func failAs(status int, kind, text string) reply {
 }
 
 func failID(status int, id, text string) reply {
-	return reply{status: status, body: map[string]any{"message": text, "messageId": id, "statusCode": status,
-		"traceID": ""}}
+	return reply{status: status, body: map[string]any{
+		"message": text, "messageId": id, "statusCode": status,
+		"traceID": "",
+	}}
 }
 
 func message(text string) map[string]any { return map[string]any{"message": text} }

@@ -127,11 +127,15 @@ func New(t testing.TB, p Profile) *Server { return NewAt(t, p, "") }
 // NewAt starts a server under a sub-path: "/grafana".
 func NewAt(t testing.TB, p Profile, path string) *Server {
 	t.Helper()
-	s := &Server{Profile: p, path: strings.TrimRight(path, "/"), orgs: map[int64]*org{}, tokens: map[string]token{},
-		now: time.Date(2026, 1, 9, 14, 0, 0, 0, time.UTC)}
+	s := &Server{
+		Profile: p, path: strings.TrimRight(path, "/"), orgs: map[int64]*org{}, tokens: map[string]token{},
+		now: time.Date(2026, 1, 9, 14, 0, 0, 0, time.UTC),
+	}
 	for id, name := range map[int64]string{1: "Main Org.", 2: "Second Org."} {
-		s.orgs[id] = &org{id: id, name: name, folders: map[string]*folder{}, boards: map[string]*dashboard{},
-			sources: map[string]*dataSource{}, rules: map[string]*rule{}, interval: map[string]int64{}}
+		s.orgs[id] = &org{
+			id: id, name: name, folders: map[string]*folder{}, boards: map[string]*dashboard{},
+			sources: map[string]*dataSource{}, rules: map[string]*rule{}, interval: map[string]int64{},
+		}
 	}
 	s.Token = s.AddToken(Admin, "sa-cryptoviz")
 	web := httptest.NewServer(http.HandlerFunc(s.serve))
@@ -217,8 +221,10 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	s.mu.Lock()
 	id, _ := strconv.ParseInt(r.Header.Get("X-Grafana-Org-Id"), 10, 64)
-	s.log = append(s.log, Request{Method: r.Method, Path: path, Query: r.URL.RawQuery, Body: string(body),
-		Status: out.status, Org: id})
+	s.log = append(s.log, Request{
+		Method: r.Method, Path: path, Query: r.URL.RawQuery, Body: string(body),
+		Status: out.status, Org: id,
+	})
 	s.mu.Unlock()
 	if out.status == 0 {
 		panic(http.ErrAbortHandler)
@@ -290,8 +296,10 @@ func (s *Server) answer(r *http.Request, path string, inside bool, body []byte) 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !inside || !strings.HasPrefix(path, "/api/") && !strings.HasPrefix(path, "/apis/") {
-		return reply{status: http.StatusNotFound,
-			html: "<!DOCTYPE html><html><head><title>Grafana</title></head><body>Page not found</body></html>"}
+		return reply{
+			status: http.StatusNotFound,
+			html:   "<!DOCTYPE html><html><head><title>Grafana</title></head><body>Page not found</body></html>",
+		}
 	}
 	if path == "/api/health" {
 		out := map[string]any{"database": "ok", "version": s.Profile.String(), "commit": "0000000000"}
@@ -311,16 +319,20 @@ func (s *Server) answer(r *http.Request, path string, inside bool, body []byte) 
 	for _, f := range me.org.folders {
 		f.age++
 	}
-	return s.route(call{me: me, method: r.Method, segments: segments(path), query: r.URL.Query(), header: r.Header,
-		body: body})
+	return s.route(call{
+		me: me, method: r.Method, segments: segments(path), query: r.URL.Query(), header: r.Header,
+		body: body,
+	})
 }
 
 func (s *Server) authenticate(r *http.Request) (who, *reply) {
 	scheme, credentials, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	id, _ := strconv.ParseInt(r.Header.Get("X-Grafana-Org-Id"), 10, 64)
 	deny := func(id, text string) (who, *reply) {
-		return who{}, &reply{status: http.StatusUnauthorized, body: map[string]any{"message": text, "messageId": id,
-			"statusCode": 401, "traceID": ""}}
+		return who{}, &reply{status: http.StatusUnauthorized, body: map[string]any{
+			"message": text, "messageId": id,
+			"statusCode": 401, "traceID": "",
+		}}
 	}
 	switch scheme {
 	case "Bearer":

@@ -186,8 +186,10 @@ func (c *Catalog) readRoles(ctx context.Context) (*RoleSnapshot, error) {
 
 func (r *RoleSnapshot) scanRoles(rows pgx.Rows) error {
 	var l Role
-	_, err := pgx.ForEachRow(rows, []any{&l.OID, &l.Name, &l.Super, &l.Login, &l.Attributes, &l.Mine, &l.Connects,
-		&l.Members}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{
+		&l.OID, &l.Name, &l.Super, &l.Login, &l.Attributes, &l.Mine, &l.Connects,
+		&l.Members,
+	}, func() error {
 		one := l
 		r.Roles[l.Name] = &one
 		return nil
@@ -222,8 +224,10 @@ func (r *RoleSnapshot) scanGrants(rows pgx.Rows) error {
 	var g grantable
 	var role string
 	var p Grant
-	_, err := pgx.ForEachRow(rows, []any{&g.schema, &g.name, &g.Owner, &g.Mine, &role, &p.Column, &p.Privilege,
-		&p.Grantor, &p.Option}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{
+		&g.schema, &g.name, &g.Owner, &g.Mine, &role, &p.Column, &p.Privilege,
+		&p.Grantor, &p.Option,
+	}, func() error {
 		key := g.schema + "." + g.name
 		if role == "" {
 			one := g

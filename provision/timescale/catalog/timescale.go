@@ -177,8 +177,10 @@ func (s *Snapshot) readJobs(ctx context.Context, tx pgx.Tx) error {
 			microseconds("schedule_interval")+`, `+age("drop_after")+`, `+age("compress_after")+`, `+age("start_offset")+`, `+age("end_offset")+`,
 		coalesce(`+number("drop_after")+`, `+number("compress_after")+`, '')
 		FROM timescaledb_information.jobs WHERE proc_name IN ('policy_retention', 'policy_compression', 'policy_refresh_continuous_aggregate') ORDER BY job_id`, nil,
-		[]any{&j.ID, &j.Proc, &j.Schema, &j.Name, &j.Scheduled, &j.Next, &every, &dropAfter, &after, &start, &end,
-			&j.number}, func() error {
+		[]any{
+			&j.ID, &j.Proc, &j.Schema, &j.Name, &j.Scheduled, &j.Next, &every, &dropAfter, &after, &start, &end,
+			&j.number,
+		}, func() error {
 			one := j
 			if every != nil {
 				one.Every = lasting(*every)

@@ -150,8 +150,10 @@ func (v *ViewSnapshot) scanKinds(rows pgx.Rows) error {
 func (v *ViewSnapshot) scanViews(rows pgx.Rows, s *Snapshot, named nameSet) error {
 	var one View
 	var columns [][]string
-	_, err := pgx.ForEachRow(rows, []any{&one.OID, &one.Schema, &one.Name, &one.Owner, &one.Mine, &one.Comment,
-		&one.Query, &one.Options, &columns}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{
+		&one.OID, &one.Schema, &one.Name, &one.Owner, &one.Mine, &one.Comment,
+		&one.Query, &one.Options, &columns,
+	}, func() error {
 		one.Mine = one.Mine || s.Caps.ReadOnly != ""
 		r := s.Relations[one.Name]
 		if r == nil || r.OID != one.OID {

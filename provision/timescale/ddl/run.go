@@ -188,7 +188,7 @@ type Step struct {
 	Dry   []string // what planning tries in its place; nil: SQL itself
 }
 
-// Make applies a change that is all in its steps.
+// Apply makes a change that is all in its steps.
 func Apply(ctx context.Context, db *pgxpool.Pool, c plan.Change) error {
 	if c.Impossible() {
 		return fmt.Errorf("change %s: it cannot be done, as the plan says", c.Address)

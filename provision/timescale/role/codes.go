@@ -26,8 +26,10 @@ var (
 	codeNoGrant = plan.Code{
 		ID: "CV-R02", Class: plan.Impossible, Title: "No right to grant",
 		Text: "Only the owner of a table or view, or a member of the owning role, gives privileges on it.",
-		Choices: []string{"apply with the user that owns it",
-			"make the user of database.url its owner: ALTER TABLE … OWNER TO …"},
+		Choices: []string{
+			"apply with the user that owns it",
+			"make the user of database.url its owner: ALTER TABLE … OWNER TO …",
+		},
 	}
 	codeProtectedRole = plan.Code{
 		ID: "CV-R03", Class: plan.Impossible, Title: "Superuser or owner",
@@ -39,8 +41,10 @@ var (
 		ID: "CV-R04", Class: plan.Impossible, Title: "Role that still has something",
 		Text: "PostgreSQL drops a role only when nothing belongs to it and it holds no privileges anywhere on the " +
 			"server. What it owns is never given to another by apply.",
-		Choices: []string{"REASSIGN OWNED BY … TO … in each database, by hand", "revoke what it has in other databases",
-			"revoke what another role than the owner gave it, as that role: SET ROLE …; REVOKE … ON … FROM …"},
+		Choices: []string{
+			"REASSIGN OWNED BY … TO … in each database, by hand", "revoke what it has in other databases",
+			"revoke what another role than the owner gave it, as that role: SET ROLE …; REVOKE … ON … FROM …",
+		},
 	}
 	codeRoleInUse = plan.Code{
 		ID: "CV-R05", Class: plan.Risky, Title: "Role in use",

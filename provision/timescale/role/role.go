@@ -99,8 +99,10 @@ func (r *Role) Want() *plan.State {
 		s.Set(plan.Attr{Name: "read_only", Value: "true"})
 	}
 	if r.Spec.Timeout > 0 {
-		s.Set(plan.Attr{Name: patience, Value: units.FormatDuration(r.Spec.Timeout),
-			Raw: fmt.Sprintf("%dms", r.Spec.Timeout.Milliseconds())})
+		s.Set(plan.Attr{
+			Name: patience, Value: units.FormatDuration(r.Spec.Timeout),
+			Raw: fmt.Sprintf("%dms", r.Spec.Timeout.Milliseconds()),
+		})
 	}
 	privileges := r.wanted()
 	schemas := r.schemas(privileges)

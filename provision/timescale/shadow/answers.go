@@ -118,7 +118,8 @@ const answersSQL = `SELECT c.relname::text, pg_get_viewdef(c.oid), (SELECT array
 
 // readAnswers reads what the server made of views. The settings of the transaction are others afterwards.
 func readAnswers(ctx context.Context, tx pgx.Tx, schema string, names []string,
-	each func(name string, a *Answer)) error {
+	each func(name string, a *Answer),
+) error {
 	if err := pg.PlainText(ctx, tx); err != nil {
 		return err
 	}

@@ -106,7 +106,8 @@ func (sh *schema) makeEngine(ctx context.Context) error {
 
 // makeTables makes the tables of the plan.
 func (sh *schema) makeTables(ctx context.Context, planned []*spec.Table, hypertables bool,
-	caps catalog.Capabilities) error {
+	caps catalog.Capabilities,
+) error {
 	var statements, tables []string
 	for _, t := range planned {
 		one := *t

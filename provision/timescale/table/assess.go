@@ -428,8 +428,10 @@ func (d *tableDiff) dryRunCopy(ctx context.Context, s size, before unknown) erro
 		indexes = ""
 	}
 	copied := slices.DeleteFunc(slices.Clone(d.steps), func(x ddl.Step) bool {
-		return !slices.Contains([]ddl.Phase{ddl.Renaming, ddl.DroppingColumns, ddl.AddingColumns, ddl.AlteringColumns,
-			ddl.Generating}, x.Phase)
+		return !slices.Contains([]ddl.Phase{
+			ddl.Renaming, ddl.DroppingColumns, ddl.AddingColumns, ddl.AlteringColumns,
+			ddl.Generating,
+		}, x.Phase)
 	})
 	large := "the table is large: " + s.String()
 	if s.unknown != "" {

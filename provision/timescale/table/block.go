@@ -18,8 +18,10 @@ import (
 
 var (
 	columnName = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,62}$`)
-	known      = []spec.ColumnType{spec.Timestamptz, spec.Text, spec.Double, spec.Numeric, spec.Bigint, spec.Integer,
-		spec.Boolean}
+	known      = []spec.ColumnType{
+		spec.Timestamptz, spec.Text, spec.Double, spec.Numeric, spec.Bigint, spec.Integer,
+		spec.Boolean,
+	}
 )
 
 // Block is the HCL block that declares a live table as it is, so that the plan after it is empty. What the language has

@@ -53,15 +53,19 @@ var (
 		ID: "CV-T02", Class: plan.Impossible, Title: "A new column without a value for the rows that exist",
 		Text: "A column that is not null needs a value in every row. The table has rows, and the column has " +
 			"no default.",
-		Choices: []string{"null = true", "a default",
-			"fill it in two steps: null = true, UPDATE, then take null = true away"},
+		Choices: []string{
+			"null = true", "a default",
+			"fill it in two steps: null = true, UPDATE, then take null = true away",
+		},
 	}
 	codeColumnComputed = plan.Code{
 		ID: "CV-T03", Class: plan.Slow, Title: "A new column is computed for every row",
 		Text: "The column is generated, or its default differs from row to row: PostgreSQL rewrites the whole " +
 			"table, and locks it for reads and writes meanwhile.",
-		Choices: []string{"apply it in a quiet hour", "a constant default: that one is not written into the rows",
-			"null = true without a default, and UPDATE in parts"},
+		Choices: []string{
+			"apply it in a quiet hour", "a constant default: that one is not written into the rows",
+			"null = true without a default, and UPDATE in parts",
+		},
 	}
 	codeChunkInterval = plan.Code{
 		ID: "CV-T04", Class: plan.Future, Title: "New chunk interval",
@@ -73,16 +77,20 @@ var (
 		ID: "CV-T05", Class: plan.Impossible, Title: "Partitions of another length",
 		Text: "Partitions must not overlap: new ones follow those that exist, which stay as they are. One of this " +
 			"table has no end, so none can follow.",
-		Choices: []string{"keep the interval that the table has",
-			"give that partition an end: DETACH it, ATTACH it again FOR VALUES FROM … TO …, then apply"},
+		Choices: []string{
+			"keep the interval that the table has",
+			"give that partition an end: DETACH it, ATTACH it again FOR VALUES FROM … TO …, then apply",
+		},
 	}
 	codeColumnDropped = plan.Code{
 		ID: "CV-T06", Class: plan.Destroys, Title: "A column is dropped",
 		Text: "The last apply made this column and pipeline.hcl does not declare it any more. Its values are gone " +
 			"at once and cannot be had back. A column that apply did not make is left alone.",
-		Choices: []string{"declare the column again",
+		Choices: []string{
+			"declare the column again",
 			"was = \"OLD\" in the column that takes its place: it is renamed, with its values",
-			"copy the values first"},
+			"copy the values first",
+		},
 	}
 	codeRetentionDrops = plan.Code{
 		ID: "CV-T07", Class: plan.Destroys, Title: "Retention drops chunks",
@@ -112,8 +120,10 @@ var (
 		ID: "CV-T11", Class: plan.Impossible, Title: "Values do not convert",
 		Text: "PostgreSQL has no conversion between the types, or some values have no counterpart: a text that is " +
 			"no number, a number that is too large.",
-		Choices: []string{"correct the values first",
-			"a new column next to the old one, filled by an UPDATE of your own"},
+		Choices: []string{
+			"correct the values first",
+			"a new column next to the old one, filled by an UPDATE of your own",
+		},
 	}
 	codeColumnstoreBlocks = plan.Code{
 		ID: "CV-T12", Class: plan.Impossible, Title: "The columnstore stands in the way",
@@ -178,8 +188,10 @@ var (
 		ID: "CV-T22", Class: plan.Impossible, Title: "The layout is fixed",
 		Text: "Neither TimescaleDB nor PostgreSQL turns a hypertable or a partitioned table into a table of " +
 			"another layout, or a plain table into a partitioned one.",
-		Choices: []string{"declare the layout that the table has",
-			"rename the table aside, apply, and copy the rows into the new one"},
+		Choices: []string{
+			"declare the layout that the table has",
+			"rename the table aside, apply, and copy the rows into the new one",
+		},
 	}
 	codeColumnstore = plan.Code{
 		ID: "CV-T23", Class: plan.Future, Title: "New columnstore settings",
@@ -191,31 +203,39 @@ var (
 		ID: "CV-T24", Class: plan.Impossible, Title: "Not in this edition of TimescaleDB",
 		Text: "The Apache edition has hypertables, but no policies, no columnstore and no continuous aggregates. " +
 			"The engine's rollups drop finished days by themselves and need none.",
-		Choices: []string{"a server with the Community edition (timescaledb.license = 'timescale')",
-			"take retention and columnstore away; a rollup with keep_raw drops old days"},
+		Choices: []string{
+			"a server with the Community edition (timescaledb.license = 'timescale')",
+			"take retention and columnstore away; a rollup with keep_raw drops old days",
+		},
 	}
-	// CodeNoTimescaleDB: no TimescaleDB on the server.
+	// CodeNoTimescaleDB says that there is no TimescaleDB on the server.
 	CodeNoTimescaleDB = plan.Code{
 		ID: "CV-T25", Class: plan.Impossible, Title: "No TimescaleDB on the server",
 		Text: "pipeline.hcl says on_missing = \"error\", and the server has no TimescaleDB, or does not preload it.",
-		Choices: []string{"install TimescaleDB and add it to shared_preload_libraries",
-			"on_missing = \"degrade\": native partitions, without policies and columnstore"},
+		Choices: []string{
+			"install TimescaleDB and add it to shared_preload_libraries",
+			"on_missing = \"degrade\": native partitions, without policies and columnstore",
+		},
 	}
 	codeRetentionInRefresh = plan.Code{
 		ID: "CV-T26", Class: plan.Impossible, Title: "Retention inside an aggregate's refresh window",
 		Text: "A refresh computes its whole window from the rows that are there. Rows that retention took make it " +
 			"delete the history it had computed.",
-		Choices: []string{"retention longer than the refresh's start",
-			"a shorter start in the aggregate's refresh block"},
+		Choices: []string{
+			"retention longer than the refresh's start",
+			"a shorter start in the aggregate's refresh block",
+		},
 	}
 	codeRetentionBeforeRollup = plan.Code{
 		ID: "CV-T27", Class: plan.Risky, Title: "Retention may be faster than a rollup",
 		Text: "A rollup needs a whole day's rows after the day has ended. Retention drops them whether they were " +
 			"rolled up or not, so an engine that stands still too long loses them.",
-		Choices: []string{"retention of at least two days more than keep_raw",
-			"no retention: the rollup drops each day itself"},
+		Choices: []string{
+			"retention of at least two days more than keep_raw",
+			"no retention: the rollup drops each day itself",
+		},
 	}
-	// CodeRejected: the server refuses it.
+	// CodeRejected says that the server refuses the change.
 	CodeRejected = plan.Code{
 		ID: "CV-T28", Class: plan.Impossible, Title: "The server refuses it",
 		Text: "The statements were tried in a transaction that was rolled back, and the server answered " +
@@ -265,7 +285,9 @@ var (
 		ID: "CV-T39", Class: plan.Destroys, Title: "Raw rows are kept shorter",
 		Text: "A shorter keep_raw deletes the raw rows of the days between when the rollup runs next; what it made " +
 			"of them stays. Until apply was allowed to, the engine goes on to keep them as long as before.",
-		Choices: []string{"leave keep_raw as it is", "copy the raw rows first: cryptoviz query --format csv",
-			"--allow CV-T39@table.NAME"},
+		Choices: []string{
+			"leave keep_raw as it is", "copy the raw rows first: cryptoviz query --format csv",
+			"--allow CV-T39@table.NAME",
+		},
 	}
 )

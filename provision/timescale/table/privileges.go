@@ -14,7 +14,8 @@ import (
 
 // noPrivilege tells what right is missing to what the server refused with 42501.
 func (d *tableDiff) noPrivilege(ctx context.Context, before []string, steps []ddl.Step,
-	err *pg.StatementError) (unknown, error) {
+	err *pg.StatementError,
+) (unknown, error) {
 	switch {
 	case slices.Contains(before, err.SQL): // of the dry run itself: that says nothing of the change
 		return unknown("the server says " + pg.ServerText(err)), nil

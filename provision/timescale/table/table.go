@@ -33,8 +33,10 @@ type Table struct {
 
 // Observe reads the table.
 func (t *Table) Observe(ctx context.Context) (plan.Observation, error) {
-	return plan.Observed(ctx, &Table{Catalog: t.Catalog, Queries: t.Queries, Spec: t.Spec, Removed: t.Removed,
-		Now: t.Now})
+	return plan.Observed(ctx, &Table{
+		Catalog: t.Catalog, Queries: t.Queries, Spec: t.Spec, Removed: t.Removed,
+		Now: t.Now,
+	})
 }
 
 func (t *Table) name() string {

@@ -199,7 +199,8 @@ func (d *tableDiff) recountChanged(l *catalog.Column, w *spec.Column, back bool)
 // convert counts the values that the new type cannot hold, and those that come back different. Without a way back,
 // every value counts as different. Types that know no equality, such as json and point, are compared as texts.
 func (d *tableDiff) convert(ctx context.Context, l *catalog.Column, w *spec.Column, back bool) (changed, failing int64,
-	open unknown, err error) {
+	open unknown, err error,
+) {
 	again, same := "(v::"+string(w.Type)+")::"+l.Type, "false"
 	if back {
 		same = again + " IS NOT DISTINCT FROM v"
@@ -214,7 +215,8 @@ func (d *tableDiff) convert(ctx context.Context, l *catalog.Column, w *spec.Colu
 
 // compare converts all values, and counts those for which same is false, and those that do not convert.
 func (d *tableDiff) compare(ctx context.Context, l *catalog.Column, w *spec.Column, same string) (changed,
-	failing int64, err error) {
+	failing int64, err error,
+) {
 	err = d.t.Catalog.DryRun(ctx, func(tx pgx.Tx) error {
 		if err := pg.SetLocal(ctx, tx, "statement_timeout", "10s", "row_security", "off"); err != nil {
 			return err

@@ -170,7 +170,8 @@ func (a *Aggregate) warnOfWindow(c *plan.Change) {
 }
 
 func (a *Aggregate) assessUpdate(ctx context.Context, c *plan.Change, l *liveAggregate, answers *shadow.Answers,
-	caps catalog.Capabilities) error {
+	caps catalog.Capabilities,
+) error {
 	answer := answers.ByName[a.name()]
 	if answer.Rejection != nil {
 		a.refused(c, answer, answers)
@@ -227,7 +228,8 @@ func (a *Aggregate) assessUpdate(ctx context.Context, c *plan.Change, l *liveAgg
 
 // assessPolicies changes policies: an old job goes, a new one comes.
 func (a *Aggregate) assessPolicies(ctx context.Context, c *plan.Change, l *liveAggregate,
-	caps catalog.Capabilities) ([]string, error) {
+	caps catalog.Capabilities,
+) ([]string, error) {
 	name := pg.Ident(l.Schema, l.Name)
 	var steps []string
 	if slices.ContainsFunc(c.Diffs, func(d plan.Diff) bool { return strings.HasPrefix(d.Name, "refresh.") }) {
@@ -283,7 +285,8 @@ func (a *Aggregate) assessPolicies(ctx context.Context, c *plan.Change, l *liveA
 // assessInPlace is about columns that the server adds to the aggregate as it is. It returns the refresh that fills them
 // where the source still has the data; further back it would compute buckets from nothing.
 func (a *Aggregate) assessInPlace(ctx context.Context, c *plan.Change, l *liveAggregate, answer *shadow.Answer,
-	caps catalog.Capabilities) ([]string, error) {
+	caps catalog.Capabilities,
+) ([]string, error) {
 	cover, err := readCoverage(ctx, a.Queries, l, nil)
 	if err != nil {
 		return nil, err

@@ -99,7 +99,8 @@ func (v *coverage) readSource(ctx context.Context, tx pgx.Tx, l *liveAggregate) 
 // readStored finds what the aggregate holds, and what of it lies before the source's oldest row. shrinks: the source
 // itself will have lost something of the bucket in which its oldest row is.
 func (v *coverage) readStored(ctx context.Context, tx pgx.Tx, l *liveAggregate, shrinks bool,
-	caps catalog.Capabilities) error {
+	caps catalog.Capabilities,
+) error {
 	stored := pg.Ident(l.ref.StoredSchema, l.ref.StoredName)
 	var column string
 	if err := tx.QueryRow(ctx, timeColumnSQL, l.ref.StoredSchema, l.ref.StoredName).Scan(&column); err != nil {
@@ -246,7 +247,8 @@ func (a *Aggregate) sourceWaits(ctx context.Context, l *liveAggregate) (bool, er
 
 // assessRetention tells what a new retention deletes that the old one kept.
 func (a *Aggregate) assessRetention(ctx context.Context, c *plan.Change, l *liveAggregate,
-	caps catalog.Capabilities) error {
+	caps catalog.Capabilities,
+) error {
 	loss := ddl.RowsLost(0, true, "when the policy first runs, within a minute of apply")
 	var from, to *time.Time
 	err := a.Queries.Catalog.DryRun(ctx, func(tx pgx.Tx) error {

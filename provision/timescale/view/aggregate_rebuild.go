@@ -17,7 +17,8 @@ import (
 // assessRebuild is about an aggregate that cannot be changed in place: its group drops and creates it. parent is the
 // aggregate that it reads and that is created again, too, or "".
 func (a *Aggregate) assessRebuild(ctx context.Context, c *plan.Change, l *liveAggregate, parent string,
-	groups *ddl.Groups) error {
+	groups *ddl.Groups,
+) error {
 	c.Action = plan.Replace
 	root, err := a.root(ctx, l, parent, groups)
 	if err != nil {

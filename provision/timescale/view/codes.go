@@ -41,9 +41,11 @@ var (
 		ID: "CV-V03", Class: plan.Impossible, Title: "Columns of a view that others need",
 		Text: "PostgreSQL replaces a view in place only when its columns stay as they are, with new ones after " +
 			"them. Otherwise it must be dropped and created again. apply does that with everything that pipeline.hcl declares in one transaction, and the view keeps its grants, comments, options, triggers and rules. Something that depends on it and is not declared, or that does not fit the new columns, forbids it.",
-		Choices: []string{"keep the columns, and put new ones at the end",
+		Choices: []string{
+			"keep the columns, and put new ones at the end",
 			"declare what depends on it: then it is created again, too", "drop what depends on it, then apply again",
-			"a view of another name"},
+			"a view of another name",
+		},
 	}
 	codeViewRebuilt = plan.Code{
 		ID: "CV-V04", Class: plan.Risky, Title: "View rebuilt",
@@ -65,16 +67,20 @@ var (
 	codeOtherOwner = plan.Code{
 		ID: "CV-V07", Class: plan.Impossible, Title: "Another's view",
 		Text: "Only its owner, or a member of the owning role, changes or drops a view or an aggregate.",
-		Choices: []string{"apply with the user that owns it",
-			"make the user of database.url its owner: ALTER VIEW … OWNER TO …, ALTER MATERIALIZED VIEW … OWNER TO … of an aggregate"},
+		Choices: []string{
+			"apply with the user that owns it",
+			"make the user of database.url its owner: ALTER VIEW … OWNER TO …, ALTER MATERIALIZED VIEW … OWNER TO … of an aggregate",
+		},
 	}
 	codeNoAggregates = plan.Code{
 		ID: "CV-A01", Class: plan.Impossible, Title: "No continuous aggregates here",
 		Text: "Continuous aggregates belong to the Community edition of TimescaleDB. Plain PostgreSQL and the " +
 			"Apache edition have none.",
-		Choices: []string{"a server with TimescaleDB Community",
+		Choices: []string{
+			"a server with TimescaleDB Community",
 			"on_missing = \"degrade\" in the database block: the aggregate is left out",
-			"a view, or a rollup into a table"},
+			"a view, or a rollup into a table",
+		},
 	}
 	codeRebuildLoses = plan.Code{
 		ID: "CV-A02", Class: plan.Destroys, Title: "Rebuild loses history",
@@ -102,8 +108,10 @@ var (
 		ID: "CV-A05", Class: plan.Risky, Title: "Refresh reaches further back than the source",
 		Text: "When rows of the source go, a later refresh of that time computes its buckets again, from nothing: " +
 			"the aggregate loses them. The refresh window starts before the time at which the source's rows go.",
-		Choices: []string{"a shorter start of the refresh window", "keep the source's rows longer",
-			"a rollup into a table, which has no retention"},
+		Choices: []string{
+			"a shorter start of the refresh window", "keep the source's rows longer",
+			"a rollup into a table, which has no retention",
+		},
 	}
 	codeColumnWithoutHistory = plan.Code{
 		ID: "CV-A06", Class: plan.Future, Title: "New column without history",
@@ -126,8 +134,10 @@ var (
 		ID: "CV-A09", Class: plan.Impossible, Title: "Aggregate that others need",
 		Text: "To delete or rebuild an aggregate it must be dropped, and something that pipeline.hcl does not " +
 			"declare, or that could not be created again, depends on it. What is declared is dropped and created with it in one transaction; refreshes follow after it.",
-		Choices: []string{"declare what depends on it: then it is created again, too",
-			"remove it first, then apply again", "an aggregate of another name, next to this one"},
+		Choices: []string{
+			"declare what depends on it: then it is created again, too",
+			"remove it first, then apply again", "an aggregate of another name, next to this one",
+		},
 	}
 	codeFirstRefresh = plan.Code{
 		ID: "CV-A10", Class: plan.Slow, Title: "First refresh",
@@ -139,8 +149,10 @@ var (
 		ID: "CV-A11", Class: plan.Risky, Title: "Settings of others go with a rebuild",
 		Text: "The aggregate has something that pipeline.hcl does not declare and that is lost when it is rebuilt: " +
 			"a columnstore with its policy, policies of refresh and retention, indexes.",
-		Choices: []string{"note it down, and set it again after apply",
+		Choices: []string{
+			"note it down, and set it again after apply",
 			"declare its refresh and retention in its block: they come back with it",
-			"an aggregate of another name, next to this one"},
+			"an aggregate of another name, next to this one",
+		},
 	}
 )

@@ -244,7 +244,8 @@ func columnChanges(have, want []catalog.ViewColumn) string {
 
 // assessRejection reports a query that the server did not take; unless it reads what is left out here.
 func (v *View) assessRejection(ctx context.Context, c *plan.Change, r *shadow.Rejection,
-	answers *shadow.Answers) error {
+	answers *shadow.Answers,
+) error {
 	caps, err := v.Queries.Catalog.Capabilities(ctx)
 	if err != nil {
 		return err
