@@ -170,8 +170,8 @@ func TestTableFillsNoMore(t *testing.T) {
 	w.expect(w.apply(w.table(s)), "column b both, column c intent, column e intent", "CV-T09 CV-T19")
 }
 
-// A generated column that is created again takes indexes with it: those that are declared are made again, of the others the plan
-// tells.
+// A generated column that is created again takes indexes with it: those that are declared are made again, the plan names the others.
+// From PostgreSQL 17 on its expression changes in place, and all of them stay.
 func TestTableGeneratedIndexes(t *testing.T) {
 	t.Parallel()
 	w := newTableHarness(t, testkit.Postgres(t))
@@ -181,10 +181,14 @@ func TestTableGeneratedIndexes(t *testing.T) {
 	w.exec("CREATE INDEX one ON m (id, d); CREATE UNIQUE INDEX two ON m (id) INCLUDE (d); CREATE INDEX three ON m ((d + 1)); CREATE INDEX four ON m (id) WHERE d > 1; CREATE INDEX five ON m (id) WHERE id > 1")
 	s.Columns[1].Generated = "id * 3"
 	c := w.apply(w.table(s))
-	if want := []string{"index four goes with column d", "index one goes with column d", "index three goes with column d", "index two goes with column d"}; !slices.Equal(c.Notes, want) {
+	notes, indexes := []string{"index four goes with column d", "index one goes with column d", "index three goes with column d", "index two goes with column d"}, "five m_d m_id m_pkey"
+	if w.text("SELECT (current_setting('server_version_num')::int >= 170000)::text") == "true" {
+		notes, indexes = nil, "five four m_d m_id m_pkey one three two"
+	}
+	if !slices.Equal(c.Notes, notes) {
 		t.Errorf("%q", c.Notes)
 	}
-	if have := w.text("SELECT string_agg(indexname, ' ' ORDER BY indexname) FROM pg_indexes WHERE tablename = 'm'"); have != "five m_d m_id m_pkey" {
+	if have := w.text("SELECT string_agg(indexname, ' ' ORDER BY indexname) FROM pg_indexes WHERE tablename = 'm'"); have != indexes {
 		t.Errorf("indexes afterwards: %s", have)
 	}
 }
