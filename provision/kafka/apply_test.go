@@ -254,13 +254,16 @@ func TestManyTopicsTakeFewRequests(t *testing.T) {
 	round := func(retention string, most int64) {
 		t.Helper()
 		w.cluster.Reset()
+		before := w.cluster.requests.Load()
+		if _, err := w.cluster.ID(t.Context()); err != nil { // which cluster it is comes first
+			t.Fatal(err)
+		}
 		var resources []*Topic
 		changes := map[*Topic]*plan.Change{}
 		for i := range 100 {
 			r := w.cluster.Topic(topicOf(fmt.Sprint("t", i), 1, 1, retentionMs, retention))
 			resources, changes[r] = append(resources, r), &plan.Change{}
 		}
-		before := w.cluster.requests.Load()
 		all(func(r *Topic) error {
 			c, err := plan.Assess(t.Context(), r, nil, true)
 			*changes[r] = c

@@ -2,7 +2,6 @@
 package kafka
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -208,7 +207,7 @@ func (c *Cluster) find(ctx context.Context, name string) (*topic, error) {
 		return nil, err
 	}
 	if s.topics[name] == nil && !s.named[name] {
-		if err := c.name(ctx, s, name); err != nil {
+		if err := c.name(ctx, s, append(slices.Collect(maps.Keys(c.resources)), name)...); err != nil {
 			return nil, err
 		}
 	}
@@ -269,12 +268,12 @@ func (c *Cluster) readAll(ctx context.Context) (*snapshot, error) {
 	return s, nil
 }
 
-// name asks for topics by name, where the list lacks them.
+// name asks for topics by name, once, where the list lacks them.
 func (c *Cluster) name(ctx context.Context, s *snapshot, names ...string) error {
-	names = slices.DeleteFunc(names, func(n string) bool { return s.topics[n] != nil })
+	names = slices.DeleteFunc(names, func(n string) bool { return s.topics[n] != nil || s.named[n] })
 	if len(names) == 0 {
 		return nil
 	}
-	slices.SortFunc(names, cmp.Compare)
-	return c.list(ctx, s, names)
+	slices.Sort(names)
+	return c.list(ctx, s, slices.Compact(names))
 }
