@@ -37,7 +37,7 @@ func (s *Stack) loadBaseline(ctx context.Context) (*baseline, error) {
 		return nil, err
 	}
 	b.split(entries)
-	b.shared = len(b.others) > 0
+	b.leaving = s.destroy && len(b.others) > 0
 	b.noteOthers()
 	b.resources = s.resources(b.objects, b.last)
 	if _, err := b.catalog.Capabilities(ctx); err != nil {
@@ -81,7 +81,7 @@ func (b *baseline) noteOthers() {
 			fmt.Sprintf("PostgreSQL: this database serves pipeline %q, too: its %s are left alone.",
 				name, plan.Counted(count[name], "object")))
 	}
-	if b.destroys && b.shared {
+	if b.leaving {
 		b.notes = append(b.notes, "The engine's tables stay: the other pipelines use them.")
 	}
 }

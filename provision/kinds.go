@@ -29,8 +29,9 @@ var kinds = []kind{
 	{
 		name: "engine",
 		declared: func(o *objects) []plan.Resource {
-			return []plan.Resource{&timescale.Engine{Pipeline: o.pipeline, Catalog: o.catalog, Leaving: o.destroys &&
-				o.shared}}
+			return []plan.Resource{
+				&timescale.Engine{Pipeline: o.pipeline, Catalog: o.catalog, Leaving: o.leaving},
+			}
 		},
 	},
 	{

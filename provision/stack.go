@@ -119,8 +119,7 @@ type objects struct {
 	queries  *shadow.Queries
 	org      *grafana.Org // nil: no grafana block, or leftOut
 	leftOut  *leftOut
-	destroys bool // what is declared is to be deleted
-	shared   bool // other pipelines use the database, too
+	leaving  bool // what is declared is to be deleted, and other pipelines use the database, too
 }
 
 func (s *Stack) objects() *objects {
@@ -132,7 +131,6 @@ func (s *Stack) objects() *objects {
 		pipeline: p, now: s.clients.Now, cluster: kafka.NewCluster(s.clients.Kafka),
 		catalog: catalog.NewCatalog(s.clients.DB),
 	}
-	o.destroys = s.destroy
 	o.catalog.RolePool, o.catalog.Pipeline = s.clients.Roles, p
 	o.queries = timescale.NewQueries(p, o.catalog)
 	o.queries.Destroying = s.destroy
@@ -253,7 +251,7 @@ func (s *Stack) destroying(o *objects, last map[string]plan.State) (out []plan.R
 			out = append(out, r)
 			continue
 		}
-		if address == plan.EngineAddress && o.shared {
+		if address == plan.EngineAddress && o.leaving {
 			out = append(out, r)
 			continue
 		}
